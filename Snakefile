@@ -1,0 +1,27 @@
+"""MoE Routing Atlas: how Mixture-of-Experts language models route their tokens, as one reproducible study."""
+
+from pathlib import Path
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+CONFIG = "config/config.yaml"
+
+
+configfile: CONFIG if Path(CONFIG).exists() else workflow.source_path(CONFIG)
+
+
+include: "rules/common.smk"
+include: "rules/demo.smk"
+include: "rules/inputs.smk"
+include: "rules/extraction.smk"
+include: "rules/router_decisiveness.smk"
+include: "rules/selection_frequency.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    """The whole study: everything that results/report/index.html shows."""
+    default_target: True
+    input:
+        "results/report/index.html",

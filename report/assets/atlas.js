@@ -1,0 +1,60 @@
+"use strict";
+// The pages are complete without this file. It adds a choice of theme, buttons that copy commands, and opens all
+// <details> for printing. It is a classic script: browsers refuse modules from a double-clicked file.
+{
+  const root = document.documentElement;
+  const key = "moe-routing-atlas-theme";
+  const themes = ["auto", "light", "dark"];
+
+  // Storage may be forbidden for local files; the choice then lasts for one page.
+  const storage = (use) => {
+    try {
+      return use(window.localStorage);
+    } catch {
+      return null;
+    }
+  };
+
+  const stored = storage((store) => store.getItem(key));
+  root.dataset.theme = themes.includes(stored) ? stored : "auto";
+
+  const addThemeChoice = () => {
+    const choice = document.getElementById("theme");
+    choice.value = root.dataset.theme;
+    choice.addEventListener("change", () => {
+      root.dataset.theme = choice.value;
+      storage((store) => store.setItem(key, choice.value));
+    });
+    choice.parentElement.hidden = false;
+  };
+
+  const addCopyButton = (command) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Copy";
+    button.setAttribute("aria-live", "polite");
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(command.textContent);
+        button.textContent = "Copied";
+      } catch {
+        window.getSelection().selectAllChildren(command);
+        button.textContent = "Selected";
+      }
+      setTimeout(() => (button.textContent = "Copy"), 2000);
+    });
+    command.closest(".scroll").before(button);
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    addThemeChoice();
+    document.querySelectorAll("pre.command").forEach(addCopyButton);
+  });
+
+  let opened = [];
+  window.addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    opened.forEach((details) => (details.open = true));
+  });
+  window.addEventListener("afterprint", () => opened.forEach((details) => (details.open = false)));
+}

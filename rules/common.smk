@@ -1,0 +1,168 @@
+"""What every rule shares: the library, the checked config, the study, and helpers. No rules."""
+
+import os
+import sys
+import tempfile
+from functools import cache
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+CHAPTERS = ["router_decisiveness", "selection_frequency"]
+LIBRARY = [
+    "__init__",
+    "chapter",
+    "code",
+    "configuration",
+    "extraction",
+    "figure_files",
+    "figure_matrix",
+    "figure_style",
+    "hub",
+    "inputs",
+    "job",
+    "models",
+    "plotting",
+    "records",
+    "report",
+    "router_decisiveness",
+    "selection_frequency",
+    "statistics",
+    "storage",
+    "tables",
+    "tallies",
+    "demo/__init__",
+    "demo/corpora",
+    "demo/evaluation",
+    "demo/generated",
+    "demo/optimizers",
+    "demo/packages",
+    "demo/sources",
+    "demo/tokenizer",
+    "demo/training",
+    "pages/__init__",
+]
+
+library = Path([workflow.source_path(f"../scripts/moeatlas/{module}.py") for module in LIBRARY][0]).parent
+sys.path.insert(0, str(library.parent))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")]))
+
+from moeatlas import configuration
+from moeatlas.code import code_hash
+from moeatlas.job import Problem
+
+
+def checked():
+    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong."""
+    schema = yaml.safe_load(Path(workflow.source_path("../config/schemas/config.schema.yaml")).read_text())
+    try:
+        complete = configuration.check(config, schema)
+        return complete, configuration.resolve(complete)
+    except Problem as problem:
+        raise WorkflowError(str(problem)) from None
+
+
+config, study = checked()
+
+
+def check_paths():
+    """Say at once what is missing or cannot be written, before any job starts."""
+    for key, path in study.local_paths().items():
+        if not Path(path).exists():
+            raise WorkflowError(f"config: {key}: {path} does not exist: correct the path.")
+    if not workflow.dryrun:
+        try:
+            Path("results").mkdir(exist_ok=True)
+            tempfile.TemporaryFile(dir="results").close()
+        except OSError as error:
+            where = Path("results").absolute()
+            raise WorkflowError(f"{where} cannot be written ({error.strerror}): free that path.") from None
+
+
+check_paths()
+
+
+@cache
+def code(script):
+    """Content hash of a rule's script and of the library modules that it uses, so that editing them runs it again."""
+    return code_hash(Path(workflow.source_path(f"../scripts/{script}")), library)
+
+
+def model_settings(wildcards):
+    """The settings of a model that decide what its routing records hold."""
+    return study.models[wildcards.model]
+
+
+def dataset_settings(wildcards):
+    """The settings of a dataset that decide what its tokens are."""
+    return study.datasets[wildcards.dataset]
+
+
+def hub_model(wildcards):
+    """Where on the hub a checkpoint is: the repository and its revision, which is the checkpoint's name."""
+    model = study.models[wildcards.model]
+    if model["source"] != "hub":
+        raise WorkflowError(f"models.{wildcards.model} is not a hub model: it has no checkpoint to fetch.")
+    return {"id": model["id"], "revision": wildcards.checkpoint}
+
+
+def window_settings(wildcards):
+    """The settings of a model that decide how its datasets are cut into tokens."""
+    model = study.models[wildcards.model]
+    return {key: model[key] for key in ("window", "tokens_per_dataset")}
+
+
+def model_folder(wildcards):
+    """The folder of a checkpoint, in the hub's layout."""
+    return study.models[wildcards.model]["folders"][wildcards.checkpoint]
+
+
+def tokenizer_folder(wildcards):
+    """The folder that holds a model's tokenizer."""
+    model = study.models[wildcards.model]
+    return "results/demo/tokenizer" if model["source"] == "demo" else model["folders"][model["checkpoints"][-1]]
+
+
+def dataset_files(wildcards):
+    """The files that hold a dataset's rows."""
+    dataset = study.datasets[wildcards.dataset]
+    if dataset["source"] == "demo":
+        return f"results/demo/corpora/held_out/{dataset['domain']}.jsonl"
+    return dataset["files"] if dataset["source"] == "files" else f"results/datasets/{wildcards.dataset}.parquet"
+
+
+def tallies(wildcards):
+    """The tallies of all datasets for one checkpoint."""
+    folder = f"results/tallies/{wildcards.model}/{wildcards.checkpoint}"
+    return [f"{folder}/{dataset}.nc" for dataset in study.datasets]
+
+
+def untrained_metrics(chapter):
+    """An input function: the metrics of the untrained checkpoint that a chapter is compared with, if there is one."""
+
+    def metrics(wildcards):
+        untrained = study.models[wildcards.model].get("untrained")
+        known = untrained and untrained != wildcards.checkpoint
+        return f"results/metrics/{wildcards.model}/{untrained}/{chapter}.nc" if known else []
+
+    return metrics
+
+
+def gpus(wildcards):
+    """GPUs that an extraction asks for: none when its model is to run on the CPU."""
+    return 0 if study.models[wildcards.model]["device"] == "cpu" else 1
+
+
+def studied(pattern):
+    """`pattern` filled in for every model of the study, at the checkpoint that the report is about."""
+    return [pattern.format(model=model, checkpoint=study.studied_checkpoint(model)) for model in study.models]
+
+
+if workflow.local_exec and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", 1)
+
+
+wildcard_constraints:
+    model="[A-Za-z0-9_-]+",
+    checkpoint="[A-Za-z0-9._-]+",
+    dataset="[A-Za-z0-9_-]+([.]question_only)?",

@@ -1,0 +1,44 @@
+"""Extraction: one forward pass per model, checkpoint and dataset; then tallies, which all chapters read."""
+
+
+rule extract_routing:
+    """What every router received, decided and returned for every token: one file per layer."""
+    input:
+        folder=model_folder,
+        description="results/inputs/{model}/checkpoints/{checkpoint}.json",
+        tokens="results/inputs/{model}/{dataset}.nc",
+    output:
+        records=directory("results/routing/{model}/{checkpoint}/{dataset}"),
+    log:
+        "results/logs/extract_routing/{model}/{checkpoint}/{dataset}.log",
+    benchmark:
+        "results/benchmarks/extract_routing/{model}/{checkpoint}/{dataset}.tsv"
+    params:
+        code=code("extract_routing.py"),
+        model=model_settings,
+        extraction=config["extraction"],
+    threads: config["extraction"]["threads"]
+    resources:
+        gpu=gpus,
+        mem_mb=8000,
+        runtime=240,
+    script:
+        "../scripts/extract_routing.py"
+
+
+rule tally_routing:
+    """Small additive statistics of a dataset's records: counts, sums and histograms per document."""
+    input:
+        tokens="results/inputs/{model}/{dataset}.nc",
+        records="results/routing/{model}/{checkpoint}/{dataset}",
+    output:
+        tally="results/tallies/{model}/{checkpoint}/{dataset}.nc",
+    log:
+        "results/logs/tally_routing/{model}/{checkpoint}/{dataset}.log",
+    params:
+        code=code("tally_routing.py"),
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    script:
+        "../scripts/tally_routing.py"

@@ -1,0 +1,70 @@
+"""Inputs: model files, dataset rows, and the tokens that a model sees."""
+
+
+localrules:
+    fetch_model,
+    fetch_dataset,
+
+
+rule fetch_model:
+    """A checkpoint from the Hugging Face hub, at its pinned revision."""
+    output:
+        folder=directory("results/models/{model}/{checkpoint}"),
+    log:
+        "results/logs/fetch_model/{model}/{checkpoint}.log",
+    params:
+        code=code("fetch_model.py"),
+        model=hub_model,
+    script:
+        "../scripts/fetch_model.py"
+
+
+rule fetch_dataset:
+    """The rows of a dataset from the Hugging Face hub, at its pinned revision."""
+    output:
+        rows="results/datasets/{dataset}.parquet",
+    log:
+        "results/logs/fetch_dataset/{dataset}.log",
+    params:
+        code=code("fetch_dataset.py"),
+        dataset=dataset_settings,
+    script:
+        "../scripts/fetch_dataset.py"
+
+
+rule describe_model:
+    """What a checkpoint is: revision, checksum of its weights, layers with experts, and routing rule."""
+    input:
+        folder=model_folder,
+    output:
+        description="results/inputs/{model}/checkpoints/{checkpoint}.json",
+    log:
+        "results/logs/describe_model/{model}/{checkpoint}.log",
+    params:
+        code=code("describe_model.py"),
+        model=model_settings,
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/describe_model.py"
+
+
+rule tokenize_dataset:
+    """The documents of a dataset as the tokens that a model sees."""
+    input:
+        tokenizer=tokenizer_folder,
+        files=dataset_files,
+    output:
+        tokens="results/inputs/{model}/{dataset}.nc",
+    log:
+        "results/logs/tokenize_dataset/{model}/{dataset}.log",
+    params:
+        code=code("tokenize_dataset.py"),
+        dataset=dataset_settings,
+        model=window_settings,
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    script:
+        "../scripts/tokenize_dataset.py"

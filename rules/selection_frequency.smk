@@ -1,0 +1,47 @@
+"""How evenly each layer spreads its tokens over the experts."""
+
+
+rule measure_selection_frequency:
+    """How evenly each layer spreads its tokens over the experts."""
+    input:
+        tallies=tallies,
+    output:
+        metrics="results/metrics/{model}/{checkpoint}/selection_frequency.nc",
+        table="results/tables/{model}/{checkpoint}/selection_frequency.csv",
+    log:
+        "results/logs/measure_selection_frequency/{model}/{checkpoint}.log",
+    params:
+        code=code("measure_selection_frequency.py"),
+        statistics=config["statistics"],
+        capacity=config["selection_frequency"],
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    script:
+        "../scripts/measure_selection_frequency.py"
+
+
+rule plot_selection_frequency:
+    """The figures and findings of that chapter."""
+    input:
+        metrics="results/metrics/{model}/{checkpoint}/selection_frequency.nc",
+        untrained=untrained_metrics("selection_frequency"),
+    output:
+        figures=report(
+            directory("results/figures/{model}/{checkpoint}/selection_frequency"),
+            patterns=["{figure}.svg"],
+            caption="../report/captions/selection_frequency.rst",
+            category="{model}, {checkpoint}",
+            subcategory="selection_frequency",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        "results/logs/plot_selection_frequency/{model}/{checkpoint}.log",
+    params:
+        code=code("plot_selection_frequency.py"),
+        thresholds=config["report"]["thresholds"],
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    script:
+        "../scripts/plot_selection_frequency.py"

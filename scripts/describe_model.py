@@ -1,0 +1,21 @@
+"""What a checkpoint is: revision, checksum of its weights, layers with experts, and routing rule."""
+
+import json
+from pathlib import Path
+
+from moeatlas import job, models, storage
+
+job.start(snakemake)
+folder = Path(snakemake.input.folder)
+name, checkpoint, settings = snakemake.wildcards.model, snakemake.wildcards.checkpoint, snakemake.params.model
+description = models.describe(folder)
+layers = models.choose_layers(settings["layers"], description["moe_layers"], f"models.{name}.layers")
+description |= {
+    "model": name,
+    "checkpoint": checkpoint,
+    "model_id": settings.get("id") or settings.get("path") or "embedded demo",
+    "layers": layers,
+}
+with storage.atomic_file(snakemake.output.description) as path:
+    path.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
+job.log(f"{name} {checkpoint}: weights sha256 {description['weights_sha256']}, layers {layers}")

@@ -1,0 +1,10 @@
+"""A checkpoint from the Hugging Face hub, at its pinned revision."""
+
+from moeatlas import hub, job, storage
+
+job.start(snakemake)
+model = snakemake.params.model
+snapshot = hub.fetch_model(model["id"], model["revision"])
+with storage.atomic_directory(snakemake.output.folder) as folder:
+    hub.link_snapshot(snapshot, folder)
+job.log(f"{model['id']} at {model['revision']}: commit {hub.commit(folder=snapshot)}")

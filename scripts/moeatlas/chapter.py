@@ -1,0 +1,87 @@
+"""What every chapter has: a table, figures, findings, and the folder in which the report finds them."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure as Drawing
+
+from moeatlas import figure_files
+
+PIXELS_PER_INCH = 96
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: its drawing and data, and the words of its block in the report."""
+
+    name: str
+    title: str
+    alt: str
+    caption: str
+    how_to_read: str
+    drawing: Drawing
+    data: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One row of the key findings: a question and its answer with estimate, interval, and what to compare it with.
+
+    `verdict` is "yes", "no" or "unclear"; `figure` the name of the figure that shows it.
+    """
+
+    question: str
+    answer: str
+    estimate: float
+    low: float
+    high: float
+    unit: str
+    null_name: str | None
+    null_value: float | None
+    verdict: str
+    verdict_text: str
+    n: int
+    n_unit: str
+    figure: str
+    reference_name: str | None = field(default=None)
+    reference_value: float | None = field(default=None)
+
+
+def table(metrics: xr.Dataset, names: list[str]) -> pd.DataFrame:
+    """The measures `names` (dataset, layer, interval) as rows: measure, unit, dataset, layer, estimate, low, high."""
+    parts = []
+    for name in names:
+        frame = metrics[name].transpose("dataset", "layer", "interval").to_dataframe("value")["value"].unstack("interval")
+        frame = frame[["estimate", "low", "high"]].reset_index()
+        frame.insert(0, "unit", metrics[name].attrs["units"])
+        frame.insert(0, "measure", name)
+        parts.append(frame)
+    return pd.concat(parts, ignore_index=True).rename_axis(columns=None)
+
+
+def estimate(array: xr.DataArray) -> tuple[float, float, float]:
+    """(estimate, low, high) of an array with the single dimension `interval`."""
+    return tuple(float(array.sel(interval=name)) for name in ("estimate", "low", "high"))
+
+
+def compare(interval: tuple[float, float, float], threshold: float) -> str:
+    """Where an interval lies: "below" or "above" the threshold as a whole, else "around" it."""
+    _, low, high = interval
+    return "below" if high < threshold else "above" if low > threshold else "around"
+
+
+def write(folder: Path, figures: list[Figure], findings: list[Finding], source: str) -> None:
+    """Write every figure as SVG, PDF and CSV, and `chapter.json`: the words of the figures, and the findings."""
+    blocks = []
+    for figure in figures:
+        width, height = (round(inches * PIXELS_PER_INCH) for inches in figure.drawing.get_size_inches())
+        figure_files.save(
+            figure.drawing, folder, figure.name, figure.data, title=figure.title, description=figure.alt, source=source
+        )
+        words = {key: getattr(figure, key) for key in ("name", "title", "alt", "caption", "how_to_read")}
+        blocks.append(words | {"width": width, "height": height})
+    content = {"figures": blocks, "findings": [asdict(finding) for finding in findings]}
+    (folder / "chapter.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,87 @@
+"""One job of the workflow: its log, its progress bar, its provenance, and errors that end in one sentence."""
+
+import logging
+import signal
+import sys
+from importlib import metadata
+
+from tqdm import tqdm
+
+import moeatlas
+
+SOFTWARE = (
+    "python", "torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "xarray", "netCDF4", "pandas",
+    "matplotlib", "jinja2", "snakemake",
+)  # fmt: skip
+
+_log = logging.getLogger("moeatlas")
+_provenance: dict = {}
+
+
+class Problem(Exception):
+    """Something the user can mend: one sentence that names the file or key, the value and the remedy."""
+
+
+def start(snakemake) -> None:
+    """Begin a job: log to its file and to stderr, note its provenance, and turn errors into one sentence.
+
+    A `Problem` is printed as it is; any other error is printed in one line, its traceback goes to the log.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if snakemake.log:
+        handlers.append(logging.FileHandler(snakemake.log[0], mode="w", encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    _log.handlers, _log.propagate = handlers, False
+    _log.setLevel(logging.INFO)
+    settings = {name: value for name, value in snakemake.params.items() if name != "code"}
+    _provenance.clear()
+    _provenance.update(
+        rule=snakemake.rule,
+        wildcards=dict(snakemake.wildcards.items()),
+        settings=settings,
+        code=snakemake.params.get("code"),
+        software=software(),
+    )
+    sys.excepthook = _report
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM"))
+
+
+def provenance() -> dict:
+    """Rule, wildcards, settings, code hash and software of the running job; empty outside a job."""
+    return dict(_provenance)
+
+
+def software() -> dict[str, str]:
+    """Versions of this study and of the packages it computes with."""
+    versions = {"moe-routing-atlas": moeatlas.__version__, "python": ".".join(map(str, sys.version_info[:3]))}
+    return versions | {name: metadata.version(name) for name in SOFTWARE if name != "python"}
+
+
+def log(message: str) -> None:
+    """Write one line to the job's log and to stderr."""
+    _log.info(message)
+
+
+def progress(iterable=None, *, total: int | None = None, unit: str = "", description: str = "") -> tqdm:
+    """A progress bar on stderr: live on a terminal, a line every ten seconds elsewhere."""
+    interval = 0.2 if sys.stderr.isatty() else 10
+    scaled = total is not None and total >= 10_000
+    return tqdm(
+        iterable, total=total, unit=unit, desc=description, unit_scale=scaled, mininterval=interval, delay=interval
+    )
+
+
+def _report(kind: type[BaseException], error: BaseException, trace) -> None:
+    if issubclass(kind, Problem):
+        _log.error("Error: %s", error)
+    elif issubclass(kind, KeyboardInterrupt):
+        _log.error("Stopped from the keyboard.")
+    else:
+        for handler in _log.handlers:
+            full = isinstance(handler, logging.FileHandler)
+            text = f"Unexpected {kind.__name__}: {error}"
+            record = _log.makeRecord(
+                _log.name, logging.ERROR, __file__, 0, text, (), (kind, error, trace) if full else None
+            )
+            handler.handle(record)

@@ -1,0 +1,123 @@
+"""Router decisiveness: how sure is the router of its choice?
+
+p is the router's distribution over all E experts, S the k selected ones, q = w / sum(w) their renormalised weights, z
+the router logits. Definitions are per token; the chapter reports means over tokens. Under uniform routing (all logits
+equal) the entropy is ln E, the top-k entropy ln k, the largest probability 1 / E, the top-k mass k / E, the share of
+the first expert 1 / k, and both margins are 0.
+"""
+
+import numpy as np
+import xarray as xr
+
+from moeatlas import statistics, tallies
+
+QUANTILES = (0.1, 0.5, 0.9)
+MEASURES = {
+    "normalised_entropy": ("Router entropy H / ln E", "1", "H = -sum p ln p, divided by ln E; 1 is uniform"),
+    "entropy": ("Router entropy H", "nats", "H = -sum_e p_e ln p_e over all E experts"),
+    "effective_experts": ("Effective number of experts", "experts", "exp(H), averaged over tokens"),
+    "top_k_entropy": ("Entropy of the selected weights", "nats", "H_k = -sum_S q ln q with q = w / sum_S w"),
+    "top_1_probability": ("Largest probability", "1", "max_e p_e"),
+    "top_k_mass": ("Mass of the selected experts", "1", "m = sum_S p"),
+    "top_1_share": ("Share of the first expert", "1", "q_(1), the first expert's share of the selected weights"),
+    "logit_margin": ("Logit margin", "logits", "z_(1) - z_(2)"),
+    "boundary_margin": ("Boundary margin", "logits", "z_(k) - z_(k+1): how far the selection is from changing"),
+    "entropy_of_mean": ("Entropy of the mean", "nats", "H(E[p]): entropy of the average distribution"),
+    "information": ("Information about the token", "nats", "I(token; expert) = H(E[p]) - E[H(p)]"),
+}
+"""Measure: (title, units, definition)."""
+
+
+def uniform_values(experts: int, top_k: int) -> dict[str, float]:
+    """The value of each measure when all router logits are equal."""
+    return {
+        "normalised_entropy": 1.0,
+        "entropy": np.log(experts),
+        "effective_experts": float(experts),
+        "top_k_entropy": np.log(top_k),
+        "top_1_probability": 1 / experts,
+        "top_k_mass": top_k / experts,
+        "top_1_share": 1 / top_k,
+        "logit_margin": 0.0,
+        "boundary_margin": 0.0,
+        "entropy_of_mean": np.log(experts),
+        "information": 0.0,
+    }
+
+
+def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
+    """All measures of the chapter from the tallies of a study's datasets.
+
+    Each of `MEASURES` is (dataset, layer, interval): the mean over tokens with its interval, for every dataset and for
+    all tokens pooled. `mean_over_layers_*` (dataset, interval) is the same averaged over layers. `rank_weight`
+    (dataset, layer, rank, interval) is the mean routing weight by rank; `scalar_quantile` (dataset, layer, scalar,
+    quantile, interval) and `scalar_density` (dataset, layer, scalar, bin; share of tokens) describe the distributions
+    over tokens; `expert_logit_quantile`, `expert_probability_quantile` (layer, expert, quantile) and `rank_probability_quantile`,
+    `rank_share_quantile` (layer, rank, quantile) those of z, p and q over the pooled tokens.
+    """
+    first = next(iter(dataset_tallies.values()))
+    experts, top_k = first.sizes["expert"], first.sizes["rank"]
+    names = ["tokens", "scalar_sum", "scalar_count", "probability_sum", "rank_weight_sum"]
+    draws = statistics.dataset_draws(dataset_tallies, names, resamples, seed)
+    means = draws["scalar_sum"] / draws["scalar_count"].where(draws["scalar_count"] > 0)
+    mean_probability = draws["probability_sum"] / draws["tokens"]
+    values = {name: means.sel(scalar=name, drop=True) for name in tallies.SCALARS if name in MEASURES}
+    values["normalised_entropy"] = values["entropy"] / np.log(experts)
+    values["entropy_of_mean"] = -(mean_probability * np.log(mean_probability.where(mean_probability > 0, 1))).sum(
+        "expert"
+    )
+    values["information"] = values["entropy_of_mean"] - values["entropy"]
+    out = xr.Dataset()
+    for name, (title, units, definition) in MEASURES.items():
+        attributes = {"long_name": title, "units": units, "definition": definition}
+        out[name] = statistics.interval(values[name], confidence).assign_attrs(attributes)
+        averaged = statistics.interval(values[name].mean("layer"), confidence)
+        out[f"mean_over_layers_{name}"] = averaged.assign_attrs(
+            attributes | {"long_name": f"{title}, mean over layers"}
+        )
+    out["rank_weight"] = statistics.interval(draws["rank_weight_sum"] / draws["tokens"], confidence).assign_attrs(
+        long_name="Mean routing weight by rank", units="1"
+    )
+    out = out.merge(_distributions(dataset_tallies, resamples, seed, confidence))
+    out["tokens"] = draws["tokens"].isel(draw=0, drop=True).astype(np.int64)
+    documents = [tally.sizes["document"] for tally in dataset_tallies.values()]
+    out["documents"] = ("dataset", np.array([sum(documents), *documents], dtype=np.int64))
+    uniform = uniform_values(experts, top_k)
+    out["uniform_value"] = ("measure", [uniform[name] for name in MEASURES], {"long_name": "value, all logits equal"})
+    return out.assign_coords(measure=list(MEASURES))
+
+
+def _distributions(dataset_tallies: dict, resamples: int, seed: int, confidence: float) -> xr.Dataset:
+    """Quantiles and densities over tokens, from the histograms; one scalar at a time, to keep memory small."""
+    first = next(iter(dataset_tallies.values()))
+    edges = first["scalar_edge"]
+    quantiles, densities = [], []
+    for scalar in first["scalar"].values:
+        parts = {name: tally.sel(scalar=[scalar]) for name, tally in dataset_tallies.items()}
+        counts = statistics.dataset_draws(parts, ["scalar_histogram"], resamples, seed)["scalar_histogram"]
+        bins = edges.sel(scalar=[scalar]).values
+        found = [statistics.histogram_quantile(counts.values, bins, quantile) for quantile in QUANTILES]
+        draws = xr.DataArray(np.stack(found, axis=-1), dims=(*counts.dims[:-1], "quantile"))
+        quantiles.append(statistics.interval(draws.assign_coords(counts.coords), confidence))
+        observed = counts.isel(draw=0, drop=True)
+        densities.append(observed / observed.sum("bin"))
+    out = xr.Dataset(
+        {"scalar_quantile": xr.concat(quantiles, dim="scalar"), "scalar_density": xr.concat(densities, dim="scalar")},
+        coords={"quantile": list(QUANTILES), "scalar_edge": edges},
+    )
+    pooled = {
+        "expert_logit": first["logit_edge"],
+        "expert_probability": first["log10_probability_edge"],
+        "rank_probability": first["unit_edge"],
+        "rank_share": first["unit_edge"],
+    }
+    for name, bin_edges in pooled.items():
+        counts = sum(tally[f"{name}_histogram"] for tally in dataset_tallies.values())
+        found = [statistics.histogram_quantile(counts.values, bin_edges.values, quantile) for quantile in QUANTILES]
+        values = np.stack(found, axis=-1)
+        if name == "expert_probability":
+            values = 10**values
+        out[f"{name}_quantile"] = ((*counts.dims[:-1], "quantile"), values)
+    for name, array in out.data_vars.items():
+        array.attrs = {"long_name": name.replace("_", " "), "units": "share of tokens" if "density" in name else "1"}
+    return out

@@ -1,0 +1,101 @@
+"""Uncertainty: 95 % intervals by a bootstrap over documents, and what chance alone would give.
+
+Tokens of one document depend on each other, so documents, not tokens, are resampled, within each dataset. Everything
+works on arrays whose first axis is `draw`: draw 0 is the observed sample, the others are resamples. A statistic that is
+vectorised over leading axes is therefore computed once, for the estimate and its interval together.
+"""
+
+import zlib
+
+import numpy as np
+import xarray as xr
+
+POOLED = "pooled"
+INTERVAL = ("estimate", "low", "high")
+
+
+def resampling_weights(documents: int, resamples: int, seed: int, name: str) -> np.ndarray:
+    """How often each document occurs in each draw: float64 (1 + resamples, documents); draw 0 is all ones.
+
+    The generator depends on `seed` and on the dataset's `name` only, so other datasets in a study change nothing.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    drawn = rng.multinomial(documents, np.full(documents, 1 / documents), size=resamples)
+    return np.concatenate([np.ones((1, documents)), drawn])
+
+
+def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resamples: int, seed: int) -> xr.Dataset:
+    """Sums over documents of per-document tallies, for every dataset and pooled, in every draw.
+
+    Each variable of `names` loses its dimension `document` and gains `draw` (1 + resamples) and `dataset` ("pooled"
+    first, which is the sum over datasets: a bootstrap stratified by dataset). Documents are taken in the order of their
+    identifiers, so their order in the data does not matter.
+    """
+    per_dataset = []
+    for dataset, tally in tallies.items():
+        ordered = tally.isel(document=np.argsort(tally["document_id"].values.astype(str), kind="stable"))
+        weights = resampling_weights(tally.sizes["document"], resamples, seed, dataset)
+        sums = {}
+        for name in names:
+            array = ordered[name].transpose("document", ...)
+            flat = weights @ array.values.reshape(len(array), -1).astype(np.float64)
+            sums[name] = (("draw", *array.dims[1:]), flat.reshape(-1, *array.shape[1:]))
+        per_dataset.append(xr.Dataset(sums, coords=tally[names].drop_vars("document_id").coords))
+    draws = xr.concat(per_dataset, dim=xr.Variable("dataset", list(tallies)), join="exact")
+    pooled = draws.sum("dataset").expand_dims(dataset=[POOLED])
+    return xr.concat([pooled, draws], dim="dataset")
+
+
+def interval(
+    draws: xr.DataArray, confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> xr.DataArray:
+    """Estimate and confidence interval of a statistic from its draws: `draw` becomes `interval` (estimate, low, high).
+
+    The interval is the percentile interval moved by twice the bootstrap's bias (mean of the resamples minus the
+    estimate): once because resampling adds the noise of the sample a second time, once because the estimate itself
+    holds it. For a mean the bias is 0 and this is the percentile interval; for measures of inequality, which noise can
+    only raise, the plain percentile interval covers the true value in as few as half of all cases. `bounds` are the
+    values that the statistic can take.
+    """
+    ordered = draws.transpose("draw", ...)
+    estimate, resampled = ordered.isel(draw=0, drop=True), ordered.values[1:]
+    tail = (1 - confidence) / 2
+    bias = resampled.mean(axis=0) - estimate.values
+    limits = np.quantile(resampled, [tail, 1 - tail], axis=0) - 2 * bias
+    stacked = np.stack([estimate.values, *np.clip(limits, *bounds)], axis=-1)
+    return xr.DataArray(stacked, dims=(*estimate.dims, "interval"), coords=estimate.coords).assign_coords(
+        interval=list(INTERVAL)
+    )
+
+
+def histogram_quantile(counts: np.ndarray, edges: np.ndarray, quantile: float) -> np.ndarray:
+    """Quantile of a distribution given as counts over bins (last axis), linear inside the bin; NaN without counts.
+
+    `edges` has one more entry than there are bins, or has shape (..., bins + 1) that broadcasts against `counts`.
+    """
+    edges = np.broadcast_to(edges, (*counts.shape[:-1], counts.shape[-1] + 1))
+    cumulative = np.cumsum(counts, axis=-1)
+    total = cumulative[..., -1:]
+    target = quantile * total
+    index = np.minimum((cumulative < target).sum(axis=-1, keepdims=True), counts.shape[-1] - 1)
+
+    def at(array):
+        return np.take_along_axis(array, index, axis=-1)
+
+    inside = at(counts)
+    fraction = np.divide(target - (at(cumulative) - inside), inside, out=np.zeros_like(target), where=inside > 0)
+    low, high = at(edges), np.take_along_axis(edges, index + 1, axis=-1)
+    return np.where(total > 0, low + fraction * (high - low), np.nan)[..., 0]
+
+
+def uniform_loads(tokens: int, experts: int, top_k: int, draws: int, seed: int) -> np.ndarray:
+    """Loads (draws, experts) when every token picks `top_k` of `experts` at random, independently of all others.
+
+    Counts of sampling without replacement have variance T f (1 - f), f = k / E, and covariance -T f (1 - f) / (E - 1);
+    they are drawn from the normal distribution with these moments, which is accurate when T f is above about 30.
+    """
+    share = top_k / experts
+    noise = np.random.default_rng(seed).standard_normal((draws, experts))
+    noise -= noise.mean(axis=1, keepdims=True)
+    scale = np.sqrt(tokens * share * (1 - share) * experts / max(experts - 1, 1))
+    return np.maximum(tokens * share + scale * noise, 0)

@@ -1,0 +1,168 @@
+"""Files: whole or not there at all, the same bytes for the same data, and signed with what made them."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from moeatlas import job
+from moeatlas.tables import csv_text
+
+IDENTITY = (
+    "model", "model_id", "model_revision", "checkpoint", "weights_sha256", "dataset", "dataset_id", "dataset_revision",
+    "dataset_sha256", "tokens_sha256", "routing_rule",
+)  # fmt: skip
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR)
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` at a clean exit, delete it at an error."""
+    with _partial(Path(path)) as partial:
+        yield partial
+        partial.replace(path)
+
+
+@contextmanager
+def atomic_directory(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary directory beside `path`; rename it to `path` at a clean exit, delete it at an error."""
+    with _partial(Path(path)) as partial:
+        partial.mkdir()
+        yield partial
+        _remove(Path(path))
+        partial.replace(path)
+
+
+def save(dataset: xr.Dataset, path: str | Path) -> None:
+    """Write `dataset` as compressed netCDF-4, whole or not at all; the same data and settings give the same bytes.
+
+    The running job's provenance is added as the JSON attribute `provenance`.
+    """
+    dataset = dataset.assign_attrs(provenance_attributes() | dataset.attrs)
+    encoding = {
+        name: {"_FillValue": None} | ({"zlib": True, "complevel": 4, "shuffle": True} if _compressible(array) else {})
+        for name, array in dataset.variables.items()
+    }
+    with atomic_file(path) as partial:
+        dataset.to_netcdf(partial, engine="netcdf4", encoding=encoding)
+
+
+def load(path: str | Path) -> xr.Dataset:
+    """Read a whole netCDF file into memory."""
+    with open_lazily(path) as dataset:
+        return dataset.load()
+
+
+def open_lazily(path: str | Path) -> xr.Dataset:
+    """Open a netCDF file without reading its arrays; close it by `with`."""
+    try:
+        return xr.open_dataset(path, engine="netcdf4", decode_times=False)
+    except FileNotFoundError:
+        raise job.Problem(f"{path} does not exist: run the workflow again to make it.") from None
+    except (OSError, RuntimeError) as error:
+        raise job.Problem(f"{path} is not a readable netCDF file ({error}): delete it and run again.") from error
+
+
+def load_tallies(paths: list[str]) -> dict[str, xr.Dataset]:
+    """Tallies by the name of their dataset, in the given order."""
+    tallies = [load(path) for path in paths]
+    return {tally.attrs["dataset"]: tally for tally in tallies}
+
+
+def study_identity(tallies: dict[str, xr.Dataset]) -> dict:
+    """Attributes of what is computed from several tallies: the model's identity, and the tokens of every dataset."""
+    first = next(iter(tallies.values())).attrs
+    tokens = {name: tally.attrs["tokens_sha256"] for name, tally in tallies.items()}
+    shared = {name: value for name, value in identity(first).items() if not name.startswith(("dataset", "tokens"))}
+    return shared | {"datasets": json.dumps(tokens)}
+
+
+def signature(attributes: dict) -> str:
+    """One line that says what a figure was made from."""
+    code = json.loads(attributes["provenance"])["code"]
+    return (
+        f"MoE Routing Atlas; model {attributes['model']} ({attributes['model_id']}), checkpoint "
+        f"{attributes['checkpoint']}, weights sha256 {attributes['weights_sha256'][:16]}; code {code}"
+    )
+
+
+def save_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV, whole or not at all."""
+    with atomic_file(path) as partial:
+        partial.write_text(csv_text(table), encoding="utf-8")
+
+
+def provenance_attributes() -> dict[str, str]:
+    """Attributes that every output carries: conventions, and the provenance of the running job as JSON."""
+    return {
+        "Conventions": "CF-1.11",
+        "source": "MoE Routing Atlas",
+        "provenance": json.dumps(job.provenance(), sort_keys=True, default=str),
+    }
+
+
+def identity(attributes: dict) -> dict:
+    """The attributes that say which model and which data: handed on from inputs to records, tallies and metrics."""
+    return {name: attributes[name] for name in IDENTITY if name in attributes}
+
+
+def sha256(*paths: str | Path) -> str:
+    """SHA-256 (hexadecimal) over the contents of files, in the given order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def array_sha256(*arrays: np.ndarray) -> str:
+    """SHA-256 (hexadecimal) over dtype, shape and contents of arrays, in the given order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` that is this job's own; what killed jobs left there is deleted first."""
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f".{path.name}.*.partial"):
+            _remove(stale)
+        yield partial
+    except (OSError, RuntimeError) as error:
+        if getattr(error, "errno", None) not in UNWRITABLE and not str(error).startswith("NetCDF: HDF"):
+            raise
+        raise job.Problem(f"{path} cannot be written ({error}; {_free(path)}): mend that and run again.") from error
+    finally:
+        _remove(partial)
+
+
+def _free(path: Path) -> str:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free on that disk"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _compressible(array: xr.Variable) -> bool:
+    return array.dtype.kind in "iufb" and array.size > 1

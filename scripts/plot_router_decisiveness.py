@@ -1,0 +1,14 @@
+"""The figures and findings of the chapter router_decisiveness."""
+
+from moeatlas import chapter, job, storage
+from moeatlas.pages import router_decisiveness
+
+job.start(snakemake)
+metrics = storage.load(snakemake.input.metrics)
+untrained = storage.load(snakemake.input.untrained) if snakemake.input.untrained else None
+figures = router_decisiveness.figures(metrics, untrained)
+findings = router_decisiveness.findings(metrics, untrained, snakemake.params.thresholds)
+with storage.atomic_directory(snakemake.output.figures) as folder:
+    chapter.write(folder, figures, findings, storage.signature(metrics.attrs))
+for finding in findings:
+    job.log(f"{finding.question} {finding.answer}")

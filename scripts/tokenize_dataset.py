@@ -1,0 +1,39 @@
+"""The documents of a dataset as the tokens that a model sees."""
+
+import tempfile
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from moeatlas import inputs, job, storage
+
+job.start(snakemake)
+name, settings, model = snakemake.wildcards.dataset, snakemake.params.dataset, snakemake.params.model
+files, folder = [str(file) for file in snakemake.input.files], str(snakemake.input.tokenizer)
+limits = settings["limits"]
+token_limits = [limit for limit in (limits.get("tokens"), model["tokens_per_dataset"]) if limit not in (None, "all")]
+with tempfile.TemporaryDirectory() as cache:
+    rows = inputs.read_rows(
+        name, files, inputs.file_format(name, files[0], settings.get("format")), settings["sample_by"], Path(cache)
+    )
+    documents = inputs.render(name, rows, settings["template"], settings.get("id"), limits.get("documents"))
+    tokens = inputs.tokenize(
+        name,
+        job.progress(documents, unit=" documents", description=f"tokenize {name}"),
+        AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        window=inputs.window_size(model["window"], folder),
+        token_limit=min(token_limits, default=None),
+        minimum_tokens=limits.get("minimum_tokens"),
+    )
+tokens.attrs |= {
+    "dataset": name,
+    "dataset_id": settings.get("path") or settings.get("domain") or ", ".join(settings["files"]),
+    "dataset_revision": settings.get("revision", "local"),
+    "dataset_sha256": storage.sha256(*files),
+    "tokens_sha256": storage.array_sha256(
+        *(tokens[part].values for part in ("token_id", "document_index", "position"))
+    ),
+}
+storage.save(tokens, snakemake.output.tokens)
+left_out = tokens.attrs["documents_left_out"]
+job.log(f"{name}: {tokens.sizes['document']} documents, {tokens.sizes['token']} tokens, {left_out} left out")

@@ -1,0 +1,61 @@
+"""A small OLMoE trained from scratch: its checkpoints, and the held-out loss of each."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from moeatlas import job, storage
+from moeatlas.demo import corpora, evaluation, training
+
+job.start(snakemake)
+settings = snakemake.params.training
+size = settings["sequence_length"]
+training.use_deterministic_torch(settings["threads"])
+tokenizer = AutoTokenizer.from_pretrained(snakemake.input.tokenizer)
+streams = {
+    Path(path).stem: training.token_stream([document.text for document in corpora.read(path)], tokenizer)
+    for path in snakemake.input.train
+}
+held_out = [
+    document
+    for path in snakemake.input.held_out
+    for document in evaluation.tokenize(Path(path).stem, corpora.read(path), tokenizer, settings["held_out_tokens"])
+]
+domains, tokens = [document.domain for document in held_out], [document.tokens for document in held_out]
+predicted = evaluation.predicted_tokens(tokens, size)
+unigram = np.concatenate(
+    [
+        evaluation.unigram_loss_sums(
+            [document.tokens for document in held_out if document.domain == domain], size, stream, len(tokenizer)
+        )
+        for domain, stream in streams.items()
+    ]
+)
+job.log(f"unigram: {evaluation.summary(domains, unigram, predicted)}")
+
+model = training.build_model(snakemake.params.model, tokenizer, settings["seed"])
+losses, weights = {}, {}
+sequences = training.batches(list(streams.values()), settings)
+for step, history in training.train(model, sequences, settings):
+    name = f"step{step}"
+    path = next(path for path in snakemake.output.checkpoints if Path(path).name == name)
+    with storage.atomic_directory(path) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+    weights[name] = storage.sha256(Path(path, "model.safetensors"))
+    losses[name] = evaluation.loss_sums(model, tokens, size)
+    job.log(f"{name}: {evaluation.summary(domains, losses[name], predicted)}; weights sha256 {weights[name]}")
+
+total, active = training.count_parameters(model)
+dataset = evaluation.dataset(held_out, losses, unigram, predicted, history)
+storage.save(
+    dataset.assign_attrs(
+        weights_sha256=json.dumps(weights),
+        parameters=total,
+        active_parameters=active,
+        trained_tokens=settings["steps"] * settings["batch_size"] * size,
+    ),
+    snakemake.output.training,
+)

@@ -1,0 +1,504 @@
+import copy
+import html
+import math
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import jinja2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moeatlas import report
+
+TEMPLATES = Path(__file__).parents[2] / "report" / "templates"
+ASSETS = {"assets/atlas.css", "assets/atlas.js"}
+NAN = float("nan")
+
+
+def make_figure(identifier: str, number: int, netcdf: str | None = None) -> dict:
+    folder = f"figures/a model/main/{identifier}"
+    return {
+        "id": identifier,
+        "number": number,
+        "name": "entropy",
+        "title": "Entropy falls with depth",
+        "alt": "Line over 16 layers that falls from 0.91 to 0.62.",
+        "caption": "Mean entropy of 1,200 documents.",
+        "how_to_read": "Low values mean few experts.",
+        "svg": f"{folder}/100 % #1.svg",
+        "pdf": f"{folder}/entropy.pdf",
+        "csv": f"{folder}/entropy.csv",
+        "netcdf": netcdf,
+        "rule": "plot_decisiveness",
+        "command": "snakemake --cores 2 entropy.svg",
+        "width": 720,
+        "height": 400,
+    }
+
+
+def make_finding(chapter: str, figure: str, **changes) -> dict:
+    return {
+        "chapter": chapter,
+        "model": "a model",
+        "checkpoint": "main",
+        "question": "Is the router decisive?",
+        "answer": "It spreads its weight.",
+        "estimate": 0.73561,
+        "low": 0.73124,
+        "high": 0.74009,
+        "unit": "share of ln 64",
+        "null_name": "shuffled logits",
+        "null_value": 0.97125,
+        "reference_name": "untrained model",
+        "reference_value": 0.99,
+        "n": 4800,
+        "n_unit": "documents",
+        "verdict": "yes",
+        "verdict_text": "The interval lies below the null.",
+        "figure": figure,
+        **changes,
+    }
+
+
+def make_site() -> dict:
+    first = make_finding("decisiveness", "entropy-1")
+    second = make_finding(
+        "load",
+        "load-1",
+        estimate=-3.25,
+        low=-4.5,
+        high=-2.0,
+        null_name=None,
+        null_value=None,
+        reference_name=None,
+        reference_value=None,
+        verdict="unclear",
+    )
+    third = make_finding("load", "load-1", estimate=NAN, low=None, high=NAN, verdict="no")
+    section = {"model": "a model", "checkpoint": "main"}
+    return {
+        "title": "A study",
+        "description": "How one model routes.",
+        "build": "3f9ac21",
+        "identity": [{"label": "Seed", "value": "1"}],
+        "findings": [first, second, third],
+        "cautions": [{"title": "Numbers of experts", "text": "They mean nothing across layers."}],
+        "chapters": [
+            {
+                "name": "decisiveness",
+                "title": "Router decisiveness",
+                "question": "How sure is the router?",
+                "introduction": ["One paragraph.", "Another one."],
+                "sections": [
+                    {
+                        **section,
+                        "findings": [first],
+                        "figures": [make_figure("entropy-1", 1, "data/e.nc"), make_figure("entropy-2", 2)],
+                        "tables": [{"title": "Entropy by layer", "href": "tables/entropy.csv"}],
+                    },
+                    {**section, "checkpoint": "step 5", "findings": [], "figures": [], "tables": []},
+                ],
+            },
+            {
+                "name": "load",
+                "title": "Load",
+                "question": "Is the load even?",
+                "introduction": [],
+                "sections": [
+                    {**section, "findings": [second, third], "figures": [make_figure("load-1", 3)], "tables": []}
+                ],
+            },
+        ],
+        "methods": {
+            "metrics": [
+                {
+                    "name": "Entropy",
+                    "formula": "H = −∑ₑ pₑ ln pₑ",
+                    "definition": "Entropy of the scores.",
+                    "unit": "nats",
+                    "source": "A paper",
+                    "source_url": "https://example.org/paper",
+                    "chapter": "decisiveness",
+                },
+                {
+                    "name": "CV",
+                    "formula": "std(c) / mean(c)",
+                    "definition": "Spread of the load.",
+                    "unit": "none",
+                    "source": "this study",
+                    "source_url": None,
+                    "chapter": "load",
+                },
+            ],
+            "statistics": ["Intervals come from resampling documents."],
+            "configuration": "study:\n  seed: 1\n",
+            "software": [{"name": "Python", "version": "3.11.7"}],
+            "inputs": [{"name": "c4", "kind": "dataset", "identity": "c4@1a2b", "sha256": "ab" * 32, "bytes": 1234567}],
+            "outputs": [{"path": "results/a.csv", "sha256": "cd" * 32, "bytes": 999}],
+            "jobs": [{"rule": "record", "jobs": 1200, "seconds": 185.2}, {"rule": "tally", "jobs": 3, "seconds": 4.04}],
+            "rebuild": ["cd study", "snakemake --cores 2"],
+            "licences": [{"name": "Study", "licence": "MIT"}],
+        },
+    }
+
+
+FILES = {
+    path
+    for chapter in make_site()["chapters"]
+    for section in chapter["sections"]
+    for path in [
+        *(figure[key] for figure in section["figures"] for key in ("svg", "pdf", "csv", "netcdf")),
+        *(table["href"] for table in section["tables"]),
+    ]
+    if path is not None
+}
+
+
+class Page(HTMLParser):
+    """Elements (tag, attributes) of a page in document order, and its text without tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + " "
+
+    def all(self, *tags: str) -> list[dict]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+def pages(site: dict) -> dict[str, Page]:
+    return {name: Page(text) for name, text in report.render(site, TEMPLATES).items()}
+
+
+def paths_to_keys(value, path=()):
+    """Path (keys and list indices) of every dictionary key in nested dictionaries and lists."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*path, key)
+            yield from paths_to_keys(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from paths_to_keys(inner, (*path, index))
+
+
+def parent(site: dict, path: tuple):
+    for step in path[:-1]:
+        site = site[step]
+    return site
+
+
+# Formatting
+
+
+@pytest.mark.parametrize(
+    ("numbers", "estimate", "interval"),
+    [
+        ((0.7356, 0.7312, 0.7401), "0.7356", "[0.7312, 0.7401]"),
+        ((0.73561, 0.71, 0.76), "0.736", "[0.710, 0.760]"),
+        ((-0.0831, -0.0967, -0.0702), "−0.083", "[−0.097, −0.070]"),
+        ((-0.0003, -0.05, 0.05), "0.000", "[−0.050, 0.050]"),
+        ((0.0, 0.0, 0.0), "0.000", "[0.000, 0.000]"),
+        ((0.125, 0.125, 0.125), "0.1250", "[0.1250, 0.1250]"),
+        ((12.0, 9.96, 29.9), "12", "[10, 30]"),
+        # Half-width 0.0996 rounds up to 0.10: two digits end at the second decimal.
+        ((1.0, 0.9004, 1.0996), "1.00", "[0.90, 1.10]"),
+        ((1234567.2, 1200000.0, 1270000.0), "1,234,567", "[1,200,000, 1,270,000]"),
+        ((3.4e-7, 3.1e-7, 3.9e-7), "3.40 × 10⁻⁷", "[3.10, 3.90] × 10⁻⁷"),
+        ((-2.5e15, -3.0e15, -2.0e15), "−2.50 × 10¹⁵", "[−3.00, −2.00] × 10¹⁵"),
+        # Rounding noise of a constant is not shown as precision.
+        ((0.1 + 0.2, 0.3, 0.1 + 0.2), "0.300000", "[0.300000, 0.300000]"),
+        ((0.7356, NAN, 0.74), "0.7356", "interval not available"),
+        ((0.7356, None, None), "0.7356", "interval not available"),
+        ((NAN, 0.1, 0.2), "not available", "interval not available"),
+        ((None, None, None), "not available", "interval not available"),
+        ((math.inf, 0.1, math.inf), "not available", "interval not available"),
+    ],
+)
+def test_estimate_and_interval_get_the_decimals_of_the_half_width(numbers, estimate, interval):
+    assert report.format_estimate(*numbers) == (estimate, interval)
+
+
+numbers = st.floats(min_value=-1e9, max_value=1e9).filter(lambda value: value == 0 or abs(value) > 1e-3)
+
+
+@given(st.tuples(numbers, numbers, numbers).map(sorted))
+def test_estimate_texts_agree_in_decimals_and_round_the_numbers(ordered):
+    low, estimate, high = ordered
+    text = report.format_estimate(estimate, low, high)
+    shown = [text.estimate, *text.interval.strip("[]").split(", ")]
+    shown = [part.replace("−", "-").replace(",", "") for part in shown]
+    decimals = {len(part.partition(".")[2]) for part in shown}
+    assert len(decimals) == 1
+    for part, value in zip(shown, (estimate, low, high), strict=True):
+        assert abs(float(part) - value) <= 0.5 * 10.0 ** -min(decimals) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.125, "0.125"),
+        (4.15888, "4.159"),
+        (0, "0"),
+        (-0.0, "0"),
+        (100.0, "100"),
+        (-2.0, "−2"),
+        (1234567.8, "1,234,568"),
+        (0.0000123, "1.23 × 10⁻⁵"),
+        (NAN, "not available"),
+        (None, "not available"),
+    ],
+)
+def test_number_has_four_significant_digits(value, text):
+    assert report.format_number(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0"), (999, "999"), (4812331, "4,812,331"), (-1200, "−1,200")])
+def test_count_has_thousands_separators(value, text):
+    assert report.format_count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (12345, "12.3 kB"), (999_999, "1.00 MB"), (13838323712, "13.8 GB")],
+)
+def test_bytes_have_three_significant_digits(value, text):
+    assert report.format_bytes(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.6, "1 min 00 s"),
+        (185.2, "3 min 05 s"),
+        (3599.7, "1 h 00 min"),
+        (3840, "1 h 04 min"),
+        (360000, "100 h 00 min"),
+    ],
+)
+def test_duration_has_its_two_largest_units(seconds, text):
+    assert report.format_duration(seconds) == text
+
+
+# Dot-whisker
+
+
+def test_whisker_places_all_values_on_one_scale():
+    # From 0.13 to 0.83 with steps of 0.2: 0 to 1 on 200 pixels between the margins.
+    at = report.whisker(0.4, 0.3, 0.5, null=0.13, reference=0.83, width=220, margin=10)
+    assert at.ticks == [10, 50, 90, 130, 170, 210]
+    assert (at.first_label, at.last_label) == ("0", "1.0")
+    assert (at.estimate, at.low, at.high, at.null, at.reference) == (90, 70, 110, 36, 176)
+
+
+def test_whisker_leaves_out_what_is_not_available():
+    at = report.whisker(0.4, NAN, None, null=None, reference=NAN)
+    assert (at.low, at.high, at.null, at.reference) == (None, None, None, None)
+    assert report.whisker(NAN, 0.1, 0.2, null=0.3, reference=None) is None
+
+
+def test_whisker_does_not_magnify_rounding_noise():
+    # Half of 0.3 on both sides, 0.15 to 0.45, with steps of 0.1: 0.1 to 0.5.
+    at = report.whisker(0.1 + 0.2, 0.3, 0.1 + 0.2, null=None, reference=None, width=220, margin=10)
+    assert (at.first_label, at.last_label) == ("0.1", "0.5")
+    assert (at.low, at.estimate, at.high) == (110, 110, 110)
+
+
+@given(st.lists(numbers, min_size=5, max_size=5))
+def test_whisker_keeps_the_order_and_stays_inside(values):
+    at = report.whisker(*values, width=220, margin=8)
+    positions = [at.estimate, at.low, at.high, at.null, at.reference]
+    assert all(8 <= position <= 212 for position in positions)
+    by_value = [position for _, position in sorted(zip(values, positions, strict=True))]
+    assert by_value == sorted(by_value)
+    assert (at.ticks[0], at.ticks[-1]) == (8, 212)
+
+
+# Pages
+
+
+def test_there_is_a_page_for_the_summary_each_chapter_and_the_methods():
+    assert set(report.render(make_site(), TEMPLATES)) == {
+        "index.html",
+        "decisiveness.html",
+        "load.html",
+        "methods.html",
+    }
+
+
+def test_equal_input_gives_equal_text_and_stays_unchanged():
+    site = make_site()
+    before = repr(site)
+    assert report.render(site, TEMPLATES) == report.render(make_site(), TEMPLATES)
+    assert repr(site) == before
+
+
+def test_numbers_of_every_finding_stand_on_the_summary_and_on_its_chapter():
+    rendered = pages(make_site())
+    for name, expected, exact in [
+        (
+            "decisiveness.html",
+            ["0.7356", "[0.7312, 0.7401]", "shuffled logits 0.9712", "untrained model 0.99"],
+            "0.73561",
+        ),
+        ("load.html", ["−3.2", "[−4.5, −2.0]", "not available", "interval not available"], "-3.25"),
+    ]:
+        for page in (rendered["index.html"], rendered[name]):
+            text = " ".join(page.text.split())
+            assert all(part in text for part in [*expected, "n = 4,800 documents"])
+            assert exact in [attributes["value"] for attributes in page.all("data")]
+    assert "nan" not in rendered["index.html"].text.lower()
+
+
+def test_the_description_of_a_plot_holds_its_numbers():
+    label = next(a["aria-label"] for a in pages(make_site())["load.html"].all("svg") if a.get("role") == "img")
+    assert label == "Estimate −3.2 [−4.5, −2.0] share of ln 64"
+    label = next(a["aria-label"] for a in pages(make_site())["decisiveness.html"].all("svg") if a.get("role") == "img")
+    assert label == ("Estimate 0.7356 [0.7312, 0.7401] share of ln 64; shuffled logits 0.9712; untrained model 0.99")
+
+
+def test_every_link_image_and_asset_resolves():
+    rendered = pages(make_site())
+    identifiers = {name: [a["id"] for _, a in page.elements if "id" in a] for name, page in rendered.items()}
+    assert all(len(found) == len(set(found)) for found in identifiers.values())
+    reached = set()
+    for name, page in rendered.items():
+        for _, attributes in page.elements:
+            address = attributes.get("href") or attributes.get("src")
+            if address is None or attributes.get("rel") == "external noreferrer":
+                continue
+            parts = urlsplit(address)
+            assert not parts.scheme and not parts.netloc
+            target = unquote(parts.path) or name
+            assert target in FILES | ASSETS | set(rendered)
+            assert not parts.fragment or parts.fragment in identifiers[target]
+            reached.add(target)
+    assert reached == FILES | ASSETS | set(rendered)
+
+
+def test_findings_and_thumbnails_link_to_their_figure():
+    links = [attributes["href"] for attributes in pages(make_site())["index.html"].all("a")]
+    assert links.count("decisiveness.html#entropy-1") == 2
+    assert links.count("decisiveness.html#entropy-2") == 1
+    assert links.count("load.html#load-1") == 3
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    for name, page in pages(make_site()).items():
+        assert page.elements[3][1]["http-equiv"] == "Content-Security-Policy"  # after html, head and the charset
+        policy = page.elements[3][1]["content"]
+        assert policy.startswith("default-src 'none';")
+        assert "unsafe" not in policy and "http" not in policy
+        external = [a for a in page.all("a") if urlsplit(a["href"]).scheme]
+        assert [a["href"] for a in external] == (["https://example.org/paper"] if name == "methods.html" else [])
+        assert not any(key == "style" or key.startswith("on") for _, a in page.elements for key in a)
+
+
+def test_headings_are_in_order():
+    for page in pages(make_site()).values():
+        levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+        assert levels[0] == 1 and levels.count(1) == 1
+        assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_pages_state_language_tables_have_captions_and_images_sizes():
+    for name, page in pages(make_site()).items():
+        assert page.all("html")[0]["lang"] == "en"
+        assert len(page.all("caption")) == len(page.all("table"))
+        assert all(attributes.get("scope") for attributes in page.all("th"))
+        assert all(attributes["width"] == "720" and attributes["height"] == "400" for attributes in page.all("img"))
+        if name not in ("index.html", "methods.html"):
+            assert all(len(attributes["alt"]) >= 40 for attributes in page.all("img"))
+        assert len([a for a in page.all("a") if a.get("aria-current") == "page"]) == 1
+
+
+def test_methods_show_totals():
+    text = " ".join(pages(make_site())["methods.html"].text.split())
+    assert "All rules 1,203 3 min 09 s" in text
+    assert "1 files, 999 B" in text
+    assert "study:\n  seed: 1\n" in pages(make_site())["methods.html"].text
+
+
+MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'>&amp;{{ 7 * 7 }}"
+HOSTILE = MARKUP + "\u202e\u2066\x00\x1b\u2028\ud800"
+INERT = MARKUP + r"\u202e\u2066\u0000\u001b\u2028\ud800"
+NOT_FREE_TEXT = {"verdict", "chapter", "figure", "id", "svg", "pdf", "csv", "netcdf", "href", "source_url"}
+
+
+def test_hostile_strings_are_inert():
+    site = make_site()
+    changed = set()
+    for path in paths_to_keys(make_site()):
+        holder, key = parent(site, path), path[-1]
+        is_name = key == "name" and path[:-1][0] == "chapters" and len(path) == 3
+        if isinstance(holder[key], str) and key not in NOT_FREE_TEXT and not is_name:
+            holder[key] = HOSTILE
+            changed.add(key)
+    assert {"title", "alt", "answer", "command", "sha256", "formula", "configuration"} <= changed
+    ordinary = pages(make_site())
+    for name, page in pages(site).items():
+        assert [tag for tag, _ in page.elements] == [tag for tag, _ in ordinary[name].elements]
+        assert [sorted(a) for _, a in page.elements] == [sorted(a) for _, a in ordinary[name].elements]
+        assert INERT in page.text
+    for text in report.render(site, TEMPLATES).values():
+        assert text.encode("utf-8")
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", html.unescape(text))
+
+
+# One place for each key of the data model, the last one: there the estimate is NaN, so that its bounds are not printed.
+KEYS = {tuple(step for step in path if isinstance(step, str)): path for path in paths_to_keys(make_site())}
+
+
+@pytest.mark.parametrize("path", KEYS.values(), ids=lambda path: ".".join(map(str, path)))
+def test_a_missing_key_raises(path):
+    site = copy.deepcopy(make_site())
+    del parent(site, path)[path[-1]]
+    with pytest.raises((jinja2.UndefinedError, KeyError)):
+        report.render(site, TEMPLATES)
+
+
+def test_none_is_never_printed():
+    site = make_site()
+    site["findings"][0]["answer"] = None
+    with pytest.raises(ValueError, match="None"):
+        report.render(site, TEMPLATES)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("findings", 0, "verdict"), "maybe"),
+        (("findings", 0, "figure"), "no-such-figure"),
+        (("findings", 0, "chapter"), "no_such_chapter"),
+        (("chapters", 0, "name"), "index"),
+        (("chapters", 0, "name"), "load"),
+        (("chapters", 0, "name"), "../load"),
+        (("chapters", 0, "sections", 0, "figures", 1, "id"), "entropy-1"),
+        (("chapters", 0, "sections", 0, "figures", 1, "id"), "section-1"),
+        (("chapters", 0, "sections", 0, "figures", 1, "id"), "two words"),
+        (("chapters", 0, "sections", 0, "figures", 0, "svg"), "https://example.org/x.svg"),
+        (("chapters", 0, "sections", 0, "figures", 0, "svg"), "//example.org/x.svg"),
+        (("chapters", 0, "sections", 0, "figures", 0, "csv"), "javascript:alert(1)"),
+        (("chapters", 0, "sections", 0, "tables", 0, "href"), "/etc/passwd"),
+        (("chapters", 0, "sections", 0, "tables", 0, "href"), "tables/../../x.csv"),
+        (("methods", "metrics", 0, "source_url"), "javascript:alert(1)"),
+    ],
+)
+def test_what_cannot_be_right_is_refused(path, value):
+    site = make_site()
+    parent(site, path)[path[-1]] = value
+    with pytest.raises(ValueError, match=re.escape(repr(value))):
+        report.render(site, TEMPLATES)
