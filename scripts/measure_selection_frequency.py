@@ -5,7 +5,7 @@ from moeatlas import chapter, job, selection_frequency, storage
 job.start(snakemake)
 tallies = storage.load_tallies(snakemake.input.tallies)
 metrics = selection_frequency.measure(tallies, **snakemake.params.statistics, **snakemake.params.capacity)
-metrics = metrics.assign_attrs(storage.study_identity(tallies))
+metrics.attrs |= storage.study_identity(tallies)
 storage.save(metrics, snakemake.output.metrics)
 storage.save_table(chapter.table(metrics, list(selection_frequency.MEASURES)), snakemake.output.table)
 pooled = metrics.sel(dataset="pooled")

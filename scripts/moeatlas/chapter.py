@@ -4,13 +4,17 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
 from moeatlas import figure_files
+from moeatlas.plotting import Series
+from moeatlas.statistics import INTERVAL
 
 PIXELS_PER_INCH = 96
+ORDER = ["trained", "untrained"]
 
 
 @dataclass(frozen=True)
@@ -54,17 +58,60 @@ def table(metrics: xr.Dataset, names: list[str]) -> pd.DataFrame:
     """The measures `names` (dataset, layer, interval) as rows: measure, unit, dataset, layer, estimate, low, high."""
     parts = []
     for name in names:
-        frame = metrics[name].transpose("dataset", "layer", "interval").to_dataframe("value")["value"].unstack("interval")
-        frame = frame[["estimate", "low", "high"]].reset_index()
+        values = metrics[name].transpose("dataset", "layer", "interval").to_dataframe("value")["value"]
+        frame = values.unstack("interval")[list(INTERVAL)].reset_index()
         frame.insert(0, "unit", metrics[name].attrs["units"])
         frame.insert(0, "measure", name)
         parts.append(frame)
     return pd.concat(parts, ignore_index=True).rename_axis(columns=None)
 
 
+def series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> list[Series]:
+    """The pooled measure over layers of the studied checkpoint, and of the untrained one if there is one."""
+    sources = {"trained": metrics} | ({"untrained": untrained} if untrained is not None else {})
+    pooled = {label: source[name].sel(dataset="pooled") for label, source in sources.items()}
+    return [Series(label, *(array.sel(interval=part).values for part in INTERVAL)) for label, array in pooled.items()]
+
+
+def counts_text(metrics: xr.Dataset) -> str:
+    """How many tokens and documents a pooled figure rests on, for its caption."""
+    pooled = metrics.sel(dataset="pooled")
+    return (
+        f"n = {int(pooled['tokens']):,} tokens of {int(pooled['documents']):,} documents in "
+        f"{metrics.sizes['dataset'] - 1} datasets; bands: {100 * metrics.attrs['confidence']:g} % bootstrap over documents."
+    )
+
+
+def spread(values: np.ndarray, count: int) -> list[int]:
+    """At most `count` of `values`, from the first to the last, evenly spaced."""
+    index = np.unique(np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int))
+    return [int(values[position]) for position in index]
+
+
+def over_layers(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
+    """The pooled measure `name`, averaged over layers, with its interval."""
+    return estimate(metrics[f"mean_over_layers_{name}"].sel(dataset="pooled"))
+
+
+def numbers(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, null_name: str, null_value: float) -> dict:
+    """The numbers of a finding about the pooled measure `name`, averaged over layers."""
+    value, low, high = over_layers(metrics, name)
+    return {
+        "estimate": value,
+        "low": low,
+        "high": high,
+        "null_name": null_name,
+        "null_value": null_value,
+        "reference_name": "untrained model" if untrained is not None else None,
+        "reference_value": over_layers(untrained, name)[0] if untrained is not None else None,
+        "n": int(metrics["documents"].sel(dataset="pooled")),
+        "n_unit": "documents",
+    }
+
+
 def estimate(array: xr.DataArray) -> tuple[float, float, float]:
     """(estimate, low, high) of an array with the single dimension `interval`."""
-    return tuple(float(array.sel(interval=name)) for name in ("estimate", "low", "high"))
+    return tuple(float(array.sel(interval=part)) for part in INTERVAL)
 
 
 def compare(interval: tuple[float, float, float], threshold: float) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from moeatlas.figure_style import DARK, house_style
+from moeatlas.tables import csv_text
 
 SVG = "http://www.w3.org/2000/svg"
 NAMESPACES = {
@@ -73,18 +74,3 @@ def dark_rules() -> str:
 def round_numbers(path: str) -> str:
     """SVG path data with coordinates of at most two decimals (a hundredth of a point)."""
     return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):z.2f}".rstrip("0").rstrip("."), path)
-
-
-def csv_text(data: pd.DataFrame) -> str:
-    """CSV with numbers of 6 significant digits; text that a spreadsheet would run as a formula gets an apostrophe."""
-    safe = data.rename(columns=_safe_cell)
-    for position, column in enumerate(data.columns):
-        if not pd.api.types.is_numeric_dtype(data[column]):
-            safe.isetitem(position, data[column].astype(object).map(_safe_cell, na_action="ignore"))
-    return safe.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-
-
-def _safe_cell(cell: object) -> object:
-    if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + cell
-    return f"{cell:.6g}" if isinstance(cell, float) else cell

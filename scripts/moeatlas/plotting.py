@@ -110,8 +110,8 @@ def layer_lines(
 ) -> None:
     """Lines over layers with interval bands and reference lines; a layer without neighbours is a point with a bar.
 
-    layers: (L,) increasing layer numbers; estimates, low and high: (L,). labels: at the line ends, or in the legend of
-    the figure (none for a single line without references). order: all series labels of a chapter, which fixes the
+    layers: (L,) increasing layer numbers; estimates, low and high: (L,). labels: at the line ends (none for a single
+    line without references), or in the legend of the figure. order: all series labels of a chapter, which fixes the
     colour, dash and marker of each label; without it the order of `series` does.
     """
     layers = np.asarray(layers)
@@ -206,7 +206,14 @@ def small_multiples(
     return figure
 
 
-def _draw_all(ax: Axes, x: np.ndarray, series, references, labels: str, order: Sequence[str] | None) -> None:
+def _draw_all(
+    ax: Axes,
+    x: np.ndarray,
+    series: Sequence[Series],
+    references: Sequence[Reference],
+    labels: str,
+    order: Sequence[str] | None,
+) -> None:
     """Draw series and references over x, and label them at the line ends or in the legend of the figure."""
     styles = series_styles(order or [one.label for one in series])
     ends: list[tuple[Line2D, float | None, float]] = []

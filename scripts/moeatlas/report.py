@@ -182,8 +182,8 @@ def whisker(
     """Positions for an estimate, its interval, a null and a reference on one linear scale.
 
     The scale runs between two multiples of its step, which is 1, 2 or 5 times a power of ten and about a quarter of the
-    values' range; `margin` pixels stay free at both ends. Values that agree to five digits stand in the middle of a wider
-    scale, because rounding noise deserves no magnification. None: the estimate is not available.
+    values' range; `margin` pixels stay free at both ends. Values that agree to five digits stand in the middle of a
+    wider scale, because rounding noise deserves no magnification. None: the estimate is not available.
     """
     if not available(estimate):
         return None

@@ -67,7 +67,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int
         "expert"
     )
     values["information"] = values["entropy_of_mean"] - values["entropy"]
-    out = xr.Dataset()
+    out = xr.Dataset(attrs={"resamples": resamples, "seed": seed, "confidence": confidence})
     for name, (title, units, definition) in MEASURES.items():
         attributes = {"long_name": title, "units": units, "definition": definition}
         out[name] = statistics.interval(values[name], confidence).assign_attrs(attributes)

@@ -95,7 +95,7 @@ def measure(
     values = load_measures(count)
     values["load_balancing_loss"] = experts * (count / tokens * draws["probability_sum"] / tokens).sum("expert")
     values["z_loss"] = draws["z_loss_sum"] / tokens
-    out = xr.Dataset()
+    out = xr.Dataset(attrs={"resamples": resamples, "seed": seed, "confidence": confidence})
     for name, (title, units, definition) in MEASURES.items():
         attributes = {"long_name": title, "units": units, "definition": definition}
         bounds = BOUNDS.get(name, (-np.inf, np.inf))

@@ -41,7 +41,9 @@ class Document(NamedTuple):
     text: str
 
 
-def harvest(domains: list[str], train_characters: int, held_out_characters: int) -> dict[str, dict[str, list[Document]]]:
+def harvest(
+    domains: list[str], train_characters: int, held_out_characters: int
+) -> dict[str, dict[str, list[Document]]]:
     """Documents of each domain and split, in hash order of their names.
 
     A source (a file, for instance) is cut into documents of 600 to 1,800 characters. Text that a domain has shown before (compared

@@ -24,9 +24,7 @@ class HeldOut(NamedTuple):
     tokens: np.ndarray
 
 
-def tokenize(
-    domain: str, documents: list[Document], tokenizer: PreTrainedTokenizerFast, limit: int
-) -> list[HeldOut]:
+def tokenize(domain: str, documents: list[Document], tokenizer: PreTrainedTokenizerFast, limit: int) -> list[HeldOut]:
     """The domain's first documents in tokens, until they have `limit` tokens together or there are no more."""
     kept, total = [], 0
     for document in documents:
@@ -90,7 +88,9 @@ def summary(domains: list[str], loss_sums: np.ndarray, predicted: np.ndarray) ->
     names = list(dict.fromkeys(domains))
     members = [np.array(domains) == name for name in names]
     means = [loss_sums[member].sum() / predicted[member].sum() for member in members]
-    return ", ".join(f"{name} {mean:.2f}" for name, mean in zip([*names, "mean"], [*means, np.mean(means)], strict=True))
+    return ", ".join(
+        f"{name} {mean:.2f}" for name, mean in zip([*names, "mean"], [*means, np.mean(means)], strict=True)
+    )
 
 
 def dataset(
@@ -129,7 +129,11 @@ def dataset(
             ),
             "predicted_tokens": ("document", predicted, {"long_name": "predicted tokens", "units": "token"}),
             "domain": ("document", [document.domain for document in held_out], {"long_name": "domain", "units": "1"}),
-            "document_id": ("document", [document.id for document in held_out], {"long_name": "document", "units": "1"}),
+            "document_id": (
+                "document",
+                [document.id for document in held_out],
+                {"long_name": "document", "units": "1"},
+            ),
         },
         coords={
             "step": ("step", np.arange(len(history)), {"long_name": "updates made before", "units": "1"}),

@@ -139,7 +139,9 @@ def train(
         yield 0, history
     with job.progress(total=settings["steps"], unit="step", description="training") as bar:
         for step in range(settings["steps"]):
-            optimizers.set_learning_rate(optimisers, settings["learning_rate"] * optimizers.schedule(step, settings["steps"]))
+            optimizers.set_learning_rate(
+                optimisers, settings["learning_rate"] * optimizers.schedule(step, settings["steps"])
+            )
             losses = backward(model, next(sequences), settings["load_balancing_loss"], settings["z_loss"])
             if not np.isfinite(losses).all():
                 raise job.Problem(

@@ -1,0 +1,308 @@
+"""The page of the chapter router decisiveness: figures, findings and words."""
+
+import numpy as np
+import xarray as xr
+
+from moeatlas import plotting
+from moeatlas.chapter import (
+    ORDER,
+    Figure,
+    Finding,
+    compare,
+    counts_text,
+    numbers,
+    over_layers,
+    series,
+    spread,
+    table,
+)
+from moeatlas.plotting import Panel, Reference, Series
+from moeatlas.report import format_estimate, format_number
+from moeatlas.router_decisiveness import MEASURES
+
+TITLE = "Router decisiveness"
+QUESTION = "How sure is the router of its choice?"
+INTRODUCTION = [
+    "For every token and layer the router gives each expert a probability and sends the token to the k most probable "
+    "ones. A decisive router puts nearly all probability on few experts: its entropy is low, and the experts that it "
+    "does not select would have mattered little. A router at its null, with all logits equal, spreads it evenly.",
+    "All values are means over tokens; the dashed line is the value when all logits are equal. The untrained model, "
+    "where there is one, shows what the architecture does before it has learned anything.",
+]
+PANELS = (
+    "normalised_entropy", "top_k_entropy", "effective_experts", "top_1_probability", "top_k_mass", "top_1_share",
+    "logit_margin", "boundary_margin", "information",
+)  # fmt: skip
+
+
+def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+    """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    return [
+        _entropy_by_layer(metrics, untrained),
+        _measures_by_layer(metrics, untrained),
+        _entropy_by_dataset(metrics),
+        _entropy_distribution(metrics, untrained),
+        _weight_by_rank(metrics),
+        _information(metrics),
+        _logits_by_expert(metrics),
+    ]
+
+
+def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:
+    """The chapter's rows in the table of key findings."""
+    return [
+        _finding_entropy(metrics, untrained, thresholds["decisive_entropy"]),
+        _finding_mass(metrics, untrained),
+        _finding_information(metrics, untrained),
+    ]
+
+
+def _finding_entropy(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
+    value = over_layers(metrics, "normalised_entropy")
+    place = compare(value, threshold)
+    answers = {
+        "below": f"Sure: router entropy is less than {threshold:g} of its maximum.",
+        "above": f"Not very: router entropy is more than {threshold:g} of its maximum.",
+        "around": f"In between: the interval of router entropy holds the threshold, {threshold:g} of its maximum.",
+    }
+    return Finding(
+        question=QUESTION,
+        answer=answers[place],
+        verdict={"below": "yes", "above": "no", "around": "unclear"}[place],
+        verdict_text=f"decisive means H / ln E below {threshold:g}",
+        unit="of ln E",
+        figure="entropy_by_layer",
+        **numbers(metrics, untrained, "normalised_entropy", *_uniform(metrics, "normalised_entropy")),
+    )
+
+
+def _finding_mass(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "top_k_mass", *_uniform(metrics, "top_k_mass"))
+    place = compare((found["estimate"], found["low"], found["high"]), found["null_value"])
+    share = format_number(100 * found["estimate"])
+    answers = {
+        "above": f"The selected experts hold {share} % of the probability, more than an even share.",
+        "below": f"The selected experts hold {share} % of the probability, less than an even share.",
+        "around": f"The selected experts hold {share} % of the probability: about an even share.",
+    }
+    return Finding(
+        question="How much of the router's probability do the selected experts hold?",
+        answer=answers[place],
+        verdict={"above": "yes", "below": "no", "around": "unclear"}[place],
+        verdict_text="concentrated means more than k / E",
+        unit="of all probability",
+        figure="measures_by_layer",
+        **found,
+    )
+
+
+def _finding_information(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "information", *_uniform(metrics, "information"))
+    reference = over_layers(untrained, "information") if untrained is not None else (0.0, 0.0, 0.0)
+    more, less = found["low"] > reference[2], found["high"] < reference[1]
+    against = "the untrained model" if untrained is not None else "none"
+    word = "more than" if more else "less than" if less else "about as much as"
+    return Finding(
+        question="How much does the routing of a token say about the token?",
+        answer=f"{format_number(found['estimate'])} nats per layer, {word} {against}.",
+        verdict="yes" if more else "no" if less else "unclear",
+        verdict_text=f"informative means an interval above that of {against}",
+        unit="nats",
+        figure="information",
+        **found,
+    )
+
+
+def _uniform(metrics: xr.Dataset, name: str) -> tuple[str, float]:
+    return "all logits equal", float(metrics["uniform_value"].sel(measure=name))
+
+
+def _entropy_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    drawing, (ax,) = plotting.canvas(3.2)
+    plotting.layer_lines(
+        ax,
+        metrics["layer"].values,
+        series(metrics, untrained, "normalised_entropy"),
+        [Reference(*_uniform(metrics, "normalised_entropy"))],
+        y_label="router entropy H / ln E",
+        order=ORDER,
+    )
+    values = metrics["normalised_entropy"].sel(dataset="pooled", interval="estimate")
+    lowest = int(values["layer"][values.values.argmin()])
+    mean = format_estimate(*over_layers(metrics, "normalised_entropy"))
+    title = f"Router entropy is lowest in layer {lowest}"
+    if metrics.sizes["layer"] == 1 or _intervals_overlap(metrics["normalised_entropy"].sel(dataset="pooled")):
+        title = "Router entropy by layer"
+    return Figure(
+        name="entropy_by_layer",
+        title=title,
+        alt=f"Line over layers: router entropy relative to its maximum, mean over layers {mean[0]}, lowest "
+        f"{values.min().item():.3f} in layer {lowest}.",
+        caption=f"Mean router entropy H / ln E by layer, all datasets pooled; {counts_text(metrics)}",
+        how_to_read="1 means that the router knows nothing and all experts are equally probable; 0 means that one "
+        "expert has all the probability.",
+        drawing=drawing,
+        data=table(metrics.sel(dataset=["pooled"]), ["normalised_entropy"]),
+    )
+
+
+def _intervals_overlap(pooled: xr.DataArray) -> bool:
+    """Whether the layer with the lowest estimate is not clearly below the next one."""
+    ordered = pooled.sortby(pooled.sel(interval="estimate"))
+    return bool(ordered.isel(layer=0).sel(interval="high") >= ordered.isel(layer=1).sel(interval="low"))
+
+
+def _measures_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    panels = []
+    for name in PANELS:
+        title, units, _ = MEASURES[name]
+        uniform = Reference(*_uniform(metrics, name))
+        y_label = "" if units == "1" else units
+        panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, name), [uniform], y_label))
+    mass = format_estimate(*over_layers(metrics, "top_k_mass"))
+    return Figure(
+        name="measures_by_layer",
+        title="Nine ways to measure how decisive the router is",
+        alt=f"Nine small line charts over layers; the selected experts hold {mass[0]} of the probability on average.",
+        caption=f"Means over tokens by layer, all datasets pooled; {counts_text(metrics)}",
+        how_to_read="Each panel has its own scale. The dashed line is the value with all logits equal. Definitions "
+        "are on the Methods page.",
+        drawing=plotting.small_multiples(panels, share_y=False, order=ORDER),
+        data=table(metrics.sel(dataset=["pooled"]), list(PANELS)),
+    )
+
+
+def _entropy_by_dataset(metrics: xr.Dataset) -> Figure:
+    values = metrics["normalised_entropy"].isel(dataset=slice(1, None)).sel(interval="estimate")
+    datasets = [str(name) for name in values["dataset"].values]
+    drawing, (ax,) = plotting.canvas(plotting.height_for(len(datasets)))
+    plotting.matrix(
+        ax,
+        values.transpose("dataset", "layer").values,
+        datasets,
+        [str(layer) for layer in values["layer"].values],
+        kind="magnitude",
+        label="router entropy H / ln E",
+        annotate=".2f",
+        x_label="Layer",
+        limits=(float(values.min()), float(values.max())),
+    )
+    mean = metrics["mean_over_layers_normalised_entropy"].isel(dataset=slice(1, None)).sel(interval="estimate")
+    low, high = datasets[mean.values.argmin()], datasets[mean.values.argmax()]
+    return Figure(
+        name="entropy_by_dataset",
+        title="Router entropy by dataset",
+        alt=f"Matrix of router entropy, datasets by layers: lowest on {low} ({mean.min().item():.3f} on average over "
+        f"layers), highest on {high} ({mean.max().item():.3f}).",
+        caption="Mean router entropy H / ln E by dataset and layer; intervals are in the CSV table.",
+        how_to_read="Bright cells are datasets on which the layer's router is less sure. The colour scale starts at "
+        "the smallest value, not at 0.",
+        drawing=drawing,
+        data=table(metrics, ["normalised_entropy"]),
+    )
+
+
+def _entropy_distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    layers = metrics["layer"].values
+    edges = metrics["scalar_edge"].sel(scalar="entropy").values
+
+    def density(source):
+        return source["scalar_density"].sel(dataset="pooled", scalar="entropy").transpose("layer", "bin").values
+
+    drawing, (ax,) = plotting.canvas(plotting.height_for(2 * len(layers)))
+    plotting.histograms(
+        ax,
+        edges,
+        density(metrics),
+        layers,
+        outline=("untrained", density(untrained)) if untrained is not None else None,
+        reference=Reference("all logits equal", edges[-1]),
+        x_label="router entropy H (nats)",
+    )
+    quantiles = metrics["scalar_quantile"].sel(dataset="pooled", scalar="entropy")
+    data = quantiles.to_dataset("interval").to_dataframe()[["estimate", "low", "high"]].reset_index()
+    median = quantiles.sel(quantile=0.5, interval="estimate").mean().item()
+    return Figure(
+        name="entropy_distribution",
+        title="Distribution of router entropy over tokens",
+        alt=f"Histograms of router entropy over tokens, one per layer; the median is {median:.2f} nats on average over "
+        f"layers, the maximum possible {edges[-1]:.2f}.",
+        caption=f"Share of tokens by router entropy; marks: 10 %, 50 % and 90 % quantile. {counts_text(metrics)} "
+        "The CSV holds the quantiles with their intervals.",
+        how_to_read="A layer with two humps treats two kinds of tokens differently: one it is sure of, one not.",
+        drawing=drawing,
+        data=data[["layer", "quantile", "estimate", "low", "high"]],
+    )
+
+
+def _weight_by_rank(metrics: xr.Dataset) -> Figure:
+    weight = metrics["rank_weight"].sel(dataset="pooled")
+    layers = spread(metrics["layer"].values, 5)
+    found = [
+        Series(f"layer {layer}", *(weight.sel(layer=layer, interval=part).values for part in weight["interval"].values))
+        for layer in layers
+    ]
+    drawing, (ax,) = plotting.canvas(3.2)
+    plotting.curves(ax, weight["rank"].values, found, x_label="rank", y_label="mean routing weight")
+    first = weight.sel(rank=0, interval="estimate").mean().item()
+    data = weight.to_dataset("interval").to_dataframe()[["estimate", "low", "high"]].reset_index()
+    return Figure(
+        name="weight_by_rank",
+        title="Routing weight by rank",
+        alt=f"Curves of mean routing weight by rank, one per layer; the first expert gets {first:.3f} on average.",
+        caption=f"Mean weight that multiplies the output of the expert at each rank (0 is the largest); "
+        f"{counts_text(metrics)}",
+        how_to_read="A steep curve: the first expert does most of the work. A flat one: the selected experts share it.",
+        drawing=drawing,
+        data=data[["layer", "rank", "estimate", "low", "high"]],
+    )
+
+
+def _information(metrics: xr.Dataset) -> Figure:
+    def line(label, name):
+        pooled = metrics[name].sel(dataset="pooled")
+        return Series(label, *(pooled.sel(interval=part).values for part in ("estimate", "low", "high")))
+
+    lines = [line("entropy of the mean", "entropy_of_mean"), line("mean entropy", "entropy")]
+    drawing, (ax,) = plotting.canvas(3.2)
+    uniform = Reference(*_uniform(metrics, "entropy"))
+    plotting.layer_lines(ax, metrics["layer"].values, lines, [uniform], y_label="nats")
+    value, bounds = format_estimate(*over_layers(metrics, "information"))
+    return Figure(
+        name="information",
+        title="The gap is what routing says about the token",
+        alt=f"Two lines over layers, the entropy of the mean distribution above the mean entropy; the gap is {value} "
+        "nats on average over layers.",
+        caption=f"H(E[p]) and E[H(p)] by layer; their difference I(token; expert) is {value} {bounds} nats on average "
+        f"over layers. {counts_text(metrics)}",
+        how_to_read="If every token were routed alike, both lines would coincide. The further apart they are, the more "
+        "the choice of experts depends on the token.",
+        drawing=drawing,
+        data=table(metrics.sel(dataset=["pooled"]), ["entropy_of_mean", "entropy", "information"]),
+    )
+
+
+def _logits_by_expert(metrics: xr.Dataset) -> Figure:
+    median = metrics["expert_logit_quantile"].sel(quantile=0.5)
+    limit = float(np.abs(median).max())
+    layers, experts = median["layer"].values, np.arange(median.sizes["expert"])
+    drawing, (ax,) = plotting.canvas(plotting.height_for(len(layers)))
+    plotting.layer_expert_matrix(
+        ax,
+        median.transpose("layer", "expert").values - float(median.min()),
+        layers,
+        experts,
+        kind="magnitude",
+        label=f"median router logit, from {float(median.min()):.2f}",
+    )
+    data = metrics["expert_logit_quantile"].assign_coords(expert=experts).to_dataframe("logit").reset_index()
+    return Figure(
+        name="logits_by_expert",
+        title="Median router logit of every expert",
+        alt=f"Matrix of median router logits, layers by experts, largest absolute value {limit:.2f}.",
+        caption="Median of the raw router logit z over all tokens, pooled; 10 % and 90 % quantiles are in the CSV.",
+        how_to_read="Bright experts are favoured whatever the token. Columns of different layers do not correspond: "
+        "expert numbers have no meaning across layers.",
+        drawing=drawing,
+        data=data[["layer", "expert", "quantile", "logit"]],
+    )
