@@ -15,6 +15,7 @@ include: "rules/common.smk"
 include: "rules/demo.smk"
 include: "rules/inputs.smk"
 include: "rules/extraction.smk"
+include: "rules/demo_training.smk"
 include: "rules/router_decisiveness.smk"
 include: "rules/selection_frequency.smk"
 include: "rules/report.smk"
@@ -24,4 +25,4 @@ rule all:
     """The whole study: everything that results/report/index.html shows."""
     default_target: True
     input:
-        "results/report/index.html",
+        "results/report",

@@ -1,6 +1,7 @@
-"""What every rule shares: the library, the checked config, the study, and helpers. No rules."""
+"""Shared by all rules: the library, the checked config, the study, and helpers."""
 
 import os
+import subprocess
 import sys
 import tempfile
 from functools import cache
@@ -8,12 +9,13 @@ from functools import cache
 import yaml
 from snakemake.exceptions import WorkflowError
 
-CHAPTERS = ["router_decisiveness", "selection_frequency"]
+CHAPTERS = ["demo_training", "router_decisiveness", "selection_frequency"]
 LIBRARY = [
     "__init__",
     "chapter",
     "code",
     "configuration",
+    "demo_training",
     "extraction",
     "figure_files",
     "figure_matrix",
@@ -27,6 +29,7 @@ LIBRARY = [
     "report",
     "router_decisiveness",
     "selection_frequency",
+    "site",
     "statistics",
     "storage",
     "tables",
@@ -41,13 +44,26 @@ LIBRARY = [
     "demo/tokenizer",
     "demo/training",
     "pages/__init__",
+    "pages/demo_training",
+    "pages/router_decisiveness",
+    "pages/selection_frequency",
 ]
 
+REPORT = [
+    "templates/base.html.j2",
+    "templates/chapter.html.j2",
+    "templates/index.html.j2",
+    "templates/macros.html.j2",
+    "templates/methods.html.j2",
+    "assets/atlas.css",
+    "assets/atlas.js",
+]
+REPORT_FILES = [workflow.source_path(f"../report/{file}") for file in REPORT]
 library = Path([workflow.source_path(f"../scripts/moeatlas/{module}.py") for module in LIBRARY][0]).parent
 sys.path.insert(0, str(library.parent))
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")]))
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
 
-from moeatlas import configuration
+from moeatlas import configuration, storage
 from moeatlas.code import code_hash
 from moeatlas.job import Problem
 
@@ -127,8 +143,8 @@ def dataset_files(wildcards):
     """The files that hold a dataset's rows."""
     dataset = study.datasets[wildcards.dataset]
     if dataset["source"] == "demo":
-        return f"results/demo/corpora/held_out/{dataset['domain']}.jsonl"
-    return dataset["files"] if dataset["source"] == "files" else f"results/datasets/{wildcards.dataset}.parquet"
+        return [f"results/demo/corpora/held_out/{dataset['domain']}.jsonl"]
+    return dataset["files"] if dataset["source"] == "files" else [f"results/datasets/{wildcards.dataset}.parquet"]
 
 
 def tallies(wildcards):
@@ -156,6 +172,31 @@ def gpus(wildcards):
 def studied(pattern):
     """`pattern` filled in for every model of the study, at the checkpoint that the report is about."""
     return [pattern.format(model=model, checkpoint=study.studied_checkpoint(model)) for model in study.models]
+
+
+def chapters(model):
+    """The chapters of a model's report: all of them for the demo, which alone has a training to show."""
+    return [name for name in CHAPTERS if name != "demo_training" or study.models[model]["source"] == "demo"]
+
+
+def chapter_files(pattern):
+    """`pattern` filled in for every model of the study, at the studied checkpoint, and each of its chapters."""
+    return [
+        pattern.format(model=model, checkpoint=study.studied_checkpoint(model), chapter=chapter)
+        for model in study.models
+        for chapter in chapters(model)
+    ]
+
+
+def commit():
+    """The commit of this workflow and whether files were changed since, for the report."""
+    git = ["git", "-C", str(workflow.basedir)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "not from a git checkout"
+    return f"{head} {'with local changes' if changed.strip() else '(clean)'}"
 
 
 if workflow.local_exec and "gpu" not in workflow.global_resources:

@@ -11,12 +11,14 @@ rule harvest_corpora:
         held_out=expand("results/demo/corpora/held_out/{domain}.jsonl", domain=DOMAINS),
     log:
         "results/logs/harvest_corpora.log",
-    params:
-        code=code("harvest_corpora.py"),
-        corpora=config["demo"]["corpora"],
+    conda:
+        "../envs/study.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        code=code("harvest_corpora.py"),
+        corpora=config["demo"]["corpora"],
     script:
         "../scripts/harvest_corpora.py"
 
@@ -29,12 +31,14 @@ rule train_tokenizer:
         tokenizer=directory("results/demo/tokenizer"),
     log:
         "results/logs/train_tokenizer.log",
-    params:
-        code=code("train_tokenizer.py"),
-        tokenizer=config["demo"]["tokenizer"],
+    conda:
+        "../envs/study.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        code=code("train_tokenizer.py"),
+        tokenizer=config["demo"]["tokenizer"],
     script:
         "../scripts/train_tokenizer.py"
 
@@ -50,13 +54,15 @@ rule train_model:
         training="results/demo/training.nc",
     log:
         "results/logs/train_model.log",
-    params:
-        code=code("train_model.py"),
-        model=config["demo"]["model"],
-        training=config["demo"]["training"],
+    conda:
+        "../envs/study.yaml"
     threads: config["demo"]["training"]["threads"]
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        code=code("train_model.py"),
+        model=config["demo"]["model"],
+        training=config["demo"]["training"],
     script:
         "../scripts/train_model.py"

@@ -13,15 +13,17 @@ rule extract_routing:
         "results/logs/extract_routing/{model}/{checkpoint}/{dataset}.log",
     benchmark:
         "results/benchmarks/extract_routing/{model}/{checkpoint}/{dataset}.tsv"
-    params:
-        code=code("extract_routing.py"),
-        model=model_settings,
-        extraction=config["extraction"],
+    conda:
+        "../envs/study.yaml"
     threads: config["extraction"]["threads"]
     resources:
         gpu=gpus,
         mem_mb=8000,
         runtime=240,
+    params:
+        code=code("extract_routing.py"),
+        model=model_settings,
+        extraction=config["extraction"],
     script:
         "../scripts/extract_routing.py"
 
@@ -35,10 +37,12 @@ rule tally_routing:
         tally="results/tallies/{model}/{checkpoint}/{dataset}.nc",
     log:
         "results/logs/tally_routing/{model}/{checkpoint}/{dataset}.log",
-    params:
-        code=code("tally_routing.py"),
+    conda:
+        "../envs/study.yaml"
     resources:
         mem_mb=4000,
         runtime=120,
+    params:
+        code=code("tally_routing.py"),
     script:
         "../scripts/tally_routing.py"

@@ -12,6 +12,8 @@ rule fetch_model:
         folder=directory("results/models/{model}/{checkpoint}"),
     log:
         "results/logs/fetch_model/{model}/{checkpoint}.log",
+    conda:
+        "../envs/study.yaml"
     params:
         code=code("fetch_model.py"),
         model=hub_model,
@@ -25,6 +27,8 @@ rule fetch_dataset:
         rows="results/datasets/{dataset}.parquet",
     log:
         "results/logs/fetch_dataset/{dataset}.log",
+    conda:
+        "../envs/study.yaml"
     params:
         code=code("fetch_dataset.py"),
         dataset=dataset_settings,
@@ -40,12 +44,14 @@ rule describe_model:
         description="results/inputs/{model}/checkpoints/{checkpoint}.json",
     log:
         "results/logs/describe_model/{model}/{checkpoint}.log",
-    params:
-        code=code("describe_model.py"),
-        model=model_settings,
+    conda:
+        "../envs/study.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        code=code("describe_model.py"),
+        model=model_settings,
     script:
         "../scripts/describe_model.py"
 
@@ -59,12 +65,14 @@ rule tokenize_dataset:
         tokens="results/inputs/{model}/{dataset}.nc",
     log:
         "results/logs/tokenize_dataset/{model}/{dataset}.log",
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
     params:
         code=code("tokenize_dataset.py"),
         dataset=dataset_settings,
         model=window_settings,
-    resources:
-        mem_mb=4000,
-        runtime=60,
     script:
         "../scripts/tokenize_dataset.py"

@@ -1,0 +1,32 @@
+"""The report: one folder of pages that opens by double-click."""
+
+
+rule build_report:
+    """The HTML report, results/report/index.html, with every figure and table of the study."""
+    input:
+        figures=chapter_files("results/figures/{model}/{checkpoint}/{chapter}"),
+        metrics=chapter_files("results/metrics/{model}/{checkpoint}/{chapter}.nc"),
+        tables=chapter_files("results/tables/{model}/{checkpoint}/{chapter}.csv"),
+        models=studied("results/inputs/{model}/checkpoints/{checkpoint}.json"),
+        tokens=expand("results/inputs/{model}/{dataset}.nc", model=study.models, dataset=study.datasets),
+    output:
+        folder=report(
+            directory("results/report"),
+            htmlindex="index.html",
+            caption="../report/captions/report.rst",
+            category="The report",
+        ),
+    log:
+        "results/logs/build_report.log",
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=code("build_report.py"),
+        pages=storage.sha256(*REPORT_FILES),
+        config=config,
+        commit=commit(),
+    script:
+        "../scripts/build_report.py"

@@ -10,12 +10,14 @@ rule measure_router_decisiveness:
         table="results/tables/{model}/{checkpoint}/router_decisiveness.csv",
     log:
         "results/logs/measure_router_decisiveness/{model}/{checkpoint}.log",
-    params:
-        code=code("measure_router_decisiveness.py"),
-        statistics=config["statistics"],
+    conda:
+        "../envs/study.yaml"
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        code=code("measure_router_decisiveness.py"),
+        statistics=config["statistics"],
     script:
         "../scripts/measure_router_decisiveness.py"
 
@@ -36,11 +38,13 @@ rule plot_router_decisiveness:
         ),
     log:
         "results/logs/plot_router_decisiveness/{model}/{checkpoint}.log",
-    params:
-        code=code("plot_router_decisiveness.py"),
-        thresholds=config["report"]["thresholds"],
+    conda:
+        "../envs/study.yaml"
     resources:
         mem_mb=2000,
         runtime=20,
+    params:
+        code=code("plot_router_decisiveness.py"),
+        thresholds=config["report"]["thresholds"],
     script:
         "../scripts/plot_router_decisiveness.py"

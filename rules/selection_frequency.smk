@@ -10,13 +10,15 @@ rule measure_selection_frequency:
         table="results/tables/{model}/{checkpoint}/selection_frequency.csv",
     log:
         "results/logs/measure_selection_frequency/{model}/{checkpoint}.log",
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
     params:
         code=code("measure_selection_frequency.py"),
         statistics=config["statistics"],
         capacity=config["selection_frequency"],
-    resources:
-        mem_mb=4000,
-        runtime=60,
     script:
         "../scripts/measure_selection_frequency.py"
 
@@ -37,11 +39,13 @@ rule plot_selection_frequency:
         ),
     log:
         "results/logs/plot_selection_frequency/{model}/{checkpoint}.log",
-    params:
-        code=code("plot_selection_frequency.py"),
-        thresholds=config["report"]["thresholds"],
+    conda:
+        "../envs/study.yaml"
     resources:
         mem_mb=2000,
         runtime=20,
+    params:
+        code=code("plot_selection_frequency.py"),
+        thresholds=config["report"]["thresholds"],
     script:
         "../scripts/plot_selection_frequency.py"

@@ -3,8 +3,6 @@
 import tempfile
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from moeatlas import inputs, job, storage
 
 job.start(snakemake)
@@ -20,16 +18,18 @@ with tempfile.TemporaryDirectory() as cache:
     tokens = inputs.tokenize(
         name,
         job.progress(documents, unit=" documents", description=f"tokenize {name}"),
-        AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        inputs.load_tokenizer(folder),
         window=inputs.window_size(model["window"], folder),
         token_limit=min(token_limits, default=None),
         minimum_tokens=limits.get("minimum_tokens"),
     )
 tokens.attrs |= {
+    "model": snakemake.wildcards.model,
     "dataset": name,
     "dataset_id": settings.get("path") or settings.get("domain") or ", ".join(settings["files"]),
     "dataset_revision": settings.get("revision", "local"),
     "dataset_sha256": storage.sha256(*files),
+    "dataset_bytes": sum(Path(file).stat().st_size for file in files),
     "tokens_sha256": storage.array_sha256(
         *(tokens[part].values for part in ("token_id", "document_index", "position"))
     ),

@@ -36,9 +36,8 @@ unigram = np.concatenate(
 job.log(f"unigram: {evaluation.summary(domains, unigram, predicted)}")
 
 model = training.build_model(snakemake.params.model, tokenizer, settings["seed"])
-losses, weights = {}, {}
-sequences = training.batches(list(streams.values()), settings)
-for step, history in training.train(model, sequences, settings):
+losses, weights, history = {}, {}, []
+for step in training.train(model, training.batches(list(streams.values()), settings), settings, history):
     name = f"step{step}"
     path = next(path for path in snakemake.output.checkpoints if Path(path).name == name)
     with storage.atomic_directory(path) as partial:

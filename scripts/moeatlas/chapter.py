@@ -75,10 +75,10 @@ def series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> list
 
 def counts_text(metrics: xr.Dataset) -> str:
     """How many tokens and documents a pooled figure rests on, for its caption."""
-    pooled = metrics.sel(dataset="pooled")
+    pooled, percent = metrics.sel(dataset="pooled"), f"{100 * metrics.attrs['confidence']:g} %"
     return (
         f"n = {int(pooled['tokens']):,} tokens of {int(pooled['documents']):,} documents in "
-        f"{metrics.sizes['dataset'] - 1} datasets; bands: {100 * metrics.attrs['confidence']:g} % bootstrap over documents."
+        f"{metrics.sizes['dataset'] - 1} datasets; bands: {percent} bootstrap over documents."
     )
 
 

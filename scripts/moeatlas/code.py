@@ -9,11 +9,12 @@ def code_hash(script: Path, library: Path) -> str:
     """SHA-256 (first 16 hexadecimal digits) over a script and every module of `library` that it imports, transitively.
 
     `library` is the package folder. Comments, docstrings and formatting do not count: the syntax trees are hashed.
+    Where the files lie does not count either: they are told apart by their place in the library.
     """
-    digest = hashlib.sha256()
-    for path in sorted(_closure(script, library), key=lambda path: path.name):
-        digest.update(path.name.encode())
-        digest.update(ast.dump(_without_docstrings(path)).encode())
+    digest = hashlib.sha256(ast.dump(_tree(script)).encode())
+    for path in sorted(_closure(script, library) - {script}):
+        digest.update(path.relative_to(library).as_posix().encode())
+        digest.update(ast.dump(_tree(path)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -27,25 +28,28 @@ def _closure(script: Path, library: Path) -> set[Path]:
     return found
 
 
-def _imports(path: Path, library: Path) -> list[Path]:
+def _imports(path: Path, library: Path) -> set[Path]:
+    """Files of the modules that a file imports, and of the packages around them."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-    files = []
-    for name in names:
-        parts = name.split(".")
-        if parts[0] == library.name:
-            module = library.joinpath(*parts[1:])
-            files += [file for file in (module.with_suffix(".py"), module / "__init__.py") if file.is_file()]
-    return files
+    files = set()
+    for package, *parts in (name.split(".") for name in names):
+        if package == library.name:
+            modules = [library.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+            files |= {file for module in modules for file in (module.with_suffix(".py"), module / "__init__.py")}
+    return {file for file in files if file.is_file()}
 
 
-def _without_docstrings(path: Path) -> ast.Module:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
+def _tree(path: Path) -> ast.Module:
+    return _WithoutText().visit(ast.parse(path.read_text(encoding="utf-8")))
+
+
+class _WithoutText(ast.NodeTransformer):
+    """Removes docstrings, those of constants too: strings that stand alone and do nothing."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) else node

@@ -1,5 +1,6 @@
 """Inputs: rows of a dataset become documents by a template, documents become tokens and windows."""
 
+import glob
 import re
 import string
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,14 @@ FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "cs
 
 
 class Template(string.Formatter):
-    """`str.format` templates over the columns of a row; lists are written one item per line."""
+    """`str.format` templates over the columns of a row; lists are written one item per line, a null is an error."""
+
+    def get_field(self, field_name, args, kwargs):
+        """The value of a field, as `str.format` finds it; a null is refused: it would become the word None."""
+        value, first = super().get_field(field_name, args, kwargs)
+        if value is None:
+            raise ValueError(f"{field_name} is null")
+        return value, first
 
     def convert_field(self, value, conversion):
         """Join lists by line breaks, and leave the rest to `str.format`."""
@@ -44,12 +52,17 @@ def read_rows(name: str, files: list[str], builder: str, sample_by: str, cache: 
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    paths = [glob.escape(file) for file in files]
     options = {"sample_by": sample_by} if builder == "text" else {}
     try:
-        rows = datasets.load_dataset(builder, data_files=list(files), split="train", cache_dir=str(cache), **options)
-    except datasets.exceptions.DatasetGenerationError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise Problem(f"datasets.{name}: {', '.join(files)} cannot be read as {builder} ({reason}).") from error
+        rows = datasets.load_dataset(builder, data_files=paths, split="train", cache_dir=str(cache), **options)
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+        reason = (str(error.__cause__ or error) or "it is empty").splitlines()[0]
+        raise Problem(
+            f"datasets.{name}: {', '.join(files)} cannot be read as {builder} ({reason}): "
+            "mend the file or its `format`."
+        ) from error
     yield from rows
 
 
@@ -58,10 +71,17 @@ def render(
 ) -> Iterator[tuple[str, str]]:
     """Documents (identifier, text) of rows: the template filled with each row's columns, at most `limit` rows.
 
-    Without an `id_column` the identifier is the number of the row. Raises `Problem` for a column that is not there.
+    Without an `id_column` the identifier is the number of the row. Raises `Problem` for a column that is not there, a
+    null, and a template that is no format string.
     """
     formatter = Template()
-    wanted = formatter.columns(template) | ({id_column} if id_column else set())
+    try:
+        wanted = formatter.columns(template) | ({id_column} if id_column else set())
+    except ValueError as error:
+        raise Problem(
+            f"datasets.{name}: the template {template!r} is not a format string ({error}): write {{column}} for a "
+            "column, and {{ or }} for a brace."
+        ) from error
     for number, row in enumerate(rows):
         if limit is not None and number >= limit:
             return
@@ -88,6 +108,19 @@ def windows(length: int, size: int) -> np.ndarray:
     return np.array([(index * length + count - 1) // count for index in range(count)])
 
 
+def load_tokenizer(folder: str):
+    """The tokenizer of a model folder; a `Problem` when there is none, or it cannot be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise Problem(f"{folder} has no readable tokenizer ({str(error).splitlines()[0]}): fetch it again.") from error
+    if not tokenizer("text", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one without files
+        raise Problem(f"{folder} has no tokenizer: put tokenizer.json beside config.json.")
+    return tokenizer
+
+
 def window_size(window: int | str, folder: str) -> int:
     """The window in tokens; "context" is the longest context of the model in `folder`."""
     if window != "context":
@@ -111,12 +144,15 @@ def tokenize(
     `token_id(token)` int32; `document_index(token)` int32, the document that a token belongs to; `position(token)`
     int32, its place in the window that the model sees (0 starts a window; a document longer than `window` tokens is
     cut into even windows); `text(document)`, `document_id(document)`, `document_tokens(document)`.
-    The last document is cut where `token_limit` is reached. Special tokens are those that the tokenizer adds by itself.
+    The last document is cut where `token_limit` is reached; a single token that fits is left out.
+    Special tokens are those that the tokenizer adds by itself.
     Documents shorter than `minimum_tokens` are left out and counted in the attribute `documents_left_out`; where no
     minimum is given, one shorter than 2 tokens is a `Problem`, as is a dataset without documents.
     """
     kept, ids, positions, left_out, total = [], [], [], 0, 0
     for identifier, text in documents:
+        if token_limit is not None and token_limit - total < 2:
+            break
         tokens = np.asarray(tokenizer(text, verbose=False)["input_ids"], dtype=np.int32)
         if len(tokens) < (minimum_tokens or 2):
             if minimum_tokens is None:
@@ -128,8 +164,6 @@ def tokenize(
             continue
         if token_limit is not None:
             tokens = tokens[: token_limit - total]
-            if len(tokens) < 2:
-                break
         starts = windows(len(tokens), window)
         positions.append(np.arange(len(tokens)) - np.repeat(starts, np.diff(np.append(starts, len(tokens)))))
         ids.append(tokens)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
@@ -76,9 +77,10 @@ def choose_device(wanted: str) -> torch.device:
     """The device `wanted`; "auto" is the first CUDA device when there is one, else the CPU."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise Problem(f"device: {wanted} is set, but no CUDA device is visible: set `device: auto` or `cpu`.")
-    return torch.device(wanted)
+    device, visible = torch.device(wanted), torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= visible:
+        raise Problem(f"device: {wanted} is set, but {visible} CUDA devices are visible: set `device: auto` or `cpu`.")
+    return device
 
 
 def load_config(folder: str | Path) -> transformers.PreTrainedConfig:
@@ -86,7 +88,7 @@ def load_config(folder: str | Path) -> transformers.PreTrainedConfig:
     if not (Path(folder) / "config.json").is_file():
         raise Problem(f"{folder} is not a model folder: it has no config.json.")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError) as error:
         raise Problem(f"{folder}/config.json cannot be read ({str(error).splitlines()[0]}).") from error
 
@@ -97,23 +99,35 @@ def load(
     """The base model (no language-model head) of a folder in the hub's layout, in evaluation mode on `device`.
 
     `dtype` is "auto" (as stored) or a torch dtype's name; `experts` "auto" is grouped_mm on a GPU and eager on a CPU,
-    where eager is the faster one.
+    where eager is the faster one. Raises a `Problem` when the weights cannot be read or do not fit the config.
     """
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     if experts == "auto":
         experts = "eager" if device.type == "cpu" else "grouped_mm"
     try:
-        model = AutoModel.from_pretrained(
+        model, report = AutoModel.from_pretrained(
             folder,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             attn_implementation=attention,
             experts_implementation=experts,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise Problem(f"{folder} cannot be loaded as a model ({str(error).splitlines()[0]}).") from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise Problem(
+            f"{folder} cannot be loaded as a model ({str(error).splitlines()[0]}): mend the folder or the model's "
+            "settings."
+        ) from error
+    # transformers fills what is missing with random numbers
+    if unfit := sorted(report["missing_keys"]) + sorted(name for name, *_ in report["mismatched_keys"]):
+        raise Problem(
+            f"{folder}: {len(unfit)} weights are missing or do not have the shape that config.json says, first "
+            f"{unfit[0]}: fetch the checkpoint again."
+        )
     return model.eval().to(device)
 
 

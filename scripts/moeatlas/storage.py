@@ -22,7 +22,10 @@ IDENTITY = (
     "dataset_sha256", "tokens_sha256", "routing_rule",
 )  # fmt: skip
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR)
+UNWRITABLE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
+    errno.EISDIR,
+)  # fmt: skip
 
 
 @contextmanager
@@ -102,6 +105,30 @@ def save_table(table: pd.DataFrame, path: str | Path) -> None:
         partial.write_text(csv_text(table), encoding="utf-8")
 
 
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder, making the folders above `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copyfile(source, target)
+
+
+def manifest(folder: Path) -> list[dict]:
+    """Path, SHA-256 and size in bytes of every file below `folder`, in the order of the paths."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return [
+        {"path": path.relative_to(folder).as_posix(), "sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in files
+    ]
+
+
+def describe_tokens(path: str | Path) -> dict:
+    """The attributes of a dataset's token file with its numbers of `documents` and `tokens`."""
+    with open_lazily(path) as tokens:
+        return tokens.attrs | {"documents": tokens.sizes["document"], "tokens": tokens.sizes["token"]}
+
+
 def provenance_attributes() -> dict[str, str]:
     """Attributes that every output carries: conventions, and the provenance of the running job as JSON."""
     return {
@@ -138,18 +165,22 @@ def array_sha256(*arrays: np.ndarray) -> str:
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that is this job's own; what killed jobs left there is deleted first."""
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.partial")
+    # No name of a model, checkpoint or dataset holds "~": the pattern below never matches another output's file.
+    partial = path.with_name(f".{path.name}~{socket.gethostname()}-{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f".{path.name}.*.partial"):
+        for stale in path.parent.glob(f".{path.name}~*.partial"):
             _remove(stale)
-        yield partial
+        try:
+            yield partial
+        finally:
+            _remove(partial)
     except (OSError, RuntimeError) as error:
         if getattr(error, "errno", None) not in UNWRITABLE and not str(error).startswith("NetCDF: HDF"):
             raise
-        raise job.Problem(f"{path} cannot be written ({error}; {_free(path)}): mend that and run again.") from error
-    finally:
-        _remove(partial)
+        raise job.Problem(
+            f"{path} cannot be written ({error}; {_free(path)}): make room or make it writable, then run again."
+        ) from error
 
 
 def _free(path: Path) -> str:

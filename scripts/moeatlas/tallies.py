@@ -190,13 +190,15 @@ def tally(layers: dict[int, dict[str, np.ndarray]], document_tokens: np.ndarray,
 
 def combine(tallies: list[xr.Dataset]) -> xr.Dataset:
     """The tally of a dataset from the tallies of its parts: documents one after another, everything else added."""
-    per_document = xr.concat([part[list(PER_DOCUMENT)] for part in tallies], dim="document")
-    per_dataset = sum(part[list(PER_DATASET)] for part in tallies)
+    first, keys = tallies[0], ["entry_layer", "entry_token_id", "entry_expert"]
+    added = [*PER_DATASET, "entry_layer", *ENTRIES]
+    whole = xr.concat([part.drop_vars(added) for part in tallies], dim="document", join="exact", combine_attrs="override")
+    for name in PER_DATASET:
+        whole[name] = sum(part[name] for part in tallies).assign_attrs(first[name].attrs)
     entries = pd.concat([part[["entry_layer", *ENTRIES]].to_dataframe() for part in tallies])
-    merged = entries.groupby(["entry_layer", "entry_token_id", "entry_expert"], sort=True).sum().reset_index()
-    sparse = merged.to_xarray().drop_vars("index").rename(index="entry")
-    sparse = sparse.astype({"entry_layer": np.int32, "entry_token_id": np.int32, "entry_expert": np.int32})
-    return per_document.merge(per_dataset, compat="override").merge(sparse).assign_attrs(tallies[0].attrs)
+    for name, column in entries.groupby(keys, as_index=False).sum().items():
+        whole[name] = ("entry", column.to_numpy(first[name].dtype), first[name].attrs)
+    return whole
 
 
 ENTRIES = ("entry_token_id", "entry_expert", "entry_count", "entry_first_count")

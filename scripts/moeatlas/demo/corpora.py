@@ -29,8 +29,8 @@ DOMAINS: dict[str, Callable[[], Iterator[sources.Source]]] = {
 }
 
 SPLITS = ("train", "held_out")
-HELD_OUT_PERCENT = 20
-DOCUMENT_CHARACTERS = (600, 1_800)
+HELD_OUT_PERCENT = 25
+DOCUMENT_CHARACTERS = (400, 1_500)
 BOILERPLATE = re.compile(r"(?i)copyright|licen[cs]ed? |all rights reserved|SPDX|@author|-\*- ")
 
 
@@ -46,9 +46,9 @@ def harvest(
 ) -> dict[str, dict[str, list[Document]]]:
     """Documents of each domain and split, in hash order of their names.
 
-    A source (a file, for instance) is cut into documents of 600 to 1,800 characters. Text that a domain has shown before (compared
-    by letters and digits only) is left out. The hash of its name sends one document in five to "held_out" and the
-    rest to "train", until the next one would exceed the split's characters.
+    A source (a file, for instance) is cut into documents of 400 to 1,500 characters. Text that a domain has shown
+    before (compared by letters and digits only) is left out. The hash of its name sends one document in four to
+    "held_out" and the rest to "train", until the next one would exceed the split's characters.
     Raises `Problem` for an unknown domain, a package that is not installed and a domain without text.
     """
     limits = dict(zip(SPLITS, (train_characters, held_out_characters), strict=True))
@@ -65,38 +65,44 @@ def harvest(
 
 
 def documents(found: Iterable[sources.Source], keep_boilerplate: bool = False) -> Iterator[Document]:
-    """Documents of sources, without text that came before; repeated short blocks (under 40 characters) stay."""
+    """Documents of sources, without text that came before; repeated short pieces (under 40 characters) stay."""
     seen = set()
     for name, blocks in found:
         fresh = []
-        for block in blocks:
-            key = normalise(block)
-            if key in seen or (not keep_boilerplate and BOILERPLATE.search(block)):
-                continue
+        for piece in itertools.chain.from_iterable(map(pieces, blocks)):
+            key = normalise(piece)
+            if key not in seen and (keep_boilerplate or not BOILERPLATE.search(piece)):
+                fresh.append(piece)
             if len(key) >= 40:
                 seen.add(key)
-            fresh.append(block)
-        for number, text in enumerate(cut(fresh)):
-            yield Document(f"{name}#{number}", text)
+        for number, text in enumerate(pack(fresh)):
+            if normalise(text) not in seen:
+                seen.add(normalise(text))
+                yield Document(f"{name}#{number}", text)
 
 
-def cut(blocks: Iterable[str]) -> Iterator[str]:
-    """Pack blocks, in order, into texts of 600 to 1,800 characters.
+def pieces(block: str) -> list[str]:
+    """A block as it is, or cut at line breaks and then after sentences where it is longer than a document may be.
 
-    A block that is too long is cut at line breaks; a line that is too long is left out, as is a rest under 600.
+    What is too long and has no such places is left out.
     """
+    longest = DOCUMENT_CHARACTERS[1]
+    parts = [block]
+    for place in (r"(?<=\n)", r"(?<=[.;:] )"):
+        parts = [piece for part in parts for piece in ([part] if len(part) <= longest else re.split(place, part))]
+    return [part for part in parts if len(part) <= longest]
+
+
+def pack(parts: Iterable[str]) -> Iterator[str]:
+    """Join pieces, in order, into texts of 400 to 1,500 characters; a rest that is shorter is left out."""
     shortest, longest = DOCUMENT_CHARACTERS
     text = ""
-    for block in blocks:
-        for piece in [block] if len(block) <= longest else block.splitlines(keepends=True):
-            if len(text) + len(piece) > longest:
-                if len(text.strip()) >= shortest:
-                    yield text.strip("\n") + "\n"
-                text = ""
-            if len(piece) <= longest:
-                text += piece
-    if len(text.strip()) >= shortest:
-        yield text.strip("\n") + "\n"
+    for part in (*parts, None):
+        if part is None or len(text) + len(part) > longest:
+            if len(text.strip()) >= shortest:
+                yield text.strip("\n") + "\n"
+            text = ""
+        text += part or ""
 
 
 def normalise(text: str) -> str:

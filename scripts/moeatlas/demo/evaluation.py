@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import xarray as xr
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
 from moeatlas.demo.corpora import Document
@@ -44,9 +44,9 @@ def cut(documents: list[np.ndarray], size: int) -> tuple[list[np.ndarray], np.nd
 
 @torch.no_grad()
 def loss_sums(model: nn.Module, documents: list[np.ndarray], size: int) -> np.ndarray:
-    """Sum over a document's predicted tokens of -ln p(token | those before it in its window): (document,) float64, nats.
+    """Sum over a document's predicted tokens of -ln p(token | those before it in its window).
 
-    The first token of a window is not predicted.
+    (document,) float64, nats. The first token of a window is not predicted.
     """
     pieces, owners = cut(documents, size)
     sums = np.zeros(len(documents))
@@ -56,7 +56,7 @@ def loss_sums(model: nn.Module, documents: list[np.ndarray], size: int) -> np.nd
         ids = nn.utils.rnn.pad_sequence(batch, batch_first=True)
         targets = nn.utils.rnn.pad_sequence([piece[1:] for piece in batch], batch_first=True, padding_value=-100)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
+        losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
         np.add.at(sums, owners[start : start + BATCH_WINDOWS], losses.view_as(targets).double().sum(1).numpy())
     model.train()
     return sums
@@ -100,43 +100,33 @@ def dataset(
     predicted: np.ndarray,
     history: list[Losses],
 ) -> xr.Dataset:
-    """Losses of training (step) and of held-out documents (checkpoint, document), as float64 with units."""
-    curves = {
-        f"{name}_loss" if name != "cross_entropy" else "training_loss": values
-        for name, values in zip(Losses._fields, np.array(history).reshape(-1, len(Losses._fields)).T, strict=True)
-    }
-    long_names = {
-        "training_loss": ("cross-entropy of the training batch before the update", "nat/token"),
-        "load_balancing_loss": ("load-balancing loss, mean over layers (k under uniform routing)", "1"),
-        "z_loss": ("router z-loss, mean over layers", "1"),
-    }
-    variables = {
-        name: ("step", values, dict(zip(("long_name", "units"), long_names[name], strict=True)))
-        for name, values in curves.items()
-    }
+    """Losses of training, by step, and of held-out documents, by checkpoint; float64, with names and units."""
+    cross_entropy, balance, z = np.array(history).T
+    domains, names = [document.domain for document in held_out], [document.id for document in held_out]
+
+    def variable(dimensions, values, long_name: str, units: str = "1") -> tuple:
+        return dimensions, values, {"long_name": long_name, "units": units}
+
     return xr.Dataset(
-        variables
-        | {
-            "loss_sum": (
+        {
+            "training_loss": variable("step", cross_entropy, "cross-entropy of the training batch", "nat/token"),
+            "load_balancing_loss": variable("step", balance, "load-balancing loss, mean over layers (uniform: k)"),
+            "z_loss": variable("step", z, "router z-loss, mean over layers"),
+            "loss_sum": variable(
                 ("checkpoint", "document"),
                 np.stack(list(loss_sums.values())),
-                {"long_name": "sum of the losses of the document's predicted tokens", "units": "nat"},
+                "loss summed over predicted tokens",
+                "nat",
             ),
-            "unigram_loss_sum": (
-                "document",
-                unigram_loss_sums,
-                {"long_name": "the same under the token frequencies of the domain's training text", "units": "nat"},
+            "unigram_loss_sum": variable(
+                "document", unigram_loss_sums, "the same of a unigram model of the domain's training text", "nat"
             ),
-            "predicted_tokens": ("document", predicted, {"long_name": "predicted tokens", "units": "token"}),
-            "domain": ("document", [document.domain for document in held_out], {"long_name": "domain", "units": "1"}),
-            "document_id": (
-                "document",
-                [document.id for document in held_out],
-                {"long_name": "document", "units": "1"},
-            ),
+            "predicted_tokens": variable("document", predicted, "predicted tokens", "token"),
+            "domain": variable("document", domains, "domain"),
+            "document_id": variable("document", names, "document"),
         },
         coords={
-            "step": ("step", np.arange(len(history)), {"long_name": "updates made before", "units": "1"}),
-            "checkpoint": ("checkpoint", list(loss_sums), {"long_name": "checkpoint", "units": "1"}),
+            "step": variable("step", np.arange(len(history)), "updates made before the step"),
+            "checkpoint": variable("checkpoint", list(loss_sums), "checkpoint"),
         },
     )

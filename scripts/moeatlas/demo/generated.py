@@ -16,7 +16,7 @@ THINGS = (
 )  # fmt: skip
 
 # A question and the steps of its answer; `first` is the result of the first step. In each, a is 11 to 70, b is 2 to
-# 40, c is 2 to 9, sum is a + b, product is b * c: so that no answer is negative or broken.
+# 20, c is 2 to 9, sum is a + b, product is b * c: so that no answer is negative or broken.
 QUESTIONS = (
     ("{name} has {a} {things} and finds {b} more. How many {things} does {name} have now?", ("a + b",)),
     ("{name} had {sum} {things} and gave {b} of them to {friend}. How many are left?", ("sum - b",)),
@@ -36,7 +36,7 @@ QUESTIONS = (
 )  # fmt: skip
 
 OPENINGS = (
-    "It was a cold evening in {month}.", "On {day} morning {name} woke up early.", "{name} still talks about that {day}.",
+    "It was a cold evening in {month}.", "On {day} morning {name} woke up early.", "{name} still talks of that {day}.",
     "Rain had fallen since {day}.", "It was the last week of {month}.", "{name} and {friend} had the whole {day} free.",
     "Nobody expected anything new on a {day}.", "The wind came from the sea that {day}.",
     "In {month} the days were long and quiet.", "{friend} wrote a long letter about it to {name}.",
@@ -69,7 +69,7 @@ SCENES = {
         ),
         "law": (
             "{name} had studied for the bar for three years.", "The bar exam asked about contracts and theft.",
-            "A judge welcomed the young lawyers to the bar.", "Whoever is expelled from the bar may not plead in court.",
+            "A judge welcomed the young lawyers to the bar.", "Whoever leaves the bar may not plead in court.",
         ),
     },
     "light": {
@@ -83,7 +83,7 @@ SCENES = {
         ),
         "physics": (
             "The speed of light in a vacuum is the same for everyone.", "A prism splits white light into colours.",
-            "In the laboratory {name} measured how light bends in glass.", "Each photon of light carries a little energy.",
+            "In the laboratory {name} measured how light bends in glass.", "A photon of light carries little energy.",
         ),
     },
     "key": {
@@ -189,7 +189,7 @@ def stories() -> Iterator[tuple[str, list[str]]]:
 
 
 def _problem(rng: random.Random) -> str:
-    a, b, c = 11 + int(60 * rng.random()), 2 + int(39 * rng.random()), 2 + int(8 * rng.random())
+    a, b, c = 11 + int(60 * rng.random()), 2 + int(19 * rng.random()), 2 + int(8 * rng.random())
     numbers = {"a": a, "b": b, "c": c, "sum": a + b, "product": b * c}
     question, steps = _pick(rng, QUESTIONS)
     name, friend = _sample(rng, NAMES, 2)

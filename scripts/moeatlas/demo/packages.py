@@ -1,6 +1,7 @@
 """Text in installed packages: files found by name, and what Python files say besides code."""
 
 import ast
+import functools
 import hashlib
 import inspect
 import re
@@ -21,7 +22,8 @@ def texts(patterns: dict[str, str]) -> Iterator[tuple[str, str]]:
     """(name, text) of the files whose path fully matches a package's regular expression, in hash order of the names.
 
     `patterns` maps package to expression; paths and names are those of the package's file list, for instance
-    `numpy/linalg/_linalg.py`. Files that are not UTF-8 are left out.
+    `numpy/linalg/_linalg.py`; names are without the version that metadata folders bear. Files that are not UTF-8 are
+    left out.
     Raises `Problem` when a package is not installed or has no such file.
     """
     found = {}
@@ -29,7 +31,7 @@ def texts(patterns: dict[str, str]) -> Iterator[tuple[str, str]]:
         matches = [file for file in installed_files(package) if re.fullmatch(pattern, file.as_posix())]
         if not matches:
             raise Problem(f"Package {package} has no file that matches {pattern!r}: {REMEDY}.")
-        found |= {file.as_posix(): file.locate() for file in matches}
+        found |= {re.sub(r"-[^/]+\.dist-info/", "/", file.as_posix()): file.locate() for file in matches}
     for name in sorted(found, key=order):
         try:
             text = found[name].read_text(encoding="utf-8")
@@ -63,6 +65,7 @@ def paragraphs(text: str) -> list[str]:
     return re.findall(r"(?:.*\S.*\n)+\n*", text.strip("\n") + "\n")
 
 
+@functools.lru_cache(maxsize=4096)  # several domains read the same files, and parsing is most of the work
 def docstrings(source: str) -> list[str]:
     """Docstrings of a Python source, without their indentation, in the order of the file."""
     return [inspect.cleandoc(node.value) for node in _docstring_nodes(ast.parse(source))]

@@ -86,16 +86,17 @@ def console() -> Iterator[Source]:
 
 def mathematics() -> Iterator[Source]:
     """Formulas in LaTeX with the sentences that introduce them, from docstrings."""
-    mathematical = re.compile(r"\.\. math::|:math:`[^`]*\\|\\(frac|sum|int|left|begin|sqrt)\b")
-    for name, text in _modules(("scipy", "sympy", "networkx", "numpy", "mpmath", "torch"), mathematical):
+    formula = re.compile(r"\.\. math::|:math:`[^`]*\\|\\(frac|sum|int|left|begin|sqrt|in|leq?|alpha|lambda)\b")
+    parameter = re.compile(r"(?m)^[\w, *]+ : |^[A-Z]\w+:$|^-{3}|>>>|\.\. \[")
+    for name, text in _modules(("scipy", "sympy", "networkx", "numpy", "mpmath", "torch"), formula):
         blocks = []
         for docstring in packages.docstrings(text):
             found = packages.paragraphs(re.sub(r"(\.\. math::.*\n)\n+", r"\1", docstring))
-            formula = [bool(mathematical.search(block)) for block in found] + [False]
+            formal = [bool(formula.search(block)) for block in found] + [False]
             blocks += [
                 block
                 for index, block in enumerate(found)
-                if (formula[index] or (formula[index + 1] and _is_prose(block))) and ">>>" not in block
+                if (formal[index] and not parameter.search(block)) or (formal[index + 1] and _is_prose(block))
             ]
         yield name, blocks
 
@@ -105,36 +106,43 @@ def messages() -> Iterator[Source]:
     literals = r'\braise (\w+)\(\s*((?:f?"[^"\\]{2,}"\s*)+)\)'
     for name, text in _modules((*SCIENTIFIC, "sqlalchemy", "datasets", "huggingface_hub", "torch", "transformers")):
         raised = [(kind, "".join(re.findall(r'"([^"]*)"', parts))) for kind, parts in re.findall(literals, text)]
-        yield name, [f"{kind}: {message}\n" for kind, message in raised if len(message.split()) >= 8]
+        yield name, [f"{kind}: {message}\n" for kind, message in raised if 8 <= len(message.split()) <= 60]
 
 
 def legal() -> Iterator[Source]:
-    """Licences and notices."""
-    pattern = r"[^/]+\.dist-info/(licenses/)?(.*/)?[^/]*(LICEN[CS]E|COPYING|NOTICE|license)[^/]*"
+    """Licences and notices, without the lines that name the owners."""
+    pattern = r"[^/]+\.dist-info/(.*/)?[^/]*(LICEN[CS]E|COPYING|NOTICE|licen[cs]e|gpl)[^/]*"
     for name, text in packages.texts(dict.fromkeys(LICENSED, pattern)):
         plain = re.sub(r"(?m)^[ #*/;>|-]+", "", text)
-        found = [block for block in packages.paragraphs(plain) if len(block.split()) >= 12]
+        found = [block for block in packages.paragraphs(plain) if len(block.split()) >= 8]
         yield name, [_reflow(block) for block in found if not re.search(r"(?i)copyright (\(c\)|©|\d)", block)]
 
 
 def readme() -> Iterator[Source]:
-    """How packages introduce themselves: Markdown and reStructuredText."""
+    """How packages introduce themselves: Markdown and reStructuredText, without images and badges."""
+    image = re.compile(
+        r"(?m)^.*(<img|!\[|\.svg|\.png|\.\. image::|\.\. \||^\|| +:(target|alt|width|height|align):).*\n"
+    )
     for package in DESCRIBED:
-        text = re.sub(r"(?m)^.*(<img|shields\.io|\|image:|!\[|\.svg|\.png).*\n", "", packages.description(package))
+        text = image.sub("", packages.description(package))
         yield f"{package}/description", packages.paragraphs(text[:20_000])
 
 
 def tables() -> Iterator[Source]:
-    """Rows of names and numbers: physical constants, share prices, flowers, time zones, colours, emoji."""
+    """Rows of names and values: constants of physics, share prices, flowers, time zones, colours, emoji, file types."""
     files = {
-        "scipy": r"scipy/(constants/_codata\.py|spatial/tests/data/iris\.txt|stats/tests/data/.*/(Norris|AtmWtAg)\.dat)",
+        "scipy": r"scipy/(constants/_codata\.py|spatial/tests/data/iris\.txt)",
         "matplotlib": r"matplotlib/(_color_data\.py|mpl-data/sample_data/(Stocks|msft)\.csv)",
-        "tzdata": r"tzdata/zoneinfo/(zone|zone1970|iso3166)\.tab",
+        "tzdata": r"tzdata/zoneinfo/(zone1970|iso3166)\.tab",
         "rich": r"rich/_emoji_codes\.py",
+        "Pygments": r"pygments/lexers/_mapping\.py",
     }
     for name, text in packages.texts(files):
-        rows = [line for line in text.splitlines(keepends=True) if re.search(r"\d|[^\x00-\x7f]", line)]
-        yield name, rows
+        cents = re.sub(r"(\d\.\d\d)\d{6,}", r"\1", text)
+        rows = [
+            line.strip(" ") for line in cents.splitlines(keepends=True) if re.search(r"\d|[^\x00-\x7f]|Lexer", line)
+        ]
+        yield name, [row for row in rows if "_skin_tone" not in row and not row.startswith(("#", "from", "return"))]
 
 
 def unicode() -> Iterator[Source]:
@@ -163,7 +171,7 @@ def _is_prose(block: str) -> bool:
     letters = sum(character.isalpha() or character.isspace() for character in block)
     return (
         block[0].isupper()
-        and len(words) >= 20
+        and len(words) >= 25
         and words[-1].endswith((".", ":"))
         and letters >= 0.88 * len(block)
         and not re.search(r"(?m)^ |>>>| : |[-=~]{3}|::|https?:", block)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 from transformers import OlmoeConfig, OlmoeForCausalLM, PreTrainedTokenizerFast
 
 from moeatlas import job
@@ -27,6 +27,7 @@ def use_deterministic_torch(threads: int) -> None:
     """Deterministic algorithms and a fixed number of threads, whatever the machine has: sums keep their order."""
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def build_model(settings: dict[str, int], tokenizer: PreTrainedTokenizerFast, seed: int) -> OlmoeForCausalLM:
@@ -88,7 +89,7 @@ def load_balancing_loss(router_logits: torch.Tensor, experts_per_token: int) -> 
     experts = router_logits.shape[-1]
     probabilities = router_logits.softmax(-1)
     selected = probabilities.topk(experts_per_token, dim=-1).indices
-    share = F.one_hot(selected, experts).sum(1).to(probabilities.dtype).mean(0)
+    share = functional.one_hot(selected, experts).sum(1).to(probabilities.dtype).mean(0)
     return experts * (share * probabilities.mean(0)).sum()
 
 
@@ -113,7 +114,7 @@ def backward(model: OlmoeForCausalLM, batch: torch.Tensor, load_balancing_weight
     gradients, cross_entropy = [], 0.0
     for rows, labels in zip(hidden.detach().split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True):
         rows.requires_grad_()
-        loss = F.cross_entropy(model.lm_head(rows), labels, reduction="sum") / len(targets)
+        loss = functional.cross_entropy(model.lm_head(rows), labels, reduction="sum") / len(targets)
         loss.backward()
         gradients.append(rows.grad)
         cross_entropy += loss.item()
@@ -125,28 +126,27 @@ def backward(model: OlmoeForCausalLM, batch: torch.Tensor, load_balancing_weight
 
 
 def train(
-    model: OlmoeForCausalLM, sequences: Iterator[torch.Tensor], settings: dict
-) -> Iterator[tuple[int, list[Losses]]]:
-    """Train the model in place; yield (step, losses of all steps so far) at each of the settings' checkpoints.
+    model: OlmoeForCausalLM, sequences: Iterator[torch.Tensor], settings: dict, history: list[Losses]
+) -> Iterator[int]:
+    """Train the model in place; yield the number of updates made whenever it is one of the settings' checkpoints.
 
-    A checkpoint is a number of updates made, 0 before the first. Settings: `steps`, `checkpoints`, `learning_rate`,
-    and the weights `load_balancing_loss` and `z_loss`. Gradients are clipped to norm 1.
-    Raises `Problem` when the loss is no longer a finite number.
+    Checkpoint 0 is the model before training. The losses of each step are appended to `history`. Settings: `steps`,
+    `checkpoints`, `learning_rate`, and the weights `load_balancing_loss` and `z_loss`. Gradients are clipped to norm 1.
+    Raises `Problem` when a loss is no longer a finite number.
     """
-    optimisers = optimizers.build(model, settings["learning_rate"])
-    history: list[Losses] = []
-    if 0 in settings["checkpoints"]:
-        yield 0, history
-    with job.progress(total=settings["steps"], unit="step", description="training") as bar:
-        for step in range(settings["steps"]):
-            optimizers.set_learning_rate(
-                optimisers, settings["learning_rate"] * optimizers.schedule(step, settings["steps"])
-            )
+    steps, peak = settings["steps"], settings["learning_rate"]
+    optimisers = optimizers.build(model, peak)
+    with job.progress(total=steps, unit="step", description="training") as bar:
+        for step in range(steps + 1):
+            if step in settings["checkpoints"]:
+                yield step
+            if step == steps:
+                return
+            optimizers.set_learning_rate(optimisers, peak * optimizers.schedule(step, steps))
             losses = backward(model, next(sequences), settings["load_balancing_loss"], settings["z_loss"])
             if not np.isfinite(losses).all():
                 raise job.Problem(
-                    f"Training diverged at step {step} ({losses}): set demo.training.learning_rate below "
-                    f"{settings['learning_rate']}."
+                    f"Training diverged at step {step} ({losses}): lower demo.training.learning_rate, now {peak}."
                 )
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimiser in optimisers:
@@ -155,5 +155,3 @@ def train(
             history.append(losses)
             bar.set_postfix(loss=f"{losses.cross_entropy:.3f}", refresh=False)
             bar.update()
-            if step + 1 in settings["checkpoints"]:
-                yield step + 1, history

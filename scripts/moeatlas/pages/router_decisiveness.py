@@ -29,6 +29,20 @@ INTRODUCTION = [
     "All values are means over tokens; the dashed line is the value when all logits are equal. The untrained model, "
     "where there is one, shows what the architecture does before it has learned anything.",
 ]
+MEANINGS = {
+    "normalised_entropy": "How spread the router's distribution is, from 0 (one expert has everything) to 1 (uniform).",
+    "entropy": "How spread the router's distribution is, in nats; its maximum is ln E.",
+    "effective_experts": "How many equally probable experts would have the same entropy.",
+    "top_k_entropy": "How evenly the selected experts share the routing weight; its maximum is ln k.",
+    "top_1_probability": "The probability of the most probable expert.",
+    "top_k_mass": "How much probability the selected experts hold; the rest is lost unless weights are renormalised.",
+    "top_1_share": "How much of the selected weight the first expert gets.",
+    "logit_margin": "How far the first choice is ahead of the second.",
+    "boundary_margin": "How far the last selected expert is ahead of the first one that is left out.",
+    "entropy_of_mean": "How spread the average distribution is; high when the load is balanced.",
+    "information": "What the token decides about the choice of expert: 0 when all tokens are routed alike.",
+}
+SOURCE = ("Shannon (1948); OLMoE, Muennighoff et al. (2024)", "https://arxiv.org/abs/2409.02060")
 PANELS = (
     "normalised_entropy", "top_k_entropy", "effective_experts", "top_1_probability", "top_k_mass", "top_1_share",
     "logit_margin", "boundary_margin", "information",
@@ -61,12 +75,12 @@ def _finding_entropy(metrics: xr.Dataset, untrained: xr.Dataset | None, threshol
     value = over_layers(metrics, "normalised_entropy")
     place = compare(value, threshold)
     answers = {
-        "below": f"Sure: router entropy is less than {threshold:g} of its maximum.",
-        "above": f"Not very: router entropy is more than {threshold:g} of its maximum.",
-        "around": f"In between: the interval of router entropy holds the threshold, {threshold:g} of its maximum.",
+        "below": f"Router entropy is less than {threshold:g} of its maximum.",
+        "above": f"Router entropy is more than {threshold:g} of its maximum.",
+        "around": f"The interval of router entropy holds {threshold:g} of its maximum.",
     }
     return Finding(
-        question=QUESTION,
+        question="Is the router sure of its choice?",
         answer=answers[place],
         verdict={"below": "yes", "above": "no", "around": "unclear"}[place],
         verdict_text=f"decisive means H / ln E below {threshold:g}",
@@ -81,12 +95,12 @@ def _finding_mass(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
     place = compare((found["estimate"], found["low"], found["high"]), found["null_value"])
     share = format_number(100 * found["estimate"])
     answers = {
-        "above": f"The selected experts hold {share} % of the probability, more than an even share.",
-        "below": f"The selected experts hold {share} % of the probability, less than an even share.",
-        "around": f"The selected experts hold {share} % of the probability: about an even share.",
+        "above": f"They hold {share} % of it, more than k / E.",
+        "below": f"They hold {share} % of it, less than k / E.",
+        "around": f"They hold {share} % of it, about k / E.",
     }
     return Finding(
-        question="How much of the router's probability do the selected experts hold?",
+        question="Do the selected experts hold more than an even share of the probability?",
         answer=answers[place],
         verdict={"above": "yes", "below": "no", "around": "unclear"}[place],
         verdict_text="concentrated means more than k / E",
@@ -100,13 +114,13 @@ def _finding_information(metrics: xr.Dataset, untrained: xr.Dataset | None) -> F
     found = numbers(metrics, untrained, "information", *_uniform(metrics, "information"))
     reference = over_layers(untrained, "information") if untrained is not None else (0.0, 0.0, 0.0)
     more, less = found["low"] > reference[2], found["high"] < reference[1]
-    against = "the untrained model" if untrained is not None else "none"
+    against = "the untrained model" if untrained is not None else "routing all tokens alike"
     word = "more than" if more else "less than" if less else "about as much as"
     return Finding(
-        question="How much does the routing of a token say about the token?",
-        answer=f"{format_number(found['estimate'])} nats per layer, {word} {against}.",
+        question=f"Does routing depend on the token more than {against} does?",
+        answer=f"A token decides {format_number(found['estimate'])} nats of its routing, {word} in {against}.",
         verdict="yes" if more else "no" if less else "unclear",
-        verdict_text=f"informative means an interval above that of {against}",
+        verdict_text=f"yes means an interval above that of {against}",
         unit="nats",
         figure="information",
         **found,

@@ -31,6 +31,17 @@ INTRODUCTION = [
     "The null is uniform routing: every token picks k experts at random. Even then a finite sample is not perfectly "
     "even, so the reference is the value that chance gives for the same number of tokens.",
 ]
+MEANINGS = {
+    "coefficient_of_variation": "Standard deviation of the experts' loads, relative to the mean load.",
+    "gini": "Inequality of the loads: 0 when all are equal, near 1 when one expert has everything.",
+    "normalised_slot_entropy": "Evenness of the loads: 1 when all are equal.",
+    "slot_entropy": "Evenness of the loads in bits; its maximum is log2 E.",
+    "max_violation": "How far the busiest expert is above an even load.",
+    "dead_experts": "Experts that no token of the study selects.",
+    "load_balancing_loss": "The auxiliary loss of training, on this study's tokens, per layer; k when loads are even.",
+    "z_loss": "The auxiliary loss that keeps the router's logits small, on this study's tokens.",
+}
+SOURCE = ("Switch Transformer, Fedus et al. (2022); ST-MoE, Zoph et al. (2022)", "https://arxiv.org/abs/2101.03961")
 LOADS = ("coefficient_of_variation", "gini", "normalised_slot_entropy", "max_violation")
 
 
@@ -204,11 +215,12 @@ def _balance_by_dataset(metrics: xr.Dataset) -> Figure:
         x_label="Layer",
     )
     mean = metrics["mean_over_layers_coefficient_of_variation"].isel(dataset=slice(1, None)).sel(interval="estimate")
+    most, least = datasets[mean.values.argmax()], datasets[mean.values.argmin()]
     return Figure(
         name="balance_by_dataset",
         title="Load balance by dataset",
         alt=f"Matrix of the load's coefficient of variation, datasets by layers: {mean.max().item():.2f} on average "
-        f"over layers for {datasets[mean.values.argmax()]}, {mean.min().item():.2f} for {datasets[mean.values.argmin()]}.",
+        f"over layers for {most}, {mean.min().item():.2f} for {least}.",
         caption="Coefficient of variation of the load within each dataset; intervals are in the CSV table.",
         how_to_read="Dark cells are even loads. A single kind of text usually loads the experts less evenly than a "
         "mixture of texts.",

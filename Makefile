@@ -1,0 +1,40 @@
+# make study: environment, then the study; make test: everything the tests need, then the tests.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+
+.DEFAULT_GOAL := help
+.PHONY: help environment study test lint clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+environment: $(VENV)/study.done ## Create .venv with the pinned packages of the study
+
+study: environment ## Run the default study; ends with results/report/index.html
+	$(BIN)/snakemake --cores $(CORES)
+	@echo "Report: $(CURDIR)/results/report/index.html"
+
+test: $(VENV)/test.done ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
+	$(BIN)/ruff check scripts tests
+	$(BIN)/ruff format --check scripts tests
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+clean: ## Delete the results, not the environment
+	rm -rf results
+
+$(VENV)/study.done: envs/requirements.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement envs/requirements.txt
+	@touch $@
+
+$(VENV)/test.done: $(VENV)/study.done envs/requirements-test.txt
+	$(BIN)/python -m pip install --quiet --requirement envs/requirements-test.txt
+	@touch $@

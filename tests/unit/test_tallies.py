@@ -1,0 +1,359 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from routing_cases import Case, case, even_case, random_case, records, selection_case
+
+from moeatlas import storage, tallies
+
+
+def softmax(logits: list[float]) -> list[float]:
+    parts = [math.exp(logit) for logit in logits]
+    return [part / sum(parts) for part in parts]
+
+
+def bin_of(value: float, low: float, high: float) -> int:
+    return min(max(math.floor((value - low) / (high - low) * 64), 0), 63)
+
+
+def expected_scalars(records: xr.Dataset, token: int, top_k: int) -> dict[str, float]:
+    """The scalars of one token from its logits alone."""
+    logits = [float(z) for z in records["router_logits"].values[token]]
+    p = softmax(logits)
+    z, best = sorted(logits, reverse=True), sorted(p, reverse=True)
+    q = [value / sum(best[:top_k]) for value in best[:top_k]]
+    entropy = -sum(value * math.log(value) for value in p)
+    return {
+        "entropy": entropy,
+        "effective_experts": math.exp(entropy),
+        "top_k_entropy": -sum(value * math.log(value) for value in q),
+        "top_1_probability": best[0],
+        "top_k_mass": sum(best[:top_k]),
+        "top_1_share": q[0],
+        "logit_margin": z[0] - z[1],
+        "boundary_margin": z[top_k - 1] - z[top_k] if top_k < len(z) else math.nan,
+        "log_sum_exp": math.log(sum(math.exp(value) for value in logits)),
+    }
+
+
+small_cases = st.builds(
+    lambda seed, lengths, experts, top_k, layers: random_case(
+        np.random.default_rng(seed), lengths, experts, min(top_k, experts), tuple(range(3, 3 + layers))
+    ),
+    seed=st.integers(0, 2**32 - 1),
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    experts=st.integers(2, 6),
+    top_k=st.integers(1, 6),
+    layers=st.integers(1, 2),
+)
+facts = settings(derandomize=True, deadline=None, max_examples=40)
+
+
+@facts
+@given(small_cases)
+def test_counts_and_sums_equal_a_loop_over_tokens(made: Case):
+    tally, owner = made.tally(), made.owner
+    experts, top_k = tally.sizes["expert"], tally.sizes["rank"]
+    assert tally["tokens"].values.tolist() == made.lengths.tolist()
+    assert tally["layer"].values.tolist() == list(made.layers)
+    for layer, records in made.layers.items():
+        found = tally.sel(layer=layer)
+        selected, first, rank_count = Counter(), Counter(), Counter()
+        probability, weight, rank_weight, z_loss = Counter(), Counter(), Counter(), Counter()
+        for token, document in enumerate(owner):
+            logits = [float(z) for z in records["router_logits"].values[token]]
+            p = softmax(logits)
+            for expert in range(experts):
+                probability[document, expert] += p[expert]
+            for rank, expert in enumerate(sorted(range(experts), key=lambda e: -logits[e])[:top_k]):
+                selected[document, expert] += 1
+                first[document, expert] += rank == 0
+                rank_count[expert, rank] += 1
+                weight[document, expert] += p[expert]
+                rank_weight[document, rank] += p[expert]
+            z_loss[document] += math.log(sum(math.exp(z) for z in logits)) ** 2
+        for document in range(len(made.lengths)):
+            here = found.isel(document=document)
+            assert here["z_loss_sum"].item() == pytest.approx(z_loss[document], rel=1e-5, abs=1e-6)
+            for expert in range(experts):
+                assert here["selected_count"].values[expert] == selected[document, expert]
+                assert here["first_count"].values[expert] == first[document, expert]
+                assert here["probability_sum"].values[expert] == pytest.approx(probability[document, expert], rel=1e-5)
+                assert here["weight_sum"].values[expert] == pytest.approx(weight[document, expert], rel=1e-5)
+            for rank in range(top_k):
+                assert here["rank_weight_sum"].values[rank] == pytest.approx(rank_weight[document, rank], rel=1e-5)
+        assert {index: n for index, n in np.ndenumerate(found["rank_count"].values) if n} == dict(rank_count)
+
+
+@facts
+@given(small_cases)
+def test_scalars_and_their_histograms_equal_a_loop_over_tokens(made: Case):
+    tally, owner = made.tally(), made.owner
+    for layer, records in made.layers.items():
+        total, known, histogram = Counter(), Counter(), Counter()
+        for token, document in enumerate(owner):
+            for name, value in expected_scalars(records, token, tally.sizes["rank"]).items():
+                if not math.isnan(value):
+                    edges = tally["scalar_edge"].sel(scalar=name).values
+                    total[document, name] += value
+                    known[document, name] += 1
+                    # k = 1 or k = E put values exactly on the last edge; rounding may leave them just below it.
+                    histogram[document, name, bin_of(round(value, 6), edges[0], edges[-1])] += 1
+        for document in range(len(made.lengths)):
+            for name in tallies.SCALARS:
+                here = tally.sel(layer=layer, scalar=name).isel(document=document)
+                assert here["scalar_count"].item() == known[document, name]
+                assert here["scalar_sum"].item() == pytest.approx(total[document, name], rel=1e-4, abs=1e-5)
+                bins = here["scalar_histogram"].values
+                assert {(document, name, b): n for b, n in enumerate(bins) if n} == {
+                    key: n for key, n in histogram.items() if key[:2] == (document, name)
+                }
+
+
+@facts
+@given(small_cases)
+def test_histograms_of_experts_and_ranks_equal_a_loop_over_tokens(made: Case):
+    tally = made.tally()
+    top_k = tally.sizes["rank"]
+    for layer, records in made.layers.items():
+        logit, log_probability, rank_probability, rank_share = Counter(), Counter(), Counter(), Counter()
+        for z in records["router_logits"].values.astype(float):
+            p = softmax(list(z))
+            best = sorted(p, reverse=True)[:top_k]
+            for expert in range(len(p)):
+                logit[expert, bin_of(z[expert], -32, 32)] += 1
+                log_probability[expert, bin_of(math.log10(p[expert]), -8, 0)] += 1
+            for rank in range(top_k):
+                rank_probability[rank, bin_of(best[rank], 0, 1)] += 1
+                rank_share[rank, bin_of(round(best[rank] / sum(best), 6), 0, 1)] += 1
+        for name, expected in {
+            "expert_logit_histogram": logit,
+            "expert_probability_histogram": log_probability,
+            "rank_probability_histogram": rank_probability,
+            "rank_share_histogram": rank_share,
+        }.items():
+            values = tally[name].sel(layer=layer).values
+            assert {index: n for index, n in np.ndenumerate(values) if n} == dict(expected), name
+
+
+@facts
+@given(small_cases)
+def test_entries_count_every_pair_of_token_id_and_expert(made: Case):
+    tally = made.tally()
+    expected, first = Counter(), Counter()
+    for layer, records in made.layers.items():
+        for token_id, chosen in zip(made.token_id, records["selected_expert"].values, strict=True):
+            for expert in chosen:
+                expected[layer, int(token_id), int(expert)] += 1
+            first[layer, int(token_id), int(chosen[0])] += 1
+    keys = zip(*(tally[name].values.tolist() for name in ("entry_layer", "entry_token_id", "entry_expert")), strict=True)
+    keys = list(keys)
+    assert keys == sorted(expected)
+    assert dict(zip(keys, tally["entry_count"].values.tolist(), strict=True)) == expected
+    assert tally["entry_first_count"].values.tolist() == [first[key] for key in keys]
+
+
+@facts
+@given(small_cases)
+def test_sums_agree_with_one_another(made: Case):
+    tally = made.tally()
+    tokens, top_k = tally["tokens"], tally.sizes["rank"]
+    xr.testing.assert_equal(tally["selected_count"].sum("expert").astype(int), (top_k * tokens).broadcast_like(
+        tally["selected_count"].sum("expert")))
+    assert (tally["first_count"].sum("expert") == tokens).all()
+    np.testing.assert_allclose(tally["probability_sum"].sum("expert"), tokens.values[:, None] + 0 * tally["layer"].values,
+                               rtol=1e-6)
+    assert (tally["rank_count"].sum("rank") == tally["selected_count"].sum("document")).all()
+    assert (tally["rank_count"].sum("expert") == tokens.sum()).all()
+    assert (tally["rank_count"].sel(rank=0) == tally["first_count"].sum("document")).all()
+    assert (tally["scalar_histogram"].sum("bin") == tally["scalar_count"]).all()
+    np.testing.assert_allclose(
+        tally["weight_sum"].sum("expert"), tally["rank_weight_sum"].sum("rank"), rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        tally["scalar_sum"].sel(scalar="top_k_mass"), tally["weight_sum"].sum("expert"), rtol=1e-5
+    )
+    for name in tallies.PER_DATASET:
+        if name.endswith("histogram"):
+            assert (tally[name].sum("bin") == tokens.sum()).all()
+    assert tally["entry_count"].sum() == top_k * tokens.sum() * tally.sizes["layer"]
+
+
+@facts
+@given(small_cases, st.integers(1, 12))
+def test_the_size_of_blocks_changes_no_bit(made: Case, tokens_per_block: int):
+    xr.testing.assert_identical(made.tally(tokens_per_block), made.tally())
+
+
+def test_the_size_of_blocks_changes_no_bit_of_long_documents():
+    made = random_case(np.random.default_rng(0), [9001, 17, 12_000, 3, 8192, 2500], experts=4, layers=(0,))
+    xr.testing.assert_identical(made.tally(1), made.tally(10**9))
+
+
+@facts
+@given(small_cases, st.data())
+def test_parts_combine_into_the_tally_of_the_whole(made: Case, data):
+    documents = np.arange(len(made.lengths))
+    if len(documents) == 1:
+        made, documents = made.take([0, 0]), np.arange(2)
+    cut = data.draw(st.integers(1, len(documents) - 1))
+    parts = [made.take(documents[:cut]).tally(), made.take(documents[cut:]).tally()]
+    xr.testing.assert_identical(tallies.combine(parts), made.tally())
+
+
+def test_combining_keeps_types_and_can_be_repeated():
+    made = random_case(np.random.default_rng(1), [4, 3, 5])
+    whole = made.tally().assign_attrs(dataset="poems")
+    parts = [made.take([index]).tally().assign_attrs(dataset="poems") for index in range(3)]
+    combined = tallies.combine([tallies.combine(parts[:2]), parts[2]])
+    xr.testing.assert_identical(combined, whole)
+    assert {name: array.dtype for name, array in combined.variables.items()} == {
+        name: array.dtype for name, array in whole.variables.items()
+    }
+    assert {name: array.dims for name, array in combined.data_vars.items()} == {
+        name: array.dims for name, array in whole.data_vars.items()
+    }
+
+
+def test_an_order_of_documents_gives_the_tally_in_that_order():
+    made = random_case(np.random.default_rng(2), [4, 1, 7, 2])
+    order = np.array([2, 0, 3, 1])
+    moved, tally = made.take(order).tally(), made.tally()
+    xr.testing.assert_identical(moved[list(tallies.PER_DOCUMENT)], tally[list(tallies.PER_DOCUMENT)].isel(document=order))
+    rest = [name for name in tally.data_vars if name not in tallies.PER_DOCUMENT]
+    xr.testing.assert_identical(moved[rest], tally[rest])
+
+
+def test_expert_numbers_are_only_names():
+    made = random_case(np.random.default_rng(3), [40, 30], experts=6, top_k=3)
+    new_number = np.array([4, 2, 0, 5, 1, 3])
+    renamed, tally = made.permute_experts(new_number).tally(), made.tally()
+    for name in ("selected_count", "first_count", "rank_count", "expert_logit_histogram"):
+        np.testing.assert_array_equal(renamed[name].isel(expert=new_number), tally[name])
+    for name in ("rank_weight_sum", "scalar_count", "z_loss_sum", "rank_share_histogram"):
+        np.testing.assert_array_equal(renamed[name], tally[name])
+    np.testing.assert_allclose(renamed["scalar_sum"], tally["scalar_sum"], rtol=1e-6)
+
+
+def test_two_tokens_by_hand():
+    # p = (1, 2, 4, 1) / 8 and (6, 1, 1, 2) / 10.
+    logits = np.log([[1, 2, 4, 1], [6, 1, 1, 2]])
+    tally = case({5: records(logits, 2)}, [1, 1], token_id=[7, 9]).tally().sel(layer=5)
+    assert tally["selected_count"].values.tolist() == [[0, 1, 1, 0], [1, 0, 0, 1]]
+    assert tally["first_count"].values.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
+    np.testing.assert_allclose(tally["probability_sum"], [[0.125, 0.25, 0.5, 0.125], [0.6, 0.1, 0.1, 0.2]], rtol=1e-6)
+    np.testing.assert_allclose(tally["weight_sum"], [[0, 0.25, 0.5, 0], [0.6, 0, 0, 0.2]], rtol=1e-6)
+    np.testing.assert_allclose(tally["rank_weight_sum"], [[0.5, 0.25], [0.6, 0.2]], rtol=1e-6)
+    first = dict(zip(tally["scalar"].values, tally["scalar_sum"].values[0], strict=True))
+    assert first == pytest.approx(
+        {
+            "entropy": 1.75 * math.log(2),
+            "effective_experts": 2**1.75,
+            "top_k_entropy": math.log(3) - 2 / 3 * math.log(2),
+            "top_1_probability": 0.5,
+            "top_k_mass": 0.75,
+            "top_1_share": 2 / 3,
+            "logit_margin": math.log(2),
+            "boundary_margin": math.log(2),
+            "log_sum_exp": math.log(8),
+        },
+        rel=1e-6,
+    )
+    np.testing.assert_allclose(tally["z_loss_sum"], [math.log(8) ** 2, math.log(10) ** 2], rtol=1e-6)
+    assert tally["entry_token_id"].values.tolist() == [7, 7, 9, 9]
+    assert tally["entry_expert"].values.tolist() == [1, 2, 0, 3]
+    assert tally["entry_count"].values.tolist() == [1, 1, 1, 1]
+    assert tally["entry_first_count"].values.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(("experts", "top_k"), [(64, 8), (6, 3), (5, 1), (2, 1)])
+def test_uniform_routing(experts: int, top_k: int):
+    tally = even_case(experts, top_k, [experts, 2 * experts]).tally().isel(layer=0)
+    mean = (tally["scalar_sum"] / tally["scalar_count"]).isel(document=1)
+    assert dict(zip(mean["scalar"].values, mean.values, strict=True)) == pytest.approx(
+        {
+            "entropy": math.log(experts),
+            "effective_experts": experts,
+            "top_k_entropy": math.log(top_k),
+            "top_1_probability": 1 / experts,
+            "top_k_mass": top_k / experts,
+            "top_1_share": 1 / top_k,
+            "logit_margin": 0,
+            "boundary_margin": 0,
+            "log_sum_exp": math.log(experts),
+        },
+        rel=1e-5,
+        abs=1e-6,
+    )
+    assert (tally["selected_count"].isel(document=0) == top_k).all()
+
+
+def test_boundary_margin_is_missing_when_every_expert_is_selected():
+    tally = random_case(np.random.default_rng(4), [5, 3], experts=4, top_k=4).tally()
+    boundary = tally.sel(scalar="boundary_margin")
+    assert (boundary["scalar_count"] == 0).all()
+    assert (boundary["scalar_sum"] == 0).all()
+    assert (boundary["scalar_histogram"] == 0).all()
+    assert (tally["scalar_count"].sel(scalar="logit_margin") == tally["tokens"]).all()
+
+
+def test_values_beyond_the_histogram_are_in_the_outer_bins():
+    tally = case({0: records(np.array([[100.0, -100.0, 0.0]]), 1)}, [1]).tally().isel(layer=0)
+    filled = tally["expert_logit_histogram"].values.argmax(axis=1)
+    assert filled.tolist() == [63, 0, 32]
+    assert tally["expert_probability_histogram"].values.argmax(axis=1).tolist() == [63, 0, 0]
+    assert tally["scalar_histogram"].sel(scalar="logit_margin").values[0].argmax() == 63
+    assert tally["scalar_sum"].sel(scalar="logit_margin").item() == 100
+
+
+def test_one_expert_takes_all_and_the_others_are_dead():
+    tally = selection_case([[2]] * 6, experts=4, lengths=[2, 4]).tally().isel(layer=0)
+    assert tally["selected_count"].values.tolist() == [[0, 0, 2, 0], [0, 0, 4, 0]]
+    assert tally["rank_count"].values.tolist() == [[0], [0], [6], [0]]
+    assert tally["entry_expert"].values.tolist() == [2]
+
+
+def test_expert_numbers_above_255_do_not_overflow():
+    selected = np.array([[299, 256], [255, 299], [0, 257]])
+    made = selection_case(selected, experts=300, token_id=[131_000, 131_000, 150_000])
+    assert made.layers[0]["selected_expert"].dtype == np.uint16
+    tally = made.tally().isel(layer=0)
+    count = tally["selected_count"].values[0]
+    assert {int(expert): int(count[expert]) for expert in np.flatnonzero(count)} == {
+        0: 1, 255: 1, 256: 1, 257: 1, 299: 2
+    }  # fmt: skip
+    assert tally["entry_token_id"].values.tolist() == [131_000] * 3 + [150_000] * 2
+    assert tally["entry_expert"].values.tolist() == [255, 256, 299, 0, 257]
+    assert tally["entry_count"].values.tolist() == [1, 1, 2, 1, 1]
+
+
+@facts
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 40))
+def test_blocks_are_whole_documents_in_order(lengths: list[int], tokens_per_block: int):
+    lengths = np.array(lengths)
+    ends = np.append(0, np.cumsum(lengths))
+    document = token = 0
+    for documents, tokens in tallies.blocks(lengths, tokens_per_block):
+        assert documents.start == document and tokens.start == token
+        assert (tokens.start, tokens.stop) == (ends[documents.start], ends[documents.stop])
+        assert tokens.stop - tokens.start <= tokens_per_block or documents.stop - documents.start == 1
+        document, token = documents.stop, tokens.stop
+    assert (document, token) == (len(lengths), lengths.sum())
+
+
+def test_a_tally_survives_its_file(tmp_path):
+    tally = random_case(np.random.default_rng(5), [4, 3], layers=(1, 4)).tally().assign_attrs(dataset="poems")
+    storage.save(tally, tmp_path / "tally.nc")
+    xr.testing.assert_equal(storage.load(tmp_path / "tally.nc"), tally)
+
+
+def test_records_read_from_a_file_give_the_same_tally(tmp_path):
+    made = random_case(np.random.default_rng(6), [4, 3], layers=(0,))
+    made.layers[0].to_netcdf(tmp_path / "layer_0.nc")
+    with storage.open_lazily(tmp_path / "layer_0.nc") as records:
+        tally = tallies.tally_layer(records, made.lengths, made.token_id, tokens_per_block=4)
+    xr.testing.assert_identical(tallies.tally({0: tally}, made.lengths, made.document_id), made.tally())
