@@ -75,7 +75,7 @@ def checked():
         complete = configuration.check(config, schema)
         return complete, configuration.resolve(complete)
     except Problem as problem:
-        raise WorkflowError(str(problem)) from None
+        sys.exit(f"Error: {problem}")
 
 
 config, study = checked()
@@ -85,14 +85,14 @@ def check_paths():
     """Say at once what is missing or cannot be written, before any job starts."""
     for key, path in study.local_paths().items():
         if not Path(path).exists():
-            raise WorkflowError(f"config: {key}: {path} does not exist: correct the path.")
+            sys.exit(f"Error: config: {key}: {path} does not exist: correct the path.")
     if not workflow.dryrun:
         try:
             Path("results").mkdir(exist_ok=True)
             tempfile.TemporaryFile(dir="results").close()
         except OSError as error:
             where = Path("results").absolute()
-            raise WorkflowError(f"{where} cannot be written ({error.strerror}): free that path.") from None
+            sys.exit(f"Error: {where} cannot be written ({error.strerror}): free that path.")
 
 
 check_paths()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import moeatlas
 from moeatlas import job, report, site, storage
-from moeatlas.demo.corpora import licences
 
 job.start(snakemake)
 source = Path(moeatlas.__file__).parents[2] / "report"
@@ -27,7 +26,7 @@ with storage.atomic_directory(snakemake.output.folder) as folder:
         datasets=[storage.describe_tokens(path) for path in snakemake.input.tokens],
         sections=sections,
         outputs=storage.manifest(folder),
-        licences=licences(snakemake.params.config),
+        licences=job.licences([name for name in job.SOFTWARE if name != "python"]),
     )
     storage.copy(source / "assets", folder / "assets")
     for name, page in report.render(content, source / "templates").items():

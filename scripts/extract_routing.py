@@ -13,7 +13,7 @@ job.start(snakemake)
 settings, extraction_settings = snakemake.params.model, snakemake.params.extraction
 torch.set_num_threads(extraction_settings["threads"])
 description = json.loads(Path(snakemake.input.description).read_text())
-tokens = storage.load(snakemake.input.tokens)
+tokens = storage.load_tokens(snakemake.input.tokens)
 device = models.choose_device(settings["device"])
 loading = {name: settings[name] for name in ("dtype", "attention", "experts")}
 model = models.load(snakemake.input.folder, device=device, **loading)

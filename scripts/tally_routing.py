@@ -5,7 +5,7 @@ from pathlib import Path
 from moeatlas import job, storage, tallies
 
 job.start(snakemake)
-tokens = storage.load(snakemake.input.tokens)
+tokens = storage.load_tokens(snakemake.input.tokens)
 lengths, token_id = tokens["document_tokens"].values, tokens["token_id"].values
 files = sorted(Path(snakemake.input.records).glob("layer_*.nc"), key=lambda path: int(path.stem.removeprefix("layer_")))
 layers = {}

@@ -3,8 +3,7 @@
 import json
 from pathlib import Path
 
-import numpy as np
-from transformers import AutoTokenizer
+import transformers
 
 from moeatlas import job, storage
 from moeatlas.demo import corpora, evaluation, training
@@ -12,8 +11,9 @@ from moeatlas.demo import corpora, evaluation, training
 job.start(snakemake)
 settings = snakemake.params.training
 size = settings["sequence_length"]
+transformers.utils.logging.disable_progress_bar()
 training.use_deterministic_torch(settings["threads"])
-tokenizer = AutoTokenizer.from_pretrained(snakemake.input.tokenizer)
+tokenizer = transformers.AutoTokenizer.from_pretrained(snakemake.input.tokenizer)
 streams = {
     Path(path).stem: training.token_stream([document.text for document in corpora.read(path)], tokenizer)
     for path in snakemake.input.train
@@ -23,17 +23,10 @@ held_out = [
     for path in snakemake.input.held_out
     for document in evaluation.tokenize(Path(path).stem, corpora.read(path), tokenizer, settings["held_out_tokens"])
 ]
-domains, tokens = [document.domain for document in held_out], [document.tokens for document in held_out]
-predicted = evaluation.predicted_tokens(tokens, size)
-unigram = np.concatenate(
-    [
-        evaluation.unigram_loss_sums(
-            [document.tokens for document in held_out if document.domain == domain], size, stream, len(tokenizer)
-        )
-        for domain, stream in streams.items()
-    ]
-)
-job.log(f"unigram: {evaluation.summary(domains, unigram, predicted)}")
+predicted = evaluation.predicted_tokens(held_out, size)
+frequencies = {domain: evaluation.unigram_losses(stream, len(tokenizer)) for domain, stream in streams.items()}
+unigram = evaluation.unigram_loss_sums(held_out, size, frequencies)
+job.log(f"unigram: {evaluation.summary(held_out, unigram, predicted)}")
 
 model = training.build_model(snakemake.params.model, tokenizer, settings["seed"])
 losses, weights, history = {}, {}, []
@@ -44,8 +37,8 @@ for step in training.train(model, training.batches(list(streams.values()), setti
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
     weights[name] = storage.sha256(Path(path, "model.safetensors"))
-    losses[name] = evaluation.loss_sums(model, tokens, size)
-    job.log(f"{name}: {evaluation.summary(domains, losses[name], predicted)}; weights sha256 {weights[name]}")
+    losses[name] = evaluation.loss_sums(model, held_out, size)
+    job.log(f"{name}: {evaluation.summary(held_out, losses[name], predicted)}; weights sha256 {weights[name]}")
 
 total, active = training.count_parameters(model)
 dataset = evaluation.dataset(held_out, losses, unigram, predicted, history)

@@ -2,13 +2,22 @@
 
 from copy import deepcopy
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.exceptions import ValidationError
 
 from moeatlas.job import Problem
 
 VARIANT = ".question_only"
+TYPES = {
+    "object": "a mapping of keys to values",
+    "array": "a list with at least one entry",
+    "string": "text (put it in quotes)",
+    "integer": "a whole number",
+    "number": "a number",
+}
+BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of at most", "exclusiveMaximum": "below"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +47,9 @@ def check(config: dict, schema: dict) -> dict:
     """A copy of `config` completed with the schema's defaults; a `Problem` names a wrong key, its value, the remedy."""
     completed = deepcopy(config)
     _complete(completed, schema)
-    errors = Draft202012Validator(schema).iter_errors(completed)
-    if error := best_match(errors, key=lambda error: (-len(error.path), error.validator not in ("oneOf", "if"))):
-        raise Problem(f"config: {_sentence(error)}")
+    errors = list(Draft202012Validator(schema).iter_errors(completed))
+    if errors:  # a mistyped key is also a missing one: the mistyped key comes first
+        raise Problem(f"config: {_sentence(min(errors, key=_is_not_unknown_key), completed)}")
     return completed
 
 
@@ -54,11 +63,17 @@ def resolve(config: dict) -> Study:
 def _model(name: str, config: dict) -> dict:
     model = dict(_choose(config, "models", name))
     if model["source"] == "demo":
-        saved = [f"step{step}" for step in config["demo"]["training"]["checkpoints"]]
+        training = config["demo"]["training"]
+        if late := [step for step in training["checkpoints"] if step > training["steps"]]:
+            raise Problem(
+                f"config: demo.training.checkpoints: {late[0]} is after the last step: raise demo.training.steps "
+                f"({training['steps']}) or remove it."
+            )
+        saved = [f"step{step}" for step in training["checkpoints"]]
         if unknown := [checkpoint for checkpoint in model["checkpoints"] if checkpoint not in saved]:
             raise Problem(
-                f"config: models.{name}.checkpoints: {unknown[0]!r} is not saved by the training; "
-                f"demo.training.checkpoints gives {', '.join(saved)}."
+                f"config: models.{name}.checkpoints: {unknown[0]!r} is not saved by the training: use one of "
+                f"{', '.join(saved)}, or add to demo.training.checkpoints."
             )
         model["folders"] = {name: f"results/demo/checkpoints/{name}" for name in model["checkpoints"]}
         if model["window"] == "context":
@@ -71,7 +86,14 @@ def _model(name: str, config: dict) -> dict:
     else:
         model["checkpoints"], model["folders"] = ["local"], {"local": model["path"]}
     if model.get("untrained", model["checkpoints"][0]) not in model["checkpoints"]:
-        raise Problem(f"config: models.{name}.untrained: {model['untrained']!r} is not among its checkpoints.")
+        raise Problem(
+            f"config: models.{name}.untrained: {model['untrained']!r} is not among the model's checkpoints: use one of "
+            f"{', '.join(model['checkpoints'])}, or add it to them."
+        )
+    for layers in model["layers"] if isinstance(model["layers"], list) else [model["layers"]]:
+        first, _, last = str(layers).partition("-")
+        if last and int(first) > int(last):
+            raise Problem(f'config: models.{name}.layers: "{layers}" holds no layer: write "{last}-{first}".')
     return model
 
 
@@ -81,13 +103,13 @@ def _dataset(name: str, config: dict) -> dict:
     question = dataset.pop("question_only", None)
     if base != name:
         if question is None:
-            raise Problem(f"config: study.datasets: {name!r} needs a template datasets.{base}.question_only.")
+            raise Problem(f"config: study.datasets: {name!r} needs a template: add datasets.{base}.question_only.")
         dataset["template"] = question
     domains = config["demo"]["corpora"]["domains"]
     if dataset["source"] == "demo" and dataset["domain"] not in domains:
         raise Problem(
-            f"config: datasets.{base}.domain: {dataset['domain']!r} is not one of demo.corpora.domains "
-            f"({', '.join(domains)})."
+            f"config: datasets.{base}.domain: {dataset['domain']!r} is not harvested: use one of "
+            f"{', '.join(domains)}, or add it to demo.corpora.domains."
         )
     return dataset
 
@@ -95,7 +117,9 @@ def _dataset(name: str, config: dict) -> dict:
 def _choose(config: dict, catalogue: str, name: str) -> dict:
     if name not in config[catalogue]:
         known = ", ".join(config[catalogue])
-        raise Problem(f"config: study.{catalogue}: {name!r} is not in the catalogue `{catalogue}` ({known}).")
+        raise Problem(
+            f"config: study.{catalogue}: {name!r} is not in the catalogue `{catalogue}`: use one of {known}, or add it."
+        )
     return config[catalogue][name]
 
 
@@ -113,31 +137,39 @@ def _complete(value, schema: dict) -> None:
             _complete(item, part)
 
 
-def _sentence(error: ValidationError) -> str:
-    key = ".".join(map(str, error.absolute_path)) or "the top level"
-    rule, expected, value = error.validator, error.validator_value, error.instance
-    if rule == "additionalProperties":
-        known = error.schema["properties"]
-        return f"{key}: unknown key {sorted(set(value) - set(known))[0]!r}; known keys are {', '.join(known)}."
-    if rule == "required":
-        missing = [name for name in expected if name not in value]
-        return f"{key}: the key {missing[0]!r} is missing."
-    if error.schema is False or expected is False:
-        return f"{key}: the key does not belong to a {_parent_source(error)} entry: remove it."
-    if rule == "enum":
-        return f"{key}: {value!r} is not one of {', '.join(map(str, expected))}."
-    if rule == "type":
-        return f"{key}: {value!r} is not of type {expected}."
-    if rule in ("oneOf", "anyOf", "pattern", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minItems"):
-        return f"{key}: {value!r} is not allowed here ({rule}: {_short(expected)})."
-    return f"{key}: {error.message}."
+def _is_not_unknown_key(error: ValidationError) -> bool:
+    return error.validator != "additionalProperties"
 
 
-def _short(expected) -> str:
-    if isinstance(expected, list):
-        return " or ".join(str({k: v for k, v in part.items() if k != "items"}) for part in expected)
-    return str(expected)
+def _sentence(error: ValidationError, config: dict) -> str:
+    """What is wrong, with the key, its value and the remedy."""
+    key = ".".join(map(str, error.absolute_path))
+    inside, value = f"{key}: " if key else "", error.instance
+    match error.validator:
+        case "additionalProperties":
+            known = list(error.schema["properties"])
+            unknown = next(name for name in value if name not in known)
+            close = get_close_matches(str(unknown), known, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(known)}."
+            return f"{inside}the key {unknown!r} is unknown: {remedy}"
+        case "required":
+            missing = next(name for name in error.validator_value if name not in value)
+            return f"{inside}the key {missing!r} is missing: add it."
+        case "enum":
+            return f"{inside}{value!r} is not known: use one of {', '.join(error.validator_value)}."
+        case "uniqueItems":
+            return f"{inside}{value!r} holds an entry twice: remove one."
+        case "not":  # in the schema: a key that only entries of another source have
+            entry = config
+            for part in error.absolute_path:
+                entry = entry[part]
+            return f"{inside}the key {value!r} does not go with `source: {entry['source']}`: remove it."
+    return f"{inside}{value!r} is not allowed: write {_wanted(error.schema)}."
 
 
-def _parent_source(error: ValidationError) -> str:
-    return "source of this kind" if error.parent is None else "catalogue"
+def _wanted(schema: dict) -> str:
+    """What a schema asks for in words: its description, or its type and bounds."""
+    if "description" in schema and schema.get("type") != "object":  # an object's describes the section
+        return schema["description"]
+    bounds = [f"{word} {schema[rule]}" for rule, word in BOUNDS.items() if rule in schema]
+    return " ".join([TYPES[schema["type"]], " and ".join(bounds)]).strip()

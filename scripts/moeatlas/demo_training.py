@@ -25,10 +25,8 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
     """
     domains = list(dict.fromkeys(training["domain"].values.astype(str)))
     names = ["loss_sum", "unigram_loss_sum", "predicted_tokens"]
-    per_domain = {
-        domain: training[[*names, "document_id"]].isel(document=training["domain"].values == domain)
-        for domain in domains
-    }
+    losses = training[[*names, "document_id"]].set_coords("document_id")
+    per_domain = {domain: losses.isel(document=training["domain"].values == domain) for domain in domains}
     draws = statistics.dataset_draws(per_domain, names, resamples, seed)
     loss = draws["loss_sum"] / draws["predicted_tokens"]
     unigram = draws["unigram_loss_sum"] / draws["predicted_tokens"]

@@ -84,7 +84,7 @@ def canvas(
     figure = Figure(figsize=(WIDTH, height), layout=SpreadingLayout(w_pad=0.06, h_pad=0.06), facecolor="none")
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).flat)
     for ax, title in zip(axes, titles or [""] * len(axes), strict=True):
-        ax.set_title(textwrap.fill(title, 78 // columns))
+        ax.set_title(textwrap.fill(title, 72 // columns))
     return figure, axes
 
 

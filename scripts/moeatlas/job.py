@@ -58,6 +58,18 @@ def software() -> dict[str, str]:
     return versions | {name: metadata.version(name) for name in SOFTWARE if name != "python"}
 
 
+def licences(packages: list[str]) -> dict[str, str]:
+    """The licence of each installed package, as its metadata states it."""
+    stated = {}
+    for package in packages:
+        fields = metadata.metadata(package)
+        classifiers = [value for value in fields.get_all("Classifier", []) if value.startswith("License")]
+        short = (fields.get("License") or "").strip().splitlines()[:1]
+        named = [classifier.rsplit(" :: ", 1)[-1] for classifier in classifiers]
+        stated[package] = fields.get("License-Expression") or ", ".join(named) or "".join(short) or "not stated"
+    return stated
+
+
 def log(message: str) -> None:
     """Write one line to the job's log and to stderr."""
     _log.info(message)

@@ -190,7 +190,7 @@ def whisker(
     values = [value for value in (estimate, low, high, null, reference) if available(value)]
     start, end = min(values), max(values)
     if end - start <= 1e-5 * max(abs(start), abs(end)):
-        start, end = start - (abs(start) / 2 or 1), end + (abs(end) / 2 or 1)
+        start, end = start - abs(start) / 2, end + (abs(end) / 2 or 1)
     rough = (end - start) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if rough <= factor * power * (1 + 1e-9))

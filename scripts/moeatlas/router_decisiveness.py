@@ -52,8 +52,9 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int
     all tokens pooled. `mean_over_layers_*` (dataset, interval) is the same averaged over layers. `rank_weight`
     (dataset, layer, rank, interval) is the mean routing weight by rank; `scalar_quantile` (dataset, layer, scalar,
     quantile, interval) and `scalar_density` (dataset, layer, scalar, bin; share of tokens) describe the distributions
-    over tokens; `expert_logit_quantile`, `expert_probability_quantile` (layer, expert, quantile) and `rank_probability_quantile`,
-    `rank_share_quantile` (layer, rank, quantile) those of z, p and q over the pooled tokens.
+    over tokens; `expert_logit_quantile`, `expert_probability_quantile` (layer, expert, quantile) and
+    `rank_probability_quantile`, `rank_share_quantile` (layer, rank, quantile) those of z, p and q over the pooled
+    tokens.
     """
     first = next(iter(dataset_tallies.values()))
     experts, top_k = first.sizes["expert"], first.sizes["rank"]
@@ -96,8 +97,8 @@ def _distributions(dataset_tallies: dict, resamples: int, seed: int, confidence:
         parts = {name: tally.sel(scalar=[scalar]) for name, tally in dataset_tallies.items()}
         counts = statistics.dataset_draws(parts, ["scalar_histogram"], resamples, seed)["scalar_histogram"]
         bins = edges.sel(scalar=[scalar]).values
-        found = [statistics.histogram_quantile(counts.values, bins, quantile) for quantile in QUANTILES]
-        draws = xr.DataArray(np.stack(found, axis=-1), dims=(*counts.dims[:-1], "quantile"))
+        found = statistics.histogram_quantiles(counts.values, bins, QUANTILES)
+        draws = xr.DataArray(found, dims=(*counts.dims[:-1], "quantile"))
         quantiles.append(statistics.interval(draws.assign_coords(counts.coords), confidence))
         observed = counts.isel(draw=0, drop=True)
         densities.append(observed / observed.sum("bin"))
@@ -113,8 +114,7 @@ def _distributions(dataset_tallies: dict, resamples: int, seed: int, confidence:
     }
     for name, bin_edges in pooled.items():
         counts = sum(tally[f"{name}_histogram"] for tally in dataset_tallies.values())
-        found = [statistics.histogram_quantile(counts.values, bin_edges.values, quantile) for quantile in QUANTILES]
-        values = np.stack(found, axis=-1)
+        values = statistics.histogram_quantiles(counts.values, bin_edges.values, QUANTILES)
         if name == "expert_probability":
             values = 10**values
         out[f"{name}_quantile"] = ((*counts.dims[:-1], "quantile"), values)

@@ -29,6 +29,8 @@ BOUNDS = {
     "max_violation": (0, np.inf),
     "dead_experts": (0, np.inf),
 }
+SQUARED = {"coefficient_of_variation", "gini", "max_violation"}
+"""Measures of spread: 0 for even loads, and raised by noise in proportion to its size, see `statistics.interval`."""
 NULL_DRAWS = 200
 
 
@@ -82,10 +84,11 @@ def measure(
 
     Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers.
     `slot_share`, `first_share`, `weight_share` (dataset, layer, expert, interval): share of the selections, of the
-    first choices and of the routing weight that an expert gets; `selection_frequency` (dataset, layer, expert, interval) =
-    c_e / T, which sums to k. `rank_share` (layer, expert, rank): at which rank an expert is selected, pooled.
-    `dropped_share` (dataset, layer, capacity_factor, interval): see `dropped_share`. `uniform_*` (dataset): the mean of
-    the load measure under uniform routing at the same number of tokens.
+    first choices and of the routing weight that an expert gets; `selection_frequency` (dataset, layer, expert,
+    interval) = c_e / T, which sums to k. `rank_share` (layer, expert, rank): at which rank an expert is selected,
+    pooled. `dropped_share` (dataset, layer, capacity_factor, interval): see `dropped_share`; `mean_over_layers_*` has
+    it without layer. `uniform_*` (dataset): the mean of the load measure under uniform routing at the same number of
+    tokens.
     """
     first = next(iter(dataset_tallies.values()))
     experts, top_k = first.sizes["expert"], first.sizes["rank"]
@@ -99,8 +102,9 @@ def measure(
     for name, (title, units, definition) in MEASURES.items():
         attributes = {"long_name": title, "units": units, "definition": definition}
         bounds = BOUNDS.get(name, (-np.inf, np.inf))
-        out[name] = statistics.interval(values[name], confidence, bounds).assign_attrs(attributes)
-        averaged = statistics.interval(values[name].mean("layer"), confidence, bounds)
+        squared = name in SQUARED
+        out[name] = statistics.interval(values[name], confidence, bounds, squared).assign_attrs(attributes)
+        averaged = statistics.interval(values[name].mean("layer"), confidence, bounds, squared)
         out[f"mean_over_layers_{name}"] = averaged.assign_attrs(
             attributes | {"long_name": f"{title}, mean over layers"}
         )
@@ -115,7 +119,11 @@ def measure(
     rank_count = sum(tally["rank_count"] for tally in dataset_tallies.values())
     out["rank_share"] = rank_count / rank_count.sum("rank").where(rank_count.sum("rank") > 0)
     out["rank_share"].attrs = {"long_name": "share of an expert's selections at each rank", "units": "1"}
-    out["dropped_share"] = _capacity(dataset_tallies, capacity_factors, batch_tokens, resamples, seed, confidence)
+    dropped = _capacity(dataset_tallies, capacity_factors, batch_tokens, resamples, seed)
+    for name, draws_of_it in (("dropped_share", dropped), ("mean_over_layers_dropped_share", dropped.mean("layer"))):
+        out[name] = statistics.interval(draws_of_it, confidence, (0, 1)).assign_attrs(
+            long_name=f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens", units="1"
+        )
     out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
     documents = [tally.sizes["document"] for tally in dataset_tallies.values()]
     out["documents"] = ("dataset", np.array([sum(documents), *documents], dtype=np.int64))
@@ -152,8 +160,8 @@ def document_batches(document_tokens: np.ndarray, batch_tokens: int) -> np.ndarr
     return batch
 
 
-def _capacity(dataset_tallies, factors, batch_tokens, resamples, seed, confidence) -> xr.DataArray:
-    """Dropped share of every dataset and pooled, with batches instead of documents as the resampled unit."""
+def _capacity(dataset_tallies, factors, batch_tokens, resamples, seed) -> xr.DataArray:
+    """Draws of the dropped share of every dataset and pooled, with batches instead of documents as resampled unit."""
     numerator = {}
     for name, tally in dataset_tallies.items():
         batch = document_batches(tally["tokens"].values, batch_tokens)
@@ -173,9 +181,7 @@ def _capacity(dataset_tallies, factors, batch_tokens, resamples, seed, confidenc
             },
         )
     draws = statistics.dataset_draws(numerator, ["dropped", "tokens"], resamples, seed)
-    return statistics.interval(draws["dropped"] / draws["tokens"], confidence, (0, 1)).assign_attrs(
-        long_name=f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens", units="1"
-    )
+    return draws["dropped"] / draws["tokens"]
 
 
 def _uniform(tokens: xr.DataArray, experts: int, top_k: int, seed: int) -> xr.Dataset:

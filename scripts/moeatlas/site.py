@@ -34,7 +34,7 @@ def assemble(
     datasets: list[dict],
     sections: list[dict],
     outputs: list[dict],
-    licences: list[dict],
+    licences: dict[str, str],
 ) -> dict:
     """The dictionary that `report.render` turns into pages.
 
@@ -62,7 +62,7 @@ def assemble(
             "outputs": outputs,
             "jobs": [],
             "rebuild": ["make study", "snakemake --cores all"],
-            "licences": licences,
+            "licences": [{"name": name, "licence": licence} for name, licence in licences.items()],
         },
     }
 

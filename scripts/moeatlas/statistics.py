@@ -42,12 +42,15 @@ def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resamples: i
             sums[name] = (("draw", *array.dims[1:]), flat.reshape(-1, *array.shape[1:]))
         per_dataset.append(xr.Dataset(sums, coords=tally[names].drop_vars("document_id").coords))
     draws = xr.concat(per_dataset, dim=xr.Variable("dataset", list(tallies)), join="exact")
-    pooled = draws.sum("dataset").expand_dims(dataset=[POOLED])
+    pooled = draws.sum("dataset", skipna=False).expand_dims(dataset=[POOLED])
     return xr.concat([pooled, draws], dim="dataset")
 
 
 def interval(
-    draws: xr.DataArray, confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
+    draws: xr.DataArray,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    squared: bool = False,
 ) -> xr.DataArray:
     """Estimate and confidence interval of a statistic from its draws: `draw` becomes `interval` (estimate, low, high).
 
@@ -55,37 +58,44 @@ def interval(
     estimate): once because resampling adds the noise of the sample a second time, once because the estimate itself
     holds it. For a mean the bias is 0 and this is the percentile interval; for measures of inequality, which noise can
     only raise, the plain percentile interval covers the true value in as few as half of all cases. `bounds` are the
-    values that the statistic can take.
+    values that the statistic can take. `squared` moves the interval of the statistic's square: for measures of spread
+    that are 0 at the least, because noise adds a constant to their square and less and less to themselves.
     """
     ordered = draws.transpose("draw", ...)
-    estimate, resampled = ordered.isel(draw=0, drop=True), ordered.values[1:]
+    estimate = ordered.isel(draw=0, drop=True)
+    observed, resampled = np.split(ordered.values**2 if squared else ordered.values, [1])
     tail = (1 - confidence) / 2
-    bias = resampled.mean(axis=0) - estimate.values
+    bias = resampled.mean(axis=0) - observed[0]
     limits = np.quantile(resampled, [tail, 1 - tail], axis=0) - 2 * bias
+    if squared:
+        limits = np.sqrt(np.maximum(limits, 0))
     stacked = np.stack([estimate.values, *np.clip(limits, *bounds)], axis=-1)
     return xr.DataArray(stacked, dims=(*estimate.dims, "interval"), coords=estimate.coords).assign_coords(
         interval=list(INTERVAL)
     )
 
 
-def histogram_quantile(counts: np.ndarray, edges: np.ndarray, quantile: float) -> np.ndarray:
-    """Quantile of a distribution given as counts over bins (last axis), linear inside the bin; NaN without counts.
+def histogram_quantiles(counts: np.ndarray, edges: np.ndarray, quantiles: tuple[float, ...]) -> np.ndarray:
+    """Quantiles (..., quantile) of distributions given as counts (..., bin), linear inside a bin; NaN without counts.
 
-    `edges` has one more entry than there are bins, or has shape (..., bins + 1) that broadcasts against `counts`.
+    `edges` has one more entry than there are bins, or has shape (..., bins + 1) that broadcasts against `counts`. A
+    quantile lies in the bin of the first value at or below which at least that share of all values lies.
     """
     edges = np.broadcast_to(edges, (*counts.shape[:-1], counts.shape[-1] + 1))
     cumulative = np.cumsum(counts, axis=-1)
-    total = cumulative[..., -1:]
-    target = quantile * total
-    index = np.minimum((cumulative < target).sum(axis=-1, keepdims=True), counts.shape[-1] - 1)
-
-    def at(array):
-        return np.take_along_axis(array, index, axis=-1)
-
-    inside = at(counts)
-    fraction = np.divide(target - (at(cumulative) - inside), inside, out=np.zeros_like(target), where=inside > 0)
-    low, high = at(edges), np.take_along_axis(edges, index + 1, axis=-1)
-    return np.where(total > 0, low + fraction * (high - low), np.nan)[..., 0]
+    total = cumulative[..., -1]
+    found = []
+    for quantile in quantiles:
+        target = quantile * total
+        index = np.minimum((cumulative < target[..., None]).sum(axis=-1), counts.shape[-1] - 1)[..., None]
+        inside, below_and_inside, low, high = (
+            np.take_along_axis(array, place, axis=-1)[..., 0]
+            for array, place in ((counts, index), (cumulative, index), (edges, index), (edges, index + 1))
+        )
+        position = target - (below_and_inside - inside)
+        fraction = np.divide(position, inside, out=np.zeros_like(target), where=inside > 0)
+        found.append(np.where(total > 0, low + fraction * (high - low), np.nan))
+    return np.stack(found, axis=-1)
 
 
 def uniform_loads(tokens: int, experts: int, top_k: int, draws: int, seed: int) -> np.ndarray:

@@ -66,10 +66,16 @@ def load(path: str | Path) -> xr.Dataset:
         return dataset.load()
 
 
-def open_lazily(path: str | Path) -> xr.Dataset:
-    """Open a netCDF file without reading its arrays; close it by `with`."""
+def load_tokens(path: str | Path) -> xr.Dataset:
+    """Read a dataset's token file, but not `text`: xarray would pad every document to the longest one in memory."""
+    with open_lazily(path, leave_out="text") as tokens:
+        return tokens.load()
+
+
+def open_lazily(path: str | Path, leave_out: str | None = None) -> xr.Dataset:
+    """Open a netCDF file, or all but one variable of it, without reading its arrays; close it by `with`."""
     try:
-        return xr.open_dataset(path, engine="netcdf4", decode_times=False)
+        return xr.open_dataset(path, engine="netcdf4", decode_times=False, drop_variables=leave_out)
     except FileNotFoundError:
         raise job.Problem(f"{path} does not exist: run the workflow again to make it.") from None
     except (OSError, RuntimeError) as error:
@@ -125,7 +131,7 @@ def manifest(folder: Path) -> list[dict]:
 
 def describe_tokens(path: str | Path) -> dict:
     """The attributes of a dataset's token file with its numbers of `documents` and `tokens`."""
-    with open_lazily(path) as tokens:
+    with open_lazily(path, leave_out="text") as tokens:
         return tokens.attrs | {"documents": tokens.sizes["document"], "tokens": tokens.sizes["token"]}
 
 

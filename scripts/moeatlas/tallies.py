@@ -192,7 +192,9 @@ def combine(tallies: list[xr.Dataset]) -> xr.Dataset:
     """The tally of a dataset from the tallies of its parts: documents one after another, everything else added."""
     first, keys = tallies[0], ["entry_layer", "entry_token_id", "entry_expert"]
     added = [*PER_DATASET, "entry_layer", *ENTRIES]
-    whole = xr.concat([part.drop_vars(added) for part in tallies], dim="document", join="exact", combine_attrs="override")
+    whole = xr.concat(
+        [part.drop_vars(added) for part in tallies], dim="document", join="exact", combine_attrs="override"
+    )
     for name in PER_DATASET:
         whole[name] = sum(part[name] for part in tallies).assign_attrs(first[name].attrs)
     entries = pd.concat([part[["entry_layer", *ENTRIES]].to_dataframe() for part in tallies])

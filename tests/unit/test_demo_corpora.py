@@ -5,6 +5,7 @@ import re
 from importlib import metadata
 
 import pytest
+
 from moeatlas.demo import corpora, generated, packages, sources
 from moeatlas.job import Problem
 

@@ -66,7 +66,7 @@ def harvest(
 
 def documents(found: Iterable[sources.Source], keep_boilerplate: bool = False) -> Iterator[Document]:
     """Documents of sources, without text that came before; repeated short pieces (under 40 characters) stay."""
-    seen = set()
+    seen, written = set(), set()
     for name, blocks in found:
         fresh = []
         for piece in itertools.chain.from_iterable(map(pieces, blocks)):
@@ -76,8 +76,8 @@ def documents(found: Iterable[sources.Source], keep_boilerplate: bool = False) -
             if len(key) >= 40:
                 seen.add(key)
         for number, text in enumerate(pack(fresh)):
-            if normalise(text) not in seen:
-                seen.add(normalise(text))
+            if normalise(text) not in written:
+                written.add(normalise(text))
                 yield Document(f"{name}#{number}", text)
 
 
@@ -90,7 +90,7 @@ def pieces(block: str) -> list[str]:
     parts = [block]
     for place in (r"(?<=\n)", r"(?<=[.;:] )"):
         parts = [piece for part in parts for piece in ([part] if len(part) <= longest else re.split(place, part))]
-    return [part for part in parts if len(part) <= longest]
+    return [part for part in parts if 0 < len(part) <= longest]
 
 
 def pack(parts: Iterable[str]) -> Iterator[str]:

@@ -35,21 +35,15 @@ def tokenize(domain: str, documents: list[Document], tokenizer: PreTrainedTokeni
     return kept
 
 
-def cut(documents: list[np.ndarray], size: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Windows of at most `size` tokens, as the study cuts documents, and the index of each one's document."""
-    pieces = [np.split(tokens, windows(len(tokens), size)[1:]) for tokens in documents]
-    owners = np.repeat(np.arange(len(documents)), [len(parts) for parts in pieces])
-    return [part for parts in pieces for part in parts], owners
-
-
 @torch.no_grad()
-def loss_sums(model: nn.Module, documents: list[np.ndarray], size: int) -> np.ndarray:
+def loss_sums(model: nn.Module, held_out: list[HeldOut], size: int) -> np.ndarray:
     """Sum over a document's predicted tokens of -ln p(token | those before it in its window).
 
-    (document,) float64, nats. The first token of a window is not predicted.
+    (document,) float64, nats. Documents are cut into windows of at most `size` tokens as everywhere in the study; the
+    first token of a window is not predicted.
     """
-    pieces, owners = cut(documents, size)
-    sums = np.zeros(len(documents))
+    pieces, owners = _cut(held_out, size)
+    sums = np.zeros(len(held_out))
     model.eval()
     for start in range(0, len(pieces), BATCH_WINDOWS):
         batch = [torch.from_numpy(piece) for piece in pieces[start : start + BATCH_WINDOWS]]
@@ -62,35 +56,43 @@ def loss_sums(model: nn.Module, documents: list[np.ndarray], size: int) -> np.nd
     return sums
 
 
-def predicted_tokens(documents: list[np.ndarray], size: int) -> np.ndarray:
-    """Tokens of each document that are predicted, all but the first of each window: (document,) int64."""
-    return np.array([len(tokens) - len(windows(len(tokens), size)) for tokens in documents])
+def unigram_losses(training_tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
+    """-ln p of each token id with p = (count + 1) / (total + vocabulary): (vocabulary,) float64, nats.
 
-
-def unigram_loss_sums(
-    documents: list[np.ndarray], size: int, training_tokens: np.ndarray, vocabulary_size: int
-) -> np.ndarray:
-    """Sum of -ln p(token) over the same predicted tokens, with p = (count + 1) / (total + vocabulary): nats.
-
-    Counts are those of `training_tokens`, the training text of the documents' own domain: what a model knows that has
-    learned how often each token occurs there, and nothing about order.
+    Given a domain's own training text it is what a model knows that has learned how often each token occurs there, and
+    nothing about order.
     """
     counts = np.bincount(training_tokens, minlength=vocabulary_size) + 1
-    losses = -np.log(counts / counts.sum())
-    pieces, owners = cut(documents, size)
-    sums = np.zeros(len(documents))
-    np.add.at(sums, owners, [losses[piece[1:]].sum() for piece in pieces])
+    return -np.log(counts / counts.sum())
+
+
+def unigram_loss_sums(held_out: list[HeldOut], size: int, losses: dict[str, np.ndarray]) -> np.ndarray:
+    """Sum over the same predicted tokens of the unigram losses of the document's domain: (document,) float64, nats."""
+    pieces, owners = _cut(held_out, size)
+    sums = np.zeros(len(held_out))
+    for piece, owner in zip(pieces, owners, strict=True):
+        sums[owner] += losses[held_out[owner].domain][piece[1:]].sum()
     return sums
 
 
-def summary(domains: list[str], loss_sums: np.ndarray, predicted: np.ndarray) -> str:
-    """Mean loss per predicted token of each domain, and the mean over domains, in one line."""
-    names = list(dict.fromkeys(domains))
-    members = [np.array(domains) == name for name in names]
-    means = [loss_sums[member].sum() / predicted[member].sum() for member in members]
-    return ", ".join(
-        f"{name} {mean:.2f}" for name, mean in zip([*names, "mean"], [*means, np.mean(means)], strict=True)
-    )
+def predicted_tokens(held_out: list[HeldOut], size: int) -> np.ndarray:
+    """Tokens of each document that are predicted, all but the first of each window: (document,) int64."""
+    return np.array([len(document.tokens) - len(windows(len(document.tokens), size)) for document in held_out])
+
+
+def summary(held_out: list[HeldOut], sums: np.ndarray, predicted: np.ndarray) -> str:
+    """Loss per predicted token of each domain, and the mean over domains, in one line."""
+    domains = np.array([document.domain for document in held_out])
+    means = {name: sums[domains == name].sum() / predicted[domains == name].sum() for name in dict.fromkeys(domains)}
+    means["mean"] = np.mean(list(means.values()))
+    return ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+
+
+def _cut(held_out: list[HeldOut], size: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """The windows of all documents, and for each of them the index of its document."""
+    pieces = [np.split(document.tokens, windows(len(document.tokens), size)[1:]) for document in held_out]
+    owners = np.repeat(np.arange(len(held_out)), [len(parts) for parts in pieces])
+    return [part for parts in pieces for part in parts], owners
 
 
 def dataset(

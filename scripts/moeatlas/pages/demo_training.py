@@ -5,6 +5,7 @@ import xarray as xr
 
 from moeatlas import plotting
 from moeatlas.chapter import Figure, Finding, estimate
+from moeatlas.demo_training import MEASURES
 from moeatlas.plotting import Series
 from moeatlas.report import format_estimate, format_number
 from moeatlas.statistics import INTERVAL
@@ -60,14 +61,14 @@ def findings(metrics: xr.Dataset) -> list[Finding]:
 def _loss_by_domain(metrics: xr.Dataset) -> Figure:
     domains = [str(name) for name in metrics["dataset"].values]
     parts = {
-        "trained": metrics["loss"].isel(checkpoint=-1),
-        "untrained": metrics["loss"].isel(checkpoint=0),
+        "trained": metrics["loss"].isel(checkpoint=-1, drop=True),
+        "untrained": metrics["loss"].isel(checkpoint=0, drop=True),
         "unigram": metrics["unigram_loss"],
     }
     drawing, (ax,) = plotting.canvas(plotting.height_for(len(domains)))
     lines = [Series(label, *(array.sel(interval=part).values for part in INTERVAL)) for label, array in parts.items()]
-    plotting.dot_whiskers(ax, domains, lines, x_label="loss (nats per token)", x_limits=(0, None))
-    table = xr.Dataset(parts).drop_vars("checkpoint", errors="ignore").to_dataframe().unstack("interval")
+    plotting.dot_whiskers(ax, domains, lines, x_label=f"loss ({MEASURES['loss'][1]})", x_limits=(0, None))
+    table = xr.Dataset(parts).to_dataframe().unstack("interval")
     table.columns = [f"{label}_{part}" for label, part in table.columns]
     value, bounds = format_estimate(*estimate(parts["trained"].sel(dataset="pooled")))
     unigram = float(parts["unigram"].sel(dataset="pooled", interval="estimate"))

@@ -121,7 +121,7 @@ def _finding_capacity(metrics: xr.Dataset, untrained: xr.Dataset | None, thresho
     factor = float(metrics["capacity_factor"][np.abs(metrics["capacity_factor"] - 1.25).argmin()])
 
     def dropped(source):
-        return estimate(source["dropped_share"].sel(dataset="pooled", capacity_factor=factor).mean("layer"))
+        return estimate(source["mean_over_layers_dropped_share"].sel(dataset="pooled", capacity_factor=factor))
 
     value, low, high = dropped(metrics)
     place = compare((value, low, high), threshold)
@@ -163,14 +163,14 @@ def _load_by_expert(metrics: xr.Dataset) -> Figure:
         label="load / even load",
         uncertain=holds_null.transpose("layer", "expert").values,
     )
-    top = ratio.where(ratio == ratio.max(), drop=True)
+    layer, expert = np.unravel_index(ratio.values.argmax(), ratio.shape)
     data = share.to_dataset("interval").to_dataframe()[["estimate", "low", "high"]].reset_index()
     return Figure(
         name="load_by_expert",
         title="Load of every expert",
         alt=f"Matrix of loads relative to an even load, layers by experts: from {ratio.min().item():.2f} to "
-        f"{ratio.max().item():.2f} times, the largest in layer {int(top['layer'][0])}, expert {int(top['expert'][0])}.",
-        caption=f"Share of all selections that each expert gets, relative to 1 / E; hatched where the 95 % interval "
+        f"{ratio.max().item():.2f} times, the largest in layer {int(ratio['layer'][layer])}, expert {expert}.",
+        caption=f"Share of all selections that each expert gets, relative to 1 / E; hatched where the interval "
         f"holds 1. {counts_text(metrics)}",
         how_to_read="One colour for busy, the other for idle experts, white for an even load. Columns of different "
         "layers do not correspond: expert numbers have no meaning across layers.",
@@ -288,7 +288,7 @@ def _first_choice_share(metrics: xr.Dataset) -> Figure:
 
 
 def _capacity(metrics: xr.Dataset) -> Figure:
-    dropped = metrics["dropped_share"].sel(dataset="pooled").transpose("layer", "capacity_factor", "interval")
+    dropped = metrics["dropped_share"].sel(dataset="pooled").sortby("capacity_factor")
     lines = [
         Series(f"layer {layer}", *(100 * dropped.sel(layer=layer, interval=part).values for part in INTERVAL))
         for layer in spread(dropped["layer"].values, 5)
@@ -309,7 +309,7 @@ def _capacity(metrics: xr.Dataset) -> Figure:
         title="What a limited expert capacity would drop",
         alt=f"Curves of dropped selections by capacity factor, one per layer; {first:.1f} % at the smallest factor.",
         caption=f"{metrics['dropped_share'].attrs['long_name'].capitalize()}; each batch holds documents of one "
-        "dataset; bands: 95 % bootstrap over batches.",
+        f"dataset; bands: {100 * metrics.attrs['confidence']:g} % bootstrap over batches.",
         how_to_read="A capacity factor of 1 gives every expert exactly an even share of the batch; what is selected "
         "beyond that would be dropped. Nothing was dropped in this study.",
         drawing=drawing,

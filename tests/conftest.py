@@ -1,0 +1,120 @@
+"""Shared fixtures: tiny real models in the hub's layout, a tokenizer, and a way to run one script of the workflow."""
+
+import logging
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+TEXT = [
+    f"{name} sold {number} eggs for {price} dollars; how much did {name} get? {name} got {number * price} dollars."
+    for number, name in enumerate(["Janet", "Omar", "Yuki", "Łucja"] * 10)
+    for price in (2, 3)
+]
+OLMOE = {
+    "hidden_size": 16,
+    "intermediate_size": 8,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "num_experts": 8,
+    "num_experts_per_tok": 3,
+    "max_position_embeddings": 64,
+}
+
+
+class Items(SimpleNamespace):
+    """A named list of the snakemake object: attributes, `items()` and `get()`."""
+
+    def items(self):
+        """Pairs of name and value."""
+        return vars(self).items()
+
+    def get(self, name, default=None):
+        """The value of a name."""
+        return vars(self).get(name, default)
+
+
+def save_olmoe(folder: Path, tokenizer, seed: int) -> Path:
+    """A tiny OLMoE with random weights and its tokenizer, as the hub lays them out."""
+    import torch
+    from transformers import OlmoeConfig, OlmoeForCausalLM
+
+    torch.manual_seed(seed)
+    ids = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": 0}
+    model = OlmoeForCausalLM(OlmoeConfig(vocab_size=len(tokenizer), initializer_range=0.2, **OLMOE, **ids))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A byte-level BPE tokenizer of 320 tokens, trained on `TEXT`; it adds no special tokens."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    torch.set_num_threads(1)
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    bpe.train_from_iterator(TEXT, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, tokenizer) -> Path:
+    """A tiny OLMoE: 4 layers, 8 experts, top 3, context 64."""
+    return save_olmoe(tmp_path_factory.mktemp("model") / "tiny", tokenizer, seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_model_folder(tmp_path_factory, tokenizer) -> Path:
+    """Another checkpoint of the tiny OLMoE: the same shape, other weights."""
+    return save_olmoe(tmp_path_factory.mktemp("model") / "other", tokenizer, seed=1)
+
+
+@pytest.fixture
+def restored_process():
+    """Put back what `job.start` changes in the process."""
+    hook, handler = sys.excepthook, signal.getsignal(signal.SIGTERM)
+    yield
+    sys.excepthook = hook
+    signal.signal(signal.SIGTERM, handler)
+    log = logging.getLogger("moeatlas")
+    for each in log.handlers:
+        each.close()
+    log.handlers, log.propagate = [], True
+
+
+@pytest.fixture
+def run_script(restored_process) -> Callable[..., None]:
+    """Run scripts/<name>.py with a stand-in for the snakemake object; its log goes to tmp_path/<name>.log."""
+
+    def run(name: str, tmp_path: Path, *, input=None, output=None, params=None, wildcards=None, threads: int = 1):
+        snakemake = SimpleNamespace(
+            rule=name,
+            log=[str(tmp_path / f"{name}.log")],
+            input=Items(**(input or {})),
+            output=Items(**(output or {})),
+            params=Items(**(params or {})),
+            wildcards=Items(**(wildcards or {})),
+            threads=threads,
+            config={},
+        )
+        runpy.run_path(str(SCRIPTS / f"{name}.py"), {"snakemake": snakemake}, run_name="__main__")
+
+    return run

@@ -1,0 +1,311 @@
+import numpy as np
+import pytest
+import scipy.stats
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from routing_cases import random_case
+
+from moeatlas import statistics
+
+facts = settings(derandomize=True, deadline=None)
+
+
+def draws_of(values: np.ndarray) -> xr.DataArray:
+    return xr.DataArray(values, dims=("draw", "layer")[: np.ndim(values)])
+
+
+def document_sums(values: np.ndarray, document_id: list[str] | None = None) -> xr.Dataset:
+    names = document_id or [f"{number:04d}" for number in range(len(values))]
+    return xr.Dataset({"total": ("document", values)}, coords={"document_id": ("document", names)})
+
+
+# ---------------------------------------------------------------- resampling
+
+
+def test_the_first_draw_is_the_sample_and_the_others_have_as_many_documents():
+    weights = statistics.resampling_weights(documents=7, resamples=50, seed=3, name="poems")
+    assert weights.shape == (51, 7)
+    assert (weights[0] == 1).all()
+    assert (weights.sum(axis=1) == 7).all()
+    assert len(np.unique(weights[1:], axis=0)) == 50
+
+
+def test_every_document_is_drawn_once_on_average():
+    # The counts are multinomial: mean 1, variance 1 - 1/n.
+    weights = statistics.resampling_weights(documents=10, resamples=20_000, seed=1, name="poems")[1:]
+    np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.03)
+    np.testing.assert_allclose(weights.var(axis=0), 0.9, atol=0.04)
+
+
+def test_resampling_depends_on_the_seed_and_the_name_alone():
+    def weights(*arguments):
+        return statistics.resampling_weights(9, 20, *arguments)
+
+    np.testing.assert_array_equal(weights(1, "poems"), weights(1, "poems"))
+    assert (weights(1, "poems") != weights(2, "poems")).any()
+    assert (weights(1, "poems") != weights(1, "code")).any()
+
+
+def test_one_document_is_always_the_same_sample():
+    assert (statistics.resampling_weights(1, 20, 0, "poems") == 1).all()
+
+
+# ---------------------------------------------------------------- sums over documents
+
+
+@pytest.fixture(scope="module")
+def study() -> dict[str, xr.Dataset]:
+    rng = np.random.default_rng(0)
+    return {name: random_case(rng, [5, 3, 8, 2], layers=(0, 2)).tally() for name in ("poems", "code")}
+
+
+def test_every_draw_is_the_sum_over_its_documents(study):
+    draws = statistics.dataset_draws(study, ["tokens", "selected_count"], resamples=6, seed=4)
+    assert draws["selected_count"].dims == ("dataset", "draw", "layer", "expert")
+    assert draws["layer"].values.tolist() == [0, 2]
+    for name, tally in study.items():
+        weights = statistics.resampling_weights(4, 6, 4, name)
+        for draw in range(7):
+            found = draws.sel(dataset=name).isel(draw=draw)
+            count = sum(weights[draw, d] * tally["selected_count"].values[d] for d in range(4))
+            np.testing.assert_array_equal(found["selected_count"], count)
+            assert found["tokens"] == sum(weights[draw, d] * tally["tokens"].values[d] for d in range(4))
+
+
+def test_pooled_comes_first_and_is_the_sum_of_the_datasets(study):
+    draws = statistics.dataset_draws(study, ["tokens", "selected_count"], resamples=6, seed=4)
+    assert draws["dataset"].values.tolist() == ["pooled", "poems", "code"]
+    datasets = draws.sel(dataset=["poems", "code"]).sum("dataset")
+    xr.testing.assert_equal(draws.sel(dataset="pooled", drop=True), datasets)
+
+
+def test_another_dataset_changes_no_draw_of_the_others(study):
+    alone = statistics.dataset_draws({"code": study["code"]}, ["selected_count"], resamples=6, seed=4)
+    both = statistics.dataset_draws(study, ["selected_count"], resamples=6, seed=4)
+    xr.testing.assert_identical(alone.sel(dataset="code"), both.sel(dataset="code"))
+
+
+def test_the_order_of_documents_changes_no_draw():
+    values = np.array([0.1, 10.3, 100.7, 1000.9])
+    order = [2, 0, 3, 1]
+    ordered = document_sums(values, ["a", "b", "c", "d"])
+    for shuffled in (ordered.isel(document=order), ordered.isel(document=order[::-1])):
+        xr.testing.assert_identical(
+            statistics.dataset_draws({"poems": shuffled}, ["total"], 20, 1),
+            statistics.dataset_draws({"poems": ordered}, ["total"], 20, 1),
+        )
+
+
+def test_datasets_with_different_layers_are_refused(study):
+    with pytest.raises(ValueError, match="layer"):
+        statistics.dataset_draws({"poems": study["poems"], "code": study["code"].isel(layer=[0])}, ["z_loss_sum"], 2, 0)
+
+
+# ---------------------------------------------------------------- intervals
+
+
+def test_an_interval_by_hand():
+    # Resamples 0, 1, ..., 10 around the estimate 4: bias 1; 10 % and 90 % quantiles 1 and 9, moved by 2.
+    found = statistics.interval(draws_of(np.append(4.0, np.arange(11.0))), confidence=0.8)
+    assert found["interval"].values.tolist() == ["estimate", "low", "high"]
+    np.testing.assert_allclose(found, [4, -1, 7])
+
+
+def test_a_squared_interval_by_hand():
+    # Squares 0, 1, ..., 10 around 4: moved by 2 as above, cut at 0, and rooted.
+    draws = draws_of(np.sqrt(np.append(4.0, np.arange(11.0))))
+    np.testing.assert_allclose(statistics.interval(draws, confidence=0.8, squared=True), [2, 0, np.sqrt(7)])
+
+
+def test_bounds_cut_the_interval_but_not_the_estimate():
+    draws = draws_of(np.append(4.0, np.arange(11.0)))
+    np.testing.assert_allclose(statistics.interval(draws, 0.8, bounds=(0, 5)), [4, 0, 5])
+
+
+def test_each_position_has_its_own_interval_wherever_the_draws_are():
+    rng = np.random.default_rng(5)
+    draws = xr.DataArray(rng.standard_normal((3, 101, 2)), dims=("layer", "draw", "expert"), coords={"layer": [1, 4, 6]})
+    found = statistics.interval(draws, 0.9)
+    assert found.dims == ("layer", "expert", "interval")
+    assert found["layer"].values.tolist() == [1, 4, 6]
+    xr.testing.assert_allclose(found[2, 1], statistics.interval(draws[2, :, 1], 0.9), rtol=1e-12)
+
+
+def test_an_unknown_value_has_an_unknown_interval():
+    assert statistics.interval(draws_of(np.full((5, 2), np.nan))).isnull().all()
+
+
+def test_the_seed_changes_intervals_and_not_estimates(study):
+    def found(seed):
+        draws = statistics.dataset_draws(study, ["tokens", "z_loss_sum"], 50, seed)
+        return statistics.interval(draws["z_loss_sum"] / draws["tokens"])
+
+    first, second = found(1), found(2)
+    xr.testing.assert_identical(first.sel(interval="estimate"), second.sel(interval="estimate"))
+    assert (first.sel(interval=["low", "high"]) != second.sel(interval=["low", "high"])).all()
+
+
+def test_the_interval_of_a_mean_is_the_percentile_interval_of_scipy():
+    values = np.random.default_rng(6).gamma(2.0, size=80)
+    draws = statistics.dataset_draws({"poems": document_sums(values)}, ["total"], resamples=20_000, seed=1)
+    ours = statistics.interval(draws["total"].sel(dataset="poems") / len(values))
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
+    ).confidence_interval
+    error = values.std() / np.sqrt(len(values))
+    assert ours.sel(interval="estimate").item() == pytest.approx(values.mean(), rel=1e-12)
+    # A 2.5 % quantile of 20,000 draws has a standard error of 1.9 % of the standard error.
+    assert ours.sel(interval="low").item() == pytest.approx(theirs.low, abs=0.1 * error)
+    assert ours.sel(interval="high").item() == pytest.approx(theirs.high, abs=0.1 * error)
+
+
+def test_the_interval_of_a_ratio_of_sums_is_the_percentile_interval_of_scipy():
+    rng = np.random.default_rng(7)
+    tokens = rng.integers(20, 200, 80).astype(float)
+    total = tokens * rng.normal(3, 1, 80)
+    data = document_sums(total).assign(tokens=("document", tokens))
+    draws = statistics.dataset_draws({"poems": data}, ["total", "tokens"], resamples=20_000, seed=1)
+    ours = statistics.interval((draws["total"] / draws["tokens"]).sel(dataset="poems"))
+    theirs = scipy.stats.bootstrap(
+        (total, tokens),
+        lambda a, b, axis: a.sum(axis=axis) / b.sum(axis=axis),
+        paired=True,
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(2),
+    )
+    low, high = ours.sel(interval=["low", "high"]).values
+    assert low == pytest.approx(theirs.confidence_interval.low, abs=0.1 * theirs.standard_error)
+    assert high == pytest.approx(theirs.confidence_interval.high, abs=0.1 * theirs.standard_error)
+
+
+# ---------------------------------------------------------------- coverage, where the truth is known
+
+
+def simulated_loads(seed: int, spread: float, documents: int, experts: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Draws of the loads (draw, expert) of a simulated dataset, and its true shares.
+
+    The true shares are log-normal with the given spread; each document has its own shares around them (Dirichlet), so
+    its tokens depend on each other.
+    """
+    share = np.exp(spread * np.random.default_rng(7).standard_normal(experts))
+    share /= share.sum()
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(10, 60, documents)
+    counts = np.array([rng.multinomial(n, rng.dirichlet(8 * share)) for n in tokens])
+    return statistics.resampling_weights(documents, 300, seed, "poems") @ counts, share
+
+
+def variation(loads: np.ndarray) -> np.ndarray:
+    return loads.std(axis=-1) / loads.mean(axis=-1)
+
+
+def covered(limits: np.ndarray, truth: float) -> bool:
+    return limits[0] - 1e-9 <= truth <= limits[1] + 1e-9
+
+
+def test_intervals_of_a_mean_cover_the_truth_of_dependent_tokens():
+    hits, naive = [], []
+    for seed in range(200):
+        loads, share = simulated_loads(seed, spread=0.3, documents=100)
+        frequency = loads[:, 0] / loads.sum(axis=1)
+        hits.append(covered(statistics.interval(draws_of(frequency)).values[1:], share[0]))
+        error = 1.96 * np.sqrt(frequency[0] * (1 - frequency[0]) / loads[0].sum())
+        naive.append(covered(frequency[0] + np.array([-error, error]), share[0]))
+    assert 0.88 <= np.mean(hits) <= 0.99
+    # As if tokens were independent: far too narrow.
+    assert np.mean(naive) < 0.75
+
+
+@pytest.mark.parametrize(
+    ("spread", "documents", "percentile_at_most"), [(0.6, 100, 0.88), (0.3, 60, 0.3), (0.1, 60, 0.05), (0, 60, 0.0)]
+)
+def test_intervals_of_a_spread_cover_the_truth_and_percentile_intervals_do_not(spread, documents, percentile_at_most):
+    # Noise inflates the spread of the sample over that of the truth, and that of a resample over that of the sample.
+    hits, percentile = [], []
+    for seed in range(200):
+        loads, share = simulated_loads(seed, spread, documents)
+        draws = variation(loads)
+        found = statistics.interval(draws_of(draws), bounds=(0, np.inf), squared=True)
+        hits.append(covered(found.values[1:], variation(share)))
+        percentile.append(covered(np.quantile(draws[1:], [0.025, 0.975]), variation(share)))
+    assert np.mean(hits) >= 0.88
+    assert np.mean(percentile) <= percentile_at_most
+    if spread >= 0.3:
+        assert np.mean(hits) <= 0.995
+
+
+def test_near_even_loads_only_the_squared_interval_covers_the_truth():
+    hits = {True: [], False: []}
+    for seed in range(200):
+        loads, share = simulated_loads(seed, spread=0.1, documents=60)
+        for squared in hits:
+            found = statistics.interval(draws_of(variation(loads)), bounds=(0, np.inf), squared=squared)
+            hits[squared].append(covered(found.values[1:], variation(share)))
+    assert np.mean(hits[True]) >= 0.88
+    assert np.mean(hits[False]) < 0.8
+
+
+# ---------------------------------------------------------------- quantiles of histograms
+
+
+def test_quantiles_by_hand():
+    # 4 values in [0, 1), 4 in [1, 2), 2 in [4, 8]: a tenth of all values is one value.
+    found = statistics.histogram_quantiles(np.array([4, 4, 0, 2]), np.array([0, 1, 2, 4, 8]), (0.1, 0.4, 0.5, 0.8, 0.9))
+    np.testing.assert_allclose(found, [0.25, 1, 1.25, 2, 6])
+
+
+def test_quantiles_of_many_histograms_with_edges_of_their_own():
+    counts = np.array([[[1, 1], [0, 2]], [[2, 0], [0, 0]]])
+    edges = np.array([[0, 1, 2], [10, 20, 30]])
+    found = statistics.histogram_quantiles(counts, edges, (0.5, 1.0))
+    np.testing.assert_allclose(found, [[[1, 2], [25, 30]], [[0.5, 1], [np.nan, np.nan]]])
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(
+    values=st.lists(st.floats(0, 1), min_size=1, max_size=60),
+    quantile=st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.77, 0.9, 1.0]),
+    bins=st.integers(1, 40),
+)
+def test_quantiles_agree_with_numpy_within_a_bin(values, quantile, bins):
+    counts, edges = np.histogram(values, bins=bins, range=(0, 1))
+    (found,) = statistics.histogram_quantiles(counts, edges, (quantile,))
+    assert abs(found - np.quantile(values, quantile, method="inverted_cdf")) <= 1 / bins + 1e-9
+
+
+# ---------------------------------------------------------------- uniform routing
+
+
+@pytest.mark.parametrize(("experts", "top_k"), [(8, 2), (8, 1), (6, 5)])
+def test_uniform_loads_have_the_moments_of_sampling_without_replacement(experts, top_k):
+    tokens, draws, share = 300, 2000, top_k / experts
+    rng = np.random.default_rng(8)
+    chosen = rng.random((draws, tokens, experts)).argpartition(top_k - 1, axis=-1)[..., :top_k]
+    exact = np.apply_along_axis(np.bincount, 1, chosen.reshape(draws, -1), minlength=experts)
+    drawn = statistics.uniform_loads(tokens, experts, top_k, draws=20_000, seed=1)
+    np.testing.assert_allclose(drawn.sum(axis=1), top_k * tokens)
+    assert (exact.sum(axis=1) == top_k * tokens).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), tokens * share, rtol=0.01)
+    variance = tokens * share * (1 - share)
+    covariance = np.full((experts, experts), -variance / (experts - 1))
+    np.fill_diagonal(covariance, variance)
+    np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.05 * variance)
+    np.testing.assert_allclose(np.cov(exact.T), covariance, atol=0.12 * variance)
+    for measure in (variation, lambda loads: loads.max(axis=-1) / loads.mean(axis=-1) - 1):
+        assert measure(drawn).mean() == pytest.approx(measure(exact).mean(), rel=0.04)
+
+
+def test_the_squared_variation_of_uniform_loads():
+    loads = statistics.uniform_loads(tokens=10_000, experts=64, top_k=8, draws=5000, seed=1)
+    assert (variation(loads) ** 2).mean() == pytest.approx((1 - 0.125) / (10_000 * 0.125), rel=0.01)
+
+
+def test_uniform_loads_are_fixed_when_every_expert_is_selected():
+    assert (statistics.uniform_loads(tokens=50, experts=4, top_k=4, draws=10, seed=1) == 50).all()
+
+
+def test_uniform_loads_are_never_negative():
+    loads = statistics.uniform_loads(tokens=3, experts=64, top_k=1, draws=100, seed=1)
+    assert (loads >= 0).all()

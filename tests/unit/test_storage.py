@@ -1,0 +1,271 @@
+"""Files are whole or not there, the same bytes for the same data, and one sentence when they cannot be."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from moeatlas import job, storage
+from moeatlas.job import Problem
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def some_data() -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    return xr.Dataset(
+        {
+            "share": (("layer", "expert"), rng.random((3, 200)), {"units": "1", "long_name": "share"}),
+            "count": ("layer", np.array([1, 2, 3], dtype=np.int32)),
+            "known": ("layer", np.array([True, False, True])),
+            "text": ("document", np.array(["naïve 🐍 漢字", "", "two\nlines"], dtype=object)),
+        },
+        coords={"layer": [0, 5, 7]},
+        attrs={"model": "tiny", "empty": ""},
+    )
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---------------------------------------------------------------- whole or not at all
+
+
+@pytest.mark.parametrize("before", [None, "an older result"])
+def test_an_error_in_the_body_leaves_what_was_there(tmp_path, before):
+    target = tmp_path / "deep" / "a.txt"
+    if before:
+        target.parent.mkdir()
+        target.write_text(before)
+    with pytest.raises(KeyError, match="body"), storage.atomic_file(target) as path:
+        path.write_text("half")
+        raise KeyError("body")
+    assert names(target.parent) == (["a.txt"] if before else [])
+    assert not before or target.read_text() == before
+
+
+def test_a_folder_appears_whole_replaces_an_older_one_and_survives_a_failed_rewrite(tmp_path):
+    target = tmp_path / "records"
+    for content in ("old", "new"):
+        with storage.atomic_directory(target) as folder:
+            (folder / content).write_text(content)
+            assert content == "old" or names(target) == ["old"]
+    assert names(target) == ["new"]
+    with pytest.raises(KeyError, match="body"), storage.atomic_directory(target) as folder:
+        (folder / "half").write_text("half")
+        raise KeyError("body")
+    assert names(tmp_path) == ["records"]
+    assert names(target) == ["new"]
+
+
+def test_the_partial_file_lies_beside_the_final_one_which_is_untouched_until_the_end(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with storage.atomic_file(target) as path:
+        path.write_text("new")
+        assert path.parent == target.parent
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+
+
+def test_leftovers_of_a_killed_job_are_removed(tmp_path):
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from moeatlas import storage\n"
+        "contexts = []\n"
+        "for make, name in ((storage.atomic_file, 'a.nc'), (storage.atomic_directory, 'records')):\n"
+        "    context = make(os.path.join(sys.argv[2], name)); path = context.__enter__(); contexts.append(context)\n"
+        "    path.write_text('half') if name == 'a.nc' else (path / 'layer_0.nc').write_text('half')\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(SCRIPTS), str(tmp_path)], check=False)
+    assert len(names(tmp_path)) == 2
+    with storage.atomic_file(tmp_path / "a.nc") as path:
+        path.write_text("whole")
+    with storage.atomic_directory(tmp_path / "records"):
+        pass
+    assert names(tmp_path) == ["a.nc", "records"]
+
+
+def test_a_job_at_work_on_a_name_that_starts_alike_is_left_alone(tmp_path):
+    with (
+        storage.atomic_directory(tmp_path / "gsm8k.question_only") as first,
+        storage.atomic_directory(tmp_path / "gsm8k") as second,
+        storage.atomic_directory(tmp_path / "gsm8k.nc") as third,
+    ):
+        assert all(folder.is_dir() for folder in (first, second, third))
+    assert names(tmp_path) == ["gsm8k", "gsm8k.nc", "gsm8k.question_only"]
+
+
+# ---------------------------------------------------------------- disks that do not take it
+
+
+FULL_DISK = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np, pandas as pd, xarray as xr
+from moeatlas import storage
+from moeatlas.job import Problem
+from moeatlas.records import SCALARS, Records, RecordWriter
+target, what = sys.argv[2], sys.argv[3]
+rng = np.random.default_rng(0)
+try:
+    if what == "netcdf":
+        storage.save(xr.Dataset({"x": ("a", rng.normal(size=400_000))}), target)
+    elif what == "table":
+        storage.save_table(pd.DataFrame({"x": rng.normal(size=400_000)}), target)
+    else:
+        logits = rng.normal(size=(4096, 64)).astype("f4")
+        spans = Records(logits, logits[:, :2].astype("u1"), logits[:, :2], {name: logits[:, 0] for name in SCALARS})
+        sizes = {"tokens": 40960, "experts": 64, "top_k": 2}
+        with (
+            storage.atomic_directory(target) as folder,
+            RecordWriter(folder, [0], **sizes, rounded=False, attrs={}) as writer,
+        ):
+            for first in range(0, 40960, 4096):
+                writer.write(0, first, spans)
+except Problem as problem:
+    print(problem)
+"""
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A real disk of 1 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a disk")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(("what", "name"), [("netcdf", "a.nc"), ("table", "a.csv"), ("records", "records")])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk, what, name):
+    command = [sys.executable, "-c", FULL_DISK, str(SCRIPTS), str(small_disk / name), what]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    sentence = done.stdout.strip()
+    assert sentence.startswith(f"{small_disk / name} cannot be written (")
+    assert sentence.endswith("0.0 GB free on that disk): make room or make it writable, then run again.")
+    assert "\n" not in sentence
+    assert names(small_disk) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_an_error_of_the_disk_in_the_body_is_one_sentence(tmp_path, code):
+    with pytest.raises(Problem, match=r"a\.txt cannot be written .*GB free on that disk.*: make room"):  # noqa: SIM117
+        with storage.atomic_file(tmp_path / "a.txt") as path:
+            path.write_text("half")
+            raise OSError(code, os.strerror(code))
+    assert names(tmp_path) == []
+
+
+def test_another_error_of_the_body_is_not_blamed_on_the_disk(tmp_path):
+    for error in (FileNotFoundError(errno.ENOENT, "no such input"), RuntimeError("shape mismatch")):
+        with pytest.raises(type(error)), storage.atomic_file(tmp_path / "a.txt"):
+            raise error
+
+
+def test_a_place_that_is_no_folder_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("I am a file")
+    (tmp_path / "folder").mkdir()
+    for target in ("file/a.nc", "file/deep/a.nc", "folder"):
+        with pytest.raises(Problem, match=f"{target} cannot be written"):
+            storage.save(some_data(), tmp_path / target)
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_a_read_only_disk_is_one_sentence(small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for target in ("a.csv", "deep/a.csv"):
+        with pytest.raises(Problem, match=f"{target} cannot be written .*Read-only file system"):
+            storage.save_table(pd.DataFrame({"x": [1]}), small_disk / target)
+
+
+# ---------------------------------------------------------------- netCDF
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path):
+    storage.save(some_data(), tmp_path / "a.nc")
+    loaded = storage.load(tmp_path / "a.nc")
+    xr.testing.assert_equal(loaded, some_data())
+    for name, array in some_data().variables.items():
+        assert loaded[name].dtype == array.dtype or name == "text"
+        assert "_FillValue" not in loaded[name].encoding
+    assert loaded["share"].attrs == {"units": "1", "long_name": "share"}
+
+
+def test_tokens_are_loaded_without_the_texts(tmp_path):
+    storage.save(some_data(), tmp_path / "a.nc")
+    xr.testing.assert_equal(storage.load_tokens(tmp_path / "a.nc"), some_data().drop_vars("text"))
+
+
+def test_two_saves_are_identical_bytes_also_over_an_older_file(tmp_path):
+    storage.save(some_data(), tmp_path / "a.nc")
+    storage.save(some_data() * 2, tmp_path / "b.nc")
+    storage.save(some_data(), tmp_path / "b.nc")
+    assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+
+
+def test_files_carry_the_provenance_of_the_running_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "_provenance", {"rule": "measure", "settings": {"b": 1, "a": {"x": [1, 2]}}, "code": "12"})
+    storage.save(some_data(), tmp_path / "a.nc")
+    attributes = storage.load(tmp_path / "a.nc").attrs
+    assert json.loads(attributes["provenance"]) == job.provenance()
+    assert attributes["provenance"].index('"a"') < attributes["provenance"].index('"b"')
+    assert (attributes["Conventions"], attributes["model"]) == ("CF-1.11", "tiny")
+
+
+def test_a_missing_and_a_spoiled_file_are_one_sentence(tmp_path):
+    path = tmp_path / "a.nc"
+    with pytest.raises(Problem, match=r"a\.nc does not exist: run the workflow again"):
+        storage.load(path)
+    storage.save(some_data(), path)
+    whole = path.read_bytes()
+    for content in (b"", b"no netCDF at all", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(Problem, match=r"a\.nc is not a readable netCDF file .*delete it and run again") as raised:
+            storage.load(path)
+        assert "\n" not in str(raised.value)
+
+
+# ---------------------------------------------------------------- checksums
+
+
+def test_checksum_of_files_is_that_of_their_contents_in_order(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_bytes(b"ab")
+    two.write_bytes(b"c")
+    assert storage.sha256(one, two) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc"
+    assert storage.sha256(two, one) != storage.sha256(one, two)
+
+
+def test_checksum_of_arrays_depends_on_dtype_shape_contents_and_order():
+    base = np.arange(6, dtype=np.int32)
+    variants = [
+        (base,),
+        (base.astype(np.int64),),
+        (base.view(np.float32),),
+        (base.reshape(2, 3),),
+        (base.reshape(3, 2),),
+        (base[::-1],),
+        (base[:3], base[3:]),
+        (base[3:], base[:3]),
+    ]
+    assert len({storage.array_sha256(*arrays) for arrays in variants}) == len(variants)
+    assert storage.array_sha256(base.reshape(2, 3).T) == storage.array_sha256(base.reshape(2, 3).T.copy())
+
+
+def test_identity_hands_on_what_says_which_model_and_data():
+    attributes = {"model": "m", "tokens_sha256": "12", "provenance": "{}", "window": 128}
+    assert storage.identity(attributes) == {"model": "m", "tokens_sha256": "12"}
