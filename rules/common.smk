@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tempfile
 from functools import cache
 
 import yaml
@@ -86,13 +85,10 @@ def check_paths():
     for key, path in study.local_paths().items():
         if not Path(path).exists():
             sys.exit(f"Error: config: {key}: {path} does not exist: correct the path.")
-    if not workflow.dryrun:
-        try:
-            Path("results").mkdir(exist_ok=True)
-            tempfile.TemporaryFile(dir="results").close()
-        except OSError as error:
-            where = Path("results").absolute()
-            sys.exit(f"Error: {where} cannot be written ({error.strerror}): free that path.")
+    results = Path("results").absolute()
+    folder = results if results.exists() else results.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        sys.exit(f"Error: {results} cannot be written: make it a folder that you may write to.")
 
 
 check_paths()

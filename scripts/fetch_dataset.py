@@ -1,5 +1,7 @@
 """The rows of a dataset from the Hugging Face hub, at its pinned revision."""
 
+import pyarrow.parquet as pq
+
 from moeatlas import hub, job, storage
 
 job.start(snakemake)
@@ -13,5 +15,5 @@ rows = hub.fetch_rows(
     limit=settings["limits"].get("documents"),
 )
 with storage.atomic_file(snakemake.output.rows) as path:
-    rows.to_parquet(path)
+    pq.write_table(rows, path)
 job.log(f"{settings['path']} at {settings['revision']}: {rows.num_rows} rows")

@@ -90,7 +90,7 @@ def render(
             raise Problem(f"datasets.{name}: there is no column {missing[0]!r}; the columns are {columns}.")
         try:
             text = formatter.vformat(template, (), row)
-        except (KeyError, IndexError, AttributeError, ValueError) as error:
+        except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
             raise Problem(
                 f"datasets.{name}: the template {template!r} does not fit row {number} ({error!r}): "
                 "correct the template or the row."

@@ -106,9 +106,9 @@ def selection_case(selected: np.ndarray, experts: int, lengths: list[int] | None
 
 
 def even_case(experts: int, top_k: int, lengths: list[int]) -> Case:
-    """Uniform routing: all logits equal, and experts selected in turn, so that loads are even over E tokens."""
+    """Uniform routing: all logits equal, and experts selected in turn, so that each has each rank once in E tokens."""
     tokens = sum(lengths)
-    selected = (np.arange(tokens)[:, None] * top_k + np.arange(top_k)) % experts
+    selected = (np.arange(tokens)[:, None] + np.arange(top_k)) % experts
     return case({0: records(np.zeros((tokens, experts)), top_k, selected)}, lengths)
 
 

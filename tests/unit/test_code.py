@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from moeatlas import code
 from moeatlas.code import code_hash
 
 ROOT = Path(__file__).parents[2]
@@ -97,14 +98,9 @@ def test_the_hash_is_the_same_in_every_process_and_place(tree, tmp_path):
 
 def test_the_hash_of_the_extraction_does_not_depend_on_figures_or_the_report():
     library = ROOT / "scripts" / "moeatlas"
-    from moeatlas import code
-
-    used = {
-        path.relative_to(library).as_posix()
-        for path in code._closure(ROOT / "scripts" / "extract_routing.py", library)
-        if path.is_relative_to(library)
-    }
-    assert {"extraction.py", "models.py", "records.py", "storage.py", "job.py", "tables.py", "__init__.py"} == used
+    used = {path.name for path in code._closure(ROOT / "scripts" / "extract_routing.py", library)}
+    assert used > {"extraction.py", "models.py", "records.py", "storage.py", "job.py", "__init__.py"}
+    assert not used & {"plotting.py", "figure_files.py", "report.py", "chapter.py", "tallies.py", "configuration.py"}
 
 
 def test_the_library_imports_itself_by_its_full_name():

@@ -226,9 +226,7 @@ def test_records_come_in_the_order_of_the_tokens(lengths, budget):
     model = one_token_model()
     token_id, starts = documents(lengths)
     rule = models.routing_rule(model.config)
-    found = extraction.extract(
-        model, models.find_routers(model), rule, [0], token_id, starts, tokens_per_batch=budget
-    )
+    found = extraction.extract(model, models.find_routers(model), rule, [0], token_id, starts, tokens_per_batch=budget)
     spans = [(first, records.router_logits) for _, first, records in found]
     assert [first for first, _ in spans] == np.cumsum([0] + [len(logits) for _, logits in spans])[:-1].tolist()
     logits = np.concatenate([logits for _, logits in spans])
@@ -299,9 +297,7 @@ def test_two_runs_write_identical_bytes(olmoe, tmp_path, rounded):
             storage.atomic_directory(tmp_path / name) as folder,
             RecordWriter(folder, [0, 2], tokens=39, experts=8, top_k=3, rounded=rounded, attrs={}) as writer,
         ):
-            for item in extraction.extract(
-                olmoe.model, routers, rule, [0, 2], token_id, starts, tokens_per_batch=16
-            ):
+            for item in extraction.extract(olmoe.model, routers, rule, [0, 2], token_id, starts, tokens_per_batch=16):
                 writer.write(*item)
     for layer in (0, 2):
         assert storage.sha256(tmp_path / "one" / f"layer_{layer}.nc") == storage.sha256(

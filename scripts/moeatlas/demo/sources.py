@@ -15,14 +15,14 @@ Source = tuple[str, list[str]]
 SCIENTIFIC = ("numpy", "scipy", "sympy", "networkx", "xarray", "matplotlib", "pandas", "mpmath")
 LICENSED = (
     "click", "datasets", "docutils", "fonttools", "GitPython", "greenlet", "kiwisolver", "matplotlib", "multiprocess",
-    "numpy", "pandas", "pathspec", "pillow", "pyarrow", "Pygments", "python-dateutil", "scipy", "snakemake", "sympy",
+    "numpy", "pandas", "pillow", "pyarrow", "Pygments", "python-dateutil", "scipy", "snakemake", "sympy",
     "torch", "tqdm", "xarray",
 )  # fmt: skip
 DESCRIBED = (
     "annotated-types", "attrs", "charset-normalizer", "ConfigArgParse", "datasets", "dill", "docutils", "dpath",
     "fonttools", "fsspec", "huggingface_hub", "humanfriendly", "immutables", "jsonschema", "matplotlib", "mpmath",
-    "networkx", "numpy", "packaging", "pandas", "pathspec", "pillow", "psutil", "PuLP", "pydantic", "pyparsing",
-    "python-dateutil", "regex", "requests", "rich", "safetensors", "scipy", "smart_open", "sortedcontainers",
+    "networkx", "numpy", "packaging", "pandas", "pillow", "psutil", "PuLP", "pydantic", "pyparsing",
+    "python-dateutil", "regex", "requests", "rich", "safetensors", "scipy", "smart_open",
     "SQLAlchemy", "sqlmodel", "sympy", "tabulate", "throttler", "tokenizers", "torch", "tqdm", "traitlets",
     "transformers", "typer", "wrapt", "xarray", "xxhash", "yte",
 )  # fmt: skip

@@ -118,7 +118,7 @@ def _finding_dead(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
 
 
 def _finding_capacity(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
-    factor = float(metrics["capacity_factor"][np.abs(metrics["capacity_factor"] - 1.25).argmin()])
+    factor = float(metrics["capacity_factor"][np.abs(metrics["capacity_factor"] - 1.25).argmin("capacity_factor")])
 
     def dropped(source):
         return estimate(source["mean_over_layers_dropped_share"].sel(dataset="pooled", capacity_factor=factor))

@@ -1,0 +1,427 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure as Drawing
+from routing_cases import random_case
+
+from moeatlas import chapter, router_decisiveness, selection_frequency
+from moeatlas.pages import router_decisiveness as decisiveness_page
+from moeatlas.pages import selection_frequency as frequency_page
+from moeatlas.report import VERDICTS, format_number
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+THRESHOLDS = {"decisive_entropy": 0.5, "balanced_variation": 0.5, "dropped_share": 0.01}
+PAGES = {"router_decisiveness": decisiveness_page, "selection_frequency": frequency_page}
+LAYERS = (0, 2, 5)
+PARTS = ["estimate", "low", "high"]
+
+
+def metrics_of(
+    seed: int, layers=LAYERS, datasets=("poems", "code"), top_k=2, factors=(1.0, 1.2, 2.0), **options
+) -> dict:
+    """The metrics of both chapters for random routing among 8 experts."""
+    rng = np.random.default_rng(seed)
+    study = {
+        name: random_case(rng, [9, 14, 6, 11, 8], top_k=top_k, layers=layers, **options).tally() for name in datasets
+    }
+    shared = {"resamples": 20, "seed": 1, "confidence": 0.9}
+    return {
+        "router_decisiveness": router_decisiveness.measure(study, **shared),
+        "selection_frequency": selection_frequency.measure(
+            study, **shared, capacity_factors=list(factors), batch_tokens=20
+        ),
+    }
+
+
+TRAINED = metrics_of(1, expert_bias=1.0)
+UNTRAINED = metrics_of(2, expert_bias=0.0)
+
+
+def with_mean(metrics: xr.Dataset, name: str, interval: tuple[float, float, float], **where) -> xr.Dataset:
+    """The same metrics, but for the pooled mean over layers of one measure."""
+    changed = metrics.copy(deep=True)
+    changed[f"mean_over_layers_{name}"].loc[{"dataset": "pooled"} | where] = list(interval)
+    return changed
+
+
+def finding(page: str, figure: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> chapter.Finding:
+    found = PAGES[page].findings(metrics, untrained, THRESHOLDS)
+    (one,) = [each for each in found if each.figure == figure]
+    return one
+
+
+# ---------------------------------------------------------------- what chapters share
+
+
+def test_a_table_has_a_row_per_measure_dataset_and_layer():
+    metrics = TRAINED["router_decisiveness"]
+    names = ["logit_margin", "entropy"]
+    table = chapter.table(metrics, names)
+    assert list(table.columns) == ["measure", "unit", "dataset", "layer", *PARTS]
+    keys = [(name, dataset, layer) for name in names for dataset in ("pooled", "poems", "code") for layer in LAYERS]
+    assert list(zip(table["measure"], table["dataset"], table["layer"], strict=True)) == keys
+    assert table.groupby("measure", sort=False)["unit"].unique().map(list).to_dict() == {
+        "logit_margin": ["logits"],
+        "entropy": ["nats"],
+    }
+    for row, (name, dataset, layer) in enumerate(keys):
+        expected = metrics[name].sel(dataset=dataset, layer=layer, interval=PARTS)
+        assert table.loc[row, PARTS].tolist() == expected.values.tolist()
+
+
+def test_series_are_the_pooled_values_of_the_trained_and_the_untrained_model():
+    trained, untrained = TRAINED["router_decisiveness"], UNTRAINED["router_decisiveness"]
+    found = chapter.series(trained, untrained, "entropy")
+    assert [one.label for one in found] == ["trained", "untrained"] == chapter.ORDER
+    for one, source in zip(found, (trained, untrained), strict=True):
+        expected = source["entropy"].sel(dataset="pooled", interval=PARTS).transpose("interval", "layer")
+        np.testing.assert_array_equal([one.estimate, one.low, one.high], expected)
+    assert [one.label for one in chapter.series(trained, None, "entropy")] == ["trained"]
+
+
+def test_counts_are_in_words():
+    assert chapter.counts_text(TRAINED["router_decisiveness"]) == (
+        "n = 96 tokens of 10 documents in 2 datasets; bands: 90 % bootstrap over documents."
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "count", "expected"),
+    [(1, 5, [10]), (3, 5, [10, 11, 12]), (5, 5, [10, 11, 12, 13, 14]), (9, 5, [10, 12, 14, 16, 18]), (16, 2, [10, 25])],
+)
+def test_spread_takes_evenly_from_the_first_to_the_last(length, count, expected):
+    assert chapter.spread(np.arange(10, 10 + length), count) == expected
+
+
+@pytest.mark.parametrize(
+    ("interval", "place"),
+    [
+        ((0.4, 0.3, 0.45), "below"),
+        ((0.6, 0.55, 0.7), "above"),
+        ((0.4, 0.3, 0.6), "around"),
+        ((0.4, 0.3, 0.5), "around"),
+        ((0.6, 0.5, 0.7), "around"),
+        ((0.7, 0.3, 0.45), "below"),  # a corrected interval need not hold its estimate
+    ],
+)
+def test_an_interval_is_below_or_above_a_threshold_as_a_whole(interval, place):
+    assert chapter.compare(interval, 0.5) == place
+
+
+def test_the_numbers_of_a_finding():
+    metrics = with_mean(TRAINED["router_decisiveness"], "entropy", (1.5, 1.25, 1.75))
+    untrained = with_mean(UNTRAINED["router_decisiveness"], "entropy", (2.0, 1.5, 2.5))
+    assert chapter.over_layers(metrics, "entropy") == (1.5, 1.25, 1.75)
+    alone = {
+        "estimate": 1.5,
+        "low": 1.25,
+        "high": 1.75,
+        "null_name": "chance",
+        "null_value": 2.25,
+        "reference_name": None,
+        "reference_value": None,
+        "n": 10,
+        "n_unit": "documents",
+    }
+    assert chapter.numbers(metrics, None, "entropy", "chance", 2.25) == alone
+    both = chapter.numbers(metrics, untrained, "entropy", "chance", 2.25)
+    assert both == alone | {"reference_name": "untrained model", "reference_value": 2.0}
+
+
+def test_a_chapter_is_written_as_files_and_words(tmp_path):
+    drawing = Drawing(figsize=(5, 2.5))
+    drawing.add_subplot().plot([0, 1], [1, 2])
+    data = pd.DataFrame({"layer": [0, 1], "estimate": [0.123456789, 2.0]})
+    words = {
+        "name": "rise",
+        "title": "It rises – η²",
+        "alt": "A line from 1 to 2.",
+        "caption": "One line.",
+        "how_to_read": "Left to right.",
+    }
+    figure = chapter.Figure(**words, drawing=drawing, data=data)
+    answer = finding("router_decisiveness", "information", TRAINED["router_decisiveness"])
+    chapter.write(tmp_path, [figure], [answer], "made by a test")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chapter.json", "rise.csv", "rise.pdf", "rise.svg"]
+    content = json.loads((tmp_path / "chapter.json").read_text(encoding="utf-8"))
+    assert content["figures"] == [words | {"width": 480, "height": 240}]
+    assert [chapter.Finding(**one) for one in content["findings"]] == [answer]
+    assert (tmp_path / "rise.csv").read_text() == "layer,estimate\n0,0.123457\n1,2\n"
+    assert "A line from 1 to 2." in (tmp_path / "rise.svg").read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- figures
+
+
+STUDIES = {
+    "trained and untrained": (TRAINED, UNTRAINED),
+    "one layer, one dataset, k is 1": (metrics_of(3, layers=(4,), datasets=("poems",), top_k=1), None),
+    "k is E": (metrics_of(4, top_k=8), metrics_of(5, top_k=8)),
+}
+
+
+@pytest.fixture(scope="module", params=[(study, page) for study in STUDIES for page in PAGES], ids=" - ".join)
+def made(request):
+    study, page = request.param
+    trained, untrained = STUDIES[study]
+    metrics, reference = trained[page], untrained[page] if untrained else None
+    return PAGES[page], metrics, reference, PAGES[page].figures(metrics, reference)
+
+
+def test_every_figure_has_words_and_can_be_drawn(made):
+    _, _, untrained, figures = made
+    assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == 7
+    for figure in figures:
+        assert len(figure.alt) >= 40
+        for text in (figure.title, figure.alt, figure.caption, figure.how_to_read):
+            assert text == text.strip() != ""
+            assert "None" not in text and "nan" not in text
+        for text in (figure.alt, figure.caption, figure.how_to_read):
+            assert text.endswith(".")
+        assert figure.drawing.axes
+        figure.drawing.draw_without_rendering()
+        assert untrained is not None or "untrained" not in figure.alt + figure.caption + figure.how_to_read
+
+
+def test_the_data_of_every_figure_are_the_metrics(made):
+    _, metrics, _, figures = made
+    pooled, layers = metrics.sel(dataset="pooled"), metrics["layer"].values.tolist()
+    experts, ranks = range(metrics.sizes["expert"]), range(metrics.sizes["rank"])
+    tables = {
+        "entropy_by_layer": (["normalised_entropy"], ["pooled"]),
+        "measures_by_layer": (list(decisiveness_page.PANELS), ["pooled"]),
+        "entropy_by_dataset": (["normalised_entropy"], metrics["dataset"].values),
+        "information": (["entropy_of_mean", "entropy", "information"], ["pooled"]),
+        "balance_by_layer": (list(frequency_page.LOADS), ["pooled"]),
+        "balance_by_dataset": (list(frequency_page.LOADS), metrics["dataset"].values),
+        "auxiliary_losses": (["load_balancing_loss", "z_loss"], ["pooled"]),
+    }
+
+    def equal(rows, expected):
+        np.testing.assert_array_equal(rows.to_numpy(), expected)
+
+    for figure in figures:
+        data = figure.data
+        if figure.name in tables:
+            names, datasets = tables[figure.name]
+            pd.testing.assert_frame_equal(data, chapter.table(metrics.sel(dataset=list(datasets)), names))
+        elif figure.name == "entropy_distribution":
+            keys = [(layer, quantile) for layer in layers for quantile in (0.1, 0.5, 0.9)]
+            assert list(zip(data["layer"], data["quantile"], strict=True)) == keys
+            quantiles = pooled["scalar_quantile"].sel(scalar="entropy", interval=PARTS)
+            equal(data[PARTS], [quantiles.sel(layer=layer, quantile=q) for layer, q in keys])
+        elif figure.name == "weight_by_rank":
+            keys = [(layer, rank) for layer in layers for rank in ranks]
+            assert list(zip(data["layer"], data["rank"], strict=True)) == keys
+            weight = pooled["rank_weight"].sel(interval=PARTS)
+            equal(data[PARTS], [weight.sel(layer=layer).isel(rank=rank) for layer, rank in keys])
+        elif figure.name == "logits_by_expert":
+            keys = [(layer, e, quantile) for layer in layers for e in experts for quantile in (0.1, 0.5, 0.9)]
+            assert list(zip(data["layer"], data["expert"], data["quantile"], strict=True)) == keys
+            logit = metrics["expert_logit_quantile"]
+            equal(data["logit"], [logit.sel(layer=layer, quantile=q).values[e] for layer, e, q in keys])
+        elif figure.name == "load_by_expert":
+            keys = [(layer, expert) for layer in layers for expert in experts]
+            assert list(zip(data["layer"], data["expert"], strict=True)) == keys
+            share = pooled["slot_share"].sel(interval=PARTS)
+            equal(data[["slot_share", "low", "high"]], [share.sel(layer=layer, expert=e) for layer, e in keys])
+        elif figure.name == "sorted_loads":
+            keys = [(layer, place) for layer in layers for place in range(1, len(experts) + 1)]
+            assert list(zip(data["layer"], data["place"], strict=True)) == keys
+            share = pooled["slot_share"].sel(interval="estimate")
+            falling = [sorted(share.sel(layer=layer).values.tolist(), reverse=True) for layer in layers]
+            equal(data["load_ratio"], np.concatenate(falling) * len(experts))
+        elif figure.name == "first_choice_share":
+            keys = [(layer, expert, rank) for layer in layers for expert in experts for rank in ranks]
+            assert list(zip(data["layer"], data["expert"], data["rank"], strict=True)) == keys
+            share = metrics["rank_share"]
+            equal(data["share"], [share.sel(layer=layer, expert=e, rank=rank) for layer, e, rank in keys])
+        elif figure.name == "dropped_by_capacity":
+            assert len(data) == metrics.sizes["dataset"] * len(layers) * metrics.sizes["capacity_factor"]
+            keys = zip(data["dataset"], data["layer"], data["capacity_factor"], strict=True)
+            dropped = metrics["dropped_share"].sel(interval=PARTS)
+            equal(data[PARTS], [dropped.sel(dataset=d, layer=layer, capacity_factor=f) for d, layer, f in keys])
+        else:
+            raise AssertionError(f"{figure.name} is not checked")
+
+
+def test_lines_are_drawn_where_the_metrics_are():
+    metrics, untrained = TRAINED["router_decisiveness"], UNTRAINED["router_decisiveness"]
+    drawing = next(
+        figure.drawing for figure in decisiveness_page.figures(metrics, untrained) if figure.name == "entropy_by_layer"
+    )
+    drawn = [list(line.get_ydata()) for line in drawing.axes[0].get_lines()]
+    for source in (metrics, untrained):
+        assert source["normalised_entropy"].sel(dataset="pooled", interval="estimate").values.tolist() in drawn
+
+
+def figure_of(page: str, name: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> chapter.Figure:
+    return next(figure for figure in PAGES[page].figures(metrics, untrained) if figure.name == name)
+
+
+@pytest.mark.parametrize(
+    ("values", "title"),
+    [
+        ([(0.8, 0.75, 0.85), (0.5, 0.45, 0.55), (0.7, 0.6, 0.8)], "Router entropy is lowest in layer 2"),
+        ([(0.8, 0.75, 0.85), (0.7, 0.65, 0.75), (0.4, 0.3, 0.5)], "Router entropy is lowest in layer 5"),
+        ([(0.8, 0.75, 0.85), (0.5, 0.45, 0.65), (0.7, 0.6, 0.8)], "Router entropy by layer"),
+    ],
+)
+def test_the_title_names_the_lowest_layer_only_if_it_is_clear(values, title):
+    metrics = TRAINED["router_decisiveness"].copy(deep=True)
+    metrics["normalised_entropy"].loc[{"dataset": "pooled", "interval": PARTS}] = values
+    figure = figure_of("router_decisiveness", "entropy_by_layer", metrics)
+    assert figure.title == title
+    lowest = min(range(3), key=lambda position: values[position])
+    assert f"lowest {values[lowest][0]:.3f} in layer {LAYERS[lowest]}" in figure.alt
+
+
+def test_words_name_the_datasets_at_the_ends():
+    metrics = TRAINED["router_decisiveness"].copy(deep=True)
+    mean = metrics["mean_over_layers_normalised_entropy"]
+    for low, high in (("poems", "code"), ("code", "poems")):
+        mean.loc[{"dataset": [low, high], "interval": "estimate"}] = [0.25, 0.75]
+        alt = figure_of("router_decisiveness", "entropy_by_dataset", metrics).alt
+        assert f"lowest on {low} (0.250 on average over layers), highest on {high} (0.750)" in alt
+
+
+def test_words_name_one_of_the_busiest_experts():
+    metrics = TRAINED["selection_frequency"].copy(deep=True)
+    share = metrics["slot_share"]
+    share.loc[{"dataset": "pooled"}] = 0.1
+    for layer, expert in ((2, 6), (5, 1)):
+        share.loc[{"dataset": "pooled", "layer": layer, "expert": expert}] = 0.25
+    alt = figure_of("selection_frequency", "load_by_expert", metrics).alt
+    assert "from 0.80 to 2.00 times, the largest in layer 2, expert 6." in alt
+
+
+def test_the_order_of_capacity_factors_does_not_matter():
+    shuffled = metrics_of(1, expert_bias=1.0, factors=(2.0, 1.0, 1.2))["selection_frequency"]
+    ordered = figure_of("selection_frequency", "dropped_by_capacity", TRAINED["selection_frequency"])
+    figure = figure_of("selection_frequency", "dropped_by_capacity", shuffled)
+    assert figure.alt == ordered.alt
+    assert "90 % bootstrap over batches" in figure.caption
+    for ours, theirs in zip(figure.drawing.axes[0].get_lines(), ordered.drawing.axes[0].get_lines(), strict=True):
+        np.testing.assert_array_equal(ours.get_xydata(), theirs.get_xydata())
+
+
+# ---------------------------------------------------------------- findings
+
+
+def test_every_finding_points_to_a_figure_and_says_what_it_rests_on(made):
+    page, metrics, untrained, figures = made
+    for one in page.findings(metrics, untrained, THRESHOLDS):
+        assert one.figure in {figure.name for figure in figures} and one.verdict in VERDICTS
+        assert one.question.endswith("?") and one.answer.endswith(".")
+        assert np.isfinite([one.estimate, one.low, one.high, one.null_value]).all()
+        assert one.n == 5 * (metrics.sizes["dataset"] - 1)
+        if untrained is None:
+            assert one.reference_name is None and one.reference_value is None
+            assert "untrained" not in one.answer + one.verdict_text
+        else:
+            assert one.reference_name == "untrained model" and np.isfinite(one.reference_value)
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict", "answer"),
+    [
+        ((0.4, 0.35, 0.45), "yes", "less than 0.5"),
+        ((0.8, 0.75, 0.85), "no", "more than 0.5"),
+        ((0.48, 0.4, 0.55), "unclear", "holds"),
+    ],
+)
+def test_the_finding_on_entropy_follows_its_interval(interval, verdict, answer):
+    metrics = with_mean(TRAINED["router_decisiveness"], "normalised_entropy", interval)
+    one = finding("router_decisiveness", "entropy_by_layer", metrics)
+    assert one.verdict == verdict and answer in one.answer and "0.5" in one.answer
+    assert (one.estimate, one.low, one.high, one.null_value) == (*interval, 1)
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict", "words"),
+    [
+        ((0.5, 0.4, 0.6), "yes", ["50 %", "more than"]),
+        ((0.2, 0.1, 0.24), "no", ["20 %", "less than"]),
+        ((0.3, 0.2, 0.4), "unclear", ["30 %", "about"]),
+    ],
+)
+def test_the_finding_on_mass_compares_with_an_even_share(interval, verdict, words):
+    metrics = with_mean(TRAINED["router_decisiveness"], "top_k_mass", interval)
+    one = finding("router_decisiveness", "measures_by_layer", metrics)
+    assert one.verdict == verdict and all(word in one.answer for word in words)
+    assert one.null_value == 2 / 8
+
+
+@pytest.mark.parametrize(
+    ("trained", "untrained", "verdict", "words"),
+    [
+        ((0.5, 0.45, 0.55), (0.1, 0.05, 0.15), "yes", "more than"),
+        ((0.1, 0.05, 0.15), (0.5, 0.45, 0.55), "no", "less than"),
+        ((0.5, 0.4, 0.6), (0.45, 0.35, 0.55), "unclear", "about as much as"),
+    ],
+)
+def test_the_finding_on_information_follows_both_models(trained, untrained, verdict, words):
+    metrics = with_mean(TRAINED["router_decisiveness"], "information", trained)
+    reference = with_mean(UNTRAINED["router_decisiveness"], "information", untrained)
+    one = finding("router_decisiveness", "information", metrics, reference)
+    assert (one.verdict, one.reference_value) == (verdict, untrained[0])
+    assert f"{trained[0]} nats" in one.answer and f"{words} in the untrained model" in one.answer
+
+
+def test_the_finding_on_information_without_an_untrained_model_compares_with_none():
+    metrics = TRAINED["router_decisiveness"]
+    more = finding("router_decisiveness", "information", with_mean(metrics, "information", (0.5, 0.45, 0.55)))
+    assert more.verdict == "yes" and "more than" in more.answer
+    none = finding("router_decisiveness", "information", with_mean(metrics, "information", (0.01, -0.01, 0.02)))
+    assert none.verdict == "unclear" and "about as much as" in none.answer
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict", "word"),
+    [
+        ((0.4, 0.35, 0.45), "yes", "less than 0.5"),
+        ((0.8, 0.75, 0.85), "no", "more than 0.5"),
+        ((0.48, 0.4, 0.55), "unclear", "0.5"),
+    ],
+)
+def test_the_finding_on_balance_follows_its_interval(interval, verdict, word):
+    metrics = with_mean(TRAINED["selection_frequency"], "coefficient_of_variation", interval)
+    one = finding("selection_frequency", "balance_by_layer", metrics)
+    assert one.verdict == verdict and word in one.answer
+    assert one.null_value == metrics["uniform_coefficient_of_variation"].sel(dataset="pooled")
+
+
+def test_the_finding_on_overload_compares_with_chance():
+    metrics = TRAINED["selection_frequency"]
+    chance = metrics["uniform_max_violation"].sel(dataset="pooled").item()
+    for shift, verdict in ((0.5, "yes"), (-0.5, "no"), (0, "unclear")):
+        interval = (chance + shift, chance + shift - 0.1, chance + shift + 0.1)
+        one = finding("selection_frequency", "load_by_expert", with_mean(metrics, "max_violation", interval))
+        assert (one.verdict, one.null_value) == (verdict, chance)
+        assert f"{format_number(1 + interval[0])} times" in one.answer
+
+
+def test_the_finding_on_dead_experts_counts_them():
+    metrics = TRAINED["selection_frequency"].copy(deep=True)
+    for dead, verdict, answer in (
+        ([0, 0, 0], "no", "None of 24"),
+        ([1, 0, 2], "yes", "3 of 24"),
+    ):
+        metrics["dead_experts"].loc[{"dataset": "pooled", "interval": "estimate"}] = dead
+        one = finding("selection_frequency", "sorted_loads", metrics)
+        assert one.verdict == verdict and answer in one.answer
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"), [((0.04, 0.02, 0.06), "yes"), ((0.001, 0, 0.002), "no"), ((0.01, 0.005, 0.02), "unclear")]
+)
+def test_the_finding_on_capacity_takes_the_factor_nearest_to_1_25(interval, verdict):
+    metrics = with_mean(TRAINED["selection_frequency"], "dropped_share", interval, capacity_factor=1.2)
+    one = finding("selection_frequency", "dropped_by_capacity", metrics)
+    assert "capacity factor of 1.2 " in one.question
+    assert f"{format_number(100 * interval[0])} %" in one.answer
+    assert (one.verdict, one.estimate, one.low, one.high) == (verdict, *interval)

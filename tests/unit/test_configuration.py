@@ -1,0 +1,282 @@
+"""A right config is completed, and each wrong one is a single sentence with the key, the value and the remedy."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from moeatlas import configuration
+from moeatlas.job import Problem
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = yaml.safe_load((ROOT / "config" / "schemas" / "config.schema.yaml").read_text())
+HUB = {"source": "hub", "id": "allenai/OLMoE-1B-7B-0924", "revision": "main"}
+DELETE = object()
+
+
+def config() -> dict:
+    """A config with a model and a dataset of every source."""
+    base = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    base["models"] = {
+        "demo": {"source": "demo", "checkpoints": ["step0", "step600"], "untrained": "step0"},
+        "olmoe": dict(HUB),
+        "mine": {"source": "local", "path": "data/mine"},
+    }
+    base["datasets"] = {
+        "python": {"source": "demo", "domain": "python"},
+        "c4": {"source": "hub", "path": "allenai/c4", "split": "validation", "revision": "main"},
+        "gsm8k": {
+            "source": "files",
+            "files": ["a.jsonl"],
+            "template": "{question} {answer}",
+            "question_only": "{question}",
+        },
+    }
+    base["demo"]["corpora"]["domains"] = ["python", "json"]
+    base["demo"]["training"] |= {"steps": 600, "checkpoints": [0, 10, 600]}
+    base["study"] = {"title": "A study", "models": ["demo"], "datasets": ["python"]}
+    return base
+
+
+def changed(path: str, value) -> dict:
+    """The config with the value at a path such as "models/demo/layers" replaced or removed."""
+    whole = config()
+    *parents, last = path.split("/")
+    part = whole
+    for parent in parents:
+        part = part.setdefault(parent, {})
+    if value is DELETE:
+        del part[last]
+    else:
+        part[last] = value
+    return whole
+
+
+def resolved(wrong: dict) -> configuration.Study:
+    return configuration.resolve(configuration.check(wrong, SCHEMA))
+
+
+# ---------------------------------------------------------------- right ones
+
+
+def test_the_default_config_is_right_and_stays_as_it_is():
+    default = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    before = deepcopy(default)
+    study = resolved(default)
+    assert list(study.models) == ["demo"]
+    assert list(study.datasets) == default["study"]["datasets"]
+    assert default == before
+
+
+def test_defaults_are_filled_at_every_level_and_given_values_kept():
+    whole = config()
+    whole["models"]["olmoe"] |= {"layers": ["0-3", 5], "dtype": "bfloat16"}
+    whole["datasets"]["c4"]["limits"] = {"documents": 10}
+    complete = configuration.check(whole, SCHEMA)
+    assert complete["models"]["olmoe"] == HUB | {
+        "layers": ["0-3", 5],
+        "dtype": "bfloat16",
+        "device": "auto",
+        "attention": "sdpa",
+        "experts": "auto",
+        "window": "context",
+        "tokens_per_dataset": "all",
+    }
+    assert complete["datasets"]["python"] == {
+        "source": "demo",
+        "domain": "python",
+        "sample_by": "line",
+        "template": "{text}",
+        "limits": {},
+    }
+    assert complete["datasets"]["c4"]["limits"] == {"documents": 10}
+    complete["datasets"]["python"]["limits"]["tokens"] = 5
+    assert complete["datasets"]["gsm8k"]["limits"] == {}  # no default is shared
+
+
+@pytest.mark.parametrize("layers", ["all", 0, 3, "0-3", "3-3", [0, "2-3", 7]])
+def test_layers_may_be_written_in_these_ways(layers):
+    assert resolved(changed("models/demo/layers", layers)).models["demo"]["layers"] == layers
+
+
+def test_a_study_resolves_checkpoints_and_folders_of_every_source():
+    whole = changed("study/models", ["mine", "demo", "olmoe"])
+    models = resolved(whole).models
+    assert list(models) == ["mine", "demo", "olmoe"]
+    assert models["mine"]["folders"] == {"local": "data/mine"}
+    assert models["demo"]["folders"] == {name: f"results/demo/checkpoints/{name}" for name in ("step0", "step600")}
+    assert models["demo"]["window"] == whole["demo"]["model"]["context"]
+    assert models["olmoe"]["folders"] == {"main": "results/models/olmoe/main"}
+    whole["models"]["mine"]["checkpoints"] = ["early", "late"]
+    study = resolved(whole)
+    assert study.models["mine"]["folders"] == {"early": "data/mine/early", "late": "data/mine/late"}
+    assert study.studied_checkpoint("mine") == "late"
+
+
+def test_a_question_only_variant_takes_the_other_template_and_nothing_else():
+    datasets = resolved(changed("study/datasets", ["gsm8k", "gsm8k.question_only"])).datasets
+    assert datasets["gsm8k"]["template"] == "{question} {answer}"
+    assert datasets["gsm8k.question_only"] == datasets["gsm8k"] | {"template": "{question}"}
+
+
+def test_local_paths_are_those_of_the_selected_models_and_datasets():
+    whole = changed("study", {"title": "A study", "models": ["mine"], "datasets": ["python", "gsm8k"]})
+    assert resolved(whole).local_paths() == {"models.mine.path": "data/mine", "datasets.gsm8k.files[0]": "a.jsonl"}
+
+
+# ---------------------------------------------------------------- wrong ones
+
+
+WRONG = [
+    # a key that is unknown, at each level
+    ("studdy", {}, "the key 'studdy' is unknown: did you mean 'study'?"),
+    ("study/dataset", [], "study: the key 'dataset' is unknown: did you mean 'datasets'?"),
+    ("models/demo/checkpoint", ["step0"], "models.demo: the key 'checkpoint' is unknown: did you mean 'checkpoints'?"),
+    (
+        "datasets/gsm8k/limits",
+        {"token": 3},
+        "datasets.gsm8k.limits: the key 'token' is unknown: did you mean 'tokens'?",
+    ),
+    ("demo/training/seeds", 3, "demo.training: the key 'seeds' is unknown: did you mean 'seed'?"),
+    (
+        "extraction/tokens_per_batch/tpu",
+        1,
+        "extraction.tokens_per_batch: the key 'tpu' is unknown: did you mean 'cpu'?",
+    ),
+    ("statistics/xyzzy", 1, "statistics: the key 'xyzzy' is unknown: use one of seed, resamples, confidence."),
+    ("report/thresholds/x", 1, "report.thresholds: the key 'x' is unknown: use one of decisive_entropy, "),
+    # a key that is missing
+    ("study", DELETE, "the key 'study' is missing: add it."),
+    ("statistics/seed", DELETE, "statistics: the key 'seed' is missing: add it."),
+    ("models/demo/source", DELETE, "models.demo: the key 'source' is missing: add it."),
+    ("models/demo/checkpoints", DELETE, "models.demo: the key 'checkpoints' is missing: add it."),
+    ("models/olmoe/revision", DELETE, "models.olmoe: the key 'revision' is missing: add it."),
+    ("models/mine/path", DELETE, "models.mine: the key 'path' is missing: add it."),
+    ("datasets/c4/split", DELETE, "datasets.c4: the key 'split' is missing: add it."),
+    ("datasets/gsm8k/files", DELETE, "datasets.gsm8k: the key 'files' is missing: add it."),
+    # a key of another source
+    ("models/demo/path", "x", "models.demo: the key 'path' does not go with `source: demo`: remove it."),
+    ("models/mine/revision", "x", "models.mine: the key 'revision' does not go with `source: local`: remove it."),
+    ("datasets/c4/files", ["x"], "datasets.c4: the key 'files' does not go with `source: hub`: remove it."),
+    # a wrong type
+    ("models", None, "models: None is not allowed: write a mapping of keys to values."),
+    ("models/demo", "olmoe", "models.demo: 'olmoe' is not allowed: write a mapping of keys to values."),
+    ("study/models", "demo", "study.models: 'demo' is not allowed: write a list with at least one entry."),
+    ("study/title", 2024, "study.title: 2024 is not allowed: write text (put it in quotes)."),
+    (
+        "statistics/resamples",
+        "1000",
+        "statistics.resamples: '1000' is not allowed: write a whole number of at least 100.",
+    ),
+    (
+        "models/olmoe/revision",
+        123,
+        "models.olmoe.revision: 123 is not allowed: write a branch, tag or commit in quotes",
+    ),
+    (
+        "datasets/gsm8k/files",
+        "a.jsonl",
+        "datasets.gsm8k.files: 'a.jsonl' is not allowed: write a list with at least one",
+    ),
+    # a wrong value
+    ("models/demo/source", "hubb", "models.demo.source: 'hubb' is not known: use one of demo, hub, local."),
+    (
+        "models/demo/dtype",
+        "int8",
+        "models.demo.dtype: 'int8' is not known: use one of auto, float32, bfloat16, float16.",
+    ),
+    ("datasets/gsm8k/format", "xml", "datasets.gsm8k.format: 'xml' is not known: use one of json, jsonl, parquet, csv"),
+    (
+        "models/demo/device",
+        "gpu",
+        "models.demo.device: 'gpu' is not allowed: write auto, cpu, cuda, or a numbered device",
+    ),
+    ("models/olmoe/id", "a b", "models.olmoe.id: 'a b' is not allowed: write the repository on the hub, such as "),
+    ("statistics/confidence", 1.5, "statistics.confidence: 1.5 is not allowed: write a number above 0 and below 1."),
+    ("statistics/seed", -1, "statistics.seed: -1 is not allowed: write a whole number of at least 0."),
+    ("demo/training/learning_rate", 0, "demo.training.learning_rate: 0 is not allowed: write a number above 0."),
+    ("models/demo/window", 1, "models.demo.window: 1 is not allowed: write context, or a whole number of tokens of at"),
+    ("models/demo/tokens_per_dataset", "many", "models.demo.tokens_per_dataset: 'many' is not allowed: write all, or"),
+    ("models/pooled", HUB, "models: 'pooled' is not allowed: write a name of letters, digits, _ and -"),
+    ("models/a b", HUB, "models: 'a b' is not allowed: write a name of letters, digits, _ and -"),
+    # layers
+    ("models/demo/layers", "x", "models.demo.layers: 'x' is not allowed: write all, a layer such as 3, a range"),
+    ("models/demo/layers", -1, "models.demo.layers: -1 is not allowed: write all, a layer such as 3, a range"),
+    ("models/demo/layers", [], "models.demo.layers: [] is not allowed: write all, a layer such as 3, a range"),
+    ("models/demo/layers", True, "models.demo.layers: True is not allowed: write all, a layer such as 3, a range"),
+    ("models/demo/layers", "3-1", 'models.demo.layers: "3-1" holds no layer: write "1-3".'),
+    ("models/demo/layers", [0, "9-8"], 'models.demo.layers: "9-8" holds no layer: write "8-9".'),
+    # lists
+    ("study/models", [], "study.models: [] is not allowed: write a list with at least one entry."),
+    (
+        "models/demo/checkpoints",
+        [],
+        "models.demo.checkpoints: [] is not allowed: write a list with at least one entry.",
+    ),
+    ("demo/corpora/domains", [], "demo.corpora.domains: [] is not allowed: write a list with at least one entry."),
+    ("study/datasets", ["python", "python"], "study.datasets: ['python', 'python'] holds an entry twice: remove one."),
+    # names that do not fit together
+    (
+        "study/models",
+        ["olmo"],
+        "study.models: 'olmo' is not in the catalogue `models`: use one of demo, olmoe, mine, or",
+    ),
+    (
+        "study/datasets",
+        ["pyton"],
+        "study.datasets: 'pyton' is not in the catalogue `datasets`: use one of python, c4, ",
+    ),
+    (
+        "study/datasets",
+        ["x.question_only"],
+        "study.datasets: 'x' is not in the catalogue `datasets`: use one of python",
+    ),
+    (
+        "study/datasets",
+        ["python.question_only"],
+        "study.datasets: 'python.question_only' needs a template: add datasets.python.question_only.",
+    ),
+    (
+        "datasets/python/domain",
+        "cpp",
+        "datasets.python.domain: 'cpp' is not harvested: use one of python, json, or add it to demo.corpora.domains.",
+    ),
+    (
+        "models/demo/checkpoints",
+        ["step0", "step7"],
+        "models.demo.checkpoints: 'step7' is not saved by the training: use one of step0, step10, step600, or add",
+    ),
+    (
+        "models/demo/untrained",
+        "step10",
+        "models.demo.untrained: 'step10' is not among the model's checkpoints: use one of step0, step600, or add it",
+    ),
+    (
+        "demo/training/steps",
+        100,
+        "demo.training.checkpoints: 600 is after the last step: raise demo.training.steps (100) or remove it.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), WRONG, ids=str)
+def test_a_wrong_config_is_one_sentence(path, value, sentence):
+    with pytest.raises(Problem) as raised:
+        resolved(changed(path, value))
+    text = str(raised.value)
+    assert text.startswith(f"config: {sentence}")
+    assert "\n" not in text
+    assert text.endswith((".", "?"))
+
+
+def test_the_mistyped_key_is_named_before_the_missing_one():
+    whole = config()
+    whole["models"]["olmoe"]["revison"] = whole["models"]["olmoe"].pop("revision")
+    with pytest.raises(Problem, match="models.olmoe: the key 'revison' is unknown: did you mean 'revision'?"):
+        resolved(whole)
+
+
+def test_only_what_the_study_selects_must_fit_together():
+    whole = changed("datasets/other", {"source": "demo", "domain": "cpp"})
+    assert list(resolved(whole).datasets) == ["python"]

@@ -1,0 +1,190 @@
+"""The scripts from a dataset's rows to its tally, one after another, on the tiny model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from moeatlas import storage
+from moeatlas.job import Problem
+
+ROWS = [
+    {"question": f"{name} sold {number} eggs for 2 dollars; how much did {name} get?", "answer": str(2 * number)}
+    for number, name in enumerate(["Janet", "Omar", "Yuki", "Łucja"] * 6)
+]
+DATASET = {"source": "files", "template": "{question} {answer}", "sample_by": "line", "limits": {}}
+MODEL = {
+    "layers": "all",
+    "dtype": "auto",
+    "device": "cpu",
+    "attention": "sdpa",
+    "experts": "auto",
+    "window": 16,
+    "tokens_per_dataset": 400,
+}
+EXTRACTION = {"router_logits": "exact", "tokens_per_batch": {"cpu": 64, "cuda": 64}, "threads": 1}
+
+
+@pytest.fixture
+def pipeline(run_script, model_folder, tmp_path):
+    """Run the scripts up to the named one, with changed settings: the folder of what they wrote."""
+
+    def run(last: str, *, dataset=None, model=None, extraction=None, folder=model_folder, place="out", rows=ROWS):
+        out = tmp_path / place
+        out.mkdir(exist_ok=True)
+        (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        settings = MODEL | (model or {})
+        wildcards = {"model": "tiny", "checkpoint": "final", "dataset": "gsm8k"}
+        tokens, description, records = (str(out / name) for name in ("tokens.nc", "model.json", "records"))
+        window = {key: settings[key] for key in ("window", "tokens_per_dataset")}
+        files = [str(out / "rows.jsonl")]
+        steps = {
+            "tokenize_dataset": (
+                {"tokenizer": str(folder), "files": files},
+                {"tokens": tokens},
+                {"dataset": DATASET | {"files": files} | (dataset or {}), "model": window},
+            ),
+            "describe_model": (
+                {"folder": str(folder)},
+                {"description": description},
+                {"model": settings | {"path": "data/tiny"}},
+            ),
+            "extract_routing": (
+                {"folder": str(folder), "description": description, "tokens": tokens},
+                {"records": records},
+                {"model": settings, "extraction": EXTRACTION | (extraction or {})},
+            ),
+            "tally_routing": ({"tokens": tokens, "records": records}, {"tally": str(out / "tally.nc")}, {}),
+        }
+        for name, (input, output, params) in steps.items():
+            params = {"code": "c0de"} | params
+            run_script(name, out, input=input, output=output, params=params, wildcards=wildcards)
+            if name == last:
+                return out
+        raise AssertionError(last)
+
+    return run
+
+
+def test_from_rows_to_a_tally(pipeline, model_folder, tokenizer):
+    out = pipeline("tally_routing")
+    texts = [f"{row['question']} {row['answer']}" for row in ROWS]
+    ids = np.concatenate([tokenizer(text)["input_ids"] for text in texts])[:400]
+    tokens = storage.load(out / "tokens.nc")
+    np.testing.assert_array_equal(tokens["token_id"], ids)
+    assert tokens["text"].values.tolist() == texts[: tokens.sizes["document"]]
+    assert tokens.attrs["dataset_sha256"] == storage.sha256(out / "rows.jsonl")
+
+    model = AutoModelForCausalLM.from_pretrained(model_folder).eval()
+    starts = np.flatnonzero(tokens["position"].values == 0)
+    logits = [[] for _ in range(4)]
+    with torch.inference_mode():
+        for window in np.split(ids, starts[1:]):
+            assert len(window) <= 16
+            found = model(torch.from_numpy(window[None].astype(np.int64)), output_router_logits=True).router_logits
+            for layer in range(4):
+                logits[layer].append(found[layer])
+    tally = storage.load(out / "tally.nc")
+    assert tally["layer"].values.tolist() == [0, 1, 2, 3]
+    for layer in range(4):
+        expected = torch.cat(logits[layer])
+        with storage.open_lazily(out / "records" / f"layer_{layer}.nc") as records:
+            np.testing.assert_allclose(records["router_logits"], expected, atol=1e-4)
+            selected = records["selected_expert"].values
+            attributes = records.attrs
+        assert np.mean(selected == torch.softmax(expected, -1).topk(3).indices.numpy()) > 0.999
+        counts = np.bincount(selected.ravel(), minlength=8)
+        np.testing.assert_array_equal(tally["selected_count"].sel(layer=layer).sum("document"), counts)
+        assert attributes["layer"] == layer
+    assert tally["tokens"].values.tolist() == tokens["document_tokens"].values.tolist()
+
+    description = json.loads((out / "model.json").read_text())
+    assert description["layers"] == [0, 1, 2, 3]
+    for attributes in (attributes, tally.attrs):
+        assert attributes["model"] == "tiny"
+        assert attributes["model_id"] == "data/tiny"
+        assert attributes["checkpoint"] == "final"
+        assert attributes["dataset"] == "gsm8k"
+        assert attributes["weights_sha256"] == storage.sha256(model_folder / "model.safetensors")
+        assert attributes["tokens_sha256"] == tokens.attrs["tokens_sha256"]
+        assert json.loads(attributes["routing_rule"])["top_k"] == 3
+    assert json.loads(tally.attrs["provenance"])["code"] == "c0de"
+    assert "tokens x 4 layers on cpu" in (out / "extract_routing.log").read_text()
+
+
+def test_two_runs_write_identical_bytes(pipeline):
+    first, second = pipeline("tally_routing"), None
+    kept = {path.name: path.read_bytes() for path in sorted(first.rglob("*.nc"))}
+    second = pipeline("tally_routing")
+    assert kept == {path.name: path.read_bytes() for path in sorted(second.rglob("*.nc"))}
+    assert len(kept) == 6
+
+
+def test_chosen_layers_are_the_same_records_as_in_a_run_of_all(pipeline):
+    whole, part = pipeline("extract_routing"), pipeline("extract_routing", model={"layers": [0, "2-2"]}, place="part")
+    assert sorted(path.name for path in (part / "records").iterdir()) == ["layer_0.nc", "layer_2.nc"]
+    for layer in (0, 2):
+        one, other = (storage.load(out / "records" / f"layer_{layer}.nc") for out in (whole, part))
+        for name in one.data_vars:
+            assert one[name].values.tobytes() == other[name].values.tobytes()
+
+
+def test_another_checkpoint_has_other_records_of_the_same_tokens(pipeline, other_model_folder):
+    first, second = pipeline("extract_routing"), pipeline("extract_routing", folder=other_model_folder, place="other")
+    one, other = (storage.load(out / "records" / "layer_3.nc") for out in (first, second))
+    assert one.attrs["tokens_sha256"] == other.attrs["tokens_sha256"]
+    assert one.attrs["weights_sha256"] != other.attrs["weights_sha256"]
+    assert np.mean(one["selected_expert"].values == other["selected_expert"].values) < 0.5
+
+
+def test_a_layer_out_of_range_names_the_key(pipeline):
+    sentence = r"models\.tiny\.layers: layer 4 is not a Mixture-of-Experts layer; the model has \[0, 1, 2, 3\]"
+    with pytest.raises(Problem, match=sentence):
+        pipeline("describe_model", model={"layers": "2-4"})
+
+
+def test_a_limit_of_the_dataset_and_one_of_the_model_the_smaller_counts(pipeline):
+    for limits, per_model, expected in (({"tokens": 50}, 400, 50), ({"tokens": 50}, 30, 30), ({}, "all", None)):
+        out = pipeline("tokenize_dataset", dataset={"limits": limits}, model={"tokens_per_dataset": per_model})
+        tokens = storage.load(out / "tokens.nc")
+        assert tokens.sizes["token"] == expected or (expected is None and tokens.sizes["document"] == len(ROWS))
+
+
+def test_a_limit_of_documents_and_an_identifier_column(pipeline):
+    rows = [row | {"id": f"q{number}"} for number, row in enumerate(ROWS)]
+    dataset = {"id": "id", "limits": {"documents": 3}, "template": "{question}"}
+    tokens = storage.load(pipeline("tokenize_dataset", dataset=dataset, rows=rows) / "tokens.nc")
+    assert tokens["document_id"].values.tolist() == ["q0", "q1", "q2"]
+    assert tokens["text"].values.tolist() == [row["question"] for row in ROWS[:3]]
+
+
+def test_the_context_of_the_model_is_the_window(pipeline):
+    rows = [{"question": "how much did Omar get? " * 40, "answer": "3"}]
+    tokens = storage.load(
+        pipeline("tokenize_dataset", model={"window": "context", "tokens_per_dataset": "all"}, rows=rows) / "tokens.nc"
+    )
+    assert tokens.attrs["window"] == 64
+    assert 32 < tokens["position"].values.max() + 1 <= 64
+
+
+def test_a_failed_extraction_leaves_no_records(pipeline, monkeypatch):
+    from moeatlas import records
+
+    def broken(self, *item):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(records.RecordWriter, "_write", broken)
+    with pytest.raises(OSError, match="the disk is gone"):
+        pipeline("extract_routing")
+
+
+def test_rounded_logits_change_nothing_else(pipeline):
+    exact = pipeline("extract_routing")
+    rounded = pipeline("extract_routing", extraction={"router_logits": "rounded"}, place="rounded")
+    one, other = (storage.load(out / "records" / "layer_1.nc") for out in (exact, rounded))
+    np.testing.assert_allclose(one["router_logits"], other["router_logits"], rtol=2.0**-10)
+    assert not one["router_logits"].equals(other["router_logits"])
+    for name in one.data_vars:
+        assert name == "router_logits" or one[name].equals(other[name])

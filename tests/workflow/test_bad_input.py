@@ -1,0 +1,122 @@
+"""Bad input ends in one sentence that names the key or file, the value and the remedy; nothing half-written stays."""
+
+import json
+
+import pytest
+
+ROWS = [{"question": f"What is {n} plus {n}?", "answer": f"{n + n} is the answer."} for n in range(6)]
+
+
+@pytest.fixture
+def local(workflow, model_folder):
+    """A study of a tiny local model and one file; returns a function that runs it with changes to the overlay."""
+    rows = workflow.folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    base = {
+        "study": {"title": "Bad input", "models": ["tiny"], "datasets": ["rows"]},
+        "models": {"tiny": {"source": "local", "path": str(model_folder), "device": "cpu"}},
+        "datasets": {"rows": {"source": "files", "files": ["rows.jsonl"], "template": "{question} {answer}"}},
+    }
+
+    def run(change, *targets):
+        change(base, workflow.folder)
+        return workflow.run("--cores", "1", *targets, configs=[workflow.overlay("overlay.yaml", base)])
+
+    return run
+
+
+def check(done, sentence: str, folder):
+    """Failed with exactly one sentence of ours, which holds every word of `sentence`, and without a traceback."""
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(set(errors)) == 1, done.stderr[-3000:]
+    for part in sentence.split(" ... "):
+        assert part in errors[0]
+    assert "Traceback" not in done.stderr
+    results = folder / "results"
+    assert not list(results.rglob("*.partial")) if results.is_dir() else True
+
+
+PLANNING = {
+    "typo in a section": (lambda c, f: c.update(statstics={}), "'statstics' ... statistics"),
+    "typo in a model": (lambda c, f: c["models"]["tiny"].update(layer="all"), "models.tiny ... 'layer' ... layers"),
+    "wrong type": (lambda c, f: c.update(statistics={"resamples": "many"}), "statistics.resamples ... 'many'"),
+    "unknown dataset": (lambda c, f: c["study"].update(datasets=["rowz"]), "study.datasets ... 'rowz' ... rows"),
+    "unknown model": (lambda c, f: c["study"].update(models=["tinny"]), "study.models ... 'tinny' ... tiny"),
+    "missing file": (
+        lambda c, f: c["datasets"]["rows"].update(files=["gone.jsonl"]),
+        "datasets.rows.files[0] ... gone.jsonl does not exist ... correct",
+    ),
+    "missing model folder": (
+        lambda c, f: c["models"]["tiny"].update(path="no/model"),
+        "models.tiny.path ... no/model does not exist ... correct",
+    ),
+    "results cannot be written": (
+        lambda c, f: (f / "results").write_text("in the way"),
+        "results cannot be written ... a folder that you may write to",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PLANNING)
+def test_a_wrong_config_stops_the_study_before_any_job(local, workflow, case):
+    change, sentence = PLANNING[case]
+    done = local(change)
+    check(done, sentence, workflow.folder)
+    assert "Job stats" not in done.stdout
+
+
+TOKENS = "results/inputs/tiny/rows.nc"
+RUNNING = {
+    "missing column": (
+        lambda c, f: c["datasets"]["rows"].update(template="{problem}"),
+        TOKENS,
+        "datasets.rows ... 'problem' ... answer, question",
+    ),
+    "empty dataset": (
+        lambda c, f: (f / "rows.jsonl").write_text(""),
+        TOKENS,
+        "datasets.rows ... rows.jsonl",
+    ),
+    "unreadable file": (
+        lambda c, f: (f / "rows.jsonl").write_text('{"question": "half'),
+        TOKENS,
+        "datasets.rows ... rows.jsonl",
+    ),
+    "short document": (
+        lambda c, f: (f / "rows.jsonl").write_text('{"question": "", "answer": ""}\n'),
+        TOKENS,
+        "datasets.rows ... document 0 ... limits.minimum_tokens",
+    ),
+    "layer out of range": (
+        lambda c, f: c["models"]["tiny"].update(layers=[0, 9]),
+        "results/inputs/tiny/checkpoints/local.json",
+        "models.tiny.layers ... layer 9 ... [0, 1, 2, 3]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RUNNING)
+def test_a_job_that_cannot_work_says_why_and_leaves_nothing(local, workflow, case):
+    change, target, sentence = RUNNING[case]
+    check(local(change, target), sentence, workflow.folder)
+    assert not (workflow.folder / target).exists()
+
+
+def test_nan_in_the_logits_stops_the_extraction(local, workflow, model_folder):
+    from safetensors.torch import load_file, save_file
+
+    def spoil(config, folder):
+        spoiled = folder / "spoiled"
+        spoiled.mkdir()
+        for path in model_folder.iterdir():
+            (spoiled / path.name).write_bytes(path.read_bytes())
+        weights = load_file(spoiled / "model.safetensors")
+        name = next(name for name in weights if "layers.2" in name and "gate.weight" in name)
+        weights[name][0, 0] = float("nan")
+        save_file(weights, spoiled / "model.safetensors", metadata={"format": "pt"})
+        config["models"]["tiny"]["path"] = "spoiled"
+
+    done = local(spoil, "results/tallies/tiny/local/rows.nc")
+    check(done, "layer 2 ... NaN ... dtype: float32", workflow.folder)
+    assert not (workflow.folder / "results/routing/tiny/local/rows").exists()

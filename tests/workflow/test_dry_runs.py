@@ -1,0 +1,38 @@
+"""Real studies that need the hub or a GPU are planned, not run."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_olmoe_study_fits_a_scheduler(workflow):
+    dry = workflow.finish("--dry-run", configs=[ROOT / "config" / "olmoe.yaml"])
+    planned = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", dry.stdout, flags=re.MULTILINE)}
+    assert planned["total"] < 2000
+    assert planned["extract_routing"] == 12
+    assert planned["fetch_model"] == 1 and planned["fetch_dataset"] == 12
+    assert "train_model" not in planned
+    assert not (workflow.folder / "results").exists()
+
+
+def test_only_extraction_asks_for_a_gpu(workflow):
+    dry = workflow.finish("--dry-run", configs=[ROOT / "config" / "olmoe.yaml"])
+    blocks = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", dry.stdout, flags=re.MULTILINE)
+    asking = {name for name, text in blocks if re.search(r"gpu=[1-9]", text)}
+    assert asking == {"extract_routing"}
+
+
+def test_the_default_study_is_planned_without_a_profile(workflow):
+    dry = workflow.finish("--dry-run")
+    planned = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", dry.stdout, flags=re.MULTILINE)}
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    assert planned["extract_routing"] == 2 * len(config["study"]["datasets"])
+
+
+def test_the_list_of_rules_is_a_table_of_contents(workflow):
+    listed = workflow.finish("--list-rules").stdout
+    for line in filter(None, listed.splitlines()):
+        assert re.fullmatch(r"\w+ \(.{20,}\)", line), line

@@ -1,0 +1,177 @@
+"""The tiny study from nothing to the report: what comes out, and what runs again when something changes."""
+
+import hashlib
+import json
+import re
+import zipfile
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from moeatlas import records, report, tallies
+
+
+def checksums(results: Path) -> dict[str, str]:
+    """SHA-256 of every result; logs, benchmarks and Snakemake's time stamps tell of the run, not of the study."""
+    return {
+        path.relative_to(results).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(results.rglob("*"))
+        if path.is_file() and path.relative_to(results).parts[0] not in ("logs", "benchmarks") and path.name[0] != "."
+    }
+
+
+def jobs(dry_run) -> set[str]:
+    """Names of the rules that a dry run would run."""
+    table = dry_run.stdout.partition("Job stats:")[2].partition("\n\n")[0]
+    return {line.split()[0] for line in table.splitlines()[3:] if line.strip()} - {"all", "total"}
+
+
+class Links(HTMLParser):
+    """The links, images and anchors of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.links, self.anchors = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.links += [found[name] for name in ("href", "src") if name in found]
+        self.anchors |= {found["id"]} if "id" in found else set()
+
+
+def test_nothing_is_to_be_done_after_a_finished_study(tiny_study, tiny_config):
+    again = tiny_study.finish("--cores", "2", configs=[tiny_config])
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_one_core_and_two_cores_give_the_same_bytes(tiny_study, tiny_config, workflow):
+    workflow.finish("--cores", "1", configs=[tiny_config])
+    one, two = checksums(workflow.folder / "results"), checksums(tiny_study.folder / "results")
+    assert one == two
+    assert len(two) > 50
+
+
+def test_every_result_is_whole_and_signed(tiny_study):
+    results = tiny_study.folder / "results"
+    assert not list(results.rglob("*.partial"))
+    for path in results.rglob("*.nc"):
+        with xr.open_dataset(path) as dataset:
+            provenance = json.loads(dataset.attrs["provenance"])
+        assert provenance["rule"] and len(provenance["code"]) == 16
+        assert provenance["software"]["torch"]
+    for path in (results / "metrics").rglob("*_*.nc"):
+        with xr.open_dataset(path) as dataset:
+            assert re.fullmatch("[0-9a-f]{64}", dataset.attrs["weights_sha256"])
+
+
+def test_records_follow_the_storage_contract(tiny_study):
+    results = tiny_study.folder / "results"
+    tokens = xr.load_dataset(results / "inputs/demo/stories.nc")
+    folder = results / "routing/demo/step20/stories"
+    assert sorted(path.name for path in folder.glob("*.nc")) == ["layer_0.nc", "layer_1.nc"]
+    record = xr.load_dataset(folder / "layer_1.nc")
+    assert dict(record.sizes) == {"token": tokens.sizes["token"], "expert": 8, "rank": 2}
+    assert set(record.data_vars) == {"router_logits", "selected_expert", "routing_weight", *records.SCALARS}
+    assert record["selected_expert"].dtype == np.uint8
+    assert tallies.routing_rule(record.attrs)["top_k"] == 2
+    assert record.attrs["tokens_sha256"] == tokens.attrs["tokens_sha256"]
+    probability = tallies.probabilities(record["router_logits"].values)
+    chosen = np.take_along_axis(probability, record["selected_expert"].values.astype(int), axis=1)
+    np.testing.assert_allclose(chosen, record["routing_weight"].values, rtol=1e-6)
+
+
+def test_tallies_count_every_token_of_the_records(tiny_study):
+    results = tiny_study.folder / "results"
+    tally = xr.load_dataset(results / "tallies/demo/step20/stories.nc")
+    for layer in (0, 1):
+        record = xr.load_dataset(results / f"routing/demo/step20/stories/layer_{layer}.nc")
+        expected = np.bincount(record["selected_expert"].values.ravel(), minlength=8)
+        np.testing.assert_array_equal(tally["selected_count"].sel(layer=layer).sum("document"), expected)
+
+
+def test_a_statistics_setting_runs_no_extraction_again(tiny_study, tiny_config):
+    overlay = tiny_study.overlay("statistics.yaml", {"statistics": {"seed": 2}})
+    planned = jobs(tiny_study.finish("--dry-run", configs=[tiny_config, overlay]))
+    chapters = ("demo_training", "router_decisiveness", "selection_frequency")
+    assert planned == {f"{verb}_{name}" for verb in ("measure", "plot") for name in chapters} | {"build_report"}
+
+
+def test_a_threshold_runs_only_what_shows_it_again(tiny_study, tiny_config):
+    overlay = tiny_study.overlay("threshold.yaml", {"report": {"thresholds": {"decisive_entropy": 0.6}}})
+    planned = jobs(tiny_study.finish("--dry-run", configs=[tiny_config, overlay]))
+    assert planned == {"plot_router_decisiveness", "plot_selection_frequency", "build_report"}
+
+
+def test_one_more_dataset_leaves_the_others_alone(tiny_study, tiny_config):
+    datasets = ["unicode", "arithmetic", "stories", "stories_short"]
+    more = {
+        "study": {"datasets": datasets},
+        "datasets": {"stories_short": {"source": "demo", "domain": "stories", "limits": {"documents": 3}}},
+    }
+    dry = tiny_study.finish("--dry-run", configs=[tiny_config, tiny_study.overlay("more.yaml", more)])
+    planned = dict(re.findall(r"^(\w+) +(\d+)$", dry.stdout, flags=re.MULTILINE))
+    assert "train_model" not in planned
+    assert (planned["tokenize_dataset"], planned["extract_routing"], planned["tally_routing"]) == ("1", "2", "2")
+
+
+def test_the_report_is_complete_and_links_only_to_itself(tiny_study):
+    folder = tiny_study.folder / "results" / "report"
+    pages = {path.name: Links(path.read_text(encoding="utf-8")) for path in folder.glob("*.html")}
+    chapters = {"demo_training.html", "router_decisiveness.html", "selection_frequency.html"}
+    assert set(pages) == {"index.html", "methods.html"} | chapters
+    for name, page in pages.items():
+        for link in page.links:
+            target = urlsplit(link)
+            if target.scheme:
+                assert target.scheme == "https" and name == "methods.html", link
+                continue
+            file = unquote(target.path) or name
+            assert (folder / file).is_file(), link
+            if target.fragment:
+                assert target.fragment in pages[file].anchors, link
+
+
+@pytest.mark.parametrize("chapter", ["demo_training", "router_decisiveness", "selection_frequency"])
+def test_the_report_says_what_the_metrics_hold(tiny_study, chapter):
+    results = tiny_study.folder / "results"
+    words = json.loads((results / f"figures/demo/step20/{chapter}/chapter.json").read_text(encoding="utf-8"))
+    pages = [(results / "report" / page).read_text(encoding="utf-8") for page in ("index.html", f"{chapter}.html")]
+    assert words["findings"]
+    for finding in words["findings"]:
+        estimate, bounds = report.format_estimate(finding["estimate"], finding["low"], finding["high"])
+        assert all(estimate in page and bounds in page for page in pages)
+    for figure in words["figures"]:
+        assert len(figure["alt"]) >= 40
+        assert (results / "report" / "figures/demo/step20" / chapter / f"{figure['name']}.svg").is_file()
+
+
+def test_findings_netcdf_and_csv_hold_the_same_number(tiny_study):
+    results = tiny_study.folder / "results"
+    metrics = xr.load_dataset(results / "metrics/demo/step20/router_decisiveness.nc")
+    words = json.loads((results / "figures/demo/step20/router_decisiveness/chapter.json").read_text(encoding="utf-8"))
+    expected = float(metrics["mean_over_layers_normalised_entropy"].sel(dataset="pooled", interval="estimate"))
+    assert words["findings"][0]["estimate"] == expected
+    table = pd.read_csv(results / "tables/demo/step20/router_decisiveness.csv")
+    rows = table[(table["measure"] == "entropy") & (table["dataset"] == "stories")].sort_values("layer")
+    pd.testing.assert_series_equal(
+        rows["estimate"].reset_index(drop=True),
+        pd.Series(metrics["entropy"].sel(dataset="stories", interval="estimate").values, name="estimate"),
+        rtol=1e-5,
+    )
+
+
+def test_snakemakes_own_report_holds_the_site_and_every_figure(tiny_study, tiny_config):
+    tiny_study.finish("--report", "report.zip", configs=[tiny_config])
+    with zipfile.ZipFile(tiny_study.folder / "report.zip") as archive:
+        names = archive.namelist()
+    figures = list((tiny_study.folder / "results/figures/demo/step20").rglob("*.svg"))
+    assert len(figures) >= 16
+    for figure in figures:
+        assert any(name.endswith(f"/{figure.name}") for name in names), figure.name
+    assert any(name.endswith("/index.html") for name in names)
