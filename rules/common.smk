@@ -8,17 +8,17 @@ from functools import cache
 import yaml
 from snakemake.exceptions import WorkflowError
 
-CHAPTERS = ["demo_training", "router_decisiveness", "selection_frequency"]
+CHAPTERS = ["held_out_loss", "router_decisiveness", "selection_frequency"]
 LIBRARY = [
     "__init__",
     "chapter",
     "code",
     "configuration",
-    "demo_training",
     "extraction",
     "figure_files",
     "figure_matrix",
     "figure_style",
+    "held_out_loss",
     "hub",
     "inputs",
     "job",
@@ -43,7 +43,7 @@ LIBRARY = [
     "demo/tokenizer",
     "demo/training",
     "pages/__init__",
-    "pages/demo_training",
+    "pages/held_out_loss",
     "pages/router_decisiveness",
     "pages/selection_frequency",
 ]
@@ -172,7 +172,7 @@ def studied(pattern):
 
 def chapters(model):
     """The chapters of a model's report: all of them for the demo, which alone has a training to show."""
-    return [name for name in CHAPTERS if name != "demo_training" or study.models[model]["source"] == "demo"]
+    return [name for name in CHAPTERS if name != "held_out_loss" or study.models[model]["source"] == "demo"]
 
 
 def chapter_files(pattern):

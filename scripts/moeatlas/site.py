@@ -6,10 +6,10 @@ import platform
 
 import yaml
 
-from moeatlas.pages import demo_training, router_decisiveness, selection_frequency
+from moeatlas.pages import held_out_loss, router_decisiveness, selection_frequency
 
 PAGES = {
-    "demo_training": demo_training,
+    "held_out_loss": held_out_loss,
     "router_decisiveness": router_decisiveness,
     "selection_frequency": selection_frequency,
 }

@@ -57,9 +57,9 @@ def interval(
     The interval is the percentile interval moved by twice the bootstrap's bias (mean of the resamples minus the
     estimate): once because resampling adds the noise of the sample a second time, once because the estimate itself
     holds it. For a mean the bias is 0 and this is the percentile interval; for measures of inequality, which noise can
-    only raise, the plain percentile interval covers the true value in as few as half of all cases. `bounds` are the
-    values that the statistic can take. `squared` moves the interval of the statistic's square: for measures of spread
-    that are 0 at the least, because noise adds a constant to their square and less and less to themselves.
+    only raise, the plain percentile interval may hardly ever cover the true value. `bounds` are the values that the
+    statistic can take. `squared` moves the interval of the statistic's square and takes the root: for measures of
+    spread, 0 for even loads, because noise adds to their square about the same amount whatever their true value is.
     """
     ordered = draws.transpose("draw", ...)
     estimate = ordered.isel(draw=0, drop=True)

@@ -62,7 +62,7 @@ def test_comments_docstrings_and_formatting_do_not_count(tree):
     before = tree()
     after = tree(
         **{
-            "measure.py": '"""Another text."""\n\nfrom lib import (\n    a,\n)\nfrom lib.demo import corpora\nprint(a.x, corpora.y)',
+            "measure.py": '"""Another."""\nfrom lib import (\n    a,\n)\nfrom lib.demo import corpora\n\nprint(a.x, corpora.y)',
             "lib/a.py": '# why\nfrom lib.b import y  # here\n\nx = (y)\n"""What x is."""\n',
             "lib/demo/corpora.py": 'def y():\n    """Text."""\n    from lib import lazy\n\n    return lazy\n',
         }

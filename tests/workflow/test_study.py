@@ -98,7 +98,7 @@ def test_tallies_count_every_token_of_the_records(tiny_study):
 def test_a_statistics_setting_runs_no_extraction_again(tiny_study, tiny_config):
     overlay = tiny_study.overlay("statistics.yaml", {"statistics": {"seed": 2}})
     planned = jobs(tiny_study.finish("--dry-run", configs=[tiny_config, overlay]))
-    chapters = ("demo_training", "router_decisiveness", "selection_frequency")
+    chapters = ("held_out_loss", "router_decisiveness", "selection_frequency")
     assert planned == {f"{verb}_{name}" for verb in ("measure", "plot") for name in chapters} | {"build_report"}
 
 
@@ -123,7 +123,7 @@ def test_one_more_dataset_leaves_the_others_alone(tiny_study, tiny_config):
 def test_the_report_is_complete_and_links_only_to_itself(tiny_study):
     folder = tiny_study.folder / "results" / "report"
     pages = {path.name: Links(path.read_text(encoding="utf-8")) for path in folder.glob("*.html")}
-    chapters = {"demo_training.html", "router_decisiveness.html", "selection_frequency.html"}
+    chapters = {"held_out_loss.html", "router_decisiveness.html", "selection_frequency.html"}
     assert set(pages) == {"index.html", "methods.html"} | chapters
     for name, page in pages.items():
         for link in page.links:
@@ -137,7 +137,7 @@ def test_the_report_is_complete_and_links_only_to_itself(tiny_study):
                 assert target.fragment in pages[file].anchors, link
 
 
-@pytest.mark.parametrize("chapter", ["demo_training", "router_decisiveness", "selection_frequency"])
+@pytest.mark.parametrize("chapter", ["held_out_loss", "router_decisiveness", "selection_frequency"])
 def test_the_report_says_what_the_metrics_hold(tiny_study, chapter):
     results = tiny_study.folder / "results"
     words = json.loads((results / f"figures/demo/step20/{chapter}/chapter.json").read_text(encoding="utf-8"))

@@ -1,11 +1,11 @@
-"""The page of the chapter demo training: figures, findings and words."""
+"""The page of the chapter held-out loss: figures, findings and words."""
 
 import numpy as np
 import xarray as xr
 
 from moeatlas import plotting
 from moeatlas.chapter import Figure, Finding, estimate
-from moeatlas.demo_training import MEASURES
+from moeatlas.held_out_loss import MEASURES
 from moeatlas.plotting import Series
 from moeatlas.report import format_estimate, format_number
 from moeatlas.statistics import INTERVAL
@@ -14,7 +14,8 @@ TITLE = "The model"
 QUESTION = "How well does the embedded model predict text that it has not seen?"
 INTRODUCTION = [
     "The model of this study is an OLMoE that the workflow itself trained, in minutes, on text of the installed "
-    "packages and on generated text. It is small, but it has the real architecture. This page says how much it has learned.",
+    "packages and on generated text. It is small, but it has the real architecture. This page says how much it has "
+    "learned.",
     "The loss is measured on held-out documents, in nats per token. The unigram model knows how often each token "
     "occurs in the training text of the document's own domain; whoever predicts better has learned from the order of "
     "the tokens.",
@@ -40,7 +41,7 @@ def findings(metrics: xr.Dataset) -> list[Finding]:
     return [
         Finding(
             question="Does the model predict held-out text better than token frequencies do?",
-            answer=f"On {better} of {domains.sizes['dataset']} domains; by {format_number(gain)} nats per token pooled.",
+            answer=f"On {better} of {domains.sizes['dataset']} domains, by {format_number(gain)} nats per token pooled.",
             estimate=value,
             low=low,
             high=high,

@@ -2,12 +2,12 @@
 
 import json
 
-from moeatlas import demo_training, job, storage
+from moeatlas import held_out_loss, job, storage
 from moeatlas.statistics import INTERVAL
 
 job.start(snakemake)
 training = storage.load(snakemake.input.training)
-metrics = demo_training.measure(training, **snakemake.params.statistics)
+metrics = held_out_loss.measure(training, **snakemake.params.statistics)
 checkpoint = snakemake.wildcards.checkpoint
 weights = json.loads(training.attrs["weights_sha256"])
 metrics.attrs |= {

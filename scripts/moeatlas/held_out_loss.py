@@ -1,4 +1,4 @@
-"""Demo training: how well does the embedded model predict text that it has not seen?
+"""Held-out loss: how well does the embedded model predict text that it has not seen?
 
 The loss of a token is -ln p(token | tokens before it). It is compared with a unigram model, which knows how often each
 token occurs in the training text of the document's own domain and nothing else, and with the untrained model.

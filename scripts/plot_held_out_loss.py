@@ -1,11 +1,11 @@
-"""The figures and findings of the chapter demo_training."""
+"""The figures and findings of the chapter held_out_loss."""
 
 from moeatlas import chapter, job, storage
-from moeatlas.pages import demo_training
+from moeatlas.pages import held_out_loss
 
 job.start(snakemake)
 metrics = storage.load(snakemake.input.metrics)
-figures, findings = demo_training.figures(metrics), demo_training.findings(metrics)
+figures, findings = held_out_loss.figures(metrics), held_out_loss.findings(metrics)
 with storage.atomic_directory(snakemake.output.figures) as folder:
     chapter.write(folder, figures, findings, storage.signature(metrics.attrs))
 for finding in findings:
