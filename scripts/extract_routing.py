@@ -15,6 +15,7 @@ settings, extraction_settings = snakemake.params.model, snakemake.params.extract
 torch.set_num_threads(extraction_settings["threads"])
 description = json.loads(Path(snakemake.input.description).read_text())
 tokens = storage.load_tokens(snakemake.input.tokens)
+extraction.check_tokens(description["model"], description, tokens.attrs["window"], tokens["token_id"].values)
 device = models.choose_device(settings["device"])
 loading = {name: settings[name] for name in ("dtype", "attention", "experts")}
 model = models.load(snakemake.input.folder, device=device, **loading)

@@ -8,7 +8,8 @@ from pathlib import Path
 def code_hash(script: Path, library: Path) -> str:
     """SHA-256 (first 16 hexadecimal digits) over a script and every module of `library` that it imports, transitively.
 
-    `library` is the package folder. Comments, docstrings and formatting do not count: the syntax trees are hashed.
+    `library` is the package folder. Comments, docstrings, formatting and
+    `__version__` do not count: the syntax trees are hashed.
     Where the files lie does not count either: they are told apart by their place in the library.
     """
     digest = hashlib.sha256(ast.dump(_tree(script)).encode())
@@ -49,7 +50,10 @@ def _tree(path: Path) -> ast.Module:
 
 
 class _WithoutText(ast.NodeTransformer):
-    """Removes docstrings, those of constants too: strings that stand alone and do nothing."""
+    """Removes docstrings, those of constants too: strings that stand alone and do nothing; and the version number."""
+
+    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
+        return None if ast.unparse(node.targets[0]) == "__version__" else node
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         return None if isinstance(node.value, ast.Constant) else node

@@ -123,6 +123,20 @@ def extract(
                 yield layer, int(first), _join(parts[layer], order)
 
 
+def check_tokens(model: str, description: dict, window: int, token_id: np.ndarray) -> None:
+    """A `Problem` when the tokens do not fit the model that `models.describe` describes."""
+    if window > description["context"]:
+        raise Problem(
+            f"models.{model}.window: {window} tokens are more than the model's context of {description['context']}: "
+            "write `context` or a smaller number."
+        )
+    if token_id.max() >= description["vocabulary"]:
+        raise Problem(
+            f"models.{model}: token id {token_id.max()} is beyond the model's vocabulary of "
+            f"{description['vocabulary']}: its tokenizer belongs to another model."
+        )
+
+
 def check_rule(
     rule: RoutingRule, layer: int, logits: torch.Tensor, weights: torch.Tensor, selected: torch.Tensor
 ) -> None:

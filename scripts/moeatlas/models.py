@@ -164,6 +164,7 @@ def describe(folder: Path) -> dict:
         "moe_layers": sorted(find_routers(model)),
         "hidden_layers": config.num_hidden_layers,
         "context": config.max_position_embeddings,
+        "vocabulary": config.vocab_size,
     } | {key: value for key, value in asdict(rule).items() if key in ("family", "experts", "top_k")}
 
 

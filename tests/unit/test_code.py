@@ -62,12 +62,16 @@ def test_comments_docstrings_and_formatting_do_not_count(tree):
     before = tree()
     after = tree(
         **{
-            "measure.py": '"""Another."""\nfrom lib import (\n    a,\n)\nfrom lib.demo import corpora\n\nprint(a.x, corpora.y)',
+            "measure.py": '"""Other."""\nfrom lib import (a,)\nfrom lib.demo import corpora\n\nprint(a.x, corpora.y)',
             "lib/a.py": '# why\nfrom lib.b import y  # here\n\nx = (y)\n"""What x is."""\n',
             "lib/demo/corpora.py": 'def y():\n    """Text."""\n    from lib import lazy\n\n    return lazy\n',
         }
     )
     assert before == after
+
+
+def test_the_version_number_does_not_count(tree):
+    assert tree(**{"lib/b.py": '__version__ = "1"\ny = 1\n'}) == tree(**{"lib/b.py": '__version__ = "2"\ny = 1\n'})
 
 
 def test_a_function_with_only_a_docstring_has_a_hash(tree):

@@ -176,7 +176,7 @@ def test_two_windows_of_the_same_tokens_route_alike_and_each_starts_anew(olmoe):
 
 
 def test_the_model_stops_after_the_last_wanted_router_and_has_no_head(olmoe, model_folder):
-    calls = {layer: 0 for layer in range(3)}
+    calls = dict.fromkeys(range(3), 0)
     handles = [
         block.self_attn.register_forward_hook(lambda *_, layer=layer: calls.update({layer: calls[layer] + 1}))
         for layer, block in enumerate(olmoe.model.layers)
@@ -304,3 +304,14 @@ def test_two_runs_write_identical_bytes(olmoe, tmp_path, rounded):
             tmp_path / "two" / f"layer_{layer}.nc"
         )
     assert storage.sha256(tmp_path / "one" / "layer_0.nc") != storage.sha256(tmp_path / "one" / "layer_2.nc")
+
+
+@pytest.mark.parametrize(
+    ("window", "largest", "words"),
+    [(65, 5, r"models\.tiny\.window: 65 .* context of 64"), (64, 320, r"token id 320 .* vocabulary of 320")],
+)
+def test_tokens_that_do_not_fit_the_model_are_refused(window, largest, words):
+    description = {"context": 64, "vocabulary": 320}
+    with pytest.raises(Problem, match=words):
+        extraction.check_tokens("tiny", description, window, np.array([0, largest]))
+    extraction.check_tokens("tiny", description, 64, np.array([0, 319]))

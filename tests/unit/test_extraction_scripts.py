@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from moeatlas import storage
 from moeatlas.job import Problem
+from moeatlas.records import RecordWriter
 
 ROWS = [
     {"question": f"{name} sold {number} eggs for 2 dollars; how much did {name} get?", "answer": str(2 * number)}
@@ -93,16 +94,16 @@ def test_from_rows_to_a_tally(pipeline, model_folder, tokenizer):
         with storage.open_lazily(out / "records" / f"layer_{layer}.nc") as records:
             np.testing.assert_allclose(records["router_logits"], expected, atol=1e-4)
             selected = records["selected_expert"].values
-            attributes = records.attrs
+            recorded = records.attrs
         assert np.mean(selected == torch.softmax(expected, -1).topk(3).indices.numpy()) > 0.999
         counts = np.bincount(selected.ravel(), minlength=8)
         np.testing.assert_array_equal(tally["selected_count"].sel(layer=layer).sum("document"), counts)
-        assert attributes["layer"] == layer
+        assert recorded["layer"] == layer
     assert tally["tokens"].values.tolist() == tokens["document_tokens"].values.tolist()
 
     description = json.loads((out / "model.json").read_text())
     assert description["layers"] == [0, 1, 2, 3]
-    for attributes in (attributes, tally.attrs):
+    for attributes in (recorded, tally.attrs):
         assert attributes["model"] == "tiny"
         assert attributes["model_id"] == "data/tiny"
         assert attributes["checkpoint"] == "final"
@@ -115,7 +116,7 @@ def test_from_rows_to_a_tally(pipeline, model_folder, tokenizer):
 
 
 def test_two_runs_write_identical_bytes(pipeline):
-    first, second = pipeline("tally_routing"), None
+    first = pipeline("tally_routing")
     kept = {path.name: path.read_bytes() for path in sorted(first.rglob("*.nc"))}
     second = pipeline("tally_routing")
     assert kept == {path.name: path.read_bytes() for path in sorted(second.rglob("*.nc"))}
@@ -169,15 +170,14 @@ def test_the_context_of_the_model_is_the_window(pipeline):
     assert 32 < tokens["position"].values.max() + 1 <= 64
 
 
-def test_a_failed_extraction_leaves_no_records(pipeline, monkeypatch):
-    from moeatlas import records
-
+def test_a_failed_extraction_leaves_no_records(pipeline, monkeypatch, tmp_path):
     def broken(self, *item):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(records.RecordWriter, "_write", broken)
+    monkeypatch.setattr(RecordWriter, "_write", broken)
     with pytest.raises(OSError, match="the disk is gone"):
         pipeline("extract_routing")
+    assert [path.name for path in tmp_path.rglob("*records*")] == []
 
 
 def test_rounded_logits_change_nothing_else(pipeline):

@@ -1,4 +1,4 @@
-"""Rows are read for real, templates fill them, and documents become tokens and windows, or one sentence says why not."""
+"""Rows are read for real, templates fill them, documents become tokens and windows, or one sentence says why not."""
 
 import csv
 import json
@@ -197,7 +197,7 @@ def test_a_template_that_does_not_fit_a_row_names_the_row(template):
 
 def test_a_null_is_never_written_as_the_word_none():
     rows = [{"text": "fine"}, {"text": None}]
-    with pytest.raises(Problem, match="does not fit row 1 .*text is null"):
+    with pytest.raises(Problem, match=r"does not fit row 1 .*text is null"):
         texts(rows, "{text}")
 
 

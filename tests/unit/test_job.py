@@ -1,5 +1,6 @@
 """A job ends in one sentence for people, a full traceback in the log, and never leaves half a file."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def test_provenance_names_rule_wildcards_settings_code_and_software(run):
         job.log(json.dumps(job.provenance()))
     """)
     assert code == 0
-    provenance = __import__("json").loads(stderr)
+    provenance = json.loads(stderr)
     assert {key: value for key, value in provenance.items() if key != "software"} == {
         "rule": "measure",
         "wildcards": {"model": "tiny"},

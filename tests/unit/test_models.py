@@ -80,7 +80,8 @@ def test_description_of_the_tiny_model(model_folder, other_model_folder):
         "moe_layers": [0, 1, 2, 3],
         "hidden_layers": 4,
         "context": 64,
-        "family": "olmoe",
+        "vocabulary": 320,
+            "family": "olmoe",
         "experts": 8,
         "top_k": 3,
     }

@@ -41,7 +41,7 @@ def findings(metrics: xr.Dataset) -> list[Finding]:
     return [
         Finding(
             question="Does the model predict held-out text better than token frequencies do?",
-            answer=f"On {better} of {domains.sizes['dataset']} domains, by {format_number(gain)} nats per token pooled.",
+            answer=f"On {better} of {domains.sizes['dataset']} domains; pooled by {format_number(gain)} nats a token.",
             estimate=value,
             low=low,
             high=high,
