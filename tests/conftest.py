@@ -90,6 +90,8 @@ def other_model_folder(tmp_path_factory, tokenizer) -> Path:
 @pytest.fixture
 def restored_process():
     """Put back what `job.start` changes in the process."""
+    from moeatlas import job
+
     hook, handler = sys.excepthook, signal.getsignal(signal.SIGTERM)
     yield
     sys.excepthook = hook
@@ -98,6 +100,7 @@ def restored_process():
     for each in log.handlers:
         each.close()
     log.handlers, log.propagate = [], True
+    job._provenance.clear()
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import xarray as xr
 from moeatlas import statistics
 
 MEASURES = {
-    "loss": ("Held-out loss", "nats per token", "mean over tokens of -ln p(token | tokens before it)"),
-    "unigram_loss": ("Unigram loss", "nats per token", "mean over tokens of -ln of the token's share in training text"),
+    "loss": ("Held-out loss", "nats per token", "E[−ln p(token | tokens before it)]"),
+    "unigram_loss": ("Unigram loss", "nats per token", "E[−ln p(token)], p = (count + 1) / (total + vocabulary)"),
+    "gain": ("Gain over the unigram model", "nats per token", "unigram loss − held-out loss"),
 }
-"""Measure: (title, units, definition)."""
+"""Measure: (title, units, formula)."""
 
 
 def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
@@ -33,10 +34,8 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
     values = {"loss": loss, "unigram_loss": unigram, "gain": unigram - loss.isel(checkpoint=-1, drop=True)}
     out = xr.Dataset(attrs={"resamples": resamples, "seed": seed, "confidence": confidence})
     for name, draw in values.items():
-        title, units, definition = MEASURES.get(
-            name, ("Gain over the unigram model", "nats per token", "unigram loss minus held-out loss")
-        )
-        attributes = {"long_name": title, "units": units, "definition": definition}
+        title, units, formula = MEASURES[name]
+        attributes = {"long_name": title, "units": units, "formula": formula}
         out[name] = statistics.interval(draw, confidence).assign_attrs(attributes)
     documents = [part.sizes["document"] for part in per_domain.values()]
     out["documents"] = ("dataset", np.array([sum(documents), *documents], dtype=np.int64))

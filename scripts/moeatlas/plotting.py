@@ -39,6 +39,7 @@ from moeatlas.figure_style import (
     series_styles,
     thinned,
 )
+from moeatlas.statistics import histogram_quantiles
 
 __all__ = [
     "Panel",
@@ -48,7 +49,6 @@ __all__ = [
     "curves",
     "dot_whiskers",
     "height_for",
-    "histogram_quantiles",
     "histograms",
     "layer_expert_matrix",
     "layer_lines",
@@ -349,7 +349,7 @@ def histograms(
     for row in rows:
         ax.stairs(row - filled[row], edges, baseline=row, **fill)
         ax.stairs(row - outlined[row], edges, baseline=row, color=PALETTE[1], linewidth=1)
-    quantiles = histogram_quantiles(edges, counts, (0.1, 0.5, 0.9))
+    quantiles = histogram_quantiles(np.asarray(counts, float), np.asarray(edges, float), (0.1, 0.5, 0.9))
     for column, height, width in ((0, 0.35, 0.9), (1, 0.85, 1.4), (2, 0.35, 0.9)):
         ax.vlines(quantiles[:, column], rows - height, rows, color=INK, linewidth=width, zorder=4)
     ticks = thinned(layers, inches(ax)[1] * 5)
@@ -363,20 +363,6 @@ def histograms(
         handles.append(ax.vlines(np.broadcast_to(reference.value, len(rows)), rows - 1, rows, **look))
     add_to_legend(ax.figure, handles)
     return None
-
-
-def histogram_quantiles(edges: ArrayLike, counts: ArrayLike, probabilities: Sequence[float]) -> np.ndarray:
-    """Quantiles (L, probabilities) of binned distributions, taking counts as evenly spread within a bin.
-
-    edges: (B + 1,); counts: (L, B). NaN for a row whose counts are not finite or sum to zero.
-    """
-    quantiles = np.full((len(counts), len(probabilities)), np.nan)
-    for row, row_counts in enumerate(np.asarray(counts, float)):
-        total = row_counts.sum()
-        if np.isfinite(total) and total > 0:
-            below = np.concatenate([[0], np.cumsum(row_counts)]) / total
-            quantiles[row] = np.interp(probabilities, below, np.asarray(edges, float))
-    return quantiles
 
 
 def _heights(counts: ArrayLike, widths: np.ndarray) -> np.ndarray:

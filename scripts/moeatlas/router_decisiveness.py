@@ -13,19 +13,19 @@ from moeatlas import statistics, tallies
 
 QUANTILES = (0.1, 0.5, 0.9)
 MEASURES = {
-    "normalised_entropy": ("Router entropy H / ln E", "1", "H = -sum p ln p, divided by ln E; 1 is uniform"),
-    "entropy": ("Router entropy H", "nats", "H = -sum_e p_e ln p_e over all E experts"),
-    "effective_experts": ("Effective number of experts", "experts", "exp(H), averaged over tokens"),
-    "top_k_entropy": ("Entropy of the selected weights", "nats", "H_k = -sum_S q ln q with q = w / sum_S w"),
-    "top_1_probability": ("Largest probability", "1", "max_e p_e"),
-    "top_k_mass": ("Mass of the selected experts", "1", "m = sum_S p"),
-    "top_1_share": ("Share of the first expert", "1", "q_(1), the first expert's share of the selected weights"),
-    "logit_margin": ("Logit margin", "logits", "z_(1) - z_(2)"),
-    "boundary_margin": ("Boundary margin", "logits", "z_(k) - z_(k+1): how far the selection is from changing"),
-    "entropy_of_mean": ("Entropy of the mean", "nats", "H(E[p]): entropy of the average distribution"),
-    "information": ("Information about the token", "nats", "I(token; expert) = H(E[p]) - E[H(p)]"),
+    "normalised_entropy": ("Router entropy H / ln E", "1", "H / ln E, H = −Σₑ pₑ ln pₑ"),
+    "entropy": ("Router entropy H", "nats", "H = −Σₑ pₑ ln pₑ, over all E experts"),
+    "effective_experts": ("Effective number of experts", "experts", "exp(H)"),
+    "top_k_entropy": ("Entropy of the selected weights", "nats", "H_k = −Σ_S q ln q, q = w / Σ_S w"),
+    "top_1_probability": ("Largest probability", "1", "maxₑ pₑ"),
+    "top_k_mass": ("Mass of the selected experts", "1", "m = Σ_S p"),
+    "top_1_share": ("Share of the first expert", "1", "q₍₁₎ = w₍₁₎ / Σ_S w"),
+    "logit_margin": ("Logit margin", "logits", "z₍₁₎ − z₍₂₎"),
+    "boundary_margin": ("Boundary margin", "logits", "z₍ₖ₎ − z₍ₖ₊₁₎"),
+    "entropy_of_mean": ("Entropy of the mean", "nats", "H(E[p])"),
+    "information": ("Information about the token", "nats", "I(token; expert) = H(E[p]) − E[H(p)]"),
 }
-"""Measure: (title, units, definition)."""
+"""Measure: (title, units, formula)."""
 
 
 def uniform_values(experts: int, top_k: int) -> dict[str, float]:
@@ -69,8 +69,8 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int
     )
     values["information"] = values["entropy_of_mean"] - values["entropy"]
     out = xr.Dataset(attrs={"resamples": resamples, "seed": seed, "confidence": confidence})
-    for name, (title, units, definition) in MEASURES.items():
-        attributes = {"long_name": title, "units": units, "definition": definition}
+    for name, (title, units, formula) in MEASURES.items():
+        attributes = {"long_name": title, "units": units, "formula": formula}
         out[name] = statistics.interval(values[name], confidence).assign_attrs(attributes)
         averaged = statistics.interval(values[name].mean("layer"), confidence)
         out[f"mean_over_layers_{name}"] = averaged.assign_attrs(

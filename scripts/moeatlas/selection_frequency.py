@@ -12,15 +12,15 @@ from moeatlas import statistics
 
 MEASURES = {
     "coefficient_of_variation": ("Coefficient of variation of the load", "1", "CV = std(c) / mean(c), ddof 0"),
-    "gini": ("Gini coefficient of the load", "1", "mean absolute difference of c / (2 mean c)"),
-    "normalised_slot_entropy": ("Slot entropy / log2 E", "1", "entropy of the slot shares s_e = c_e / (k T) / log2 E"),
-    "slot_entropy": ("Slot entropy", "bits", "-sum s_e log2 s_e"),
-    "max_violation": ("Largest overload (MaxVio)", "1", "max_e c_e E / (k T) - 1"),
-    "dead_experts": ("Experts never selected", "experts", "number of e with c_e = 0"),
-    "load_balancing_loss": ("Load-balancing loss", "1", "E sum_e f_e P_e, f_e = c_e / T, P_e = mean p_e; k if uniform"),
-    "z_loss": ("Router z-loss", "1", "mean over tokens of (logsumexp z)^2"),
+    "gini": ("Gini coefficient of the load", "1", "Σᵢ Σⱼ |cᵢ − cⱼ| / (2 E Σᵢ cᵢ)"),
+    "normalised_slot_entropy": ("Slot entropy / log₂ E", "1", "−Σₑ sₑ log₂ sₑ / log₂ E, sₑ = cₑ / (k T)"),
+    "slot_entropy": ("Slot entropy", "bits", "−Σₑ sₑ log₂ sₑ, sₑ = cₑ / (k T)"),
+    "max_violation": ("Largest overload (MaxVio)", "1", "maxₑ cₑ E / (k T) − 1"),
+    "dead_experts": ("Experts never selected", "experts", "number of e with cₑ = 0"),
+    "load_balancing_loss": ("Load-balancing loss", "1", "E Σₑ fₑ Pₑ, fₑ = cₑ / T, Pₑ = E[pₑ]"),
+    "z_loss": ("Router z-loss", "1", "E[(ln Σₑ exp zₑ)²]"),
 }
-"""Measure: (title, units, definition)."""
+"""Measure: (title, units, formula)."""
 BOUNDS = {
     "gini": (0, 1),
     "normalised_slot_entropy": (0, 1),
@@ -99,8 +99,8 @@ def measure(
     values["load_balancing_loss"] = experts * (count / tokens * draws["probability_sum"] / tokens).sum("expert")
     values["z_loss"] = draws["z_loss_sum"] / tokens
     out = xr.Dataset(attrs={"resamples": resamples, "seed": seed, "confidence": confidence})
-    for name, (title, units, definition) in MEASURES.items():
-        attributes = {"long_name": title, "units": units, "definition": definition}
+    for name, (title, units, formula) in MEASURES.items():
+        attributes = {"long_name": title, "units": units, "formula": formula}
         bounds = BOUNDS.get(name, (-np.inf, np.inf))
         squared = name in SQUARED
         out[name] = statistics.interval(values[name], confidence, bounds, squared).assign_attrs(attributes)

@@ -30,7 +30,7 @@ PER_DOCUMENT = (
 )  # fmt: skip
 PER_DATASET = ("rank_count", "expert_logit_histogram", "expert_probability_histogram", "rank_probability_histogram",
                "rank_share_histogram")  # fmt: skip
-LOGIT_EDGES = np.linspace(-32, 32, BINS + 1)
+LOGIT_EDGES = np.linspace(-32, 32, 8 * BINS + 1)
 PROBABILITY_EDGES = np.linspace(-8, 0, BINS + 1)
 UNIT_EDGES = np.linspace(0, 1, BINS + 1)
 
@@ -132,7 +132,7 @@ def tally_layer(
         out["rank_count"] += _count(selected, ranks, (experts, top_k))
         log_probability = np.log10(np.maximum(probability, 1e-30))
         expert, per_expert, per_rank = np.arange(experts), (experts, BINS), (top_k, BINS)
-        out["expert_logit_histogram"] += _count(expert, _bins(logits, LOGIT_EDGES), per_expert)
+        out["expert_logit_histogram"] += _count(expert, _bins(logits, LOGIT_EDGES), (experts, 8 * BINS))
         out["expert_probability_histogram"] += _count(expert, _bins(log_probability, PROBABILITY_EDGES), per_expert)
         out["rank_probability_histogram"] += _count(ranks, _bins(chosen_probability, UNIT_EDGES), per_rank)
         out["rank_share_histogram"] += _count(ranks, _bins(share, UNIT_EDGES), per_rank)
@@ -178,7 +178,7 @@ def tally(layers: dict[int, dict[str, np.ndarray]], document_tokens: np.ndarray,
             "rank": np.arange(top_k),
             "scalar": list(SCALARS),
             "scalar_edge": scalar_edges(experts, top_k).variable,
-            "logit_edge": ("edge", LOGIT_EDGES),
+            "logit_edge": ("logit_bin_edge", LOGIT_EDGES),
             "log10_probability_edge": ("edge", PROBABILITY_EDGES),
             "unit_edge": ("edge", UNIT_EDGES),
         },
@@ -215,7 +215,7 @@ DIMENSIONS = {
     "scalar_histogram": ("document", "layer", "scalar", "bin"),
     "z_loss_sum": ("document", "layer"),
     "rank_count": ("layer", "expert", "rank"),
-    "expert_logit_histogram": ("layer", "expert", "bin"),
+    "expert_logit_histogram": ("layer", "expert", "logit_bin"),
     "expert_probability_histogram": ("layer", "expert", "bin"),
     "rank_probability_histogram": ("layer", "rank", "bin"),
     "rank_share_histogram": ("layer", "rank", "bin"),
@@ -239,6 +239,7 @@ def routing_rule(attributes: dict) -> dict:
 
 def _zeros(documents: int, experts: int, top_k: int) -> dict[str, np.ndarray]:
     sizes = {"document": documents, "expert": experts, "rank": top_k, "scalar": len(SCALARS), "bin": BINS}
+    sizes["logit_bin"] = 8 * BINS
     shapes = {name: tuple(sizes[dim] for dim in dims if dim != "layer") for name, dims in DIMENSIONS.items()}
     return {
         name: np.zeros(
@@ -250,8 +251,9 @@ def _zeros(documents: int, experts: int, top_k: int) -> dict[str, np.ndarray]:
 
 def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Index of the equal-width bin that holds each value; values beyond the edges fall in the outer bins."""
-    position = (values - edges[0]) * (BINS / (edges[-1] - edges[0]))
-    return np.clip(position, 0, BINS - 1).astype(np.int64)
+    count = len(edges) - 1
+    position = (values - edges[0]) * (count / (edges[-1] - edges[0]))
+    return np.clip(position, 0, count - 1).astype(np.int64)
 
 
 def _count(

@@ -81,7 +81,7 @@ def test_description_of_the_tiny_model(model_folder, other_model_folder):
         "hidden_layers": 4,
         "context": 64,
         "vocabulary": 320,
-            "family": "olmoe",
+        "family": "olmoe",
         "experts": 8,
         "top_k": 3,
     }

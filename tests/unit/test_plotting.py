@@ -380,15 +380,6 @@ def test_dots_and_whiskers_stand_in_their_rows():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "null"]
 
 
-def test_histogram_quantiles_of_known_distributions():
-    quantiles = plotting.histogram_quantiles(
-        [0, 1, 2, 4], [[1, 1, 2], [0, 1, 0], [0, 0, 0], [np.nan, 1, 1]], (0.1, 0.5, 0.9)
-    )
-    assert quantiles[0] == pytest.approx([0.4, 2, 3.6])  # uniform on [0, 4]
-    assert quantiles[1] == pytest.approx([1.1, 1.5, 1.9])  # uniform on [1, 2]
-    assert np.isnan(quantiles[2:]).all()
-
-
 def test_ridges_are_densities_scaled_to_their_own_maximum():
     _, (ax,) = plotting.canvas()
     # 4 per unit, then 2 per unit: the wide bin holds as many but is half as dense.

@@ -23,6 +23,7 @@ INTRODUCTION = [
 MEANINGS = {
     "loss": "How surprised the model is by the next token of a held-out document.",
     "unigram_loss": "How surprised a model is that knows only how frequent each token is in the domain.",
+    "gain": "What the model has learned beyond the frequency of tokens, on the same documents.",
 }
 SOURCE = ("Shannon (1948), A mathematical theory of communication", None)
 
