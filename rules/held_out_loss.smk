@@ -23,7 +23,7 @@ rule measure_held_out_loss:
 
 
 rule plot_held_out_loss:
-    """The figures and findings of that chapter."""
+    """Figures and findings on how well the embedded model predicts held-out text."""
     input:
         metrics="results/metrics/{model}/{checkpoint}/held_out_loss.nc",
     output:

@@ -23,7 +23,7 @@ rule measure_router_decisiveness:
 
 
 rule plot_router_decisiveness:
-    """The figures and findings of that chapter."""
+    """Figures and findings on how sure the router is of its choice."""
     input:
         metrics="results/metrics/{model}/{checkpoint}/router_decisiveness.nc",
         untrained=untrained_metrics("router_decisiveness"),

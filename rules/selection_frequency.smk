@@ -24,7 +24,7 @@ rule measure_selection_frequency:
 
 
 rule plot_selection_frequency:
-    """The figures and findings of that chapter."""
+    """Figures and findings on how evenly each layer spreads its tokens."""
     input:
         metrics="results/metrics/{model}/{checkpoint}/selection_frequency.nc",
         untrained=untrained_metrics("selection_frequency"),

@@ -1,4 +1,4 @@
-"""The figures and findings of the chapter held_out_loss."""
+"""Figures and findings on how well the embedded model predicts held-out text."""
 
 from moeatlas import chapter, job, storage
 from moeatlas.pages import held_out_loss

@@ -1,4 +1,4 @@
-"""The figures and findings of the chapter router_decisiveness."""
+"""Figures and findings on how sure the router is of its choice."""
 
 from moeatlas import chapter, job, storage
 from moeatlas.pages import router_decisiveness

@@ -1,4 +1,4 @@
-"""The figures and findings of the chapter selection_frequency."""
+"""Figures and findings on how evenly each layer spreads its tokens."""
 
 from moeatlas import chapter, job, storage
 from moeatlas.pages import selection_frequency

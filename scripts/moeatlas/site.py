@@ -184,8 +184,10 @@ def _statistics(config: dict) -> list[str]:
         f"tokens: {settings['resamples']:,} resamples, within each dataset, with seed {settings['seed']}. Pooled "
         "values add the resamples of all datasets.",
         f"Intervals are {confidence} percentile intervals moved by twice the bootstrap's bias. For a mean the bias is "
-        "nothing. For measures of inequality, such as the coefficient of variation of the load, sampling noise can "
-        "only raise the value, and the plain percentile interval would cover the truth in as few as half of all cases.",
+        "nothing. Sampling noise can only raise a measure of inequality, such as the coefficient of variation of the "
+        "load, and near even loads the plain percentile interval would hardly ever cover the truth. The bias of those "
+        "measures is taken on their squares, to which noise adds. An estimate is never corrected: near even loads it "
+        "can lie above its interval. With fewer than about 60 documents intervals are somewhat too narrow.",
         "The null of router decisiveness is a router whose logits are all equal. The null of the load is uniform "
         "routing: every token picks k of E experts at random, at the same number of tokens.",
         "Thresholds of the verdicts stand in the configuration below; they were fixed before the run. A verdict is yes "
