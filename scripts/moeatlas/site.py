@@ -80,8 +80,8 @@ def _chapter(number: int, name: str, sections: list[dict]) -> dict:
         place = {"chapter": name, "model": section["model"], "checkpoint": section["checkpoint"]}
         findings = [finding | place | {"figure": ids[finding["figure"]]} for finding in section["words"]["findings"]]
         tables = [
-            {"title": "All values with intervals (CSV)", "href": f"tables/{where}/{name}.csv"},
-            {"title": "All values and distributions (netCDF)", "href": f"data/{where}/{name}.nc"},
+            {"title": "All values with intervals", "href": f"tables/{where}/{name}.csv"},
+            {"title": "All values and distributions", "href": f"data/{where}/{name}.nc"},
         ]
         parts.append(place | {"findings": findings, "figures": figures, "tables": tables})
     return {
@@ -133,7 +133,7 @@ def _identity(config: dict, commit: str, models: list[dict], datasets: list[dict
         rows += [
             ("Model", f"{model['model']} ({model['model_id']}), checkpoint {model['checkpoint']}"),
             ("Revision", model["model_revision"]),
-            ("Weights", f"sha256 {model['weights_sha256']}"),
+            ("Weights", f"sha256 {model['weights_sha256'][:16]}… (whole under Methods)"),
             (
                 "Architecture",
                 f"{model['family']}: {len(model['moe_layers'])} layers x {model['experts']} experts, "

@@ -108,10 +108,8 @@ def _loss_by_step(metrics: xr.Dataset) -> Figure:
         f"{loss.values[-1, 0]:.2f} nats per token.",
         caption="Pooled held-out loss at every saved checkpoint; band: "
         f"{100 * metrics.attrs['confidence']:g} % bootstrap over documents.",
-        how_to_read="The first point is the untrained model. The curve still falls at the end: more training would "
-        "help, but this has to fit into minutes on any machine."
-        if loss.values[-1, 0] < loss.values[-2, 0]
-        else "The first point is the untrained model.",
+        how_to_read="The first point is the untrained model. Where the curve crosses the dashed line the model begins to "
+        "know more than the frequency of tokens.",
         drawing=drawing,
         data=table,
     )
