@@ -108,8 +108,8 @@ def _loss_by_step(metrics: xr.Dataset) -> Figure:
         f"{loss.values[-1, 0]:.2f} nats per token.",
         caption="Pooled held-out loss at every saved checkpoint; band: "
         f"{100 * metrics.attrs['confidence']:g} % bootstrap over documents.",
-        how_to_read="The first point is the untrained model. Where the curve crosses the dashed line the model begins to "
-        "know more than the frequency of tokens.",
+        how_to_read="The first point is the untrained model. Below the dashed line the model knows more than the "
+        "frequency of tokens.",
         drawing=drawing,
         data=table,
     )
