@@ -100,9 +100,9 @@ def code(script):
     return code_hash(Path(workflow.source_path(f"../scripts/{script}")), library)
 
 
-def model_settings(wildcards):
-    """The settings of a model that decide what its routing records hold."""
-    return study.models[wildcards.model]
+def model_settings(*keys):
+    """A params function: the settings `keys` of a model, and no others, so that no other change runs the job again."""
+    return lambda wildcards: {key: value for key, value in study.models[wildcards.model].items() if key in keys}
 
 
 def dataset_settings(wildcards):
@@ -118,10 +118,11 @@ def hub_model(wildcards):
     return {"id": model["id"], "revision": wildcards.checkpoint}
 
 
-def window_settings(wildcards):
-    """The settings of a model that decide how its datasets are cut into tokens."""
-    model = study.models[wildcards.model]
-    return {key: model[key] for key in ("window", "tokens_per_dataset")}
+def hub_dataset(wildcards):
+    """Which rows on the hub a dataset is made from, whatever its template."""
+    dataset = config["datasets"][wildcards.dataset]
+    keys = ("path", "name", "split", "revision")
+    return {key: dataset.get(key) for key in keys} | {"documents": dataset["limits"].get("documents")}
 
 
 def model_folder(wildcards):
@@ -140,7 +141,8 @@ def dataset_files(wildcards):
     dataset = study.datasets[wildcards.dataset]
     if dataset["source"] == "demo":
         return [f"results/demo/corpora/held_out/{dataset['domain']}.jsonl"]
-    return dataset["files"] if dataset["source"] == "files" else [f"results/datasets/{wildcards.dataset}.parquet"]
+    base = wildcards.dataset.removesuffix(configuration.VARIANT)
+    return dataset["files"] if dataset["source"] == "files" else [f"results/datasets/{base}.parquet"]
 
 
 def tallies(wildcards):

@@ -22,7 +22,7 @@ rule extract_routing:
         runtime=240,
     params:
         code=code("extract_routing.py"),
-        model=model_settings,
+        model=model_settings("dtype", "device", "attention", "experts"),
         extraction=config["extraction"],
     script:
         "../scripts/extract_routing.py"

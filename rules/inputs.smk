@@ -31,7 +31,7 @@ rule fetch_dataset:
         "../envs/study.yaml"
     params:
         code=code("fetch_dataset.py"),
-        dataset=dataset_settings,
+        dataset=hub_dataset,
     script:
         "../scripts/fetch_dataset.py"
 
@@ -51,7 +51,7 @@ rule describe_model:
         runtime=30,
     params:
         code=code("describe_model.py"),
-        model=model_settings,
+        model=model_settings("id", "path", "layers"),
     script:
         "../scripts/describe_model.py"
 
@@ -73,6 +73,6 @@ rule tokenize_dataset:
     params:
         code=code("tokenize_dataset.py"),
         dataset=dataset_settings,
-        model=window_settings,
+        model=model_settings("window", "tokens_per_dataset"),
     script:
         "../scripts/tokenize_dataset.py"

@@ -9,10 +9,10 @@ settings = snakemake.params.dataset
 rows = hub.fetch_rows(
     snakemake.wildcards.dataset,
     settings["path"],
-    name=settings.get("name"),
+    name=settings["name"],
     split=settings["split"],
     revision=settings["revision"],
-    limit=settings["limits"].get("documents"),
+    limit=settings["documents"],
 )
 with storage.atomic_file(snakemake.output.rows) as path:
     pq.write_table(rows, path)

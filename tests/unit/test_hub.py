@@ -143,7 +143,7 @@ def test_the_script_writes_rows_that_can_be_read(monkeypatch, run_script, tmp_pa
 
     rows = [{"text": "one"}, {"text": "two"}, {"text": "three"}]
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: iter(rows))
-    settings = {"path": "allenai/c4", "split": "validation", "revision": "abc", "limits": {"documents": 2}}
+    settings = {"path": "allenai/c4", "name": None, "split": "validation", "revision": "abc", "documents": 2}
     run_script(
         "fetch_dataset",
         tmp_path,
