@@ -120,6 +120,11 @@ def compare(interval: tuple[float, float, float], threshold: float) -> str:
     return "below" if high < threshold else "above" if low > threshold else "around"
 
 
+def verdict(place: str, yes: str) -> str:
+    """The verdict on where an interval lies (see `compare`): "yes" for the place `yes`, "unclear" for "around"."""
+    return "unclear" if place == "around" else "yes" if place == yes else "no"
+
+
 def write(folder: Path, figures: list[Figure], findings: list[Finding], source: str) -> None:
     """Write every figure as SVG, PDF and CSV, and `chapter.json`: the words of the figures, and the findings."""
     blocks = []

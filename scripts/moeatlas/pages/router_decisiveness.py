@@ -15,6 +15,7 @@ from moeatlas.chapter import (
     series,
     spread,
     table,
+    verdict,
 )
 from moeatlas.plotting import Panel, Reference, Series
 from moeatlas.report import format_estimate, format_number
@@ -82,7 +83,7 @@ def _finding_entropy(metrics: xr.Dataset, untrained: xr.Dataset | None, threshol
     return Finding(
         question="Is the router sure of its choice?",
         answer=answers[place],
-        verdict={"below": "yes", "above": "no", "around": "unclear"}[place],
+        verdict=verdict(place, yes="below"),
         verdict_text=f"decisive means H / ln E below {threshold:g}",
         unit="of ln E",
         figure="entropy_by_layer",
@@ -102,7 +103,7 @@ def _finding_mass(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
     return Finding(
         question="Do the selected experts hold more than an even share of the probability?",
         answer=answers[place],
-        verdict={"above": "yes", "below": "no", "around": "unclear"}[place],
+        verdict=verdict(place, yes="above"),
         verdict_text="concentrated means more than k / E",
         unit="of all probability",
         figure="measures_by_layer",

@@ -16,6 +16,7 @@ from moeatlas.chapter import (
     series,
     spread,
     table,
+    verdict,
 )
 from moeatlas.plotting import Panel, Reference, Series
 from moeatlas.report import format_estimate, format_number
@@ -79,7 +80,7 @@ def _finding_balance(metrics: xr.Dataset, untrained: xr.Dataset | None, threshol
     return Finding(
         question="Is the load balanced over the experts?",
         answer=answers[place],
-        verdict={"below": "yes", "above": "no", "around": "unclear"}[place],
+        verdict=verdict(place, yes="below"),
         verdict_text=f"balanced means a coefficient of variation below {threshold:g}",
         unit="of the mean load",
         figure="balance_by_layer",
@@ -94,7 +95,7 @@ def _finding_overload(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Find
     return Finding(
         question="Is the busiest expert of a layer busier than chance explains?",
         answer=f"It gets {times} times an even load, on average over layers.",
-        verdict={"above": "yes", "below": "no", "around": "unclear"}[place],
+        verdict=verdict(place, yes="above"),
         verdict_text="overloaded means MaxVio above its value under uniform routing",
         unit="above an even load",
         figure="load_by_expert",
@@ -136,7 +137,7 @@ def _finding_capacity(metrics: xr.Dataset, untrained: xr.Dataset | None, thresho
         null_value=0.0,
         reference_name="untrained model" if untrained is not None else None,
         reference_value=dropped(untrained)[0] if untrained is not None else None,
-        verdict={"above": "yes", "below": "no", "around": "unclear"}[place],
+        verdict=verdict(place, yes="above"),
         verdict_text=f"yes means more than {100 * threshold:g} % dropped",
         n=int(metrics["documents"].sel(dataset="pooled")),
         n_unit="documents",
