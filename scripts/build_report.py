@@ -26,7 +26,7 @@ with storage.atomic_directory(snakemake.output.folder) as folder:
         datasets=[storage.describe_tokens(path) for path in snakemake.input.tokens],
         sections=sections,
         outputs=storage.manifest(folder),
-        licences=job.licences([name for name in job.SOFTWARE if name != "python"]),
+        licences=job.licences(site.packages(snakemake.params.config)),
     )
     storage.copy(source / "assets", folder / "assets")
     for name, page in report.render(content, source / "templates").items():

@@ -6,6 +6,8 @@ import platform
 
 import yaml
 
+from moeatlas import job
+from moeatlas.demo import sources
 from moeatlas.pages import held_out_loss, router_decisiveness, selection_frequency
 
 PAGES = {
@@ -65,6 +67,13 @@ def assemble(
             "licences": [{"name": name, "licence": licence} for name, licence in licences.items()],
         },
     }
+
+
+def packages(config: dict) -> list[str]:
+    """The packages whose licences the report states: those it computes with, and those the demo's text comes from."""
+    demo = any(config["models"][name]["source"] == "demo" for name in config["study"]["models"])
+    names = {name for name in job.SOFTWARE if name != "python"} | set(sources.PACKAGES if demo else [])
+    return sorted(names, key=str.lower)
 
 
 def _chapter(number: int, name: str, sections: list[dict]) -> dict:

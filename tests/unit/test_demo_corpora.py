@@ -190,6 +190,7 @@ def test_text_comes_only_from_packages_that_the_study_pins(monkeypatch):
     pinned = re.findall(r"(?m)^([\w.-]+)==", requirements.read_text())
     assert {"torch", "scipy", "rich"} < used
     assert {_canonical(name) for name in used} <= {_canonical(name) for name in pinned}
+    assert {_canonical(name) for name in used} <= {_canonical(name) for name in sources.PACKAGES}
 
 
 def _canonical(name):

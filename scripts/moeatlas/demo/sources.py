@@ -27,6 +27,11 @@ DESCRIBED = (
     "transformers", "typer", "wrapt", "xarray", "xxhash", "yte",
 )  # fmt: skip
 
+PACKAGES = sorted(
+    {*SCIENTIFIC, *LICENSED, *DESCRIBED, "jsonschema-specifications", "nbformat", "tzdata"}, key=str.lower
+)
+"""Every package that text comes from."""
+
 
 def python() -> Iterator[Source]:
     """Python code with its comments, without docstrings."""
