@@ -259,6 +259,7 @@ def _weight_by_rank(metrics: xr.Dataset) -> Figure:
     ]
     drawing, (ax,) = plotting.canvas(3.2)
     plotting.curves(ax, weight["rank"].values, found, x_label="rank", y_label="mean routing weight")
+    ax.set_xticks(spread(weight["rank"].values, 9))
     first = weight.sel(rank=0, interval="estimate").mean().item()
     data = weight.to_dataset("interval").to_dataframe()[["estimate", "low", "high"]].reset_index()
     return Figure(
@@ -298,26 +299,29 @@ def _information(metrics: xr.Dataset) -> Figure:
 
 
 def _logits_by_expert(metrics: xr.Dataset) -> Figure:
-    median = metrics["expert_logit_quantile"].sel(quantile=0.5)
-    limit = float(np.abs(median).max())
-    layers, experts = median["layer"].values, np.arange(median.sizes["expert"])
-    drawing, (ax,) = plotting.canvas(plotting.height_for(len(layers)))
+    median = metrics["expert_logit_quantile"].sel(quantile=0.5).transpose("layer", "expert")
+    odds = np.exp(median - median.mean("expert"))
+    experts = np.arange(median.sizes["expert"])
+    drawing, (ax,) = plotting.canvas(plotting.height_for(median.sizes["layer"]))
     plotting.layer_expert_matrix(
         ax,
-        median.transpose("layer", "expert").values - float(median.min()),
-        layers,
+        odds.values,
+        median["layer"].values,
         experts,
-        kind="magnitude",
-        label=f"median router logit, from {float(median.min()):.2f}",
+        kind="ratio",
+        label="odds against the layer's average expert",
     )
     data = metrics["expert_logit_quantile"].assign_coords(expert=experts).to_dataframe("logit").reset_index()
     return Figure(
         name="logits_by_expert",
-        title="Median router logit of every expert",
-        alt=f"Matrix of median router logits, layers by experts, largest absolute value {limit:.2f}.",
-        caption="Median of the raw router logit z over all tokens, pooled; 10 % and 90 % quantiles are in the CSV.",
-        how_to_read="Bright experts are favoured whatever the token. Columns of different layers do not correspond: "
-        "expert numbers have no meaning across layers.",
+        title="Which experts the router favours whatever the token",
+        alt=f"Matrix of the median router logit as odds against the layer's average expert, from "
+        f"{odds.min().item():.2f} to {odds.max().item():.2f}.",
+        caption="exp of the median router logit z minus its mean over the layer's experts, all datasets pooled; the "
+        "CSV has the median, 10 % and 90 % quantile of the logits.",
+        how_to_read="1 is an expert like the average one. A number added to all logits of a layer changes nothing, so "
+        "only differences within a layer count. Columns of different layers do not correspond: expert numbers have no "
+        "meaning across layers.",
         drawing=drawing,
         data=data[["layer", "expert", "quantile", "logit"]],
     )
