@@ -9,8 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 
+hypothesis.settings.register_profile("atlas", deadline=None, derandomize=True)  # no test asserts a time
+hypothesis.settings.load_profile("atlas")
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"

@@ -220,7 +220,7 @@ def test_pools_are_consecutive_and_within_the_budget(lengths, budget):
         assert pool.stop - pool.start == 1 or lengths[pool].sum() <= budget
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=12), st.integers(1, 30))
 def test_records_come_in_the_order_of_the_tokens(lengths, budget):
     model = one_token_model()

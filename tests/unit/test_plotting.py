@@ -47,7 +47,6 @@ def single(draw, height: float = 3.2, **options):
 # ---------------------------------------------------------------- layout and style
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(-50, 150), st.floats(5, 20)), min_size=1, max_size=8),
     st.floats(-20, 20),
@@ -296,7 +295,7 @@ def test_ratios_are_log2_with_symmetric_limits_that_the_label_states():
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["1/4", "1/2", "1", "2", "4"]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1e6), min_size=4, max_size=4))
 def test_ratio_limits_are_symmetric_for_any_values(values):
     _, _, image = drawn_matrix(np.reshape(values, (2, 2)), kind="ratio")

@@ -49,7 +49,7 @@ def from_tokens(layers: list[xr.Dataset]) -> dict[str, float]:
     return found | {"information": found["entropy_of_mean"] - found["entropy"]}
 
 
-@settings(derandomize=True, deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**32 - 1),
     lengths=st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=4), min_size=1, max_size=3),

@@ -97,7 +97,7 @@ def expected_loads(count: list[int]) -> dict[str, float]:
 counts = st.lists(st.integers(0, 50), min_size=2, max_size=12).filter(any)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(counts, st.randoms())
 def test_load_measures_equal_their_definitions_whatever_the_names_and_the_size(count, random):
     expected = expected_loads(count)
@@ -141,7 +141,7 @@ def from_tokens(layers: list[xr.Dataset]) -> dict:
     return found
 
 
-@settings(derandomize=True, deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**32 - 1),
     lengths=st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=4), min_size=1, max_size=3),
@@ -332,7 +332,6 @@ def test_batches_and_layers_are_separate():
     np.testing.assert_allclose(found[..., 0], [[0.5, 0], [0, 0.5]])
 
 
-@settings(derandomize=True, deadline=None)
 @given(counts)
 def test_drops_fall_with_the_factor_and_end_at_e(count):
     factors = [0.5, 1.0, 1.7, 3.0, float(len(count))]
@@ -341,7 +340,6 @@ def test_drops_fall_with_the_factor_and_end_at_e(count):
     assert found[-1] == 0 and (found >= 0).all() and (found < 1).all()
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 100))
 def test_batches_hold_all_documents_in_order(lengths, batch_tokens):
     batch = document_batches(np.array(lengths), batch_tokens)

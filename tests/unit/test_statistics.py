@@ -8,8 +8,6 @@ from routing_cases import random_case
 
 from moeatlas import statistics
 
-facts = settings(derandomize=True, deadline=None)
-
 
 def draws_of(values: np.ndarray) -> xr.DataArray:
     return xr.DataArray(values, dims=("draw", "layer")[: np.ndim(values)])
@@ -265,7 +263,7 @@ def test_quantiles_of_many_histograms_with_edges_of_their_own():
     np.testing.assert_allclose(found, [[[1, 2], [25, 30]], [[0.5, 1], [np.nan, np.nan]]])
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     values=st.lists(st.floats(0, 1), min_size=1, max_size=60),
     quantile=st.sampled_from([0.01, 0.1, 0.25, 0.5, 0.77, 0.9, 1.0]),

@@ -50,7 +50,7 @@ small_cases = st.builds(
     top_k=st.integers(1, 6),
     layers=st.integers(1, 2),
 )
-facts = settings(derandomize=True, deadline=None, max_examples=25)
+facts = settings(max_examples=25)
 
 
 @facts
