@@ -87,7 +87,10 @@ def render(
             return
         if missing := sorted(wanted - set(row)):
             columns = ", ".join(sorted(row))
-            raise Problem(f"datasets.{name}: there is no column {missing[0]!r}; the columns are {columns}.")
+            raise Problem(
+                f"datasets.{name}: there is no column {missing[0]!r}; the columns are {columns}: correct `template` or "
+                "`id`."
+            )
         try:
             text = formatter.vformat(template, (), row)
         except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:

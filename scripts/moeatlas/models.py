@@ -26,7 +26,7 @@ key), and whether the router casts its weights to the dtype of the logits."""
 
 @dataclass(frozen=True)
 class RoutingRule:
-    """How a router turns logits z into selected experts and routing weights (design source: the model's own code).
+    """How a router turns logits z into selected experts and routing weights (source: the model code in transformers).
 
     scores: "softmax" (p = softmax(z) over all experts, in float32); selection: "top_k" of p, sorted;
     normalised: whether the weights of the selected experts are divided by their sum;

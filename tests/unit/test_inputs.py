@@ -173,8 +173,8 @@ def test_columns_of_a_template():
 def test_a_missing_column_names_the_dataset_the_column_and_those_there_are(template, column):
     with pytest.raises(Problem) as raised:
         texts(ROWS, template)
-    expected = f"datasets.gsm8k: there is no column '{column}'; the columns are answer, options, question."
-    assert one_sentence(raised) == expected
+    expected = f"datasets.gsm8k: there is no column '{column}'; the columns are answer, options, question: "
+    assert one_sentence(raised) == expected + "correct `template` or `id`."
     with pytest.raises(Problem, match="there is no column 'task_id'"):
         texts(ROWS, "{question}", "task_id")
 
