@@ -2,8 +2,7 @@
 
 import json
 
-from moeatlas import held_out_loss, job, storage
-from moeatlas.statistics import INTERVAL
+from moeatlas import chapter, held_out_loss, job, storage
 
 job.start(snakemake)
 training = storage.load(snakemake.input.training)
@@ -17,6 +16,6 @@ metrics.attrs |= {
     "weights_sha256": weights[checkpoint],
 }
 storage.save(metrics, snakemake.output.metrics)
-table = metrics["loss"].to_dataset("interval").to_dataframe()[list(INTERVAL)].reset_index()
+table = chapter.interval_table(metrics["loss"])
 storage.save_table(table.rename(columns={"dataset": "domain"}), snakemake.output.table)
 job.log(f"weights sha256 by checkpoint: {json.dumps(weights)}")

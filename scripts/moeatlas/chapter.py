@@ -109,6 +109,11 @@ def numbers(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, null_n
     }
 
 
+def interval_table(array: xr.DataArray) -> pd.DataFrame:
+    """An array as rows: its other dimensions as columns, then estimate, low and high."""
+    return array.to_dataset("interval").to_dataframe()[list(INTERVAL)].reset_index()
+
+
 def estimate(array: xr.DataArray) -> tuple[float, float, float]:
     """(estimate, low, high) of an array with the single dimension `interval`."""
     return tuple(float(array.sel(interval=part)) for part in INTERVAL)

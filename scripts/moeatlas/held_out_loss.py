@@ -37,7 +37,6 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
         title, units, formula = MEASURES[name]
         attributes = {"long_name": title, "units": units, "formula": formula}
         out[name] = statistics.interval(draw, confidence).assign_attrs(attributes)
-    documents = [part.sizes["document"] for part in per_domain.values()]
-    out["documents"] = ("dataset", np.array([sum(documents), *documents], dtype=np.int64))
+    out["documents"] = statistics.document_counts(per_domain)
     out["tokens"] = draws["predicted_tokens"].isel(draw=0, drop=True).astype(np.int64)
     return out.merge(training[["training_loss"]])

@@ -81,8 +81,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int
     )
     out = out.merge(_distributions(dataset_tallies, resamples, seed, confidence))
     out["tokens"] = draws["tokens"].isel(draw=0, drop=True).astype(np.int64)
-    documents = [tally.sizes["document"] for tally in dataset_tallies.values()]
-    out["documents"] = ("dataset", np.array([sum(documents), *documents], dtype=np.int64))
+    out["documents"] = statistics.document_counts(dataset_tallies)
     uniform = uniform_values(experts, top_k)
     out["uniform_value"] = ("measure", [uniform[name] for name in MEASURES], {"long_name": "value, all logits equal"})
     return out.assign_coords(measure=list(MEASURES))

@@ -125,8 +125,7 @@ def measure(
             long_name=f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens", units="1"
         )
     out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
-    documents = [tally.sizes["document"] for tally in dataset_tallies.values()]
-    out["documents"] = ("dataset", np.array([sum(documents), *documents], dtype=np.int64))
+    out["documents"] = statistics.document_counts(dataset_tallies)
     return out.merge(_uniform(out["tokens"], experts, top_k, seed))
 
 

@@ -46,6 +46,12 @@ def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resamples: i
     return xr.concat([pooled, draws], dim="dataset")
 
 
+def document_counts(tallies: dict[str, xr.Dataset]) -> xr.Variable:
+    """Number of documents, pooled and of every dataset, in the order of `dataset_draws`: (dataset,) int64."""
+    counts = [tally.sizes["document"] for tally in tallies.values()]
+    return xr.Variable("dataset", np.array([sum(counts), *counts], dtype=np.int64))
+
+
 def interval(
     draws: xr.DataArray,
     confidence: float = 0.95,

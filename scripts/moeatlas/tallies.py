@@ -58,13 +58,11 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def token_scalars(record: dict[str, np.ndarray], probability: np.ndarray) -> dict[str, np.ndarray]:
+def token_scalars(record: dict[str, np.ndarray], probability: np.ndarray, q: np.ndarray) -> dict[str, np.ndarray]:
     """The scalars of `SCALARS` for every token, float32 (token,), of a block of records.
 
     q = w / sum(w) are the weights of the selected experts renormalised to sum 1.
     """
-    weight = record["routing_weight"]
-    q = weight / weight.sum(axis=-1, keepdims=True)
     return {
         "entropy": record["entropy"],
         "effective_experts": np.exp(record["entropy"]),
@@ -108,6 +106,7 @@ def tally_layer(
         owner = np.repeat(np.arange(len(lengths)), lengths)
         logits, selected = record["router_logits"], record["selected_expert"].astype(np.int64)
         probability = probabilities(logits)
+        share = record["routing_weight"] / record["routing_weight"].sum(axis=-1, keepdims=True)
 
         def per_document(values, starts=starts):
             return np.add.reduceat(values, starts, axis=0, dtype=np.float64)
@@ -119,7 +118,7 @@ def tally_layer(
         out["weight_sum"][document_span] = _count(owner[:, None], selected, span_shape, record["routing_weight"])
         out["rank_weight_sum"][document_span] = per_document(record["routing_weight"])
         out["z_loss_sum"][document_span] = per_document(record["log_sum_exp"].astype(np.float64) ** 2)
-        for index, values in enumerate(token_scalars(record, probability).values()):
+        for index, values in enumerate(token_scalars(record, probability, share).values()):
             known = np.isfinite(values)
             out["scalar_sum"][document_span, index] = per_document(np.where(known, values, 0))
             out["scalar_count"][document_span, index] = per_document(known)
@@ -128,7 +127,6 @@ def tally_layer(
 
         ranks = np.arange(top_k)
         chosen_probability = np.take_along_axis(probability, selected, axis=-1)
-        share = record["routing_weight"] / record["routing_weight"].sum(axis=-1, keepdims=True)
         out["rank_count"] += _count(selected, ranks, (experts, top_k))
         log_probability = np.log10(np.maximum(probability, 1e-30))
         expert, per_expert, per_rank = np.arange(experts), (experts, BINS), (top_k, BINS)

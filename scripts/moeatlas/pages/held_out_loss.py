@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from moeatlas import plotting
-from moeatlas.chapter import Figure, Finding, estimate
+from moeatlas.chapter import Figure, Finding, estimate, interval_table
 from moeatlas.held_out_loss import MEASURES
 from moeatlas.plotting import Series
 from moeatlas.report import format_estimate, format_number
@@ -99,7 +99,7 @@ def _loss_by_step(metrics: xr.Dataset) -> Figure:
     plotting.curves(
         ax, steps, [line], [unigram], x_label="training step", y_label="loss (nats per token)", y_limits=(0, None)
     )
-    table = loss.to_dataset("interval").to_dataframe()[list(INTERVAL)].reset_index()
+    table = interval_table(loss)
     table.insert(0, "step", steps)
     return Figure(
         name="loss_by_step",

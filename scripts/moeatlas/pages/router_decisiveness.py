@@ -10,6 +10,7 @@ from moeatlas.chapter import (
     Finding,
     compare,
     counts_text,
+    interval_table,
     numbers,
     over_layers,
     series,
@@ -20,6 +21,7 @@ from moeatlas.chapter import (
 from moeatlas.plotting import Panel, Reference, Series
 from moeatlas.report import format_estimate, format_number
 from moeatlas.router_decisiveness import MEASURES
+from moeatlas.statistics import INTERVAL
 
 TITLE = "Router decisiveness"
 QUESTION = "How sure is the router of its choice?"
@@ -235,7 +237,7 @@ def _entropy_distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
         x_label="router entropy H (nats)",
     )
     quantiles = metrics["scalar_quantile"].sel(dataset="pooled", scalar="entropy")
-    data = quantiles.to_dataset("interval").to_dataframe()[["estimate", "low", "high"]].reset_index()
+    data = interval_table(quantiles)
     median = quantiles.sel(quantile=0.5, interval="estimate").mean().item()
     return Figure(
         name="entropy_distribution",
@@ -261,7 +263,7 @@ def _weight_by_rank(metrics: xr.Dataset) -> Figure:
     plotting.curves(ax, weight["rank"].values, found, x_label="rank", y_label="mean routing weight")
     ax.set_xticks(spread(weight["rank"].values, 9))
     first = weight.sel(rank=0, interval="estimate").mean().item()
-    data = weight.to_dataset("interval").to_dataframe()[["estimate", "low", "high"]].reset_index()
+    data = interval_table(weight)
     return Figure(
         name="weight_by_rank",
         title="Routing weight by rank",
@@ -277,7 +279,7 @@ def _weight_by_rank(metrics: xr.Dataset) -> Figure:
 def _information(metrics: xr.Dataset) -> Figure:
     def line(label, name):
         pooled = metrics[name].sel(dataset="pooled")
-        return Series(label, *(pooled.sel(interval=part).values for part in ("estimate", "low", "high")))
+        return Series(label, *(pooled.sel(interval=part).values for part in INTERVAL))
 
     lines = [line("entropy of the mean", "entropy_of_mean"), line("mean entropy", "entropy")]
     drawing, (ax,) = plotting.canvas(3.2)

@@ -11,6 +11,7 @@ from moeatlas.chapter import (
     compare,
     counts_text,
     estimate,
+    interval_table,
     numbers,
     over_layers,
     series,
@@ -165,7 +166,7 @@ def _load_by_expert(metrics: xr.Dataset) -> Figure:
         uncertain=holds_null.transpose("layer", "expert").values,
     )
     layer, expert = np.unravel_index(ratio.values.argmax(), ratio.shape)
-    data = share.to_dataset("interval").to_dataframe()[["estimate", "low", "high"]].reset_index()
+    data = interval_table(share)
     return Figure(
         name="load_by_expert",
         title="Load of every expert",
@@ -303,7 +304,7 @@ def _capacity(metrics: xr.Dataset) -> Figure:
         y_label="dropped selections (%)",
         y_limits=(0, None),
     )
-    data = metrics["dropped_share"].to_dataset("interval").to_dataframe()[["estimate", "low", "high"]].reset_index()
+    data = interval_table(metrics["dropped_share"])
     first = 100 * dropped.isel(capacity_factor=0).sel(interval="estimate").mean().item()
     return Figure(
         name="dropped_by_capacity",
