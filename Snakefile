@@ -22,7 +22,8 @@ include: "rules/report.smk"
 
 
 rule all:
-    """The whole study: everything that results/report/index.html shows."""
+    """The whole study: everything that results/report/index.html shows, and the metrics of every checkpoint."""
     default_target: True
     input:
         "results/report",
+        every_checkpoint("results/metrics/{model}/{checkpoint}/{chapter}.nc"),

@@ -11,9 +11,11 @@ from snakemake.exceptions import WorkflowError
 CHAPTERS = ["held_out_loss", "router_decisiveness", "selection_frequency"]
 LIBRARY = [
     "__init__",
+    "bins",
     "chapter",
     "code",
     "configuration",
+    "counting",
     "extraction",
     "figure_files",
     "figure_matrix",
@@ -27,6 +29,7 @@ LIBRARY = [
     "records",
     "report",
     "router_decisiveness",
+    "routing",
     "selection_frequency",
     "site",
     "statistics",
@@ -115,7 +118,7 @@ def hub_model(wildcards):
     model = study.models[wildcards.model]
     if model["source"] != "hub":
         raise WorkflowError(f"models.{wildcards.model} is not a hub model: it has no checkpoint to fetch.")
-    return {"id": model["id"], "revision": wildcards.checkpoint}
+    return {key: model[key] for key in ("id", "trust_remote_code")} | {"revision": wildcards.checkpoint}
 
 
 def hub_dataset(wildcards):
@@ -164,7 +167,8 @@ def untrained_metrics(chapter):
 
 def gpus(wildcards):
     """GPUs that an extraction asks for: none when its model is to run on the CPU."""
-    return 0 if study.models[wildcards.model]["device"] == "cpu" else 1
+    model = study.models[wildcards.model]
+    return 0 if model["device"] == "cpu" else model["gpus"]
 
 
 def studied(pattern):
@@ -186,6 +190,16 @@ def chapter_files(pattern):
     ]
 
 
+def every_checkpoint(pattern):
+    """`pattern` filled in for every model of the study, each of its checkpoints, and its chapters."""
+    return [
+        pattern.format(model=model, checkpoint=checkpoint, chapter=chapter)
+        for model in study.models
+        for checkpoint in study.models[model]["checkpoints"]
+        for chapter in chapters(model)
+    ]
+
+
 def commit():
     """The commit of this workflow and whether files were changed since, for the report."""
     git = ["git", "-C", str(workflow.basedir)]
@@ -198,7 +212,7 @@ def commit():
 
 
 if workflow.local_exec and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", 1)
+    workflow.register_resource("gpu", max(model["gpus"] for model in study.models.values()))
 
 
 wildcard_constraints:

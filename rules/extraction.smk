@@ -22,7 +22,7 @@ rule extract_routing:
         runtime=240,
     params:
         code=code("extract_routing.py"),
-        model=model_settings("dtype", "device", "attention", "experts"),
+        model=model_settings("dtype", "device", "attention", "experts", "gpus", "trust_remote_code"),
         extraction=config["extraction"],
     script:
         "../scripts/extract_routing.py"
@@ -40,7 +40,7 @@ rule tally_routing:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=2000,
         runtime=120,
     params:
         code=code("tally_routing.py"),

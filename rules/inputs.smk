@@ -51,7 +51,7 @@ rule describe_model:
         runtime=30,
     params:
         code=code("describe_model.py"),
-        model=model_settings("id", "path", "layers"),
+        model=model_settings("id", "path", "layers", "trust_remote_code"),
     script:
         "../scripts/describe_model.py"
 
@@ -73,6 +73,6 @@ rule tokenize_dataset:
     params:
         code=code("tokenize_dataset.py"),
         dataset=dataset_settings,
-        model=model_settings("window", "tokens_per_dataset"),
+        model=model_settings("window", "tokens_per_dataset", "trust_remote_code"),
     script:
         "../scripts/tokenize_dataset.py"

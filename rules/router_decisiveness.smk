@@ -13,7 +13,7 @@ rule measure_router_decisiveness:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=4000,
+        mem_mb=2000,
         runtime=60,
     params:
         code=code("measure_router_decisiveness.py"),

@@ -8,7 +8,7 @@ from moeatlas import job, models, storage
 job.start(snakemake)
 folder = Path(snakemake.input.folder)
 name, checkpoint, settings = snakemake.wildcards.model, snakemake.wildcards.checkpoint, snakemake.params.model
-description = models.describe(folder)
+description = models.describe(folder, settings["trust_remote_code"])
 layers = models.choose_layers(settings["layers"], description["moe_layers"], f"models.{name}.layers")
 description |= {
     "model": name,

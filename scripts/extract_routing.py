@@ -7,44 +7,58 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from moeatlas import extraction, job, models, storage
-from moeatlas.records import RecordWriter
+from moeatlas import extraction, job, models, routing, storage
 
 job.start(snakemake)
 settings, extraction_settings = snakemake.params.model, snakemake.params.extraction
-torch.set_num_threads(extraction_settings["threads"])
+threads = extraction_settings["threads"]
+torch.set_num_threads(threads)
 description = json.loads(Path(snakemake.input.description).read_text())
 tokens = storage.load_tokens(snakemake.input.tokens)
 extraction.check_tokens(description["model"], description, tokens.attrs["window"], tokens["token_id"].values)
 device = models.choose_device(settings["device"])
-loading = {name: settings[name] for name in ("dtype", "attention", "experts")}
-model = models.load(snakemake.input.folder, device=device, **loading)
-rule = models.routing_rule(model.config)
 layers, total = description["layers"], tokens.sizes["token"]
-per_batch = extraction_settings["tokens_per_batch"][device.type]
-attributes = storage.identity(description | tokens.attrs) | {
-    "routing_rule": rule.as_json(),
-    "computation": json.dumps(loading | {"device": device.type, "tokens_per_batch": per_batch}, sort_keys=True),
+loading = {name: settings[name] for name in ("dtype", "attention", "experts", "gpus", "trust_remote_code")}
+model = models.load(snakemake.input.folder, device=device, last_layer=layers[-1], **loading)
+rule = routing.routing_rule(model.config)
+budget = extraction_settings["tokens_per_batch"][device.type]
+if budget == "auto":
+    free = torch.cuda.mem_get_info(device)[0]
+    budget = extraction.tokens_that_fit(model.config, free, tokens.attrs["window"])
+computation = {
+    "device": device.type,
+    "gpus": settings["gpus"],
+    "dtype": str(model.dtype).removeprefix("torch."),
+    "attention": model.config._attn_implementation,
+    "experts": model.config._experts_implementation,
 }
-rounded = extraction_settings["router_logits"] == "rounded"
-sizes = {"tokens": total, "experts": rule.experts, "top_k": rule.top_k}
-began = time.perf_counter()
 bar = job.progress(total=total, unit=" tokens", description=f"route {tokens.attrs['dataset']}")
-with (
-    storage.atomic_directory(snakemake.output.records) as folder,
-    RecordWriter(folder, layers, **sizes, rounded=rounded, attrs=attributes) as writer,
-    bar,
-):
-    for layer, first, records in extraction.extract(
-        model,
-        models.find_routers(model),
-        rule,
-        layers,
-        tokens["token_id"].values,
-        np.flatnonzero(tokens["position"].values == 0),
-        tokens_per_batch=per_batch,
-    ):
-        writer.write(layer, first, records)
-        bar.update(len(records.router_logits) if layer == layers[-1] else 0)
+began = time.perf_counter()
+
+
+def run(tokens_per_batch: int) -> None:
+    """One extraction, whole or not at all."""
+    bar.reset()
+    with storage.atomic_directory(snakemake.output.records) as folder:
+        extraction.write_records(
+            folder,
+            model,
+            layers,
+            tokens["token_id"].values,
+            np.flatnonzero(tokens["position"].values == 0),
+            tokens_per_batch=tokens_per_batch,
+            records=extraction_settings["records"],
+            threads=threads,
+            advance=bar.update,
+            attrs=storage.identity(description | tokens.attrs)
+            | {
+                "routing_rule": rule.as_json(dense_layers=description["dense_layers"]),
+                "computation": json.dumps(computation | {"tokens_per_batch": tokens_per_batch}, sort_keys=True),
+            },
+        )
+
+
+with bar:
+    extraction.with_less_memory(budget, run)
 rate = total / (time.perf_counter() - began)
 job.log(f"{total} tokens x {len(layers)} layers on {device}, {rate:.0f} tokens/s")

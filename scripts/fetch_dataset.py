@@ -16,4 +16,5 @@ rows = hub.fetch_rows(
 )
 with storage.atomic_file(snakemake.output.rows) as path:
     pq.write_table(rows, path)
-job.log(f"{settings['path']} at {settings['revision']}: {rows.num_rows} rows")
+commit = rows.schema.metadata[b"commit"].decode()
+job.log(f"{settings['path']} at {settings['revision']}: commit {commit}, {rows.num_rows} rows")

@@ -4,7 +4,9 @@ from moeatlas import hub, job, storage
 
 job.start(snakemake)
 model = snakemake.params.model
-snapshot = hub.fetch_model(model["id"], model["revision"])
+snapshot = hub.fetch_model(
+    snakemake.wildcards.model, model["id"], model["revision"], trust_remote_code=model["trust_remote_code"]
+)
 with storage.atomic_directory(snakemake.output.folder) as folder:
     hub.link_snapshot(snapshot, folder)
 job.log(f"{model['id']} at {model['revision']}: commit {hub.commit(folder=snapshot)}")

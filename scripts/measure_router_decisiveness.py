@@ -3,9 +3,9 @@
 from moeatlas import chapter, job, router_decisiveness, storage
 
 job.start(snakemake)
-tallies = storage.load_tallies(snakemake.input.tallies)
-metrics = router_decisiveness.measure(tallies, **snakemake.params.statistics)
-metrics.attrs |= storage.study_identity(tallies)
+with storage.open_tallies(snakemake.input.tallies) as tallies:
+    metrics = router_decisiveness.measure(tallies, **snakemake.params.statistics)
+    metrics.attrs |= storage.study_identity(tallies)
 storage.save(metrics, snakemake.output.metrics)
 storage.save_table(chapter.table(metrics, list(router_decisiveness.MEASURES)), snakemake.output.table)
 pooled = metrics.sel(dataset="pooled")

@@ -3,9 +3,9 @@
 from moeatlas import chapter, job, selection_frequency, storage
 
 job.start(snakemake)
-tallies = storage.load_tallies(snakemake.input.tallies)
-metrics = selection_frequency.measure(tallies, **snakemake.params.statistics, **snakemake.params.capacity)
-metrics.attrs |= storage.study_identity(tallies)
+with storage.open_tallies(snakemake.input.tallies) as tallies:
+    metrics = selection_frequency.measure(tallies, **snakemake.params.statistics, **snakemake.params.capacity)
+    metrics.attrs |= storage.study_identity(tallies)
 storage.save(metrics, snakemake.output.metrics)
 storage.save_table(chapter.table(metrics, list(selection_frequency.MEASURES)), snakemake.output.table)
 pooled = metrics.sel(dataset="pooled")

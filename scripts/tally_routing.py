@@ -2,17 +2,22 @@
 
 from pathlib import Path
 
-from moeatlas import job, storage, tallies
+import torch
+
+from moeatlas import counting, job, storage
 
 job.start(snakemake)
+torch.set_num_threads(snakemake.threads)
 tokens = storage.load_tokens(snakemake.input.tokens)
-lengths, token_id = tokens["document_tokens"].values, tokens["token_id"].values
 files = sorted(Path(snakemake.input.records).glob("layer_*.nc"), key=lambda path: int(path.stem.removeprefix("layer_")))
-layers = {}
-for path in job.progress(files, unit=" layers", description=f"tally {tokens.attrs['dataset']}"):
-    with storage.open_lazily(path) as records:
-        layers[int(records.attrs["layer"])] = tallies.tally_layer(records, lengths, token_id)
-        identity = storage.identity(records.attrs)
-tally = tallies.tally(layers, lengths, tokens["document_id"].values)
-storage.save(tally.assign_attrs(identity), snakemake.output.tally)
-job.log(f"{tally.sizes['document']} documents, {len(token_id)} tokens, {len(layers)} layers")
+
+
+def layers():
+    """The tally of one layer after another."""
+    for path in job.progress(files, unit=" layers", description=f"tally {tokens.attrs['dataset']}"):
+        with storage.open_lazily(path) as records:
+            yield counting.tally_layer(records, tokens)
+
+
+storage.save_parts(layers(), snakemake.output.tally, along=("layer", "entry"))
+job.log(f"{tokens.sizes['document']} documents, {tokens.sizes['token']} tokens, {len(files)} layers")

@@ -3,12 +3,14 @@
 import tempfile
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from moeatlas import inputs, job, storage
 
 job.start(snakemake)
 name, settings, model = snakemake.wildcards.dataset, snakemake.params.dataset, snakemake.params.model
 files, folder = [str(file) for file in snakemake.input.files], str(snakemake.input.tokenizer)
-limits = settings["limits"]
+limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
 token_limits = [limit for limit in (limits.get("tokens"), model["tokens_per_dataset"]) if limit not in (None, "all")]
 with tempfile.TemporaryDirectory() as cache:
     rows = inputs.read_rows(
@@ -18,8 +20,8 @@ with tempfile.TemporaryDirectory() as cache:
     tokens = inputs.tokenize(
         name,
         job.progress(documents, unit=" documents", description=f"tokenize {name}"),
-        inputs.load_tokenizer(folder),
-        window=inputs.window_size(model["window"], folder),
+        inputs.load_tokenizer(folder, **trust),
+        window=inputs.window_size(model["window"], folder, **trust),
         token_limit=min(token_limits, default=None),
         minimum_tokens=limits.get("minimum_tokens"),
     )
@@ -27,7 +29,7 @@ tokens.attrs |= {
     "model": snakemake.wildcards.model,
     "dataset": name,
     "dataset_id": settings.get("path") or settings.get("domain") or ", ".join(settings["files"]),
-    "dataset_revision": settings.get("revision", "local"),
+    "dataset_revision": pq.read_schema(files[0]).metadata[b"commit"].decode() if "revision" in settings else "local",
     "dataset_sha256": storage.sha256(*files),
     "dataset_bytes": sum(Path(file).stat().st_size for file in files),
     "tokens_sha256": storage.array_sha256(

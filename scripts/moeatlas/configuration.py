@@ -16,6 +16,7 @@ TYPES = {
     "string": "text (put it in quotes)",
     "integer": "a whole number",
     "number": "a number",
+    "boolean": "true or false",
 }
 BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of at most", "exclusiveMaximum": "below"}
 
@@ -79,7 +80,12 @@ def _model(name: str, config: dict) -> dict:
         if model["window"] == "context":
             model["window"] = config["demo"]["model"]["context"]
     elif model["source"] == "hub":
-        model.setdefault("checkpoints", [model["revision"]])
+        if ("revision" in model) == ("checkpoints" in model):
+            raise Problem(
+                f"config: models.{name}: write `revision`, for one checkpoint, or `checkpoints`, for several, and not "
+                "both."
+            )
+        model.setdefault("checkpoints", [model.get("revision")])
         model["folders"] = {checkpoint: f"results/models/{name}/{checkpoint}" for checkpoint in model["checkpoints"]}
     elif "checkpoints" in model:
         model["folders"] = {name: f"{model['path']}/{name}" for name in model["checkpoints"]}

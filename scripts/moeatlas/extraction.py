@@ -1,15 +1,19 @@
 """Extraction: one forward pass that records what every router received, decided and returned."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from torch import nn
 
+from moeatlas import bins, job
 from moeatlas.job import Problem
-from moeatlas.models import RoutingRule
-from moeatlas.records import SCALARS, Records, expert_dtype
+from moeatlas.models import find_routers, selection_bias
+from moeatlas.records import Records, RecordWriter, contents_of, expert_dtype
+from moeatlas.routing import RoutingRule, routing_rule
 
 BATCHES_PER_POOL = 8
 
@@ -82,45 +86,143 @@ def pools(lengths: np.ndarray, tokens_per_pool: int) -> Iterator[slice]:
         start = stop
 
 
-def extract(
-    model: nn.Module,
-    routers: dict[int, nn.Module],
-    rule: RoutingRule,
+def write_records(
+    folder: Path,
+    model: transformers.PreTrainedModel,
     layers: list[int],
     token_id: np.ndarray,
     window_start: np.ndarray,
     *,
     tokens_per_batch: int,
-) -> Iterator[tuple[int, int, Records]]:
-    """Run the model over all windows and yield (layer, first token, records) for consecutive spans of tokens.
+    records: str = "exact",
+    threads: int = 1,
+    attrs: dict | None = None,
+    advance: Callable[[int], object] = lambda tokens: None,
+) -> None:
+    """Run the model over all windows and write the records of its routers at `layers` into `folder`.
 
-    `token_id` is (token,), `window_start` (window,) the offset of each window's first token, in order. Windows are
-    padded on the right and no attention mask is given: in a causal model padding cannot reach earlier positions, and
-    its rows are dropped. The routing rule is checked against the module on the first batch.
+    `token_id` is (token,), `window_start` (window,) the offset of each window's first token, in order; `records` is one
+    of `records.CONTENTS`; `threads` compress; `advance` is called with numbers of tokens done.
     """
-    device = next(model.parameters()).device
+    rule, routers = routing_rule(model.config), find_routers(model)
+    biases = {layer: selection_bias(routers[layer]) for layer in layers}
+    with RecordWriter(
+        folder,
+        rule,
+        layers,
+        tokens=len(token_id),
+        windows=len(window_start),
+        contents=records,
+        attrs=attrs or {},
+        bias={layer: bias.float().cpu().numpy() for layer, bias in biases.items() if bias is not None},
+        threads=threads,
+    ) as writer:
+        for span in extract(model, layers, token_id, window_start, tokens_per_batch=tokens_per_batch):
+            writer.write(span.records(records))
+            advance(span.tokens)
+
+
+def extract(
+    model: transformers.PreTrainedModel,
+    layers: list[int],
+    token_id: np.ndarray,
+    window_start: np.ndarray,
+    *,
+    tokens_per_batch: int,
+) -> Iterator["Span"]:
+    """Run the model over all windows and yield what the routers at `layers` did, in spans of consecutive windows.
+
+    Windows are padded on the right and no attention mask is given: in a causal model padding cannot reach earlier
+    positions, and its rows are dropped. The routing rule is checked against the modules on the first batch.
+    """
+    rule, routers = routing_rule(model.config), find_routers(model)
+    biases = {layer: selection_bias(routers[layer]) for layer in layers}
     lengths = np.diff(np.append(window_start, len(token_id)))
     checked = False
     with RouterCapture(routers, layers) as capture:
         for pool in pools(lengths, BATCHES_PER_POOL * tokens_per_batch):
-            first, pool_lengths, pool_starts = window_start[pool][0], lengths[pool], window_start[pool]
-            parts: dict[int, list] = {layer: [] for layer in layers}
-            places = []
+            pool_lengths, pool_starts = lengths[pool], window_start[pool]
+            span = Span(rule, biases, pool_lengths)
             for batch in batches(pool_lengths, tokens_per_batch):
-                span = np.arange(pool_lengths[batch].max())
-                valid = span < pool_lengths[batch][:, None]
-                source = np.minimum(pool_starts[batch][:, None] + span, len(token_id) - 1)
-                ids = torch.from_numpy(np.where(valid, token_id[source], 0).astype(np.int64)).to(device)
-                keep = torch.from_numpy(valid.ravel()).to(device)
-                for layer, output in capture.run(model, ids).items():
-                    if not checked:
-                        check_rule(rule, layer, *output)
-                    parts[layer].append(_records(layer, rule, *(tensor[keep] for tensor in output)))
-                checked = True
-                places.append(source[valid] - first)
-            order = np.argsort(np.concatenate(places))
-            for layer in layers:
-                yield layer, int(first), _join(parts[layer], order)
+                position = np.arange(pool_lengths[batch].max())
+                valid = position < pool_lengths[batch][:, None]
+                source = np.minimum(pool_starts[batch][:, None] + position, len(token_id) - 1)
+                ids = torch.from_numpy(np.where(valid, token_id[source], 0).astype(np.int64))
+                outputs = capture.run(model, ids.to(model.device))
+                if not checked:
+                    for layer, output in outputs.items():
+                        check_rule(rule, layer, *output, biases[layer])
+                    checked = True
+                span.add(batch, torch.from_numpy(np.flatnonzero(valid)), outputs)
+            yield span
+
+
+class Span:
+    """What the routers did to consecutive windows, as their modules returned it, batch by batch.
+
+    Nothing is copied from the device, sorted or computed before `records` is iterated over, so that another thread can
+    do it while the model goes on.
+    """
+
+    def __init__(self, rule: RoutingRule, biases: dict[int, torch.Tensor | None], lengths: np.ndarray):
+        """An empty span of windows with the given `lengths` in tokens."""
+        self._rule, self._biases, self._lengths = rule, biases, lengths
+        self._batches: list[np.ndarray] = []
+        self._outputs: dict[int, list[tuple]] = {layer: [] for layer in biases}
+        self.tokens = int(lengths.sum())
+
+    def add(self, batch: np.ndarray, rows: torch.Tensor, outputs: dict[int, tuple]) -> None:
+        """Add a batch: the indices of its windows in the span, which of its rows are tokens, what routers returned."""
+        self._batches.append(batch)
+        for layer, output in outputs.items():
+            keep = rows.to(output[0].device, non_blocking=True)
+            self._outputs[layer].append(tuple(tensor.index_select(0, keep) for tensor in output))
+
+    @torch.inference_mode()
+    def records(self, contents: str) -> Iterator[tuple[int, Records]]:
+        """(layer, records) of all tokens of the span, in their order; `contents` is one of `records.CONTENTS`."""
+        starts = np.cumsum(self._lengths) - self._lengths
+        windows = np.concatenate(self._batches)
+        token_order = np.argsort(np.concatenate([starts[w] + np.arange(self._lengths[w]) for w in windows]))
+        window_order = np.argsort(windows)
+        for layer, outputs in self._outputs.items():
+            parts = [
+                make_records(layer, self._rule, self._biases[layer], *output, contents, self._lengths[batch])
+                for batch, output in zip(self._batches, outputs, strict=True)
+            ]
+            outputs.clear()
+            yield layer, _join(parts, token_order, window_order)
+
+
+def tokens_that_fit(config: transformers.PreTrainedConfig, free: int, window: int) -> int:
+    """How many tokens a batch may hold with `free` bytes of device memory: a power of two from 256 to 32,768.
+
+    Counts the activations of one layer in float32, twice over: hidden states, what the selected experts receive,
+    compute and return, and the attention scores if the model writes them out.
+    """
+    rule = routing_rule(config)
+    inner = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    values = 8 * config.hidden_size + rule.top_k * (2 * config.hidden_size + 3 * inner) + 8 * rule.experts
+    if config._attn_implementation == "eager":
+        values += 2 * config.num_attention_heads * window
+    return 2 ** min(max(int(math.log2(max(free / (2 * 4 * values), 1))), 8), 15)
+
+
+def with_less_memory(tokens_per_batch: int, run: Callable[[int], object]) -> None:
+    """Call `run` with a number of tokens per batch, and once again with half of it if the device's memory runs out."""
+    try:
+        run(tokens_per_batch)
+    except torch.OutOfMemoryError:
+        half = max(1, tokens_per_batch // 2)
+        job.log(f"{tokens_per_batch} tokens per batch did not fit into the device's memory: starting again with {half}")
+        torch.cuda.empty_cache()
+        try:
+            run(half)
+        except torch.OutOfMemoryError as error:
+            raise Problem(
+                f"{half} tokens per batch do not fit into the device's memory ({str(error).splitlines()[0]}): lower "
+                "extraction.tokens_per_batch.cuda or the model's window, or set gpus: 2."
+            ) from error
 
 
 def check_tokens(model: str, description: dict, window: int, token_id: np.ndarray) -> None:
@@ -138,61 +240,87 @@ def check_tokens(model: str, description: dict, window: int, token_id: np.ndarra
 
 
 def check_rule(
-    rule: RoutingRule, layer: int, logits: torch.Tensor, weights: torch.Tensor, selected: torch.Tensor
+    rule: RoutingRule,
+    layer: int,
+    logits: torch.Tensor,
+    weights: torch.Tensor,
+    selected: torch.Tensor,
+    bias: torch.Tensor | None,
 ) -> None:
     """Compare the rule applied to captured logits with the module's own choice; a `Problem` if a bit differs."""
     if not bool(torch.isfinite(logits).all()):
-        return  # `_records` names it
-    expected_weights, expected = rule.apply(logits)
-    if not torch.equal(expected, selected) or not torch.equal(expected_weights, weights):
-        raise Problem(
-            f"layer {layer}: the router did not follow the rule read from the model's config ({rule.as_json()}), so "
-            "its records cannot be trusted: report this model."
-        )
+        return  # `make_records` names it
+    expected_weights, expected = rule.apply(logits, bias)
+    for what, own, computed in (("experts", selected, expected), ("weights", weights, expected_weights)):
+        if not torch.equal(own, computed):
+            token = int((own != computed).any(dim=-1).nonzero()[0])
+            raise Problem(
+                f"layer {layer}: the router did not follow the rule read from the model's config ({rule.as_json()}): "
+                f"at token {token} of the first batch the {what} {computed[token].tolist()} were expected, it returned "
+                f"{own[token].tolist()}; its records cannot be trusted: report this model."
+            )
 
 
-def _records(
-    layer: int, rule: RoutingRule, logits: torch.Tensor, weights: torch.Tensor, selected: torch.Tensor
+def make_records(
+    layer: int,
+    rule: RoutingRule,
+    bias: torch.Tensor | None,
+    logits: torch.Tensor,
+    weights: torch.Tensor,
+    selected: torch.Tensor,
+    contents: str,
+    window_lengths: np.ndarray,
 ) -> Records:
+    """The records of a router's raw output for the tokens of whole windows, which follow one another."""
     if not bool(torch.isfinite(logits).all()):
         raise Problem(
             f"layer {layer}: the router logits hold NaN or infinity: use another dtype (`dtype: float32`) or check the "
             "model's weights."
         )
     order = weights.argsort(dim=-1, descending=True, stable=True)
-    scalars = decisiveness_scalars(logits.float(), rule.top_k)
-    return Records(
-        router_logits=logits.float().cpu().numpy(),
-        selected_expert=selected.gather(-1, order).to(torch.int32).cpu().numpy().astype(expert_dtype(rule.experts)),
-        routing_weight=weights.gather(-1, order).float().cpu().numpy(),
-        scalars={name: value.cpu().numpy() for name, value in scalars.items()},
-    )
+    selected = selected.gather(-1, order)
+    values, totals = {}, {}
+    if contents == "compact":
+        probability = rule.probability(logits)
+        values |= {"routing_weight": weights.gather(-1, order)} | rule.scalars(logits, selected, bias, probability)
+        totals = _totals(logits, probability, window_lengths)
+    else:
+        values["router_logits"] = logits
+    values["selected_expert"] = selected.to(torch.uint8 if rule.experts <= 256 else torch.int32)
+    on_host = {name: values[name].cpu() for name in contents_of(rule, contents)}
+    per_token = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).numpy() for name, tensor in on_host.items()
+    }
+    per_token["selected_expert"] = per_token["selected_expert"].astype(expert_dtype(rule.experts))
+    return Records(per_token, totals)
 
 
-def decisiveness_scalars(logits: torch.Tensor, top_k: int) -> dict[str, torch.Tensor]:
-    """The per-token scalars of `SCALARS` from router logits (token, expert) float32; a margin that needs an expert
-    beyond the last is NaN."""
-    log_sum_exp = torch.logsumexp(logits, dim=-1)
-    log_probability = logits - log_sum_exp[:, None]
-    probability = log_probability.exp()
-    largest = logits.topk(min(max(top_k + 1, 2), logits.shape[-1]), dim=-1).values
-    missing = torch.full_like(log_sum_exp, math.nan)
+def _totals(logits: torch.Tensor, probability: torch.Tensor, window_lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """The arrays of `TOTALS` for the tokens of whole windows, which follow one another."""
+    lengths = torch.from_numpy(window_lengths).to(logits.device)
     return {
-        "entropy": -(probability * log_probability).sum(dim=-1),
-        "log_sum_exp": log_sum_exp,
-        "top_k_mass": probability.topk(top_k, dim=-1).values.sum(dim=-1),
-        "logit_margin": largest[:, 0] - largest[:, 1] if largest.shape[-1] > 1 else missing,
-        "boundary_margin": largest[:, top_k - 1] - largest[:, top_k] if largest.shape[-1] > top_k else missing,
+        "probability_sum": torch.segment_reduce(probability.double(), "sum", lengths=lengths).float().cpu().numpy(),
+        "expert_logit_histogram": _histogram(logits.float(), bins.LOGIT_EDGES),
+        "expert_probability_histogram": _histogram(probability.clamp(min=1e-30).log10(), bins.PROBABILITY_EDGES),
     }
 
 
-def _join(parts: list[Records], order: np.ndarray) -> Records:
-    def joined(arrays: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate(arrays)[order]
+def _histogram(values: torch.Tensor, edges: np.ndarray) -> np.ndarray:
+    """Counts (expert, bin) of values (token, expert) in equal bins; what lies beyond the edges is in the outer ones."""
+    count, experts = len(edges) - 1, values.shape[1]
+    position = (values - float(edges[0])) * (count / float(edges[-1] - edges[0]))
+    key = position.clamp_(0, count - 1).int() + count * torch.arange(experts, dtype=torch.int32, device=values.device)
+    return torch.bincount(key.ravel(), minlength=experts * count).view(experts, count).cpu().numpy()
 
-    return Records(
-        router_logits=joined([part.router_logits for part in parts]),
-        selected_expert=joined([part.selected_expert for part in parts]),
-        routing_weight=joined([part.routing_weight for part in parts]),
-        scalars={name: joined([part.scalars[name] for part in parts]) for name in SCALARS},
-    )
+
+def _join(parts: list[Records], token_order: np.ndarray, window_order: np.ndarray) -> Records:
+    """One Records of the parts of a span, with tokens and windows in order."""
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([part.per_token[name] for part in parts])[token_order]
+
+    first = parts[0]
+    totals = {name: sum(part.totals[name] for part in parts) for name in first.totals if name.endswith("histogram")}
+    if first.totals:
+        totals["probability_sum"] = np.concatenate([part.totals["probability_sum"] for part in parts])[window_order]
+    return Records({name: joined(name) for name in first.per_token}, totals)

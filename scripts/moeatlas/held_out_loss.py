@@ -28,7 +28,7 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
     names = ["loss_sum", "unigram_loss_sum", "predicted_tokens"]
     losses = training[[*names, "document_id"]].set_coords("document_id")
     per_domain = {domain: losses.isel(document=training["domain"].values == domain) for domain in domains}
-    draws = statistics.dataset_draws(per_domain, names, resamples, seed)
+    draws = statistics.dataset_draws(per_domain, names, statistics.resample(per_domain, resamples, seed))
     loss = draws["loss_sum"] / draws["predicted_tokens"]
     unigram = draws["unigram_loss_sum"] / draws["predicted_tokens"]
     values = {"loss": loss, "unigram_loss": unigram, "gain": unigram - loss.isel(checkpoint=-1, drop=True)}

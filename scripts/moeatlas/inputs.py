@@ -51,6 +51,7 @@ def read_rows(name: str, files: list[str], builder: str, sample_by: str, cache: 
     """Rows of local files, in order, read by the `datasets` library (its working copy goes to the folder `cache`)."""
     import datasets
 
+    datasets.config.HF_HUB_OFFLINE = True  # it would report to the hub that a file is read
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     paths = [glob.escape(file) for file in files]
@@ -111,26 +112,26 @@ def windows(length: int, size: int) -> np.ndarray:
     return np.array([(index * length + count - 1) // count for index in range(count)])
 
 
-def load_tokenizer(folder: str):
+def load_tokenizer(folder: str, *, trust_remote_code: bool = False):
     """The tokenizer of a model folder; a `Problem` when there is none, or it cannot be read."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
         raise Problem(f"{folder} has no readable tokenizer ({str(error).splitlines()[0]}): fetch it again.") from error
     if not tokenizer("text", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one without files
         raise Problem(f"{folder} has no tokenizer: put tokenizer.json beside config.json.")
     return tokenizer
 
 
-def window_size(window: int | str, folder: str) -> int:
+def window_size(window: int | str, folder: str, *, trust_remote_code: bool = False) -> int:
     """The window in tokens; "context" is the longest context of the model in `folder`."""
     if window != "context":
         return window
     from moeatlas.models import load_config
 
-    return load_config(folder).max_position_embeddings
+    return load_config(folder, trust_remote_code).max_position_embeddings
 
 
 def tokenize(

@@ -77,11 +77,15 @@ def log(message: str) -> None:
 
 def progress(iterable=None, *, total: int | None = None, unit: str = "", description: str = "") -> tqdm:
     """A progress bar on stderr: live on a terminal, a line every ten seconds elsewhere."""
-    interval = 0.2 if sys.stderr.isatty() else 10
     scaled = total is not None and total >= 10_000
     return tqdm(
-        iterable, total=total, unit=unit, desc=description, unit_scale=scaled, mininterval=interval, delay=interval
+        iterable, total=total, unit=unit, desc=description, unit_scale=scaled, mininterval=interval(), delay=interval()
     )
+
+
+def interval() -> float:
+    """Seconds between two states of a progress bar on stderr, and before the first."""
+    return 0.2 if sys.stderr.isatty() else 10
 
 
 def _report(kind: type[BaseException], error: BaseException, trace) -> None:

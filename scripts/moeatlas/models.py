@@ -1,76 +1,18 @@
-"""Models: load the base model of a Mixture-of-Experts checkpoint, find its routers, know their routing rule."""
+"""Models: load the base model of a Mixture-of-Experts checkpoint, find its routers and experts."""
 
-import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from moeatlas import storage
 from moeatlas.job import Problem
-
-FAMILIES = {
-    "olmoe": ("num_experts", "norm_topk_prob", True),
-    "flex_olmo": ("num_experts", "norm_topk_prob", True),
-    "qwen2_moe": ("num_experts", "norm_topk_prob", True),
-    "qwen3_moe": ("num_experts", "norm_topk_prob", True),
-    "mixtral": ("num_local_experts", True, False),
-}
-"""Supported `model_type`s: the config key of the number of experts, whether weights are renormalised (or its config
-key), and whether the router casts its weights to the dtype of the logits."""
-
-
-@dataclass(frozen=True)
-class RoutingRule:
-    """How a router turns logits z into selected experts and routing weights (source: the model code in transformers).
-
-    scores: "softmax" (p = softmax(z) over all experts, in float32); selection: "top_k" of p, sorted;
-    normalised: whether the weights of the selected experts are divided by their sum;
-    cast: whether the weights are cast to the dtype of the logits.
-    """
-
-    family: str
-    scores: str
-    selection: str
-    experts: int
-    top_k: int
-    normalised: bool
-    cast: bool
-
-    def apply(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Routing weights and selected experts, both (token, rank), of raw router logits (token, expert)."""
-        weights, selected = torch.softmax(logits.float(), dim=-1).topk(self.top_k, dim=-1)
-        if self.normalised:
-            weights = weights / weights.sum(dim=-1, keepdim=True)
-        return (weights.to(logits.dtype) if self.cast else weights), selected
-
-    def as_json(self) -> str:
-        """The rule as sorted JSON, for the attribute `routing_rule` of every output."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-
-def routing_rule(config: transformers.PreTrainedConfig) -> RoutingRule:
-    """The routing rule of a model's config; a `Problem` for a family that is not supported."""
-    family = config.model_type
-    if family not in FAMILIES:
-        raise Problem(
-            f"model_type {family!r} ({config.name_or_path}) is not supported: the supported families are "
-            f"{', '.join(sorted(FAMILIES))}."
-        )
-    experts, normalised, cast = FAMILIES[family]
-    return RoutingRule(
-        family=family,
-        scores="softmax",
-        selection="top_k",
-        experts=getattr(config, experts),
-        top_k=config.num_experts_per_tok,
-        normalised=normalised if isinstance(normalised, bool) else bool(getattr(config, normalised)),
-        cast=cast,
-    )
+from moeatlas.routing import routing_rule
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -83,52 +25,135 @@ def choose_device(wanted: str) -> torch.device:
     return device
 
 
-def load_config(folder: str | Path) -> transformers.PreTrainedConfig:
+def load_config(folder: str | Path, trust_remote_code: bool = False) -> transformers.PreTrainedConfig:
     """The config of a model folder in the hub's layout; a `Problem` when it cannot be read."""
     if not (Path(folder) / "config.json").is_file():
         raise Problem(f"{folder} is not a model folder: it has no config.json.")
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (ValueError, OSError) as error:
         raise Problem(f"{folder}/config.json cannot be read ({str(error).splitlines()[0]}).") from error
+    if (quantization := getattr(config, "quantization_config", None)) is not None:
+        quantization["dequantize"] = True  # quantized kernels bypass the router modules
+    return config
 
 
 def load(
-    folder: str | Path, *, dtype: str, device: torch.device, attention: str, experts: str
+    folder: str | Path,
+    *,
+    dtype: str,
+    device: torch.device,
+    attention: str,
+    experts: str,
+    gpus: int = 1,
+    last_layer: int | None = None,
+    trust_remote_code: bool = False,
 ) -> transformers.PreTrainedModel:
     """The base model (no language-model head) of a folder in the hub's layout, in evaluation mode on `device`.
 
-    `dtype` is "auto" (as stored) or a torch dtype's name; `experts` "auto" is grouped_mm on a GPU and eager on a CPU,
-    where eager is the faster one. Raises a `Problem` when the weights cannot be read or do not fit the config.
+    `dtype` is "auto" (as stored) or a torch dtype's name; `attention` "auto" is the family's own choice; `experts`
+    "auto" is grouped_mm on a GPU and eager on a CPU, where eager is the faster one. With `gpus` above 1 the layers are
+    spread over the visible GPUs and, where these are full, the CPU's memory. Layers after `last_layer` are not read.
+    Raises a `Problem` when the weights cannot be read or do not fit the config.
     """
+    config = load_config(folder, trust_remote_code)
+    if last_layer is not None:
+        _cut(config, last_layer + 1)
+    if gpus > 1 and torch.cuda.device_count() < gpus:
+        raise Problem(f"gpus: {gpus} is set, but {torch.cuda.device_count()} CUDA devices are visible: set it to that.")
+    placement = None if device.type == "cpu" else "auto" if gpus > 1 else {"": device}
+    remote = {"trust_remote_code": True} if trust_remote_code else {}
+    model = _from_pretrained(
+        AutoModel, folder, config, dtype, attention, experts, device, device_map=placement, **remote
+    )
+    return model.eval()
+
+
+def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.device, experts: str = "auto") -> nn.Module:
+    """The Mixture-of-Experts block of one layer; no other tensor of the folder is read.
+
+    A model of this layer alone is built, so the memory is that of one layer. Raises a `Problem` as `load` does.
+    """
+    config = load_config(folder)
+    routing_rule(config)
+    prefixes = (f"model.layers.{layer}.", f"layers.{layer}.")
+    tensors = {}
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with _readable(folder), safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118, not a dict
+                if name.startswith(prefixes):
+                    tensors[name.replace(f"layers.{layer}.", "layers.0.", 1)] = file.get_tensor(name)
+    _cut(config, 1)
+    for name, alone in {"first_k_dense_replace": 0, "mlp_only_layers": [], "decoder_sparse_step": 1}.items():
+        if hasattr(config, name):
+            setattr(config, name, alone)
+    config.vocab_size, config.pad_token_id = 1, None
+    family = transformers.MODEL_MAPPING[type(config)]
+    model = _from_pretrained(
+        family, None, config, dtype, "eager", experts, device, state_dict=tensors, needed="layers.0.mlp"
+    )
+    (block,) = find_blocks(model.eval().to(device)).values()
+    return block
+
+
+def _from_pretrained(
+    family,
+    folder,
+    config,
+    dtype: str,
+    attention: str,
+    experts: str,
+    device: torch.device,
+    *,
+    needed: str = "",
+    **options,
+) -> transformers.PreTrainedModel:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     if experts == "auto":
         experts = "eager" if device.type == "cpu" else "grouped_mm"
-    try:
-        model, report = AutoModel.from_pretrained(
+    with _readable(folder or config.name_or_path):
+        model, report = family.from_pretrained(
             folder,
+            config=config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            attn_implementation=attention,
+            attn_implementation=None if attention == "auto" else attention,
             experts_implementation=experts,
             local_files_only=True,
-            trust_remote_code=False,
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **options,
         )
+    # transformers fills what is missing with random numbers
+    mismatched = (name for name, *_ in report["mismatched_keys"])
+    unfit = [name for name in [*sorted(report["missing_keys"]), *sorted(mismatched)] if needed in name]
+    if unfit:
+        raise Problem(
+            f"{folder or config.name_or_path}: {len(unfit)} weights are missing or do not have the shape that "
+            f"config.json says, first {unfit[0]}: fetch the checkpoint again."
+        )
+    return model
+
+
+@contextmanager
+def _readable(folder: str | Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise Problem(
             f"{folder} cannot be loaded as a model ({str(error).splitlines()[0]}): mend the folder or the model's "
             "settings."
         ) from error
-    # transformers fills what is missing with random numbers
-    if unfit := sorted(report["missing_keys"]) + sorted(name for name, *_ in report["mismatched_keys"]):
-        raise Problem(
-            f"{folder}: {len(unfit)} weights are missing or do not have the shape that config.json says, first "
-            f"{unfit[0]}: fetch the checkpoint again."
-        )
-    return model.eval().to(device)
+
+
+def _cut(config: transformers.PreTrainedConfig, layers: int) -> None:
+    """Keep the first `layers` layers of a config, in its lists by layer too."""
+    whole = config.num_hidden_layers
+    for name, value in vars(config).items():
+        if isinstance(value, list) and len(value) == whole and name.endswith("layer_types"):
+            setattr(config, name, value[:layers])
+    config.num_hidden_layers = layers
 
 
 def find_routers(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:
@@ -142,30 +167,61 @@ def find_routers(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:
     }
 
 
-def describe(folder: Path) -> dict:
-    """What a model folder holds: revision, checksum and size of its weights, layers with experts, routing rule.
+def find_blocks(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:
+    """Mixture-of-Experts blocks, which hold a router and its `experts`, by layer index."""
+    return {
+        layer: module
+        for layer, router in find_routers(model).items()
+        for module in model.layers[layer].modules()
+        if any(child is router for child in module.children())
+    }
+
+
+def expert_outputs(block: nn.Module, states: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+    """The output of each selected expert alone, not weighted: (token, rank, hidden).
+
+    `states` (token, hidden) is what the block's router received, `selected` (token, rank) int64 the experts. Weighted
+    and summed over ranks they are the block's output, less that of its shared experts.
+    """
+    one = torch.ones(selected.numel(), 1, dtype=states.dtype, device=states.device)
+    alone = block.experts(states.repeat_interleave(selected.shape[1], dim=0), selected.reshape(-1, 1), one)
+    return alone.view(*selected.shape, -1)
+
+
+def selection_bias(router: nn.Module) -> torch.Tensor | None:
+    """The trained bias that a router adds to its scores when it selects, (expert,) float32; None if it has none."""
+    return getattr(router, "e_score_correction_bias", None)
+
+
+def describe(folder: Path, trust_remote_code: bool = False) -> dict:
+    """What a model folder holds: revision, checksums and size of its weights, layers with experts, routing rule.
 
     The layers are found on the model's skeleton, without reading its weights. `model_revision` is the hub's commit, or
     "local" for a folder that did not come from the hub.
     """
-    config = load_config(folder)
+    config = load_config(folder, trust_remote_code)
     rule = routing_rule(config)
     with torch.device("meta"):
-        model = AutoModel.from_config(config)
+        model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise Problem(f"{folder} has no *.safetensors file: convert the weights to safetensors.")
     commit = folder / "commit.txt"
+    layers = sorted(find_routers(model))
     return {
         "model_revision": commit.read_text().strip() if commit.is_file() else "local",
         "weights_sha256": storage.sha256(*weights),
         "weights_bytes": sum(path.stat().st_size for path in weights),
+        "files": {path.name: storage.sha256(path) for path in [folder / "config.json", *weights]},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "moe_layers": sorted(find_routers(model)),
-        "hidden_layers": config.num_hidden_layers,
+        "moe_layers": layers,
+        "dense_layers": sorted(set(range(config.num_hidden_layers)) - set(layers)),
         "context": config.max_position_embeddings,
         "vocabulary": config.vocab_size,
-    } | {key: value for key, value in asdict(rule).items() if key in ("family", "experts", "top_k")}
+        "family": rule.family,
+        "experts": rule.experts,
+        "top_k": rule.top_k,
+    }
 
 
 def choose_layers(wanted: str | int | list, available: list[int], key: str) -> list[int]:

@@ -1,15 +1,15 @@
 """Router decisiveness: how sure is the router of its choice?
 
-p is the router's distribution over all E experts, S the k selected ones, q = w / sum(w) their renormalised weights, z
-the router logits. Definitions are per token; the chapter reports means over tokens. Under uniform routing (all logits
-equal) the entropy is ln E, the top-k entropy ln k, the largest probability 1 / E, the top-k mass k / E, the share of
-the first expert 1 / k, and both margins are 0.
+p is the router's distribution over all E experts: the softmax of its logits z, or its sigmoid scores divided by their
+sum. S are the k selected experts, q = w / sum(w) their renormalised weights. Definitions are per token; the chapter
+reports means over tokens. Under uniform routing (all logits equal) the entropy is ln E, the top-k entropy ln k, the
+largest probability 1 / E, the top-k mass k / E, the share of the first expert 1 / k, and both margins are 0.
 """
 
 import numpy as np
 import xarray as xr
 
-from moeatlas import statistics, tallies
+from moeatlas import bins, statistics, tallies
 
 QUANTILES = (0.1, 0.5, 0.9)
 MEASURES = {
@@ -26,6 +26,13 @@ MEASURES = {
     "information": ("Information about the token", "nats", "I(token; expert) = H(E[p]) − E[H(p)]"),
 }
 """Measure: (title, units, formula)."""
+SUMS = ["scalar_sum", "scalar_count", "probability_sum", "rank_weight_sum"]
+POOLED_HISTOGRAMS = {
+    "expert_logit_histogram": bins.LOGIT_EDGES,
+    "expert_probability_histogram": bins.PROBABILITY_EDGES,
+    "rank_probability_histogram": bins.UNIT_EDGES,
+    "rank_share_histogram": bins.UNIT_EDGES,
+}
 
 
 def uniform_values(experts: int, top_k: int) -> dict[str, float]:
@@ -58,17 +65,19 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int
     """
     first = next(iter(dataset_tallies.values()))
     experts, top_k = first.sizes["expert"], first.sizes["rank"]
-    names = ["tokens", "scalar_sum", "scalar_count", "probability_sum", "rank_weight_sum"]
-    draws = statistics.dataset_draws(dataset_tallies, names, resamples, seed)
-    means = draws["scalar_sum"] / draws["scalar_count"].where(draws["scalar_count"] > 0)
-    mean_probability = draws["probability_sum"] / draws["tokens"]
-    values = {name: means.sel(scalar=name, drop=True) for name in tallies.SCALARS if name in MEASURES}
-    values["normalised_entropy"] = values["entropy"] / np.log(experts)
-    values["entropy_of_mean"] = -(mean_probability * np.log(mean_probability.where(mean_probability > 0, 1))).sum(
-        "expert"
-    )
-    values["information"] = values["entropy_of_mean"] - values["entropy"]
-    out = xr.Dataset(attrs={"resamples": resamples, "seed": seed, "confidence": confidence})
+    resampling = statistics.resample(dataset_tallies, resamples, seed)
+    tokens = statistics.dataset_draws(dataset_tallies, ["tokens"], resampling)["tokens"]
+    draws, per_layer = [], []
+    for tally in tallies.by_layer(dataset_tallies, [*SUMS, "scalar_histogram", *POOLED_HISTOGRAMS]):
+        sums = statistics.dataset_draws(tally, SUMS, resampling)
+        draws.append(_draws(sums, tokens))
+        weight = statistics.interval(sums["rank_weight_sum"] / tokens, confidence)
+        weight.attrs = {"long_name": "Mean routing weight by rank", "units": "1"}
+        distributions = _distributions(tally, first["scalar_edge"], resampling, confidence)
+        per_layer.append(distributions.assign(rank_weight=weight))
+    values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer", data_vars="minimal")
+    out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
+    out.attrs["probability"] = tallies.probability_name(first.attrs)
     for name, (title, units, formula) in MEASURES.items():
         attributes = {"long_name": title, "units": units, "formula": formula}
         out[name] = statistics.interval(values[name], confidence).assign_attrs(attributes)
@@ -76,47 +85,48 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int
         out[f"mean_over_layers_{name}"] = averaged.assign_attrs(
             attributes | {"long_name": f"{title}, mean over layers"}
         )
-    out["rank_weight"] = statistics.interval(draws["rank_weight_sum"] / draws["tokens"], confidence).assign_attrs(
-        long_name="Mean routing weight by rank", units="1"
-    )
-    out = out.merge(_distributions(dataset_tallies, resamples, seed, confidence))
-    out["tokens"] = draws["tokens"].isel(draw=0, drop=True).astype(np.int64)
+    out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
     out["documents"] = statistics.document_counts(dataset_tallies)
     uniform = uniform_values(experts, top_k)
     out["uniform_value"] = ("measure", [uniform[name] for name in MEASURES], {"long_name": "value, all logits equal"})
-    return out.assign_coords(measure=list(MEASURES))
+    return out.assign_coords(measure=list(MEASURES), scalar_edge=first["scalar_edge"])
 
 
-def _distributions(dataset_tallies: dict, resamples: int, seed: int, confidence: float) -> xr.Dataset:
-    """Quantiles and densities over tokens, from the histograms; one scalar at a time, to keep memory small."""
-    first = next(iter(dataset_tallies.values()))
-    edges = first["scalar_edge"]
+def _draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
+    """Every measure in every draw, (dataset, draw, layer), from the sums over documents."""
+    means = sums["scalar_sum"] / sums["scalar_count"].where(sums["scalar_count"] > 0)
+    mean_probability = sums["probability_sum"] / tokens
+    values = {name: means.sel(scalar=name, drop=True) for name in tallies.SCALARS if name in MEASURES}
+    values["normalised_entropy"] = values["entropy"] / np.log(sums.sizes["expert"])
+    surprise = -np.log(mean_probability.where(mean_probability > 0, 1))
+    values["entropy_of_mean"] = (mean_probability * surprise).sum("expert")
+    values["information"] = values["entropy_of_mean"] - values["entropy"]
+    return xr.Dataset(values)
+
+
+def _distributions(
+    tally: dict[str, xr.Dataset], edges: xr.DataArray, resampling: dict, confidence: float
+) -> xr.Dataset:
+    """Quantiles and densities over tokens in one layer, from the histograms; one scalar at a time, to save memory."""
     quantiles, densities = [], []
-    for scalar in first["scalar"].values:
-        parts = {name: tally.sel(scalar=[scalar]) for name, tally in dataset_tallies.items()}
-        counts = statistics.dataset_draws(parts, ["scalar_histogram"], resamples, seed)["scalar_histogram"]
-        bins = edges.sel(scalar=[scalar]).values
-        found = statistics.histogram_quantiles(counts.values, bins, QUANTILES)
+    for scalar in edges["scalar"].values:
+        parts = {name: layer.sel(scalar=[scalar]) for name, layer in tally.items()}
+        counts = statistics.dataset_draws(parts, ["scalar_histogram"], resampling)["scalar_histogram"]
+        found = statistics.histogram_quantiles(counts.values, edges.sel(scalar=[scalar]).values, QUANTILES)
         draws = xr.DataArray(found, dims=(*counts.dims[:-1], "quantile"))
         quantiles.append(statistics.interval(draws.assign_coords(counts.coords), confidence))
         observed = counts.isel(draw=0, drop=True)
         densities.append(observed / observed.sum("bin"))
     out = xr.Dataset(
         {"scalar_quantile": xr.concat(quantiles, dim="scalar"), "scalar_density": xr.concat(densities, dim="scalar")},
-        coords={"quantile": list(QUANTILES), "scalar_edge": edges},
+        coords={"quantile": list(QUANTILES)},
     )
-    pooled = {
-        "expert_logit": first["logit_edge"],
-        "expert_probability": first["log10_probability_edge"],
-        "rank_probability": first["unit_edge"],
-        "rank_share": first["unit_edge"],
-    }
-    for name, bin_edges in pooled.items():
-        counts = sum(tally[f"{name}_histogram"] for tally in dataset_tallies.values())
-        values = statistics.histogram_quantiles(counts.values, bin_edges.values, QUANTILES)
-        if name == "expert_probability":
+    for name, bin_edges in POOLED_HISTOGRAMS.items():
+        counts = sum(layer[name] for layer in tally.values())
+        values = statistics.histogram_quantiles(counts.values, bin_edges, QUANTILES)
+        if name == "expert_probability_histogram":
             values = 10**values
-        out[f"{name}_quantile"] = ((*counts.dims[:-1], "quantile"), values)
+        out[name.replace("histogram", "quantile")] = ((*counts.dims[:-1], "quantile"), values)
     for name, array in out.data_vars.items():
         array.attrs = {"long_name": name.replace("_", " "), "units": "share of tokens" if "density" in name else "1"}
     return out

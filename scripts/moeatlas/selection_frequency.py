@@ -8,7 +8,7 @@ that chance gives at the same number of tokens.
 import numpy as np
 import xarray as xr
 
-from moeatlas import statistics
+from moeatlas import statistics, tallies
 
 MEASURES = {
     "coefficient_of_variation": ("Coefficient of variation of the load", "1", "CV = std(c) / mean(c), ddof 0"),
@@ -21,6 +21,7 @@ MEASURES = {
     "z_loss": ("Router z-loss", "1", "E[(ln Σₑ exp zₑ)²]"),
 }
 """Measure: (title, units, formula)."""
+SUMS = ["selected_count", "first_count", "weight_sum", "probability_sum", "z_loss_sum"]
 BOUNDS = {
     "gini": (0, 1),
     "normalised_slot_entropy": (0, 1),
@@ -92,13 +93,25 @@ def measure(
     """
     first = next(iter(dataset_tallies.values()))
     experts, top_k = first.sizes["expert"], first.sizes["rank"]
-    names = ["tokens", "selected_count", "first_count", "weight_sum", "probability_sum", "z_loss_sum"]
-    draws = statistics.dataset_draws(dataset_tallies, names, resamples, seed)
-    count, tokens = draws["selected_count"], draws["tokens"]
-    values = load_measures(count)
-    values["load_balancing_loss"] = experts * (count / tokens * draws["probability_sum"] / tokens).sum("expert")
-    values["z_loss"] = draws["z_loss_sum"] / tokens
-    out = xr.Dataset(attrs={"resamples": resamples, "seed": seed, "confidence": confidence})
+    resampling = statistics.resample(dataset_tallies, resamples, seed)
+    batches = {name: _batches(tally["tokens"].values, batch_tokens) for name, tally in dataset_tallies.items()}
+    batch_resampling = statistics.resample(batches, resamples, seed)
+    tokens = statistics.dataset_draws(dataset_tallies, ["tokens"], resampling)["tokens"]
+    batched_tokens = statistics.dataset_draws(batches, ["tokens"], batch_resampling)["tokens"]
+    draws, per_layer = [], []
+    for tally in tallies.by_layer(dataset_tallies, [*SUMS, "rank_count"]):
+        sums = statistics.dataset_draws(tally, SUMS, resampling)
+        dropped = {name: _dropped(layer, batches[name], capacity_factors) for name, layer in tally.items()}
+        dropped_draws = statistics.dataset_draws(dropped, ["dropped"], batch_resampling)["dropped"] / batched_tokens
+        draws.append(_draws(sums, tokens).assign(dropped_share=dropped_draws))
+        shares = _shares(sums, tokens, confidence)
+        rank_count = sum(layer["rank_count"] for layer in tally.values())
+        shares["rank_share"] = rank_count / rank_count.sum("rank").where(rank_count.sum("rank") > 0)
+        shares["rank_share"].attrs = {"long_name": "share of an expert's selections at each rank", "units": "1"}
+        per_layer.append(shares)
+    values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer", data_vars="minimal")
+    out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
+    out.attrs["probability"] = tallies.probability_name(first.attrs)
     for name, (title, units, formula) in MEASURES.items():
         attributes = {"long_name": title, "units": units, "formula": formula}
         bounds = BOUNDS.get(name, (-np.inf, np.inf))
@@ -108,18 +121,7 @@ def measure(
         out[f"mean_over_layers_{name}"] = averaged.assign_attrs(
             attributes | {"long_name": f"{title}, mean over layers"}
         )
-    shares = {
-        "slot_share": (count / count.sum("expert"), "share of all selections"),
-        "first_share": (draws["first_count"] / tokens, "share of all first choices"),
-        "weight_share": (draws["weight_sum"] / draws["weight_sum"].sum("expert"), "share of all routing weight"),
-        "selection_frequency": (count / tokens, "share of tokens that select the expert"),
-    }
-    for name, (share, long_name) in shares.items():
-        out[name] = statistics.interval(share, confidence, (0, 1)).assign_attrs(long_name=long_name, units="1")
-    rank_count = sum(tally["rank_count"] for tally in dataset_tallies.values())
-    out["rank_share"] = rank_count / rank_count.sum("rank").where(rank_count.sum("rank") > 0)
-    out["rank_share"].attrs = {"long_name": "share of an expert's selections at each rank", "units": "1"}
-    dropped = _capacity(dataset_tallies, capacity_factors, batch_tokens, resamples, seed)
+    dropped = values["dropped_share"]
     for name, draws_of_it in (("dropped_share", dropped), ("mean_over_layers_dropped_share", dropped.mean("layer"))):
         out[name] = statistics.interval(draws_of_it, confidence, (0, 1)).assign_attrs(
             long_name=f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens", units="1"
@@ -127,6 +129,32 @@ def measure(
     out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
     out["documents"] = statistics.document_counts(dataset_tallies)
     return out.merge(_uniform(out["tokens"], experts, top_k, seed))
+
+
+def _draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
+    """Every measure in every draw, (dataset, draw, layer), from the sums over documents."""
+    count, experts = sums["selected_count"], sums.sizes["expert"]
+    values = load_measures(count)
+    values["load_balancing_loss"] = experts * (count / tokens * sums["probability_sum"] / tokens).sum("expert")
+    values["z_loss"] = sums["z_loss_sum"] / tokens
+    return xr.Dataset(values)
+
+
+def _shares(sums: xr.Dataset, tokens: xr.DataArray, confidence: float) -> xr.Dataset:
+    """The share that each expert gets of the selections, first choices and weight, with intervals."""
+    count, weight = sums["selected_count"], sums["weight_sum"]
+    shares = {
+        "slot_share": (count / count.sum("expert"), "share of all selections"),
+        "first_share": (sums["first_count"] / tokens, "share of all first choices"),
+        "weight_share": (weight / weight.sum("expert"), "share of all routing weight"),
+        "selection_frequency": (count / tokens, "share of tokens that select the expert"),
+    }
+    return xr.Dataset(
+        {
+            name: statistics.interval(share, confidence, (0, 1)).assign_attrs(long_name=long_name, units="1")
+            for name, (share, long_name) in shares.items()
+        }
+    )
 
 
 def dropped_share(batch_count: np.ndarray, batch_tokens: np.ndarray, top_k: int, factors: list[float]) -> np.ndarray:
@@ -159,28 +187,24 @@ def document_batches(document_tokens: np.ndarray, batch_tokens: int) -> np.ndarr
     return batch
 
 
-def _capacity(dataset_tallies, factors, batch_tokens, resamples, seed) -> xr.DataArray:
-    """Draws of the dropped share of every dataset and pooled, with batches instead of documents as resampled unit."""
-    numerator = {}
-    for name, tally in dataset_tallies.items():
-        batch = document_batches(tally["tokens"].values, batch_tokens)
-        starts = np.flatnonzero(np.diff(batch, prepend=-1))
-        tokens = np.add.reduceat(tally["tokens"].values, starts)
-        count = np.add.reduceat(tally["selected_count"].values.astype(np.int64), starts, axis=0)
-        dropped = dropped_share(count, tokens, tally.sizes["rank"], factors)
-        numerator[name] = xr.Dataset(
-            {
-                "dropped": (("document", "layer", "capacity_factor"), dropped * tokens[:, None, None]),
-                "tokens": ("document", tokens),
-            },
-            coords={
-                "layer": tally["layer"],
-                "capacity_factor": list(factors),
-                "document_id": ("document", np.array([f"{number:09d}" for number in range(len(tokens))])),
-            },
-        )
-    draws = statistics.dataset_draws(numerator, ["dropped", "tokens"], resamples, seed)
-    return draws["dropped"] / draws["tokens"]
+def _batches(document_tokens: np.ndarray, batch_tokens: int) -> xr.Dataset:
+    """The batches of a dataset, which are resampled like documents: their tokens, and the first document of each."""
+    starts = np.flatnonzero(np.diff(document_batches(document_tokens, batch_tokens), prepend=-1))
+    return xr.Dataset(
+        {"first_document": ("document", starts), "tokens": ("document", np.add.reduceat(document_tokens, starts))},
+        coords={"document_id": ("document", [f"{number:09d}" for number in range(len(starts))])},
+    )
+
+
+def _dropped(layer: xr.Dataset, batches: xr.Dataset, factors: list[float]) -> xr.Dataset:
+    """How many selections of each batch, divided by k, are beyond the capacity: (document, layer, capacity_factor)."""
+    tokens = batches["tokens"].values
+    count = np.add.reduceat(layer["selected_count"].values, batches["first_document"].values, axis=0, dtype=np.int64)
+    dropped = dropped_share(count, tokens, layer.sizes["rank"], factors) * tokens[:, None, None]
+    return xr.Dataset(
+        {"dropped": (("document", "layer", "capacity_factor"), dropped)},
+        coords={"document_id": batches["document_id"], "layer": layer["layer"], "capacity_factor": list(factors)},
+    )
 
 
 def _uniform(tokens: xr.DataArray, experts: int, top_k: int, seed: int) -> xr.Dataset:

@@ -6,44 +6,76 @@ vectorised over leading axes is therefore computed once, for the estimate and it
 """
 
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
 
 POOLED = "pooled"
 INTERVAL = ("estimate", "low", "high")
+DOCUMENTS_PER_PRODUCT = 1024
 
 
 def resampling_weights(documents: int, resamples: int, seed: int, name: str) -> np.ndarray:
-    """How often each document occurs in each draw: float64 (1 + resamples, documents); draw 0 is all ones.
+    """How often each document occurs in each draw: uint16 (1 + resamples, documents); draw 0 is all ones.
 
     The generator depends on `seed` and on the dataset's `name` only, so other datasets in a study change nothing.
     """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    drawn = rng.multinomial(documents, np.full(documents, 1 / documents), size=resamples)
-    return np.concatenate([np.ones((1, documents)), drawn])
+    share, weights = np.full(documents, 1 / documents), np.ones((1 + resamples, documents), dtype=np.uint16)
+    for draw in range(1, 1 + resamples):
+        weights[draw] = rng.multinomial(documents, share)
+    return weights
 
 
-def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resamples: int, seed: int) -> xr.Dataset:
+@dataclass(frozen=True)
+class Resampling:
+    """The draws of one dataset's documents: `weights` (1 + resamples, documents), see `resampling_weights`.
+
+    Documents are taken in the `order` of their identifiers, so their order in the data does not matter.
+    """
+
+    weights: np.ndarray
+    order: np.ndarray
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Sums over documents, the first axis of `values`, in every draw: float64 (draw, ...)."""
+        columns = values.reshape(len(values), -1)
+        total = np.zeros((len(self.weights), columns.shape[1]))
+        for start in range(0, len(values), DOCUMENTS_PER_PRODUCT):
+            part = slice(start, start + DOCUMENTS_PER_PRODUCT)
+            total += self.weights[:, part].astype(np.float64) @ columns[self.order[part]].astype(np.float64)
+        return total.reshape(-1, *values.shape[1:])
+
+
+def resample(tallies: dict[str, xr.Dataset], resamples: int, seed: int) -> dict[str, Resampling]:
+    """The draws of every dataset's documents, for `dataset_draws`."""
+    return {
+        name: Resampling(
+            resampling_weights(tally.sizes["document"], resamples, seed, name),
+            np.argsort(tally["document_id"].values.astype(str), kind="stable"),
+        )
+        for name, tally in tallies.items()
+    }
+
+
+def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resampling: dict[str, Resampling]) -> xr.Dataset:
     """Sums over documents of per-document tallies, for every dataset and pooled, in every draw.
 
-    Each variable of `names` loses its dimension `document` and gains `draw` (1 + resamples) and `dataset` ("pooled"
-    first, which is the sum over datasets: a bootstrap stratified by dataset). Documents are taken in the order of their
-    identifiers, so their order in the data does not matter.
+    Each variable of `names` loses its dimension `document` and gains `dataset` ("pooled" first, which is the sum over
+    datasets: a bootstrap stratified by dataset) and `draw` (1 + resamples).
     """
-    per_dataset = []
-    for dataset, tally in tallies.items():
-        ordered = tally.isel(document=np.argsort(tally["document_id"].values.astype(str), kind="stable"))
-        weights = resampling_weights(tally.sizes["document"], resamples, seed, dataset)
-        sums = {}
-        for name in names:
-            array = ordered[name].transpose("document", ...)
-            flat = weights @ array.values.reshape(len(array), -1).astype(np.float64)
-            sums[name] = (("draw", *array.dims[1:]), flat.reshape(-1, *array.shape[1:]))
-        per_dataset.append(xr.Dataset(sums, coords=tally[names].drop_vars("document_id").coords))
-    draws = xr.concat(per_dataset, dim=xr.Variable("dataset", list(tallies)), join="exact")
-    pooled = draws.sum("dataset", skipna=False).expand_dims(dataset=[POOLED])
-    return xr.concat([pooled, draws], dim="dataset")
+    parts = {dataset: tally[names].drop_vars("document_id") for dataset, tally in tallies.items()}
+    first, *_ = xr.align(*parts.values(), join="exact", exclude=["document"], copy=False)
+    draws = {}
+    for name in names:
+        array = first[name].transpose("document", ...)
+        sums = np.empty((1 + len(parts), len(next(iter(resampling.values())).weights), *array.shape[1:]))
+        for index, (dataset, part) in enumerate(parts.items(), start=1):
+            sums[index] = resampling[dataset].sums(part[name].transpose("document", ...).values)
+        sums[0] = sums[1:].sum(axis=0)
+        draws[name] = (("dataset", "draw", *array.dims[1:]), sums)
+    return xr.Dataset(draws, coords=first.coords).assign_coords(dataset=[POOLED, *parts])
 
 
 def document_counts(tallies: dict[str, xr.Dataset]) -> xr.Variable:

@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -22,6 +23,7 @@ IDENTITY = (
     "dataset_sha256", "tokens_sha256", "routing_rule",
 )  # fmt: skip
 
+LARGEST_CHUNK = 1 << 14
 UNWRITABLE = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
     errno.EISDIR,
@@ -51,13 +53,23 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
 
     The running job's provenance is added as the JSON attribute `provenance`.
     """
-    dataset = dataset.assign_attrs(provenance_attributes() | dataset.attrs)
-    encoding = {
-        name: {"_FillValue": None} | ({"zlib": True, "complevel": 4, "shuffle": True} if _compressible(array) else {})
-        for name, array in dataset.variables.items()
-    }
     with atomic_file(path) as partial:
-        dataset.to_netcdf(partial, engine="netcdf4", encoding=encoding)
+        _write(dataset, partial)
+
+
+def save_parts(parts: Iterable[xr.Dataset], path: str | Path, along: tuple[str, ...]) -> None:
+    """Write datasets, made one at a time, as one file: joined along the dimensions `along`, otherwise like `save`.
+
+    Variables without such a dimension, and attributes, are those of the first part. Chunks hold one part or less of it,
+    so that a part can be read without the others.
+    """
+    with atomic_file(path) as partial:
+        for part in parts:
+            if partial.exists():
+                _append(part, partial, along)
+            else:
+                _write(part, partial, along)
+            del part  # before the next one is made
 
 
 def load(path: str | Path) -> xr.Dataset:
@@ -72,20 +84,29 @@ def load_tokens(path: str | Path) -> xr.Dataset:
         return tokens.load()
 
 
-def open_lazily(path: str | Path, leave_out: str | None = None) -> xr.Dataset:
-    """Open a netCDF file, or all but one variable of it, without reading its arrays; close it by `with`."""
+def open_lazily(path: str | Path, leave_out: str | None = None, cached_bytes: int = 4 << 20) -> xr.Dataset:
+    """Open a netCDF file, or all but one variable of it, without reading its arrays; close it by `with`.
+
+    At most `cached_bytes` of each variable are kept in memory to be read again (netCDF's default is 64 MiB).
+    """
+    default = netCDF4.get_chunk_cache()
     try:
+        netCDF4.set_chunk_cache(cached_bytes)
         return xr.open_dataset(path, engine="netcdf4", decode_times=False, drop_variables=leave_out)
     except FileNotFoundError:
         raise job.Problem(f"{path} does not exist: run the workflow again to make it.") from None
     except (OSError, RuntimeError) as error:
         raise job.Problem(f"{path} is not a readable netCDF file ({error}): delete it and run again.") from error
+    finally:
+        netCDF4.set_chunk_cache(*default)
 
 
-def load_tallies(paths: list[str]) -> dict[str, xr.Dataset]:
-    """Tallies by the name of their dataset, in the given order."""
-    tallies = [load(path) for path in paths]
-    return {tally.attrs["dataset"]: tally for tally in tallies}
+@contextmanager
+def open_tallies(paths: list[str]) -> Iterator[dict[str, xr.Dataset]]:
+    """Tallies by the name of their dataset, in the given order, opened without reading their arrays."""
+    with ExitStack() as files:
+        tallies = [files.enter_context(open_lazily(path, cached_bytes=1 << 16)) for path in paths]
+        yield {tally.attrs["dataset"]: tally for tally in tallies}
 
 
 def study_identity(tallies: dict[str, xr.Dataset]) -> dict:
@@ -182,10 +203,12 @@ def _partial(path: Path) -> Iterator[Path]:
         finally:
             _remove(partial)
     except (OSError, RuntimeError) as error:
-        if getattr(error, "errno", None) not in UNWRITABLE and not str(error).startswith("NetCDF: HDF"):
+        known = getattr(error, "errno", None) in UNWRITABLE
+        if not known and not str(error).startswith("NetCDF: HDF"):
             raise
+        reason = os.strerror(error.errno) if known else error
         raise job.Problem(
-            f"{path} cannot be written ({error}; {_free(path)}): make room or make it writable, then run again."
+            f"{path} cannot be written ({reason}; {_free(path)}): make room or make it writable, then run again."
         ) from error
 
 
@@ -201,5 +224,22 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _compressible(array: xr.Variable) -> bool:
-    return array.dtype.kind in "iufb" and array.size > 1
+def _write(dataset: xr.Dataset, path: Path, along: tuple[str, ...] = ()) -> None:
+    dataset = dataset.assign_attrs(provenance_attributes() | dataset.attrs)
+    encoding = {}
+    for name, array in dataset.variables.items():
+        grows = bool(set(along) & set(array.dims))
+        packed = array.dtype.kind in "iufb" and (array.size > 1 or grows)
+        encoding[name] = {"_FillValue": None} | ({"zlib": True, "complevel": 4, "shuffle": True} if packed else {})
+        if grows:
+            encoding[name]["chunksizes"] = [max(1, min(size, LARGEST_CHUNK)) for size in array.shape]
+    dataset.to_netcdf(path, engine="netcdf4", encoding=encoding, unlimited_dims=along)
+
+
+def _append(part: xr.Dataset, path: Path, along: tuple[str, ...]) -> None:
+    with netCDF4.Dataset(path, "a") as file:
+        first = {dim: file.dimensions[dim].size for dim in along}
+        for name, array in part.variables.items():
+            if set(along) & set(array.dims):
+                place = (slice(first.get(dim, 0), first.get(dim, 0) + part.sizes[dim]) for dim in array.dims)
+                file[name][tuple(place)] = array.values

@@ -1,35 +1,64 @@
-"""Synthetic routing records for tests: softmax over all experts, weights of the k best not renormalised (as OLMoE)."""
+"""Synthetic routing records for tests: the weights of the k best experts are their probabilities (as in OLMoE)."""
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from moeatlas import tallies
-from moeatlas.records import expert_dtype
+from moeatlas import bins, counting, storage, tallies
+from moeatlas.records import contents_of, expert_dtype
+from moeatlas.routing import RoutingRule, routing_rule_of
 
 
 @dataclass(frozen=True)
 class Case:
-    """The records of one dataset by layer, its document lengths, and the token id of every token."""
+    """The records of one dataset by layer, its document lengths, and the token id of every token.
+
+    Documents longer than `window` tokens are cut into windows.
+    """
 
     layers: dict[int, xr.Dataset]
     lengths: np.ndarray
     token_id: np.ndarray
     document_id: np.ndarray
+    window: int = 10**9
 
     @property
     def owner(self) -> np.ndarray:
         """Index of the document of every token."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
-    def tally(self, tokens_per_block: int = tallies.TOKENS_PER_BLOCK) -> xr.Dataset:
+    @property
+    def tokens(self) -> xr.Dataset:
+        """The token file of the dataset."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        position = (np.arange(len(self.token_id)) - np.repeat(starts, self.lengths)) % self.window
+        return xr.Dataset(
+            {
+                "token_id": ("token", self.token_id),
+                "position": ("token", position.astype(np.int32)),
+                "document_tokens": ("document", self.lengths),
+                "document_id": ("document", self.document_id),
+            }
+        )
+
+    def tally_layers(self, tokens_per_block: int = counting.TOKENS_PER_BLOCK) -> Iterator[xr.Dataset]:
+        """The tally of one layer after another."""
+        for layer, made in self.layers.items():
+            yield counting.tally_layer(made.assign_attrs(layer=layer), self.tokens, tokens_per_block)
+
+    def tally(self, tokens_per_block: int = counting.TOKENS_PER_BLOCK) -> xr.Dataset:
         """The tally of all layers."""
-        layers = {
-            layer: tallies.tally_layer(records, self.lengths, self.token_id, tokens_per_block)
-            for layer, records in self.layers.items()
-        }
-        return tallies.tally(layers, self.lengths, self.document_id)
+        parts, entries = list(self.tally_layers(tokens_per_block)), list(tallies.ENTRIES)
+        layers = xr.concat([part.drop_vars(entries) for part in parts], "layer", data_vars="minimal", join="exact")
+        return layers.merge(xr.concat([part[entries] for part in parts], "entry"))
+
+    def compact(self) -> "Case":
+        """The same routing, as compact records."""
+        return replace(self, layers={layer: compact(made, self.tokens) for layer, made in self.layers.items()})
 
     def take(self, documents: np.ndarray) -> "Case":
         """The same dataset with the given documents only, in the given order; a document may occur more than once."""
@@ -41,6 +70,7 @@ class Case:
             self.lengths[documents],
             self.token_id[tokens],
             self.document_id[documents],
+            self.window,
         )
 
     def permute_experts(self, new_number: np.ndarray) -> "Case":
@@ -56,32 +86,77 @@ class Case:
         return replace(self, layers={layer: renamed(records) for layer, records in self.layers.items()})
 
 
-def records(logits: np.ndarray, top_k: int, selected: np.ndarray | None = None) -> xr.Dataset:
-    """The records of one layer from its logits (token, expert); `selected` (token, rank) settles ties between them."""
-    logits = np.asarray(logits, dtype=np.float64)
-    log_sum_exp = np.log(np.exp(logits).sum(axis=1))
-    log_probability = logits - log_sum_exp[:, None]
-    probability = np.exp(log_probability)
+def records(
+    logits: np.ndarray,
+    top_k: int,
+    selected: np.ndarray | None = None,
+    scores: str = "softmax",
+    bias: np.ndarray | None = None,
+) -> xr.Dataset:
+    """The records of one layer from its logits (token, expert).
+
+    `selected` (token, rank) settles ties between them, or is what a router with a selection `bias` (expert) selects.
+    """
+    logits = np.asarray(logits, dtype=np.float32)
+    experts = logits.shape[1]
     if selected is None:
         selected = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
-    weight = np.take_along_axis(probability, selected, axis=1)
+    rule = RoutingRule("made up", experts, top_k, normalised=False, scores=scores, bias=bias is not None)
+    made = xr.Dataset(
+        {
+            "router_logits": (("token", "expert"), logits),
+            "selected_expert": (("token", "rank"), selected.astype(expert_dtype(experts))),
+        },
+        attrs={"routing_rule": rule.as_json()},
+    )
+    return made if bias is None else made.assign(selection_bias=("expert", np.asarray(bias, dtype=np.float32)))
+
+
+def probabilities(logits: np.ndarray, scores: str = "softmax") -> np.ndarray:
+    """p (token, expert) float64: softmax(z), or sigmoid(z) divided by its sum."""
+    logits = np.asarray(logits, dtype=np.float64)
+    score = np.exp(logits) if scores == "softmax" else 1 / (1 + np.exp(-logits))
+    return score / score.sum(axis=1, keepdims=True)
+
+
+def completed(full: xr.Dataset) -> xr.Dataset:
+    """Full records with the weights of a softmax router and the scalars, from their definitions in float64."""
+    logits, top_k = full["router_logits"].values.astype(np.float64), full.sizes["rank"]
+    rule, selected = json.loads(full.attrs["routing_rule"]), full["selected_expert"].values.astype(int)
+    probability = probabilities(logits, rule["scores"])
+    score = probability if rule["scores"] == "softmax" else 1 / (1 + np.exp(-logits))
     largest = -np.sort(-logits, axis=1)
-    experts = logits.shape[1]
+    preference = score + full["selection_bias"].values if rule["bias"] else logits
+    preferred = -np.sort(-preference, axis=1)
     missing = np.full(len(logits), np.nan)
     per_token = {
-        "entropy": -(probability * log_probability).sum(axis=1),
-        "log_sum_exp": log_sum_exp,
-        "top_k_mass": weight.sum(axis=1),
+        "entropy": -(probability * np.log(probability)).sum(axis=1),
+        "log_sum_exp": np.log(np.exp(logits).sum(axis=1)),
+        "top_1_probability": probability.max(axis=1),
+        "top_k_mass": np.take_along_axis(probability, selected, axis=1).sum(axis=1),
         "logit_margin": largest[:, 0] - largest[:, 1],
-        "boundary_margin": largest[:, top_k - 1] - largest[:, top_k] if top_k < experts else missing,
+        "boundary_margin": preferred[:, top_k - 1] - preferred[:, top_k] if top_k < logits.shape[1] else missing,
     }
-    return xr.Dataset(
-        {
-            "router_logits": (("token", "expert"), logits.astype(np.float32)),
-            "selected_expert": (("token", "rank"), selected.astype(expert_dtype(experts))),
-            "routing_weight": (("token", "rank"), weight.astype(np.float32)),
-        }
-        | {name: ("token", values.astype(np.float32)) for name, values in per_token.items()}
+    weight = np.take_along_axis(score, selected, axis=1).astype(np.float32)
+    arrays = {name: ("token", values.astype(np.float32)) for name, values in per_token.items()}
+    return full.assign(arrays | {"routing_weight": (("token", "rank"), weight)})
+
+
+def compact(full: xr.Dataset, tokens: xr.Dataset) -> xr.Dataset:
+    """Compact records of the same routing: sums of p per window and histograms per expert instead of logits."""
+    rule = routing_rule_of(full.attrs)
+    probability = probabilities(full["router_logits"].values, rule.scores)
+    starts = np.flatnonzero(tokens["position"].values == 0)
+
+    def histograms(values, edges):
+        inside = np.clip(values.astype(np.float64), edges[0], np.nextafter(edges[-1], -np.inf))
+        return np.array([np.histogram(column, edges)[0] for column in inside.T])
+
+    logits, log_probability = full["router_logits"].values, np.log10(probability).astype(np.float32)
+    return completed(full)[contents_of(rule, "compact")].assign(
+        probability_sum=(("window", "expert"), np.add.reduceat(probability, starts, axis=0).astype(np.float32)),
+        expert_logit_histogram=(("expert", "logit_bin"), histograms(logits, bins.LOGIT_EDGES)),
+        expert_probability_histogram=(("expert", "bin"), histograms(log_probability, bins.PROBABILITY_EDGES)),
     )
 
 
@@ -130,3 +205,12 @@ def random_case(
         noise = 1.5 * rng.standard_normal((tokens, experts))
         made[layer] = records(noise + bias + np.repeat(document_bias, lengths, axis=0), top_k)
     return case(made, lengths, rng.integers(0, vocabulary, tokens))
+
+
+def saved(study: dict[str, Case], folder: Path) -> list[Path]:
+    """Write the tally of every dataset of a study into `folder`, as the workflow does; the paths of the files."""
+    paths = [folder / f"{name}.nc" for name in study]
+    for path, (name, made) in zip(paths, study.items(), strict=True):
+        parts = (part.assign_attrs(dataset=name) for part in made.tally_layers())
+        storage.save_parts(parts, path, along=("layer", "entry"))
+    return paths

@@ -425,3 +425,12 @@ def test_the_finding_on_capacity_takes_the_factor_nearest_to_1_25(interval, verd
     assert "capacity factor of 1.2 " in one.question
     assert f"{format_number(100 * interval[0])} %" in one.answer
     assert (one.verdict, one.estimate, one.low, one.high) == (verdict, *interval)
+
+
+def test_captions_say_what_the_probabilities_of_a_sigmoid_router_are():
+    metrics = TRAINED["router_decisiveness"]
+    sigmoid = metrics.assign_attrs(probability="normalised sigmoid scores")
+    note = " Probabilities of this router are normalised sigmoid scores."
+    plain = [figure.caption for figure in decisiveness_page.figures(metrics, None)]
+    assert [figure.caption for figure in decisiveness_page.figures(sigmoid, None)] == [text + note for text in plain]
+    assert not any("sigmoid" in text for text in plain)

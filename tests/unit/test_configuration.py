@@ -78,10 +78,12 @@ def test_defaults_are_filled_at_every_level_and_given_values_kept():
         "layers": ["0-3", 5],
         "dtype": "bfloat16",
         "device": "auto",
-        "attention": "sdpa",
+        "attention": "auto",
         "experts": "auto",
+        "gpus": 1,
         "window": "context",
         "tokens_per_dataset": "all",
+        "trust_remote_code": False,
     }
     assert complete["datasets"]["python"] == {
         "source": "demo",
@@ -112,6 +114,10 @@ def test_a_study_resolves_checkpoints_and_folders_of_every_source():
     study = resolved(whole)
     assert study.models["mine"]["folders"] == {"early": "data/mine/early", "late": "data/mine/late"}
     assert study.studied_checkpoint("mine") == "late"
+    whole["models"]["olmoe"]["checkpoints"] = ["step5-tokens1B", "main"]
+    del whole["models"]["olmoe"]["revision"]
+    folders = {name: f"results/models/olmoe/{name}" for name in ("step5-tokens1B", "main")}
+    assert resolved(whole).models["olmoe"]["folders"] == folders
 
 
 def test_a_question_only_variant_takes_the_other_template_and_nothing_else():
@@ -151,7 +157,7 @@ WRONG = [
     ("statistics/seed", DELETE, "statistics: the key 'seed' is missing: add it."),
     ("models/demo/source", DELETE, "models.demo: the key 'source' is missing: add it."),
     ("models/demo/checkpoints", DELETE, "models.demo: the key 'checkpoints' is missing: add it."),
-    ("models/olmoe/revision", DELETE, "models.olmoe: the key 'revision' is missing: add it."),
+    ("models/olmoe/id", DELETE, "models.olmoe: the key 'id' is missing: add it."),
     ("models/mine/path", DELETE, "models.mine: the key 'path' is missing: add it."),
     ("datasets/c4/split", DELETE, "datasets.c4: the key 'split' is missing: add it."),
     ("datasets/gsm8k/files", DELETE, "datasets.gsm8k: the key 'files' is missing: add it."),
@@ -169,6 +175,7 @@ WRONG = [
         "1000",
         "statistics.resamples: '1000' is not allowed: write a whole number of at least 100.",
     ),
+    ("models/olmoe/trust_remote_code", "yes", "models.olmoe.trust_remote_code: 'yes' is not allowed: write true or f"),
     (
         "models/olmoe/revision",
         123,
@@ -268,6 +275,16 @@ def test_a_wrong_config_is_one_sentence(path, value, sentence):
     assert text.startswith(f"config: {sentence}")
     assert "\n" not in text
     assert text.endswith((".", "?"))
+
+
+@pytest.mark.parametrize(("key", "value"), [("checkpoints", ["v1", "v2"]), ("revision", DELETE)])
+def test_a_hub_model_has_either_a_revision_or_checkpoints(key, value):
+    whole = changed(f"models/olmoe/{key}", value)
+    whole["study"]["models"] = ["olmoe"]
+    with pytest.raises(
+        Problem, match=r"models\.olmoe: write `revision`, for one checkpoint, or `checkpoints`, for sev"
+    ):
+        resolved(whole)
 
 
 def test_the_mistyped_key_is_named_before_the_missing_one():

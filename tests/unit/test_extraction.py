@@ -3,49 +3,16 @@
 import numpy as np
 import pytest
 import torch
-import transformers
+from families import FAMILIES, FIRST_DENSE, SHARED, causal_model, watched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeatlas import extraction, models, storage
+from moeatlas import bins, extraction, models, storage
 from moeatlas.job import Problem
-from moeatlas.records import SCALARS, RecordWriter
+from moeatlas.records import TOTALS, contents_of
+from moeatlas.routing import SCALARS, complete, routing_rule
 
-SHARED = {
-    "vocab_size": 97,
-    "hidden_size": 16,
-    "intermediate_size": 8,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "num_experts_per_tok": 3,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.3,
-    "pad_token_id": None,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-SPARSE = {"moe_intermediate_size": 8, "num_experts": 8}
-FAMILIES = {
-    "olmoe": ("Olmoe", {"num_experts": 8}),
-    "flex_olmo": ("FlexOlmo", {"num_experts": 8}),
-    "mixtral": ("Mixtral", {"num_local_experts": 8}),
-    "qwen2_moe": ("Qwen2Moe", SPARSE | {"shared_expert_intermediate_size": 8, "mlp_only_layers": [0]}),
-    "qwen3_moe": ("Qwen3Moe", SPARSE | {"norm_topk_prob": True, "head_dim": 8}),
-}
 CPU = torch.device("cpu")
-
-
-def causal_model(family: str, dtype=torch.float32, **changes):
-    """A random model of a family with its language-model head, made to be compared with."""
-    name, own = FAMILIES[family]
-    config = getattr(transformers, f"{name}Config")(**SHARED | own | changes)
-    config._experts_implementation = "eager"
-    torch.manual_seed(7)
-    model = getattr(transformers, f"{name}ForCausalLM")(config).eval().to(dtype)
-    for parameter in model.parameters():  # trained biases are not zero, nor norms one
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -59,40 +26,26 @@ def documents(lengths, seed: int = 0):
     return ids, np.append(0, np.cumsum(lengths)[:-1])
 
 
-def run(model, layers=None, lengths=(5, 9, 3, 9, 1, 12), tokens_per_batch=24, **changes):
-    """All records by layer, joined over the spans that `extract` yields, which must follow one another."""
+def run(model, layers=None, lengths=(5, 9, 3, 9, 1, 12), tokens_per_batch=24, contents="exact", completed=True):
+    """All records by layer, joined over the spans that `extract` yields, with what follows from them."""
     base = getattr(model, "model", model)
-    routers, rule = models.find_routers(base), models.routing_rule(model.config)
     token_id, starts = documents(lengths)
-    spans = {}
-    found = extraction.extract(
-        base, routers, rule, layers or sorted(routers), token_id, starts, tokens_per_batch=tokens_per_batch
-    )
-    for layer, first, records in found:
-        assert first == sum(len(each.router_logits) for each in spans.get(layer, []))
-        spans.setdefault(layer, []).append(records)
-    return {
-        layer: {
-            name: np.concatenate([getattr(each, name) for each in parts])
-            for name in ("router_logits", "selected_expert", "routing_weight")
-        }
-        | {name: np.concatenate([each.scalars[name] for each in parts]) for name in SCALARS}
-        for layer, parts in spans.items()
-    }
-
-
-def watched(model, token_id):
-    """What the routers return for one window, seen by hooks of this test: tuples by layer."""
-    seen = {}
-    handles = [
-        router.register_forward_hook(lambda module, inputs, output, layer=layer: seen.update({layer: output}))
-        for layer, router in models.find_routers(model.model).items()
-    ]
-    with torch.inference_mode():
-        output = model(torch.from_numpy(token_id[None].astype(np.int64)), output_router_logits=True, use_cache=False)
-    for handle in handles:
-        handle.remove()
-    return seen, output.router_logits
+    parts, routers, rule = {}, models.find_routers(base), routing_rule(model.config)
+    for span in extraction.extract(
+        base, layers or sorted(routers), token_id, starts, tokens_per_batch=tokens_per_batch
+    ):
+        for layer, records in span.records(contents):
+            assert len(records.per_token["selected_expert"]) == span.tokens
+            parts.setdefault(layer, []).append(records)
+    joined = {}
+    for layer, spans in parts.items():
+        record = {name: np.concatenate([span.per_token[name] for span in spans]) for name in spans[0].per_token}
+        bias = models.selection_bias(routers[layer])
+        joined[layer] = complete(record, rule, None if bias is None else bias.float().numpy()) if completed else record
+        for name in spans[0].totals:
+            totals = [span.totals[name] for span in spans]
+            joined[layer][name] = np.concatenate(totals) if name == "probability_sum" else sum(totals)
+    return joined
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -100,22 +53,31 @@ def watched(model, token_id):
 def test_records_are_bit_for_bit_what_the_router_modules_returned(family, dtype):
     model = causal_model(family, dtype)
     token_id, _ = documents([40])
-    seen, reported = watched(model, token_id)
-    records = run(model, lengths=(40,))
-    assert list(records) == sorted(seen) == ([1, 2] if family == "qwen2_moe" else [0, 1, 2])
-    for index, layer in enumerate(records):
-        logits, weights, selected = seen[layer]
-        np.testing.assert_array_equal(records[layer]["router_logits"], logits.float().numpy())
-        np.testing.assert_array_equal(records[layer]["selected_expert"], selected.numpy())
-        np.testing.assert_array_equal(records[layer]["routing_weight"], weights.float().numpy())
-        probability = torch.softmax(reported[index].float(), dim=-1)
-        implied_weights, implied = probability.topk(3, dim=-1)
-        if family in ("mixtral", "qwen3_moe"):
-            implied_weights = implied_weights / implied_weights.sum(dim=-1, keepdim=True)
-        implied_weights = implied_weights.to(weights.dtype).float()
-        np.testing.assert_array_equal(records[layer]["selected_expert"], implied.numpy())
-        np.testing.assert_array_equal(records[layer]["routing_weight"], implied_weights.numpy())
-        assert records[layer]["selected_expert"].dtype == np.uint8
+    seen, _ = watched(models.find_routers(model.model), model, torch.from_numpy(token_id).long())
+    full, compact = (run(model, lengths=(40,), contents=contents) for contents in ("exact", "compact"))
+    assert list(full) == list(compact) == sorted(seen) == ([1, 2] if family in FIRST_DENSE else [0, 1, 2])
+    for layer, (_, (logits, weights, selected)) in seen.items():
+        np.testing.assert_array_equal(full[layer]["router_logits"], logits.float().numpy())
+        order = weights.sort(dim=-1, descending=True, stable=True).indices
+        for record in (full[layer], compact[layer]):
+            np.testing.assert_array_equal(record["selected_expert"], selected.gather(-1, order).numpy())
+            assert record["selected_expert"].dtype == np.uint8
+        expected = weights.gather(-1, order).float().numpy()
+        assert (np.diff(expected, axis=1) <= 0).all()
+        np.testing.assert_array_equal(compact[layer]["routing_weight"], expected)
+        np.testing.assert_allclose(
+            full[layer]["routing_weight"], expected, rtol=1e-6 if dtype is torch.float32 else 5e-3
+        )
+
+
+@pytest.mark.parametrize("family", ["olmoe", "qwen3_moe", "mixtral", "gpt_oss"])
+def test_records_agree_with_what_transformers_itself_reports(family):
+    """Where the last norm or an auxiliary loss asks for them, transformers returns the same router logits."""
+    model = causal_model(family)
+    token_id, _ = documents([40])
+    _, output = watched({}, model, torch.from_numpy(token_id).long(), output_router_logits=True)
+    for layer, record in run(model, lengths=(40,)).items():
+        np.testing.assert_array_equal(record["router_logits"], output.router_logits[layer].numpy())
 
 
 @pytest.mark.parametrize("normalised", [False, True])
@@ -138,6 +100,7 @@ def test_scalars_equal_their_definitions_in_float64(olmoe):
         expected = {
             "entropy": -(p * np.log(p)).sum(axis=1),
             "log_sum_exp": np.log(np.exp(z).sum(axis=1)),
+            "top_1_probability": largest[:, 0],
             "top_k_mass": largest[:, :3].sum(axis=1),
             "logit_margin": ordered[:, 0] - ordered[:, 1],
             "boundary_margin": ordered[:, 2] - ordered[:, 3],
@@ -165,14 +128,58 @@ def test_batched_windows_equal_one_window_at_a_time(olmoe):
 
 
 def test_two_windows_of_the_same_tokens_route_alike_and_each_starts_anew(olmoe):
-    model, routers = olmoe.model, models.find_routers(olmoe.model)
     once, _ = documents([8])
     twice = np.concatenate([once, once])
-    found = extraction.extract(
-        model, routers, models.routing_rule(olmoe.config), [2], twice, np.array([0, 8]), tokens_per_batch=100
-    )
-    ((_, _, records),) = found
-    np.testing.assert_array_equal(records.router_logits[:8], records.router_logits[8:])
+    (span,) = extraction.extract(olmoe.model, [2], twice, np.array([0, 8]), tokens_per_batch=100)
+    ((_, records),) = span.records("exact")
+    np.testing.assert_array_equal(*np.split(records.per_token["router_logits"], 2))
+
+
+@pytest.mark.parametrize("family", ["olmoe", "deepseek_v3", "gpt_oss"])
+def test_scalars_of_every_kind_of_rule_equal_their_definitions_in_float64(family):
+    """From the recorded logits and selection alone: p, its entropy and mass, and how close the choice was."""
+    model = causal_model(family)
+    rule, routers = routing_rule(model.config), models.find_routers(model.model)
+    for layer, record in run(model).items():
+        z = record["router_logits"].astype(np.float64)
+        scores = 1 / (1 + np.exp(-z)) if family == "deepseek_v3" else np.exp(z)
+        p = scores / scores.sum(axis=1, keepdims=True)
+        selected = record["selected_expert"].astype(int)
+        np.testing.assert_allclose(record["entropy"], -(p * np.log(p)).sum(axis=1), atol=1e-5)
+        np.testing.assert_allclose(record["top_k_mass"], np.take_along_axis(p, selected, 1).sum(axis=1), atol=1e-5)
+        preference = z
+        if family == "deepseek_v3":
+            preference = scores + models.selection_bias(routers[layer]).numpy()
+            grouped = np.sort(preference.reshape(len(z), 4, 2), axis=2).sum(axis=2)
+            kept = np.argsort(-grouped, axis=1)[:, :2]
+            inside = (np.arange(8) // 2 == kept[:, :, None]).any(axis=1)
+            preference = np.where(inside, preference, -np.inf)
+        chosen = np.take_along_axis(preference, selected, 1).min(axis=1)
+        np.put_along_axis(preference, selected, -np.inf, 1)
+        np.testing.assert_allclose(record["boundary_margin"], chosen - preference.max(axis=1), atol=1e-5)
+    assert rule.may_skip_the_largest == (family == "deepseek_v3")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compact_records_are_the_full_ones_with_sums_in_the_place_of_the_logits(family):
+    model = causal_model(family)
+    rule, lengths = routing_rule(model.config), np.array((5, 9, 3, 9, 1, 12))
+    full, compact, stored = run(model), run(model, contents="compact"), run(model, contents="compact", completed=False)
+    starts = np.cumsum(lengths) - lengths
+    for layer, record in compact.items():
+        whole, logits = full[layer], full[layer]["router_logits"]
+        assert set(stored[layer]) - set(TOTALS) == set(contents_of(rule, "compact"))
+        for name in ("selected_expert", "routing_weight", *SCALARS):
+            np.testing.assert_allclose(record[name], whole[name], rtol=1e-5, atol=1e-5)
+        p = rule.probability(torch.from_numpy(logits)).double().numpy()
+        np.testing.assert_allclose(record["probability_sum"], np.add.reduceat(p, starts, axis=0), atol=1e-5)
+        edges = [-np.inf, *bins.LOGIT_EDGES[1:-1], np.inf]
+        counts = np.stack([np.histogram(logits[:, expert], edges)[0] for expert in range(8)])
+        np.testing.assert_array_equal(record["expert_logit_histogram"], counts)
+        edges = [-np.inf, *bins.PROBABILITY_EDGES[1:-1], np.inf]
+        counts = np.stack([np.histogram(np.log10(p[:, expert]), edges)[0] for expert in range(8)])
+        assert np.abs(record["expert_probability_histogram"] - counts).sum() <= 2  # float32 at a bin's edge
+    assert ("top_1_probability" in stored[layer]) == (rule.may_skip_the_largest or rule.normalised)
 
 
 def test_the_model_stops_after_the_last_wanted_router_and_has_no_head(olmoe, model_folder):
@@ -188,7 +195,7 @@ def test_the_model_stops_after_the_last_wanted_router_and_has_no_head(olmoe, mod
         handle.remove()
     assert calls == {0: 2, 1: 2, 2: 0}
     assert not experts
-    loaded = models.load(model_folder, dtype="auto", device=CPU, attention="sdpa", experts="auto")
+    loaded = models.load(model_folder, dtype="auto", device=CPU, attention="auto", experts="auto")
     assert not hasattr(loaded, "lm_head")
 
 
@@ -225,13 +232,11 @@ def test_pools_are_consecutive_and_within_the_budget(lengths, budget):
 def test_records_come_in_the_order_of_the_tokens(lengths, budget):
     model = one_token_model()
     token_id, starts = documents(lengths)
-    rule = models.routing_rule(model.config)
-    found = extraction.extract(model, models.find_routers(model), rule, [0], token_id, starts, tokens_per_batch=budget)
-    spans = [(first, records.router_logits) for _, first, records in found]
-    assert [first for first, _ in spans] == np.cumsum([0] + [len(logits) for _, logits in spans])[:-1].tolist()
-    logits = np.concatenate([logits for _, logits in spans])
-    expected = model.expected[token_id]
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    found = extraction.extract(model, [0], token_id, starts, tokens_per_batch=budget)
+    logits = np.concatenate(
+        [records.per_token["router_logits"] for span in found for _, records in span.records("exact")]
+    )
+    np.testing.assert_allclose(logits, model.expected[token_id], atol=1e-5)
 
 
 def one_token_model():
@@ -253,6 +258,16 @@ def test_more_than_256_experts_need_uint16_and_all_experts_have_no_boundary():
     np.testing.assert_allclose(every["top_k_mass"], 1, atol=1e-6)
 
 
+@pytest.mark.parametrize("changes", [{"num_experts_per_tok": 1}, {"num_experts_per_tok": 8}, {"num_hidden_layers": 1}])
+def test_one_expert_all_experts_and_one_layer_work(changes):
+    records = run(causal_model("olmoe", **changes))
+    top_k = changes.get("num_experts_per_tok", 3)
+    assert list(records) == list(range(changes.get("num_hidden_layers", 3)))
+    for record in records.values():
+        assert record["selected_expert"].shape == (39, top_k)
+        assert np.isnan(record["boundary_margin"]).all() == (top_k == 8)
+
+
 def test_nan_in_the_weights_names_the_layer_and_the_remedy():
     model = causal_model("olmoe")
     model.model.layers[1].mlp.gate.weight.data[0, 0] = float("nan")
@@ -269,41 +284,82 @@ def test_a_router_that_does_not_follow_the_rule_is_refused(change):
         return (logits, weights * 2, selected) if change == "weights" else (logits, weights, selected.flip(-1))
 
     model.model.layers[2].mlp.gate.register_forward_hook(changed)
-    with pytest.raises(Problem, match="layer 2: the router did not follow the rule"):
+    with pytest.raises(
+        Problem, match=f"layer 2: the router did not follow .*: at token 0 of the first batch the {change} "
+    ):
         run(model)
 
 
-def test_a_model_that_does_not_call_its_routers_is_refused(olmoe):
-    stray = {0: torch.nn.Linear(2, 2)}
+def test_a_model_that_does_not_call_its_routers_is_refused(olmoe, monkeypatch):
+    monkeypatch.setattr(extraction, "find_routers", lambda model: {0: torch.nn.Linear(2, 2)})
     with pytest.raises(Problem, match="OlmoeModel did not call its routers"):
-        list(
-            extraction.extract(
-                olmoe.model,
-                stray,
-                models.routing_rule(olmoe.config),
-                [0],
-                *documents([3]),
-                tokens_per_batch=8,
-            )
-        )
+        list(extraction.extract(olmoe.model, [0], *documents([3]), tokens_per_batch=8))
 
 
-@pytest.mark.parametrize("rounded", [False, True])
-def test_two_runs_write_identical_bytes(olmoe, tmp_path, rounded):
+@pytest.mark.parametrize("contents", ["exact", "rounded", "compact"])
+@pytest.mark.parametrize("family", ["olmoe", "deepseek_v3"])
+def test_two_runs_write_identical_bytes_with_one_thread_or_more(family, contents, tmp_path):
+    model = causal_model(family).model
     token_id, starts = documents((5, 9, 3, 9, 1, 12))
-    rule, routers = models.routing_rule(olmoe.config), models.find_routers(olmoe.model)
-    for name in ("one", "two"):
-        with (
-            storage.atomic_directory(tmp_path / name) as folder,
-            RecordWriter(folder, [0, 2], tokens=39, experts=8, top_k=3, rounded=rounded, attrs={}) as writer,
-        ):
-            for item in extraction.extract(olmoe.model, routers, rule, [0, 2], token_id, starts, tokens_per_batch=16):
-                writer.write(*item)
-    for layer in (0, 2):
-        assert storage.sha256(tmp_path / "one" / f"layer_{layer}.nc") == storage.sha256(
-            tmp_path / "two" / f"layer_{layer}.nc"
-        )
-    assert storage.sha256(tmp_path / "one" / "layer_0.nc") != storage.sha256(tmp_path / "one" / "layer_2.nc")
+    done = []
+    for name, threads in (("one", 1), ("two", 3)):
+        with storage.atomic_directory(tmp_path / name) as folder:
+            extraction.write_records(
+                folder, model, [1, 2], token_id, starts,
+                tokens_per_batch=16, records=contents, threads=threads, attrs={"model": "x"}, advance=done.append,
+            )  # fmt: skip
+    assert sum(done) == 2 * 39
+    files = [storage.sha256(tmp_path / name / f"layer_{layer}.nc") for layer in (1, 2) for name in ("one", "two")]
+    assert files[0] == files[1] != files[2] == files[3]
+    written = storage.load(tmp_path / "one" / "layer_1.nc")
+    assert (written.attrs["model"], written.attrs["contents"]) == ("x", contents)
+    assert ("selection_bias" in written) == (family == "deepseek_v3")
+    expected = run(model, layers=[1, 2], contents=contents, tokens_per_batch=16, completed=False)[1]
+    assert sorted(written.data_vars) == sorted(
+        [*expected, *(["selection_bias"] if "selection_bias" in written else [])]
+    )
+    for name, values in expected.items():
+        whole = contents == "exact" or name == "selected_expert" or name in TOTALS
+        bits = {"rounded": 11, "compact": 8}.get(contents)
+        np.testing.assert_allclose(written[name], values, rtol=0 if whole else 2.0**-bits)
+
+
+class Small:
+    """A stand-in for a GPU's memory that holds batches of at most a number of tokens."""
+
+    def __init__(self, holds: int):
+        self.holds, self.tried = holds, []
+
+    def __call__(self, tokens: int) -> None:
+        self.tried.append(tokens)
+        if tokens > self.holds:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nmore about it")
+
+
+def test_a_batch_that_does_not_fit_is_halved_once_and_then_refused():
+    for holds, tried in ((100, [64]), (40, [64, 32])):
+        run_ = Small(holds)
+        extraction.with_less_memory(64, run_)
+        assert run_.tried == tried
+    run_ = Small(20)
+    with pytest.raises(
+        Problem, match=r"^32 tokens per batch do not fit .*\(CUDA out of memory\.\): lower extraction\."
+    ):
+        extraction.with_less_memory(64, run_)
+    assert run_.tried == [64, 32]
+
+
+def test_the_budget_grows_with_free_memory_and_shrinks_with_the_model():
+    config = causal_model("olmoe").config
+    sizes = [extraction.tokens_that_fit(config, free, 64) for free in (0, 10**6, 10**7, 10**12)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 256
+    assert sizes[-1] == 32_768
+    assert all(size & (size - 1) == 0 for size in sizes)
+    config.hidden_size *= 64
+    assert extraction.tokens_that_fit(config, 10**7, 64) < sizes[2]
+    eager = causal_model("gpt_oss").config
+    assert extraction.tokens_that_fit(eager, 10**7, 64) > extraction.tokens_that_fit(eager, 10**7, 4096)
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,14 @@ MODEL = {
     "layers": "all",
     "dtype": "auto",
     "device": "cpu",
-    "attention": "sdpa",
+    "attention": "auto",
     "experts": "auto",
+    "gpus": 1,
+    "trust_remote_code": False,
     "window": 16,
     "tokens_per_dataset": 400,
 }
-EXTRACTION = {"router_logits": "exact", "tokens_per_batch": {"cpu": 64, "cuda": 64}, "threads": 1}
+EXTRACTION = {"records": "exact", "tokens_per_batch": {"cpu": 64, "cuda": 64}, "threads": 1}
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def pipeline(run_script, model_folder, tmp_path):
         settings = MODEL | (model or {})
         wildcards = {"model": "tiny", "checkpoint": "final", "dataset": "gsm8k"}
         tokens, description, records = (str(out / name) for name in ("tokens.nc", "model.json", "records"))
-        window = {key: settings[key] for key in ("window", "tokens_per_dataset")}
+        window = {key: settings[key] for key in ("window", "tokens_per_dataset", "trust_remote_code")}
         files = [str(out / "rows.jsonl")]
         steps = {
             "tokenize_dataset": (
@@ -174,7 +176,7 @@ def test_a_failed_extraction_leaves_no_records(pipeline, monkeypatch, tmp_path):
     def broken(self, *item):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(RecordWriter, "_write", broken)
+    monkeypatch.setattr(RecordWriter, "_keep", broken)
     with pytest.raises(OSError, match="the disk is gone"):
         pipeline("extract_routing")
     assert [path.name for path in tmp_path.rglob("*records*")] == []
@@ -182,7 +184,7 @@ def test_a_failed_extraction_leaves_no_records(pipeline, monkeypatch, tmp_path):
 
 def test_rounded_logits_change_nothing_else(pipeline):
     exact = pipeline("extract_routing")
-    rounded = pipeline("extract_routing", extraction={"router_logits": "rounded"}, place="rounded")
+    rounded = pipeline("extract_routing", extraction={"records": "rounded"}, place="rounded")
     one, other = (storage.load(out / "records" / "layer_1.nc") for out in (exact, rounded))
     np.testing.assert_allclose(one["router_logits"], other["router_logits"], rtol=2.0**-10)
     assert not one["router_logits"].equals(other["router_logits"])

@@ -1,55 +1,293 @@
-"""The hub without a network: one sentence for what cannot be fetched, and snapshots that load as model folders."""
+"""The hub, played by a small server on this machine: what is fetched, from which commit, and a sentence when not."""
 
+import errno
+import io
 import json
-import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from hub_server import HubServer, Repository
 from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
 
-from moeatlas import hub, models, storage
+from moeatlas import hub, inputs, models, storage
 from moeatlas.job import Problem
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-REPOSITORY = "example/tiny-moe"
+MODEL, ROWS = "example/tiny-moe", "example/rows"
+TEXTS = [{"text": f"é{number}", "label": number} for number in range(5)]
+BESIDE = {
+    "README.md": b"A model.",
+    "pytorch_model.bin": b"pickle",
+    "modeling_tiny.py": b"raise SystemExit",
+    "original/model.safetensors": b"the same weights once more",
+    "consolidated.safetensors": b"and once more",
+}
+
+
+def parquet(rows: list[dict]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
-    """An empty cache of the hub, and no network."""
+def model(model_folder, other_model_folder) -> Repository:
+    """A model with an early and a last checkpoint, and files that a study has no use for."""
+    files = [
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (other_model_folder, model_folder)
+    ]
+    return Repository("model", MODEL, {"step5-tokens1B": files[0], "main": files[1] | BESIDE})
+
+
+@pytest.fixture
+def rows() -> Repository:
+    """A dataset with a split of five rows, and an older revision of two."""
+    card = {"README.md": b"---\nlicense: mit\n---\nRows."}
+    name = "data/test-00000-of-00001.parquet"
+    return Repository("dataset", ROWS, {"v1": card | {name: parquet(TEXTS[:2])}, "main": card | {name: parquet(TEXTS)}})
+
+
+@pytest.fixture
+def server(model, rows, monkeypatch, tmp_path):
+    """The hub with one model and one dataset, and an empty cache; it knows two access tokens."""
+    with HubServer(model, rows, known=("hf_reader", "hf_other")) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", server.address)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        yield server
+
+
+def fetch_rows(revision: str = "main", *, path: str = ROWS, split: str = "test", limit: int | None = None) -> pa.Table:
+    return hub.fetch_rows("lines", path, name=None, split=split, revision=revision, limit=limit)
+
+
+def sentence(raised) -> str:
+    text = str(raised.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    return text
+
+
+# ---------------------------------------------------------------- models
+
+
+@pytest.mark.parametrize("revision", ["main", "step5-tokens1B"])
+def test_a_branch_is_resolved_to_its_commit_and_its_files(server, model, revision, tmp_path):
+    snapshot = hub.fetch_model("tiny", MODEL, revision)
+    assert hub.commit(snapshot) == model.commit(revision)
+    wanted = {name: content for name, content in model.revisions[revision].items() if name not in BESIDE}
+    assert {path.name: path.read_bytes() for path in snapshot.rglob("*")} == wanted
+    assert hub.fetch_model("tiny", MODEL, model.commit(revision)) == snapshot
+
+
+def test_python_files_are_fetched_only_when_they_are_trusted(server):
+    fetched = {path.name for path in hub.fetch_model("tiny", MODEL, "main").iterdir()}
+    trusted = {path.name for path in hub.fetch_model("tiny", MODEL, "main", trust_remote_code=True).iterdir()}
+    assert trusted - fetched == {"modeling_tiny.py"}
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(server, model, monkeypatch):
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+    server.cuts["model.safetensors"] = 5500
+    snapshot = hub.fetch_model("tiny", MODEL, "main")
+    assert (snapshot / "model.safetensors").read_bytes() == model.revisions["main"]["model.safetensors"]
+    ranges = [request.headers.get("Range") for request in server.asked("/model.safetensors")]
+    assert [asked for asked in ranges if asked] == ["bytes=5000-"]
+
+
+def test_files_that_are_complete_are_not_fetched_again(server, monkeypatch):
+    get = huggingface_hub.file_download.http_get
+
+    def stop(url, *arguments, **options):
+        if url.endswith("model.safetensors"):
+            raise KeyboardInterrupt
+        return get(url, *arguments, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(huggingface_hub.file_download, "http_get", stop)
+        hub.fetch_model("tiny", MODEL, "main")
+    assert server.asked("/tokenizer.json")
+    server.requests.clear()
+    hub.fetch_model("tiny", MODEL, "main")
+    assert [request.target.rpartition("/")[2] for request in server.requests if "/storage/" in request.target] == [
+        "model.safetensors"
+    ]
+    assert not server.asked("/tokenizer.json")
+
+
+def test_a_complete_snapshot_in_the_cache_will_do_without_the_hub(server, monkeypatch):
+    snapshot = hub.fetch_model("tiny", MODEL, "main")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
+    server.requests.clear()
+    assert hub.fetch_model("tiny", MODEL, "main") == snapshot
+    assert not server.requests
 
 
-@pytest.fixture
-def snapshot(cache, model_folder) -> Path:
-    """The tiny model as the hub's cache keeps it: blobs, a snapshot of links named after the commit, and a branch."""
-    repository = cache / f"models--{REPOSITORY.replace('/', '--')}"
-    folder = repository / "snapshots" / COMMIT
-    (repository / "blobs").mkdir(parents=True)
-    (repository / "refs").mkdir()
-    folder.mkdir(parents=True)
-    (repository / "refs" / "main").write_text(COMMIT)
-    for file in model_folder.iterdir():
-        blob = repository / "blobs" / storage.sha256(file)
-        blob.write_bytes(file.read_bytes())
-        (folder / file.name).symlink_to(os.path.relpath(blob, folder))
-    return folder
+def test_weights_that_are_only_pickled_are_refused_before_the_download(server, model):
+    del model.revisions["main"]["model.safetensors"]
+    with pytest.raises(Problem, match=r"^models\.tiny: example/tiny-moe at revision main has no \*\.safetensors file"):
+        hub.fetch_model("tiny", MODEL, "main")
+    assert not server.asked("/config.json")
 
 
-@pytest.mark.parametrize("revision", ["main", COMMIT])
-def test_a_cached_model_is_found_by_branch_and_commit(snapshot, revision):
-    fetched = hub.fetch_model(REPOSITORY, revision)
-    assert fetched == snapshot
-    assert hub.commit(fetched) == COMMIT
+def test_a_disk_without_room_is_refused_before_the_download(server, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+        with pytest.raises(Problem) as raised:
+            hub.fetch_model("tiny", MODEL, "main")
+        assert f"needs 0.0 GB more, and {tmp_path}/hub has 0.0 GB free: make room" in sentence(raised)
+        assert not server.asked("/config.json")
+    hub.fetch_model("tiny", MODEL, "main")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    hub.fetch_model("tiny", MODEL, "main")  # what is in the cache needs no room
 
 
-def test_linked_snapshots_load_as_model_folders_without_a_second_copy(snapshot, model_folder, tmp_path):
+def test_a_disk_that_fills_up_is_one_sentence(server, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(huggingface_hub.file_download, "http_get", full)
+    with pytest.raises(Problem, match=r"hub is full: make room there, or set HF_HOME") as raised:
+        hub.fetch_model("tiny", MODEL, "main")
+    sentence(raised)
+
+
+# ---------------------------------------------------------------- rows
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(3, TEXTS[:3]), (None, TEXTS)])
+def test_rows_are_the_first_of_the_split_and_keep_their_commit(server, rows, limit, expected):
+    table = fetch_rows(limit=limit)
+    assert table.to_pylist() == expected
+    assert table.schema.metadata == {b"commit": rows.commit("main").encode()}
+
+
+def test_rows_are_those_of_the_revision(server, rows):
+    for revision in ("v1", rows.commit("v1")):
+        table = fetch_rows(revision)
+        assert table.to_pylist() == TEXTS[:2]
+        assert table.schema.metadata == {b"commit": rows.commit("v1").encode()}
+    files = [request.target for request in server.requests if "/resolve/" in request.target]
+    assert files
+    assert all(f"/resolve/{rows.commit('v1')}/" in target for target in files)  # the branch may move meanwhile
+
+
+def test_a_folder_of_the_same_name_is_not_taken_for_the_dataset(server, tmp_path, monkeypatch):
+    (tmp_path / ROWS).mkdir(parents=True)
+    (tmp_path / ROWS / "test.jsonl").write_text('{"text": "not this"}\n')
+    monkeypatch.chdir(tmp_path)
+    assert fetch_rows().to_pylist() == TEXTS
+
+
+@pytest.mark.parametrize("change", [{"split": "train"}, {"split": "tset"}])
+def test_a_split_that_is_not_there_is_one_sentence(server, change):
+    with pytest.raises(
+        Problem, match=r"^datasets\.lines: example/rows at revision main cannot be fetched \("
+    ) as raised:
+        fetch_rows(**change)
+    assert change["split"] in sentence(raised)
+
+
+# ---------------------------------------------------------------- what stands in the way of both
+
+
+def gated(server, token, monkeypatch):
+    for repository in server.repositories.values():
+        repository.reader = "hf_reader"
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+
+
+IN_THE_WAY = {
+    "no network": (
+        lambda server, patch: server.__exit__(),
+        "main",
+        "{what}: {hub} cannot be reached ([Errno 111] Connection refused): check the network and run again.",
+    ),
+    "offline": (
+        lambda server, patch: patch.setattr(constants, "HF_HUB_OFFLINE", True),
+        "main",
+        "{what} is not in the hub's cache, and HF_HUB_OFFLINE forbids to fetch it: unset it.",
+    ),
+    "gated, no token": (
+        lambda server, patch: gated(server, None, patch),
+        "main",
+        "{what} is gated: accept its terms on {page}, and set HF_TOKEN to your access token.",
+    ),
+    "gated, another's token": (
+        lambda server, patch: gated(server, "hf_other", patch),
+        "main",
+        "{what} is gated, and not open to your access token: ask for access on {page}.",
+    ),
+    "unknown token": (
+        lambda server, patch: patch.setenv("HF_TOKEN", "hf_expired"),
+        "main",
+        "{what}: the hub refuses the access token: renew HF_TOKEN, or unset it.",
+    ),
+    "unknown repository": (
+        lambda server, patch: server.repositories.clear(),
+        "main",
+        "{what} is not on the hub, or it is private: correct `{place}`, or set HF_TOKEN to an access token that may "
+        "read it.",
+    ),
+    "unknown revision": (
+        lambda server, patch: None,
+        "v9",
+        "{what} is not on the hub: use a branch, tag or commit that {page} lists.",
+    ),
+    "unknown commit": (
+        lambda server, patch: None,
+        "9" * 40,
+        "{what} is not on the hub: use a branch, tag or commit that {page} lists.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IN_THE_WAY)
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_what_stands_in_the_way_is_one_sentence(server, monkeypatch, kind, case):
+    change, revision, expected = IN_THE_WAY[case]
+    change(server, monkeypatch)
+    with pytest.raises(Problem) as raised:
+        hub.fetch_model("tiny", MODEL, revision) if kind == "model" else fetch_rows(revision)
+    key, repository, place, page = {
+        "model": ("models.tiny", MODEL, "id", f"{server.address}/{MODEL}"),
+        "dataset": ("datasets.lines", ROWS, "path", f"{server.address}/datasets/{ROWS}"),
+    }[kind]
+    what = f"{key}: {repository} at revision {revision}"
+    assert sentence(raised) == expected.format(what=what, hub=server.address, page=page, place=place)
+
+
+def test_the_reader_of_a_gated_repository_gets_it(server, monkeypatch, model):
+    gated(server, "hf_reader", monkeypatch)
+    assert hub.commit(hub.fetch_model("tiny", MODEL, "main")) == model.commit("main")
+    assert fetch_rows().to_pylist() == TEXTS
+    stored = [request for request in server.requests if request.target.startswith("/storage/")]
+    assert stored
+    assert not any("Authorization" in request.headers for request in stored)
+
+
+# ---------------------------------------------------------------- snapshots as model folders, and the scripts
+
+
+def test_linked_snapshots_load_as_model_folders_without_a_second_copy(server, model, model_folder, tmp_path):
     with storage.atomic_directory(tmp_path / "results" / "main") as partial:
-        hub.link_snapshot(snapshot, partial)
+        hub.link_snapshot(hub.fetch_model("tiny", MODEL, "main"), partial)
     folder = tmp_path / "results" / "main"
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [*(path.name for path in model_folder.iterdir()), "commit.txt"]
@@ -62,93 +300,61 @@ def test_linked_snapshots_load_as_model_folders_without_a_second_copy(snapshot, 
     text = "Omar sold 4 eggs"
     expected = AutoTokenizer.from_pretrained(model_folder)(text)["input_ids"]
     assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == expected
-    description = models.describe(folder)
-    assert description == models.describe(model_folder) | {"model_revision": COMMIT}
+    assert models.describe(folder) == models.describe(model_folder) | {"model_revision": model.commit("main")}
+
+
+def test_a_snapshot_in_the_hubs_cache_is_a_local_model_folder(server, model_folder):
+    snapshot = hub.fetch_model("tiny", MODEL, "main")
+    assert (snapshot / "config.json").is_symlink()
+    assert models.describe(snapshot) == models.describe(model_folder)
+    text = "Omar sold 4 eggs"
+    assert inputs.load_tokenizer(str(snapshot))(text) == inputs.load_tokenizer(str(model_folder))(text)
 
 
 def test_links_keep_the_folders_of_a_snapshot(tmp_path):
-    (tmp_path / COMMIT / "deep").mkdir(parents=True)
-    (tmp_path / COMMIT / "deep" / "a.json").write_text("{}")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (tmp_path / commit / "deep").mkdir(parents=True)
+    (tmp_path / commit / "deep" / "a.json").write_text("{}")
     (tmp_path / "linked").mkdir()
-    hub.link_snapshot(tmp_path / COMMIT, tmp_path / "linked")
+    hub.link_snapshot(tmp_path / commit, tmp_path / "linked")
     assert json.loads((tmp_path / "linked" / "deep" / "a.json").read_text()) == {}
-    assert (tmp_path / "linked" / "commit.txt").read_text() == f"{COMMIT}\n"
+    assert (tmp_path / "linked" / "commit.txt").read_text() == f"{commit}\n"
 
 
-def test_a_model_that_cannot_be_fetched_is_one_sentence(cache):
-    with pytest.raises(Problem, match=r"^model example/absent at revision v1 cannot be fetched \(") as raised:
-        hub.fetch_model("example/absent", "v1")
-    text = str(raised.value)
-    assert text.endswith("): check its name, revision, access token (HF_TOKEN) and the network.")
-    assert "\n" not in text
-
-
-def test_a_revision_that_is_not_in_the_cache_is_one_sentence(snapshot):
-    with pytest.raises(Problem, match=r"^model example/tiny-moe at revision v9 cannot be fetched \("):
-        hub.fetch_model(REPOSITORY, "v9")
-
-
-@pytest.mark.parametrize("name", ["not a name", "a/b/c"])
-def test_a_name_that_the_hub_refuses_is_one_sentence(cache, name):
-    with pytest.raises(Problem, match=f"^model {name} at revision main cannot be fetched"):
-        hub.fetch_model(name, "main")
-
-
-def test_a_dataset_that_cannot_be_fetched_is_one_sentence(cache, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(Problem, match=r"^dataset example/absent at revision main cannot be fetched \(") as raised:
-        hub.fetch_rows("c4", "example/absent", name=None, split="test", revision="main", limit=3)
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(3, [0, 1, 2]), (None, [0, 1, 2, 3, 4])])
-def test_rows_are_the_first_of_the_split_at_the_revision(monkeypatch, limit, expected):
-    import datasets
-
-    asked = {}
-
-    def stream(path, name, **options):
-        asked.update(options, path=path, name=name)
-        return ({"text": f"é{number}", "label": number} for number in range(5))
-
-    monkeypatch.setattr(datasets, "load_dataset", stream)
-    table = hub.fetch_rows("c4", "allenai/c4", name="en", split="validation", revision="abc", limit=limit)
-    assert table.to_pydict() == {"text": [f"é{number}" for number in expected], "label": expected}
-    assert asked == {"path": "allenai/c4", "name": "en", "split": "validation", "revision": "abc", "streaming": True}
-
-
-def test_the_script_links_a_checkpoint(snapshot, run_script, tmp_path):
+def run_fetch_model(run_script, tmp_path: Path, revision: str):
     run_script(
         "fetch_model",
         tmp_path,
         output={"folder": str(tmp_path / "model")},
-        params={"code": "c0de", "model": {"id": REPOSITORY, "revision": "main"}},
+        params={"model": {"id": MODEL, "revision": revision, "trust_remote_code": False}},
+        wildcards={"model": "tiny", "checkpoint": revision},
     )
-    assert models.describe(tmp_path / "model")["model_revision"] == COMMIT
-    assert (tmp_path / "fetch_model.log").read_text() == f"{REPOSITORY} at main: commit {COMMIT}\n"
 
 
-def test_the_script_leaves_nothing_when_a_checkpoint_cannot_be_fetched(cache, run_script, tmp_path):
-    settings = {"id": "example/absent", "revision": "v1"}
-    with pytest.raises(Problem, match="model example/absent at revision v1 cannot be fetched"):
-        run_script("fetch_model", tmp_path, output={"folder": str(tmp_path / "model")}, params={"model": settings})
+def test_the_script_links_a_checkpoint(server, model, run_script, tmp_path):
+    run_fetch_model(run_script, tmp_path, "step5-tokens1B")
+    commit = model.commit("step5-tokens1B")
+    assert models.describe(tmp_path / "model")["model_revision"] == commit
+    assert (tmp_path / "fetch_model.log").read_text() == f"{MODEL} at step5-tokens1B: commit {commit}\n"
+
+
+def test_the_script_leaves_nothing_when_a_checkpoint_cannot_be_fetched(server, run_script, tmp_path):
+    with pytest.raises(Problem, match=r"models\.tiny: example/tiny-moe at revision v1 is not on the hub"):
+        run_fetch_model(run_script, tmp_path, "v1")
     assert not [path for path in tmp_path.iterdir() if "model" in path.name and path.suffix != ".log"]
 
 
-def test_the_script_writes_rows_that_can_be_read(monkeypatch, run_script, tmp_path):
-    import datasets
-    import pyarrow.parquet as pq
-
-    rows = [{"text": "one"}, {"text": "two"}, {"text": "three"}]
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: iter(rows))
-    settings = {"path": "allenai/c4", "name": None, "split": "validation", "revision": "abc", "documents": 2}
+def test_the_script_writes_rows_that_can_be_read(server, rows, run_script, tmp_path):
+    settings = {"path": ROWS, "name": None, "split": "test", "revision": "main", "documents": 2}
     run_script(
         "fetch_dataset",
         tmp_path,
-        output={"rows": str(tmp_path / "c4.parquet")},
+        output={"rows": str(tmp_path / "lines.parquet")},
         params={"dataset": settings},
-        wildcards={"dataset": "c4"},
+        wildcards={"dataset": "lines"},
     )
-    assert pq.read_table(tmp_path / "c4.parquet").to_pylist() == rows[:2]
+    file = str(tmp_path / "lines.parquet")
+    assert list(inputs.read_rows("lines", [file], "parquet", "line", tmp_path / "cache")) == TEXTS[:2]
+    assert pq.read_schema(file).metadata[b"commit"].decode() == rows.commit("main")
+    log = (tmp_path / "fetch_dataset.log").read_text()
+    assert log == f"{ROWS} at main: commit {rows.commit('main')}, 2 rows\n"

@@ -324,3 +324,25 @@ def test_a_folder_without_a_tokenizer_is_one_sentence(model_folder, tmp_path):
         with pytest.raises(Problem, match="has no readable tokenizer") as raised:
             inputs.load_tokenizer(str(folder))
         one_sentence(raised)
+
+
+def test_a_tokenizer_of_the_repository_is_run_only_when_it_is_trusted(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for file in model_folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "tokenization_own.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\nclass OwnTokenizer(PreTrainedTokenizerFast): pass\n"
+    )
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]}}
+    settings["tokenizer_class"] = "OwnTokenizer"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    trusted = inputs.load_tokenizer(str(folder), trust_remote_code=True)
+    assert type(trusted).__name__ == "OwnTokenizer"
+    (folder / "tokenization_own.py").write_text("raise SystemExit('run')\n")
+    untrusted = inputs.load_tokenizer(str(folder))  # transformers' own class reads the same tokenizer.json
+    assert type(untrusted).__name__ != "OwnTokenizer"
+    assert untrusted("Omar sold 4 eggs")["input_ids"] == trusted("Omar sold 4 eggs")["input_ids"]

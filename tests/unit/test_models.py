@@ -3,16 +3,18 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from families import FAMILIES, causal_model, watched
 from safetensors.torch import load_file, save_file
-from transformers import MixtralConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
+from transformers import AutoModel, Qwen2MoeConfig
 
-from moeatlas import models, storage
+from moeatlas import extraction, models, storage
 from moeatlas.job import Problem
 
 CPU = torch.device("cpu")
-SETTINGS = {"dtype": "auto", "device": CPU, "attention": "sdpa", "experts": "auto"}
+SETTINGS = {"dtype": "auto", "device": CPU, "attention": "auto", "experts": "auto"}
 
 
 @pytest.fixture
@@ -33,38 +35,6 @@ def change_weights(folder, change):
     save_file(weights, path, metadata={"format": "pt"})
 
 
-# ---------------------------------------------------------------- the routing rule
-
-
-def test_rule_of_olmoe_on_hand_computed_logits():
-    rule = models.routing_rule(OlmoeConfig(num_experts=4, num_experts_per_tok=2, norm_topk_prob=False))
-    weights, selected = rule.apply(torch.tensor([[0.0, 3.0, 1.0, 2.0]]).log1p())
-    assert selected.tolist() == [[1, 3]]
-    torch.testing.assert_close(weights, torch.tensor([[0.4, 0.3]]))
-
-
-def test_rule_of_mixtral_renormalises_and_stays_float32():
-    rule = models.routing_rule(MixtralConfig(num_local_experts=4, num_experts_per_tok=2))
-    weights, selected = rule.apply(torch.tensor([[0.0, 3.0, 1.0, 1.0]]).log1p().bfloat16())
-    assert selected.tolist()[0][0] == 1
-    assert weights.dtype == torch.float32
-    torch.testing.assert_close(weights, torch.tensor([[2 / 3, 1 / 3]]), atol=1e-2, rtol=0)
-
-
-@pytest.mark.parametrize("config", [OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig])
-@pytest.mark.parametrize("normalised", [False, True])
-def test_rule_reads_experts_top_k_and_renormalisation_from_the_config(config, normalised):
-    rule = models.routing_rule(config(num_experts=12, num_experts_per_tok=5, norm_topk_prob=normalised))
-    assert (rule.experts, rule.top_k, rule.normalised, rule.cast) == (12, 5, normalised, True)
-    assert json.loads(rule.as_json())["scores"] == "softmax"
-
-
-def test_an_unsupported_family_is_named_with_the_supported_ones(copied):
-    change_config(copied, model_type="dbrx")
-    with pytest.raises(Problem, match=r"model_type 'dbrx' .*: the supported families are flex_olmo, mixtral, olmoe"):
-        models.routing_rule(models.load_config(copied))
-
-
 # ---------------------------------------------------------------- describe and choose
 
 
@@ -77,8 +47,9 @@ def test_description_of_the_tiny_model(model_folder, other_model_folder):
         "weights_sha256": storage.sha256(weights),
         "weights_bytes": weights.stat().st_size,
         "parameters": sum(tensor.numel() for tensor in base.values()),
+        "files": {name: storage.sha256(model_folder / name) for name in ("config.json", "model.safetensors")},
         "moe_layers": [0, 1, 2, 3],
-        "hidden_layers": 4,
+        "dense_layers": [],
         "context": 64,
         "vocabulary": 320,
         "family": "olmoe",
@@ -94,7 +65,8 @@ def test_description_takes_the_commit_of_the_hub_and_skips_dense_layers(tmp_path
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 50}
     Qwen2MoeConfig(num_hidden_layers=4, mlp_only_layers=[0, 2], num_experts=4, **sizes).save_pretrained(tmp_path / "q")
     shutil.copy(copied / "model.safetensors", tmp_path / "q")
-    assert models.describe(tmp_path / "q")["moe_layers"] == [1, 3]
+    description = models.describe(tmp_path / "q")
+    assert (description["moe_layers"], description["dense_layers"]) == ([1, 3], [0, 2])
 
 
 def test_description_needs_safetensors(copied):
@@ -185,6 +157,121 @@ def test_remote_code_is_never_run(copied):
         models.load_config(copied)
 
 
+@pytest.fixture(params=FAMILIES)
+def family_model(request, tmp_path):
+    """A tiny model of each family, and the folder in the hub's own layout that it was saved to."""
+    model = causal_model(request.param)
+    model.save_pretrained(tmp_path / "family")
+    return model, tmp_path / "family"
+
+
+def test_every_family_loads_from_the_layout_of_the_hub(family_model):
+    model, folder = family_model
+    loaded = models.load(folder, **SETTINGS)
+    expected = model.model.state_dict()
+    assert sorted(loaded.state_dict()) == sorted(expected)
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    assert models.describe(folder)["moe_layers"] == sorted(models.find_routers(model.model))
+
+
+def test_layers_after_the_last_wanted_one_are_not_read(family_model):
+    model, folder = family_model
+    loaded = models.load(folder, **SETTINGS, last_layer=1)
+    assert len(loaded.layers) == 2
+    (seen, _), (whole, _) = (
+        watched({1: models.find_routers(base)[1]}, base, torch.arange(30)) for base in (loaded, model.model)
+    )
+    for one, other in zip(seen[1][1], whole[1][1], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_block_is_the_same_alone_and_needs_its_layer_only(family_model):
+    model, folder = family_model
+
+    def keep_one_layer(weights):
+        for name in [name for name in weights if ".layers.2." not in name]:
+            del weights[name]
+
+    change_weights(folder, keep_one_layer)
+    block = models.load_block(folder, 2, dtype="auto", device=CPU)
+    expected = models.find_blocks(model.model)[2].state_dict()
+    assert sorted(block.state_dict()) == sorted(expected)
+    for name, tensor in block.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_block_whose_weights_are_missing_is_refused(copied):
+    change_weights(copied, remove_one)
+    with pytest.raises(Problem, match=r"copied: 1 weights are missing .*layers\.0\.mlp\.gate\.weight: fetch"):
+        models.load_block(copied, 2, dtype="auto", device=CPU)
+    with pytest.raises(Problem, match="weights are missing"):
+        models.load_block(copied, 7, dtype="auto", device=CPU)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_outputs_of_single_experts_weighted_and_summed_are_the_block(family, dtype, tolerance):
+    model = causal_model(family, dtype)
+    blocks, routers = models.find_blocks(model.model), models.find_routers(model.model)
+    seen, _ = watched(blocks, model, torch.arange(40))
+    assert sorted(seen) == sorted(routers)
+    for layer, (states, output) in seen.items():
+        block, states = blocks[layer], states.reshape(-1, 16)
+        output = (output[0] if isinstance(output, tuple) else output).reshape(-1, 16)
+        with torch.inference_mode():
+            _, weights, selected = routers[layer](states)
+            alone = models.expert_outputs(block, states, selected)
+            assert alone.shape == (40, 3, 16)
+            expected = (alone * weights[..., None]).sum(dim=1)
+            if hasattr(block, "shared_experts"):
+                expected = expected + block.shared_experts(states)
+            if hasattr(block, "shared_expert"):
+                expected = expected + block.shared_expert(states) * block.shared_expert_gate(states).sigmoid()
+        assert (expected - output).abs().max() <= tolerance * output.abs().max()
+
+
+def test_tied_embeddings_load(tmp_path):
+    model = causal_model("qwen3_moe", tie_word_embeddings=True)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(models.load(tmp_path, **SETTINGS).embed_tokens.weight, model.model.embed_tokens.weight)
+
+
+def mxfp4(shape: tuple[int, ...], generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random blocks and scales of a tensor (expert, row, column) in MXFP4, and what they stand for."""
+    values = torch.tensor([0.0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+    codes = torch.randint(0, 16, (*shape[:-1], shape[-1] // 32, 32), generator=generator)
+    scales = torch.randint(120, 126, codes.shape[:-1], generator=generator)
+    exact = (values[codes] * 2.0 ** (scales - 127)[..., None]).reshape(shape)
+    blocks = (codes[..., 0::2] | codes[..., 1::2] << 4).to(torch.uint8)
+    return blocks, scales.to(torch.uint8), exact
+
+
+def test_gpt_oss_as_it_is_released_is_dequantized_so_that_its_routers_are_called(tmp_path):
+    model = causal_model("gpt_oss", torch.bfloat16, hidden_size=32, intermediate_size=32)
+    model.save_pretrained(tmp_path)
+    generator, expected = torch.Generator().manual_seed(3), {}
+
+    def quantize(weights):
+        for layer in range(3):
+            for name, shape in (("gate_up_proj", (8, 64, 32)), ("down_proj", (8, 32, 32))):
+                key = f"model.layers.{layer}.mlp.experts.{name}"
+                del weights[key]
+                blocks, scales, expected[layer, name] = mxfp4(shape, generator)
+                weights |= {f"{key}_blocks": blocks, f"{key}_scales": scales}
+
+    change_weights(tmp_path, quantize)
+    change_config(
+        tmp_path, quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": ["model.embed_tokens"]}
+    )
+    loaded = models.load(tmp_path, **SETTINGS)
+    for (layer, name), values in expected.items():
+        found = getattr(loaded.layers[layer].mlp.experts, name)
+        assert torch.equal(found.float(), values.transpose(1, 2)), (layer, name)
+    seen, _ = watched(models.find_routers(loaded), loaded, torch.arange(20))
+    assert sorted(seen) == [0, 1, 2]
+
+
 def test_an_attention_that_is_not_installed_is_one_sentence(model_folder):
     with pytest.raises(Problem, match=r"cannot be loaded as a model \(FlashAttention2"):
         models.load(model_folder, **SETTINGS | {"attention": "flash_attention_2"})
@@ -206,3 +293,27 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, wanted, visible):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
     with pytest.raises(Problem, match=rf"device: {wanted} is set, but {visible} CUDA devices are visible"):
         models.choose_device(wanted)
+
+
+def test_layers_spread_over_devices_are_captured_as_if_they_were_on_one(tmp_path):
+    """Layers whose weights stay on disk until they are needed: the hooks that move them leave the routers' hooks be."""
+    model = causal_model("olmoe")
+    model.save_pretrained(tmp_path / "m")
+    spread = {"embed_tokens": "cpu", "rotary_emb": "cpu", "layers.0": "cpu", "norm": "cpu"}
+    spread |= {f"layers.{layer}": "disk" for layer in (1, 2)}
+    loaded = AutoModel.from_pretrained(tmp_path / "m", device_map=spread, offload_folder=tmp_path / "offload")
+    assert loaded.hf_device_map == spread
+    tokens = np.arange(40, dtype=np.int32)
+    found = []
+    for each in (model.model, loaded):
+        (span,) = extraction.extract(each, [0, 1, 2], tokens, np.array([0, 25]), tokens_per_batch=64)
+        found.append(dict(span.records("exact")))
+    for layer in (0, 1, 2):
+        one, other = (records[layer].per_token["router_logits"] for records in found)
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_more_gpus_than_there_are_is_refused(model_folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(Problem, match=r"^gpus: 2 is set, but 1 CUDA devices are visible"):
+        models.load(model_folder, **SETTINGS, gpus=2)

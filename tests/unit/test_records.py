@@ -1,4 +1,4 @@
-"""Routing records on disk: what is written is what was handed over, by one thread that never falls silent."""
+"""Routing records on disk: what is written is what was handed over, by threads that never fall silent."""
 
 import threading
 import time
@@ -7,60 +7,115 @@ import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from moeatlas import records, storage
-from moeatlas.records import SCALARS, Records, RecordWriter
+from moeatlas.records import TOTALS, Records, RecordWriter
+from moeatlas.routing import SCALARS, RoutingRule
 
-SIZES = {"experts": 6, "top_k": 2}
+RULE = RoutingRule("x", 6, 2, normalised=False)
+BIASED = RoutingRule("y", 6, 2, normalised=True, scores="sigmoid", bias=True)
 
 
-def some_records(tokens: int, seed: int = 0, experts: int = 6, dtype=np.uint8) -> Records:
+def some_records(tokens: int, seed: int = 0, contents: str = "exact", rule: RoutingRule = RULE) -> Records:
     rng = np.random.default_rng(seed)
+    per_token = {name: rng.normal(size=tokens).astype(np.float32) for name in SCALARS}
+    per_token["router_logits"] = rng.normal(size=(tokens, 6)).astype(np.float32)
+    per_token["selected_expert"] = rng.integers(0, 6, (tokens, 2)).astype(np.uint8)
+    per_token["routing_weight"] = rng.normal(size=(tokens, 2)).astype(np.float32)
+    totals = {
+        "probability_sum": rng.random((1, 6)).astype(np.float32),
+        "expert_logit_histogram": rng.integers(0, 9, (6, 512)),
+        "expert_probability_histogram": rng.integers(0, 9, (6, 64)),
+    }
+    assert sorted(totals) == sorted(TOTALS)
+    wanted = records.contents_of(rule, contents)
+    return Records({name: per_token[name] for name in wanted}, totals if contents == "compact" else {})
 
-    def normal(*shape):
-        return rng.normal(size=shape).astype(np.float32)
 
-    return Records(
-        router_logits=normal(tokens, experts),
-        selected_expert=rng.integers(0, experts, (tokens, 2)).astype(dtype),
-        routing_weight=normal(tokens, 2),
-        scalars={name: normal(tokens) for name in SCALARS},
-    )
+def writer(folder, tokens: int, layers=(0, 3), contents: str = "exact", rule=RULE, **options) -> RecordWriter:
+    options = {"windows": 1, "attrs": {}} | options
+    return RecordWriter(folder, rule, list(layers), tokens=tokens, contents=contents, **options)
 
 
-def write(folder, spans, layers=(0, 3), rounded=False, tokens=None, attrs=None):
+def write(folder, spans, layers=(0, 3), **options):
     folder.mkdir()
-    total = tokens or sum(len(span.router_logits) for span in spans)
-    with RecordWriter(folder, list(layers), tokens=total, rounded=rounded, attrs=attrs or {}, **SIZES) as writer:
-        first = 0
+    total = sum(len(span.per_token["selected_expert"]) for span in spans)
+    with writer(folder, total, layers, windows=len(spans), **options) as records_writer:
         for span in spans:
-            for layer in layers:
-                writer.write(layer, first, span)
-            first += len(span.router_logits)
+            records_writer.write([(layer, span) for layer in layers])
 
 
-@pytest.mark.parametrize("rounded", [False, True])
-def test_what_is_read_is_what_was_written(tmp_path, rounded):
+def together(spans, name) -> np.ndarray:
+    return np.concatenate([span.per_token[name] for span in spans])
+
+
+@pytest.mark.parametrize("contents", ["exact", "rounded"])
+def test_what_is_read_is_what_was_written(tmp_path, contents):
     spans = [some_records(5000, 0), some_records(3, 1), some_records(4100, 2)]
-    write(tmp_path / "r", spans, rounded=rounded, attrs={"model": "tiny"})
+    bias = np.arange(6, dtype=np.float32)
+    write(tmp_path / "r", spans, contents=contents, attrs={"model": "tiny"}, bias={3: bias}, threads=2)
     for layer in (0, 3):
         with storage.open_lazily(tmp_path / "r" / f"layer_{layer}.nc") as read:
             assert dict(read.sizes) == {"token": 9103, "expert": 6, "rank": 2}
-            assert read.attrs["layer"] == layer
+            assert (read.attrs["layer"], read.attrs["contents"]) == (layer, contents)
             assert read.attrs["model"] == "tiny"
             assert read.attrs["Conventions"] == "CF-1.11"
             assert read["selected_expert"].dtype == np.uint8
-            logits = np.concatenate([span.router_logits for span in spans])
-            if rounded:  # 10 significant bits: the relative error is at most half a unit of the last one
-                np.testing.assert_allclose(read["router_logits"], logits, rtol=2.0**-10, atol=0)
+            assert ("selection_bias" in read) == (layer == 3)
+            if layer == 3:
+                np.testing.assert_array_equal(read["selection_bias"], bias)
+            logits = together(spans, "router_logits")
+            if contents == "rounded":
+                np.testing.assert_allclose(read["router_logits"], logits, rtol=2.0**-11, atol=0)
                 assert not np.array_equal(read["router_logits"], logits)
             else:
                 np.testing.assert_array_equal(read["router_logits"], logits)
-            for name in ("selected_expert", "routing_weight"):
-                np.testing.assert_array_equal(read[name], np.concatenate([getattr(span, name) for span in spans]))
-            for name, (long_name, units) in SCALARS.items():
-                np.testing.assert_array_equal(read[name], np.concatenate([span.scalars[name] for span in spans]))
-                assert (read[name].attrs["long_name"], read[name].attrs["units"]) == (long_name, units)
+            np.testing.assert_array_equal(read["selected_expert"], together(spans, "selected_expert"))
+            assert set(read.data_vars) - {"selection_bias"} == {"router_logits", "selected_expert"}
+            assert (read["router_logits"].attrs["long_name"], read["router_logits"].attrs["units"]) == (
+                "raw router logits",
+                "1",
+            )
+
+
+@pytest.mark.parametrize("rule", [RULE, BIASED])
+def test_compact_records_have_rounded_values_and_added_totals(tmp_path, rule):
+    spans = [some_records(tokens, seed, "compact", rule) for seed, tokens in enumerate((5000, 3, 4100))]
+    write(tmp_path / "r", spans, contents="compact", rule=rule)
+    with storage.open_lazily(tmp_path / "r" / "layer_3.nc") as read:
+        sizes = {"token": 9103, "expert": 6, "rank": 2, "window": 3, "logit_bin": 512, "bin": 64}
+        assert dict(read.sizes) == sizes
+        derived = set() if rule is BIASED else {"logit_margin", "top_k_mass", "top_1_probability"}
+        assert set(read.data_vars) == {"selected_expert", "routing_weight", *SCALARS, *TOTALS} - derived
+        for name in spans[0].per_token:
+            if name == "selected_expert":
+                np.testing.assert_array_equal(read[name], together(spans, name))
+            else:
+                np.testing.assert_allclose(read[name], together(spans, name), rtol=2.0**-8, atol=0)
+                assert read[name].attrs["_QuantizeBitRoundNumberOfSignificantBits"] == 7
+        sums = np.concatenate([span.totals["probability_sum"] for span in spans])
+        np.testing.assert_array_equal(read["probability_sum"], sums)
+        for name in ("expert_logit_histogram", "expert_probability_histogram"):
+            np.testing.assert_array_equal(read[name], sum(span.totals[name] for span in spans))
+            assert read[name].dtype == np.int64
+
+
+@given(
+    hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False))
+)
+def test_rounding_is_to_the_nearest_of_ten_bits(values):
+    found = records.rounded(values, 10)
+    assert not (found.view(np.uint32) & 0x1FFF).any()
+    assert (np.abs(found.astype(np.float64) - values) <= np.abs(values.astype(np.float64)) * 2.0**-11).all()
+    np.testing.assert_array_equal(records.rounded(found, 10), found)
+
+
+def test_rounding_keeps_what_is_no_number():
+    values = np.array([np.nan, np.inf, -np.inf, 0, -0.0, 1.5], dtype=np.float32)
+    np.testing.assert_array_equal(records.rounded(values, 10), values)
 
 
 @pytest.mark.parametrize(("experts", "dtype"), [(2, np.uint8), (256, np.uint8), (257, np.uint16), (65536, np.uint16)])
@@ -69,84 +124,103 @@ def test_the_smallest_integer_that_holds_every_expert(experts, dtype):
     assert np.iinfo(dtype).max >= experts - 1
 
 
-def test_not_a_number_in_a_scalar_survives(tmp_path):
-    span = some_records(4)
-    span.scalars["boundary_margin"][:] = np.nan
-    write(tmp_path / "r", [span])
+def test_not_a_number_survives(tmp_path):
+    span = some_records(4, contents="compact")
+    span.per_token["boundary_margin"][:] = np.nan
+    write(tmp_path / "r", [span], contents="compact")
     assert np.isnan(storage.load(tmp_path / "r" / "layer_0.nc")["boundary_margin"]).all()
 
 
-def test_two_writings_are_identical_bytes(tmp_path):
-    whole = some_records(5000)
-    write(tmp_path / "a", [whole])
-    write(tmp_path / "b", [whole])
+def test_the_bytes_depend_neither_on_the_spans_nor_on_the_threads(tmp_path):
+    whole = some_records(9000)
+    halves = [
+        Records({name: values[part] for name, values in whole.per_token.items()}, {})
+        for part in (slice(0, 1234), slice(1234, 9000))
+    ]
+    for name, spans, threads in (("a", [whole], 1), ("b", [whole], 4), ("c", halves, 1)):
+        write(tmp_path / name, spans, threads=threads)
+    for name in ("a", "b", "c"):
+        one, other = (storage.load(tmp_path / folder / "layer_3.nc") for folder in ("a", name))
+        assert one.identical(other)
     assert (tmp_path / "a" / "layer_3.nc").read_bytes() == (tmp_path / "b" / "layer_3.nc").read_bytes()
 
 
-def test_only_the_writer_thread_writes_and_the_queue_holds_one_span_per_layer(tmp_path, monkeypatch):
+def test_records_are_made_in_the_writing_thread_and_at_most_one_span_waits(tmp_path):
     gate, threads, handed = threading.Event(), set(), []
-    real = RecordWriter._write
 
-    def slow(self, *item):
+    def slow():
         gate.wait(10)
         threads.add(threading.current_thread().name)
-        real(self, *item)
-
-    monkeypatch.setattr(RecordWriter, "_write", slow)
+        for layer in (0, 3):
+            yield layer, some_records(4)
 
     def produce():
-        with RecordWriter(tmp_path, [0, 3], tokens=60, rounded=False, attrs={}, **SIZES) as writer:
-            for number in range(30):
-                writer.write((0, 3)[number % 2], number // 2 * 4, some_records(4))
+        with writer(tmp_path, 40) as records_writer:
+            for number in range(10):
+                records_writer.write(slow())
                 handed.append(number)
 
     producer = threading.Thread(target=produce)
     producer.start()
     deadline = time.monotonic() + 60
-    while len(handed) < 3 and time.monotonic() < deadline:
+    while len(handed) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)
-    assert len(handed) == 3  # one at work, two waiting
+    assert len(handed) == 2  # one at work, one waiting
     gate.set()
     producer.join(60)
-    assert len(handed) == 30
+    assert len(handed) == 10
     assert threads == {"record-writer"}
 
 
-def test_an_error_in_the_thread_reaches_the_main_thread_and_leaves_nothing(tmp_path, monkeypatch):
-    def broken(self, *item):
+def names_of_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("record-")]
+
+
+def test_an_error_in_the_thread_reaches_the_main_thread_and_leaves_nothing(tmp_path):
+    def broken():
+        yield 0, some_records(4)
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(RecordWriter, "_write", broken)
     with (
         pytest.raises(OSError, match="the disk is gone"),
         storage.atomic_directory(tmp_path / "r") as folder,
-        RecordWriter(folder, [0], tokens=400, rounded=False, attrs={}, **SIZES) as writer,
+        writer(folder, 400) as records_writer,
     ):
-        for first in range(0, 400, 4):  # far more than the queue holds: the writer must not block
-            writer.write(0, first, some_records(4))
+        for _ in range(100):  # far more than the queue holds: the writer must not block
+            records_writer.write(broken())
     assert list(tmp_path.iterdir()) == []
-    assert not [thread for thread in threading.enumerate() if thread.name == "record-writer"]
+    assert names_of_threads() == []
 
 
-def test_an_error_only_at_the_end_is_raised_too(tmp_path, monkeypatch):
-    def broken(self):
-        raise RuntimeError("NetCDF: HDF error")
+def test_an_error_while_packing_is_raised_too(tmp_path, monkeypatch):
+    def broken(*_):
+        raise MemoryError("no room to pack")
 
-    with pytest.raises(RuntimeError, match="HDF error"):  # noqa: SIM117, the patch must come after the file is open
-        with RecordWriter(tmp_path, [0], tokens=4, rounded=False, attrs={}, **SIZES) as writer:
-            writer._files[0].close()
-            monkeypatch.setitem(writer._files, 0, type("Broken", (), {"close": broken})())
+    monkeypatch.setattr(records, "packed", broken)
+    with pytest.raises(MemoryError, match="no room to pack"), writer(tmp_path, 4) as records_writer:
+        records_writer.write([(0, some_records(4))])
+    assert names_of_threads() == []
+
+
+def test_too_few_tokens_are_not_taken_for_all(tmp_path):
+    with (
+        pytest.raises(RuntimeError, match=r"\[4\] tokens were recorded instead of 5"),
+        writer(tmp_path, 5, [0]) as short,
+    ):
+        short.write([(0, some_records(4))])
 
 
 def test_an_error_of_the_caller_is_the_one_that_is_seen(tmp_path):
     with (
         pytest.raises(KeyError, match="mine"),
         storage.atomic_directory(tmp_path / "r") as folder,
-        RecordWriter(folder, [0], tokens=4, rounded=False, attrs={}, **SIZES),
+        writer(folder, 4) as records_writer,
     ):
+        records_writer.write([(0, some_records(4))])
         raise KeyError("mine")
     assert list(tmp_path.iterdir()) == []
+    assert names_of_threads() == []
 
 
 def test_other_readers_open_the_files(tmp_path):

@@ -1,13 +1,15 @@
 import math
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from routing_cases import Case, case, even_case, random_case, records, selection_case
+from routing_cases import Case, case, completed, even_case, random_case, records, saved, selection_case
 
-from moeatlas import router_decisiveness, statistics, tallies
+from moeatlas import router_decisiveness, statistics, storage, tallies
 
 MEASURES = list(router_decisiveness.MEASURES)
 
@@ -133,6 +135,76 @@ def test_certain_experts_in_turn_say_all_there_is_to_say():
     assert found["entropy"] == pytest.approx(0, abs=1e-5)
 
 
+def test_more_than_256_experts_and_one_selected_by_hand():
+    # Expert 299 has as much probability as the 299 others together: p = 1/2, and 1/598 each.
+    logits = np.zeros((3, 300))
+    logits[:, 299] = math.log(299)
+    found = estimates(measure({"poems": case({0: records(logits, 1)}, [1, 2])}))
+    entropy = (math.log(2) + math.log(598)) / 2
+    expected = {
+        "normalised_entropy": entropy / math.log(300),
+        "entropy": entropy,
+        "effective_experts": math.sqrt(2 * 598),
+        "top_k_entropy": 0,
+        "top_1_probability": 1 / 2,
+        "top_k_mass": 1 / 2,
+        "top_1_share": 1,
+        "logit_margin": math.log(299),
+        "boundary_margin": math.log(299),
+        "entropy_of_mean": entropy,
+        "information": 0,
+    }
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_all_experts_selected_by_hand():
+    # p = (1, 2, 1) / 4 in the only layer: all weight is selected, and no expert is left out.
+    metrics = measure({"poems": case({7: records(np.log([[1, 2, 1]]), 3)}, [1])})
+    found = estimates(metrics, layer=7)
+    assert math.isnan(found.pop("boundary_margin"))
+    entropy = 1.5 * math.log(2)
+    expected = {
+        "normalised_entropy": entropy / math.log(3),
+        "entropy": entropy,
+        "effective_experts": 2**1.5,
+        "top_k_entropy": entropy,
+        "top_1_probability": 1 / 2,
+        "top_k_mass": 1,
+        "top_1_share": 1 / 2,
+        "logit_margin": math.log(2),
+        "entropy_of_mean": entropy,
+        "information": 0,
+    }
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    for name in expected:
+        xr.testing.assert_equal(
+            metrics[f"mean_over_layers_{name}"].drop_vars("layer", errors="ignore"),
+            metrics[name].isel(layer=0, drop=True),
+        )
+
+
+def test_a_sigmoid_router_by_hand():
+    # Scores 1/2, 3/4, 1/4 and 3/4, 1/2, 1/4, each divided by 3/2.
+    logits = [[0, math.log(3), -math.log(3)], [math.log(3), 0, -math.log(3)]]
+    metrics = measure({"poems": case({0: records(logits, 2, scores="sigmoid")}, [1, 1])})
+    found = estimates(metrics)
+    entropy = math.log(2) / 2 + math.log(3) / 3 + math.log(6) / 6
+    of_mean = -5 / 6 * math.log(5 / 12) - math.log(1 / 6) / 6
+    assert found["entropy"] == pytest.approx(entropy, rel=1e-6)
+    assert found["entropy_of_mean"] == pytest.approx(of_mean, rel=1e-6)
+    assert found["top_k_mass"] == pytest.approx(5 / 6, rel=1e-6)
+    assert metrics.attrs["probability"] == "normalised sigmoid scores"
+
+
+def test_equal_logits_have_the_same_values_for_sigmoid_routers():
+    even = even_case(6, 2, [7, 5])
+    sigmoid = {0: records(np.zeros((12, 6)), 2, even.layers[0]["selected_expert"].values.astype(int), scores="sigmoid")}
+    metrics, expected = measure({"poems": case(sigmoid, [7, 5])}), measure({"poems": even})
+    for name in MEASURES:
+        np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-6, atol=1e-6)
+    assert (metrics.attrs["probability"], expected.attrs["probability"]) == ("normalised sigmoid scores", "softmax")
+
+
 def test_margins_that_do_not_exist_are_missing_and_not_zero():
     metrics = measure({"poems": random_case(np.random.default_rng(0), [4, 5], experts=4, top_k=4)})
     assert metrics["boundary_margin"].isnull().all()
@@ -245,7 +317,7 @@ def test_a_single_document_has_no_uncertainty():
 
 def test_distributions_agree_with_the_records_within_a_bin():
     made = random_case(np.random.default_rng(3), [300, 200], experts=6, top_k=2, layers=(0,))
-    metrics, layer = measure({"poems": made}), made.layers[0]
+    metrics, layer = measure({"poems": made}), completed(made.layers[0])
     q = layer["routing_weight"] / layer["routing_weight"].sum("rank")
     p = np.exp(layer["router_logits"]) / np.exp(layer["router_logits"]).sum("expert")
 
@@ -269,3 +341,27 @@ def test_distributions_agree_with_the_records_within_a_bin():
 
 def test_densities_sum_to_one(study):
     np.testing.assert_allclose(measure(study)["scalar_density"].sum("bin"), 1, rtol=1e-12)
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_tallies_in_files_give_the_same_measures_and_are_read_layer_by_layer(study, tmp_path):
+    paths = saved(study, tmp_path)
+    with storage.open_tallies(paths) as opened:
+        found = measure(opened, resamples=10)
+    xr.testing.assert_identical(found, measure(study, resamples=10))
+
+
+def test_memory_does_not_grow_with_layers(tmp_path):
+    made = random_case(np.random.default_rng(4), [3] * 40, experts=64, top_k=2, layers=(0,))
+    peaks = []
+    for layers in (1, 6):
+        study = {"poems": replace(made, layers=dict.fromkeys(range(layers), made.layers[0]))}
+        paths = saved(study, tmp_path)
+        with storage.open_tallies(paths) as opened:
+            tracemalloc.start()
+            measure(opened, resamples=400)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]

@@ -1,3 +1,5 @@
+import zlib
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -49,7 +51,17 @@ def test_one_document_is_always_the_same_sample():
     assert (statistics.resampling_weights(1, 20, 0, "poems") == 1).all()
 
 
+def test_the_draws_are_those_of_one_multinomial_sample():
+    rng = np.random.default_rng([3, zlib.crc32(b"poems")])
+    expected = rng.multinomial(7, np.full(7, 1 / 7), size=50)
+    np.testing.assert_array_equal(statistics.resampling_weights(7, 50, 3, "poems")[1:], expected)
+
+
 # ---------------------------------------------------------------- sums over documents
+
+
+def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resamples: int, seed: int) -> xr.Dataset:
+    return statistics.dataset_draws(tallies, names, statistics.resample(tallies, resamples, seed))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +71,7 @@ def study() -> dict[str, xr.Dataset]:
 
 
 def test_every_draw_is_the_sum_over_its_documents(study):
-    draws = statistics.dataset_draws(study, ["tokens", "selected_count"], resamples=6, seed=4)
+    draws = dataset_draws(study, ["tokens", "selected_count"], resamples=6, seed=4)
     assert draws["selected_count"].dims == ("dataset", "draw", "layer", "expert")
     assert draws["layer"].values.tolist() == [0, 2]
     for name, tally in study.items():
@@ -72,15 +84,15 @@ def test_every_draw_is_the_sum_over_its_documents(study):
 
 
 def test_pooled_comes_first_and_is_the_sum_of_the_datasets(study):
-    draws = statistics.dataset_draws(study, ["tokens", "selected_count"], resamples=6, seed=4)
+    draws = dataset_draws(study, ["tokens", "selected_count"], resamples=6, seed=4)
     assert draws["dataset"].values.tolist() == ["pooled", "poems", "code"]
     datasets = draws.sel(dataset=["poems", "code"]).sum("dataset")
     xr.testing.assert_equal(draws.sel(dataset="pooled", drop=True), datasets)
 
 
 def test_another_dataset_changes_no_draw_of_the_others(study):
-    alone = statistics.dataset_draws({"code": study["code"]}, ["selected_count"], resamples=6, seed=4)
-    both = statistics.dataset_draws(study, ["selected_count"], resamples=6, seed=4)
+    alone = dataset_draws({"code": study["code"]}, ["selected_count"], resamples=6, seed=4)
+    both = dataset_draws(study, ["selected_count"], resamples=6, seed=4)
     xr.testing.assert_identical(alone.sel(dataset="code"), both.sel(dataset="code"))
 
 
@@ -90,14 +102,25 @@ def test_the_order_of_documents_changes_no_draw():
     ordered = document_sums(values, ["a", "b", "c", "d"])
     for shuffled in (ordered.isel(document=order), ordered.isel(document=order[::-1])):
         xr.testing.assert_identical(
-            statistics.dataset_draws({"poems": shuffled}, ["total"], 20, 1),
-            statistics.dataset_draws({"poems": ordered}, ["total"], 20, 1),
+            dataset_draws({"poems": shuffled}, ["total"], 20, 1),
+            dataset_draws({"poems": ordered}, ["total"], 20, 1),
         )
+
+
+def test_sums_of_many_documents_are_those_of_few():
+    documents = 2 * statistics.DOCUMENTS_PER_PRODUCT + 300
+    values = np.random.default_rng(9).integers(0, 9, (documents, 2, 3)).astype(np.int32)
+    order = np.random.default_rng(9).permutation(documents)
+    weights = statistics.resampling_weights(documents, 4, 1, "poems")
+    found = statistics.Resampling(weights, order).sums(values)
+    expected = np.einsum("wd,dab->wab", weights.astype(np.int64), values[order].astype(np.int64))
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_datasets_with_different_layers_are_refused(study):
     with pytest.raises(ValueError, match="layer"):
-        statistics.dataset_draws({"poems": study["poems"], "code": study["code"].isel(layer=[0])}, ["z_loss_sum"], 2, 0)
+        dataset_draws({"poems": study["poems"], "code": study["code"].isel(layer=[0])}, ["z_loss_sum"], 2, 0)
 
 
 # ---------------------------------------------------------------- intervals
@@ -138,7 +161,7 @@ def test_an_unknown_value_has_an_unknown_interval():
 
 def test_the_seed_changes_intervals_and_not_estimates(study):
     def found(seed):
-        draws = statistics.dataset_draws(study, ["tokens", "z_loss_sum"], 50, seed)
+        draws = dataset_draws(study, ["tokens", "z_loss_sum"], 50, seed)
         return statistics.interval(draws["z_loss_sum"] / draws["tokens"])
 
     first, second = found(1), found(2)
@@ -148,7 +171,7 @@ def test_the_seed_changes_intervals_and_not_estimates(study):
 
 def test_the_interval_of_a_mean_is_the_percentile_interval_of_scipy():
     values = np.random.default_rng(6).gamma(2.0, size=80)
-    draws = statistics.dataset_draws({"poems": document_sums(values)}, ["total"], resamples=20_000, seed=1)
+    draws = dataset_draws({"poems": document_sums(values)}, ["total"], resamples=20_000, seed=1)
     ours = statistics.interval(draws["total"].sel(dataset="poems") / len(values))
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
@@ -165,7 +188,7 @@ def test_the_interval_of_a_ratio_of_sums_is_the_percentile_interval_of_scipy():
     tokens = rng.integers(20, 200, 80).astype(float)
     total = tokens * rng.normal(3, 1, 80)
     data = document_sums(total).assign(tokens=("document", tokens))
-    draws = statistics.dataset_draws({"poems": data}, ["total", "tokens"], resamples=20_000, seed=1)
+    draws = dataset_draws({"poems": data}, ["total", "tokens"], resamples=20_000, seed=1)
     ours = statistics.interval((draws["total"] / draws["tokens"]).sel(dataset="poems"))
     theirs = scipy.stats.bootstrap(
         (total, tokens),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import pandas as pd
 import pytest
@@ -115,24 +116,29 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np, pandas as pd, xarray as xr
 from moeatlas import storage
 from moeatlas.job import Problem
-from moeatlas.records import SCALARS, Records, RecordWriter
+from moeatlas.records import Records, RecordWriter
+from moeatlas.routing import RoutingRule
 target, what = sys.argv[2], sys.argv[3]
 rng = np.random.default_rng(0)
 try:
     if what == "netcdf":
         storage.save(xr.Dataset({"x": ("a", rng.normal(size=400_000))}), target)
+    elif what == "parts":
+        parts = (xr.Dataset({"x": ("a", rng.normal(size=60_000))}) for _ in range(8))
+        storage.save_parts(parts, target, along=("a",))
     elif what == "table":
         storage.save_table(pd.DataFrame({"x": rng.normal(size=400_000)}), target)
     else:
         logits = rng.normal(size=(4096, 64)).astype("f4")
-        spans = Records(logits, logits[:, :2].astype("u1"), logits[:, :2], {name: logits[:, 0] for name in SCALARS})
-        sizes = {"tokens": 40960, "experts": 64, "top_k": 2}
+        record = Records({"router_logits": logits, "selected_expert": logits[:, :2].astype("u1")}, {})
+        rule = RoutingRule("olmoe", experts=64, top_k=2, normalised=False)
+        sizes = {"tokens": 40960, "windows": 10}
         with (
             storage.atomic_directory(target) as folder,
-            RecordWriter(folder, [0], **sizes, rounded=False, attrs={}) as writer,
+            RecordWriter(folder, rule, [0], **sizes, contents="exact", attrs={}) as writer,
         ):
-            for first in range(0, 40960, 4096):
-                writer.write(0, first, spans)
+            for _ in range(10):
+                writer.write([(0, record)])
 except Problem as problem:
     print(problem)
 """
@@ -150,7 +156,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize(("what", "name"), [("netcdf", "a.nc"), ("table", "a.csv"), ("records", "records")])
+@pytest.mark.parametrize(
+    ("what", "name"), [("netcdf", "a.nc"), ("parts", "a.nc"), ("table", "a.csv"), ("records", "records")]
+)
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk, what, name):
     command = [sys.executable, "-c", FULL_DISK, str(SCRIPTS), str(small_disk / name), what]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -215,6 +223,72 @@ def test_two_saves_are_identical_bytes_also_over_an_older_file(tmp_path):
     storage.save(some_data() * 2, tmp_path / "b.nc")
     storage.save(some_data(), tmp_path / "b.nc")
     assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+
+
+def parts_of(data: xr.Dataset) -> list[xr.Dataset]:
+    """The same data, one layer after another."""
+    return [data.isel(layer=[index]) for index in range(data.sizes["layer"])]
+
+
+def test_parts_make_the_file_of_the_whole(tmp_path):
+    whole = some_data()
+    storage.save_parts(iter(parts_of(whole)), tmp_path / "parts.nc", along=("layer",))
+    storage.save(whole, tmp_path / "whole.nc")
+    found, expected = storage.load(tmp_path / "parts.nc"), storage.load(tmp_path / "whole.nc")
+    xr.testing.assert_identical(found, expected)
+    assert {name: array.dtype for name, array in found.items()} == {
+        name: array.dtype for name, array in expected.items()
+    }
+    with storage.open_lazily(tmp_path / "parts.nc") as read:
+        assert read["share"].encoding["chunksizes"] == (1, 200)
+
+
+def test_parts_may_have_different_lengths_along_any_axis(tmp_path):
+    parts = [
+        xr.Dataset({"a": (("x", "t"), np.full((2, n), n)), "b": ("e", np.arange(n)), "c": ("x", [1.5, 2.5])})
+        for n in (3, 1, 40_000)
+    ]
+    storage.save_parts(parts, tmp_path / "parts.nc", along=("t", "e"))
+    found = storage.load(tmp_path / "parts.nc")
+    np.testing.assert_array_equal(found["a"], np.tile([3] * 3 + [1] + [40_000] * 40_000, (2, 1)))
+    np.testing.assert_array_equal(found["b"], [*range(3), 0, *range(40_000)])
+    np.testing.assert_array_equal(found["c"], [1.5, 2.5])
+
+
+def test_the_same_parts_give_the_same_bytes(tmp_path):
+    for name in ("a.nc", "b.nc"):
+        storage.save_parts(parts_of(some_data()), tmp_path / name, along=("layer",))
+    assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
+
+
+def test_an_error_while_parts_are_made_leaves_nothing(tmp_path):
+    def parts():
+        yield parts_of(some_data())[0]
+        raise KeyError("part")
+
+    with pytest.raises(KeyError, match="part"):
+        storage.save_parts(parts(), tmp_path / "a.nc", along=("layer",))
+    assert names(tmp_path) == []
+
+
+def test_tallies_are_opened_by_the_name_of_their_dataset_in_order(tmp_path):
+    paths = [tmp_path / f"{name}.nc" for name in ("poems", "code")]
+    for path in paths:
+        storage.save(some_data().assign_attrs(dataset=path.stem), path)
+    with storage.open_tallies(paths) as tallies:
+        assert list(tallies) == ["poems", "code"]
+        xr.testing.assert_equal(tallies["code"].load(), some_data())
+
+
+def test_opening_a_file_leaves_the_cache_of_other_files_alone(tmp_path):
+    before = netCDF4.get_chunk_cache()
+    storage.save(some_data(), tmp_path / "a.nc")
+    with storage.open_lazily(tmp_path / "a.nc", cached_bytes=12345) as read:
+        assert netCDF4.get_chunk_cache() == before
+        assert read["share"].shape == (3, 200)
+    with pytest.raises(Problem):
+        storage.open_lazily(tmp_path / "missing.nc", cached_bytes=12345)
+    assert netCDF4.get_chunk_cache() == before
 
 
 def test_files_carry_the_provenance_of_the_running_job(tmp_path, monkeypatch):

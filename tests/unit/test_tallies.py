@@ -1,14 +1,20 @@
 import math
+import tracemalloc
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from families import FAMILIES, causal_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import Case, case, even_case, random_case, records, selection_case
 
-from moeatlas import storage, tallies
+from moeatlas import counting, extraction, storage, tallies
+from moeatlas.records import BITS
+from moeatlas.routing import routing_rule
 
 
 def softmax(logits: list[float]) -> list[float]:
@@ -193,7 +199,7 @@ def test_the_size_of_blocks_changes_no_bit(made: Case, tokens_per_block: int):
 
 
 def test_the_size_of_blocks_changes_no_bit_of_long_documents():
-    made = random_case(np.random.default_rng(0), [9001, 17, 12_000, 3, 8192, 2500], experts=4, layers=(0,))
+    made = random_case(np.random.default_rng(0), [901, 17, 2000, 3, 4096, 250], experts=64, top_k=8, layers=(0,))
     xr.testing.assert_identical(made.tally(1), made.tally(10**9))
 
 
@@ -239,9 +245,10 @@ def test_expert_numbers_are_only_names():
     renamed, tally = made.permute_experts(new_number).tally(), made.tally()
     for name in ("selected_count", "first_count", "rank_count", "expert_logit_histogram"):
         np.testing.assert_array_equal(renamed[name].isel(expert=new_number), tally[name])
-    for name in ("rank_weight_sum", "scalar_count", "z_loss_sum", "rank_share_histogram"):
+    for name in ("scalar_count", "rank_share_histogram"):
         np.testing.assert_array_equal(renamed[name], tally[name])
-    np.testing.assert_allclose(renamed["scalar_sum"], tally["scalar_sum"], rtol=1e-6)
+    for name in ("rank_weight_sum", "z_loss_sum", "scalar_sum"):
+        np.testing.assert_allclose(renamed[name], tally[name], rtol=1e-6)
 
 
 def test_two_tokens_by_hand():
@@ -338,18 +345,18 @@ def test_expert_numbers_above_255_do_not_overflow():
 
 @facts
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 40))
-def test_blocks_are_whole_documents_in_order(lengths: list[int], tokens_per_block: int):
+def test_blocks_are_whole_windows_in_order(lengths: list[int], tokens_per_block: int):
     lengths = np.array(lengths)
     ends = np.append(0, np.cumsum(lengths))
-    document = token = 0
-    for documents, tokens in tallies.blocks(lengths, tokens_per_block):
-        assert documents.start == document and tokens.start == token
-        assert (tokens.start, tokens.stop) == (ends[documents.start], ends[documents.stop])
-        assert tokens.stop - tokens.start <= tokens_per_block or documents.stop - documents.start == 1
-        if documents.stop < len(lengths):  # the next document would not have fitted
-            assert tokens.stop - tokens.start + lengths[documents.stop] > tokens_per_block
-        document, token = documents.stop, tokens.stop
-    assert (document, token) == (len(lengths), lengths.sum())
+    window = token = 0
+    for windows, tokens in counting.blocks(lengths, tokens_per_block):
+        assert windows.start == window and tokens.start == token
+        assert (tokens.start, tokens.stop) == (ends[windows.start], ends[windows.stop])
+        assert tokens.stop - tokens.start <= tokens_per_block or windows.stop - windows.start == 1
+        if windows.stop < len(lengths):  # the next window would not have fitted
+            assert tokens.stop - tokens.start + lengths[windows.stop] > tokens_per_block
+        window, token = windows.stop, tokens.stop
+    assert (window, token) == (len(lengths), lengths.sum())
 
 
 def test_a_tally_survives_its_file(tmp_path):
@@ -358,9 +365,161 @@ def test_a_tally_survives_its_file(tmp_path):
     xr.testing.assert_equal(storage.load(tmp_path / "tally.nc"), tally)
 
 
+def test_a_tally_written_layer_by_layer_is_the_tally_of_all_layers(tmp_path):
+    made = random_case(np.random.default_rng(5), [4, 3, 900], layers=(1, 4, 6), vocabulary=700)
+    storage.save_parts(made.tally_layers(), tmp_path / "tally.nc", along=("layer", "entry"))
+    read = storage.load(tmp_path / "tally.nc")
+    xr.testing.assert_identical(read.drop_attrs(deep=False), made.tally().drop_attrs(deep=False))
+    assert tallies.routing_rule(read.attrs)["top_k"] == 2
+
+
+def test_a_layer_is_read_without_the_others(tmp_path):
+    made = random_case(np.random.default_rng(5), [4, 3], layers=(1, 4))
+    storage.save_parts(made.tally_layers(), tmp_path / "tally.nc", along=("layer", "entry"))
+    tally = made.tally()
+    with storage.open_lazily(tmp_path / "tally.nc") as read:
+        found = list(tallies.by_layer({"poems": read}, ["selected_count", "rank_count"]))
+        assert read["selected_count"].encoding["chunksizes"] == (2, 1, 8)
+    assert [list(layer["poems"]["layer"].values) for layer in found] == [[1], [4]]
+    for index, layer in enumerate(found):
+        expected = tally[["selected_count", "rank_count"]].isel(layer=[index])
+        xr.testing.assert_equal(layer["poems"], expected)
+
+
+def test_tallies_with_different_layers_are_refused():
+    one, two = (random_case(np.random.default_rng(5), [4, 3], layers=layers).tally() for layers in ((0,), (0, 1)))
+    for pair in ({"a": one, "b": two}, {"a": two, "b": one}):
+        with pytest.raises(ValueError, match="different layers"):
+            next(tallies.by_layer(pair, ["selected_count"]))
+
+
 def test_records_read_from_a_file_give_the_same_tally(tmp_path):
     made = random_case(np.random.default_rng(6), [4, 3], layers=(0,))
-    made.layers[0].to_netcdf(tmp_path / "layer_0.nc")
+    made.layers[0].assign_attrs(layer=0).to_netcdf(tmp_path / "layer_0.nc")
     with storage.open_lazily(tmp_path / "layer_0.nc") as records:
-        tally = tallies.tally_layer(records, made.lengths, made.token_id, tokens_per_block=4)
-    xr.testing.assert_identical(tallies.tally({0: tally}, made.lengths, made.document_id), made.tally())
+        tally = counting.tally_layer(records, made.tokens, tokens_per_block=4)
+    xr.testing.assert_identical(tally, made.tally())
+
+
+# ---------------------------------------------------------------- windows, memory, kinds of routers and records
+
+
+@facts
+@given(small_cases, st.integers(1, 4), st.integers(1, 12))
+def test_windows_change_nothing_but_the_order_of_sums(made: Case, window: int, tokens_per_block: int):
+    cut = replace(made, window=window)
+    xr.testing.assert_identical(cut.tally(tokens_per_block), cut.tally())
+    xr.testing.assert_allclose(cut.tally(), made.tally(), rtol=1e-12)
+
+
+def peak_bytes(made: Case, path: Path) -> int:
+    """The most memory that numpy held while the tally of a case was made and written."""
+    tracemalloc.start()
+    storage.save_parts(made.tally_layers(), path, along=("layer", "entry"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_layers_or_tokens(tmp_path):
+    rng = np.random.default_rng(7)
+    small = random_case(rng, [500] * 20, experts=32, top_k=4, layers=(0,))
+    tokens = np.tile(np.arange(10_000), 10)
+    layer = small.layers[0].isel(token=tokens)
+    large = case(dict.fromkeys(range(6), layer), [5000] * 20, small.token_id[tokens])
+    reference = peak_bytes(small, tmp_path / "small.nc")
+    one = peak_bytes(replace(large, window=500, layers={0: layer}), tmp_path / "one.nc")
+    six = peak_bytes(replace(large, window=500), tmp_path / "six.nc")
+    assert layer["router_logits"].nbytes > 3 * reference
+    assert one < reference + 3e6  # the token file: ids, positions
+    assert six < 1.1 * one
+
+
+def test_a_sigmoid_router_by_hand():
+    # Scores 1/2, 3/4, 1/4 and 3/4, 1/2, 1/4, each divided by 3/2.
+    logits = [[0, math.log(3), -math.log(3)], [math.log(3), 0, -math.log(3)]]
+    tally = case({2: records(logits, 2, scores="sigmoid")}, [1, 1]).tally().sel(layer=2)
+    np.testing.assert_allclose(tally["probability_sum"], [[1 / 3, 1 / 2, 1 / 6], [1 / 2, 1 / 3, 1 / 6]], rtol=1e-6)
+    first = dict(zip(tally["scalar"].values, tally["scalar_sum"].values[0], strict=True))
+    assert first["top_1_probability"] == pytest.approx(1 / 2, rel=1e-6)
+    assert first["top_k_mass"] == pytest.approx(5 / 6, rel=1e-6)
+    assert first["top_1_share"] == pytest.approx(3 / 5, rel=1e-6)
+    assert first["entropy"] == pytest.approx(math.log(2) / 2 + math.log(3) / 3 + math.log(6) / 6, rel=1e-6)
+    assert tallies.probability_name(tally.attrs) == "normalised sigmoid scores"
+
+
+@facts
+@given(small_cases, st.sampled_from(["softmax", "sigmoid"]), st.integers(2, 9))
+def test_compact_records_give_the_same_tally(made: Case, scores: str, window: int):
+    layers = {
+        n: records(layer["router_logits"], layer.sizes["rank"], scores=scores) for n, layer in made.layers.items()
+    }
+    full = replace(made, layers=layers, window=window)
+    assert_same_up_to_rounding(full.compact().tally(tokens_per_block=5), full.tally())
+
+
+def assert_same_up_to_rounding(compact: xr.Dataset, full: xr.Dataset) -> None:
+    """Equal counts and sums; a value that lies on an edge may be in the next bin."""
+    for name, array in full.variables.items():
+        if name.endswith("histogram"):
+            assert abs(compact[name].cumsum(array.dims[-1]) - full[name].cumsum(array.dims[-1])).max() <= 1, name
+            xr.testing.assert_equal(compact[name].sum(array.dims[-1]), full[name].sum(array.dims[-1]))
+        elif array.dtype.kind == "f":
+            np.testing.assert_allclose(compact[name].values, array.values, rtol=2e-6, atol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(compact[name].values, array.values, name)
+
+
+def biased_case() -> Case:
+    """Two tokens of a router whose bias keeps expert 0, and for the second token the most probable one, out."""
+    logits = np.log([[8, 4, 2, 2], [2, 8, 4, 2]])
+    bias = np.array([-1, 0, 0.01, 0])
+    return case({0: records(logits, 2, np.array([[1, 2], [1, 2]]), bias=bias)}, [1, 1])
+
+
+def test_the_largest_probability_may_be_that_of_an_expert_that_is_not_selected():
+    made = biased_case()
+    for tally in (made.tally(), made.compact().tally()):
+        scalars = tally["scalar_sum"].isel(layer=0)
+        np.testing.assert_allclose(scalars.sel(scalar="top_1_probability"), [0.5, 0.5], rtol=1e-6)
+        np.testing.assert_allclose(scalars.sel(scalar="top_k_mass"), [0.375, 0.75], rtol=1e-6)
+        np.testing.assert_allclose(scalars.sel(scalar="top_1_share"), [2 / 3, 2 / 3], rtol=1e-6)
+        # p plus bias is (-0.5, 0.25, 0.135, 0.125) and (-0.875, 0.5, 0.26, 0.125).
+        np.testing.assert_allclose(scalars.sel(scalar="boundary_margin"), [0.01, 0.135], rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compact_records_of_every_family_give_the_tally_of_exact_ones(family, tmp_path):
+    model, rng = causal_model(family).model, np.random.default_rng(8)
+    lengths = np.array([9, 30, 4, 21])
+    made = Case({}, lengths, rng.integers(0, 97, 64).astype(np.int32), np.array(list("abcd")), window=16)
+    starts = np.flatnonzero(made.tokens["position"].values == 0)
+    tally = {}
+    for contents in ("exact", "compact"):
+        (folder := tmp_path / contents).mkdir()
+        rule = {"routing_rule": routing_rule(model.config).as_json()}
+        options = {"tokens_per_batch": 32, "records": contents, "attrs": rule}
+        extraction.write_records(folder, model, [2], made.token_id, starts, **options)
+        with storage.open_lazily(folder / "layer_2.nc") as layer:
+            tally[contents] = counting.tally_layer(layer, made.tokens)
+    exact, found = tally["exact"], tally["compact"]
+    for name in ("selected_count", "first_count", "rank_count", "entry_count", "expert_logit_histogram"):
+        np.testing.assert_array_equal(found[name], exact[name])
+    np.testing.assert_allclose(found["probability_sum"], exact["probability_sum"], rtol=1e-5)
+    # Floats per token keep 7 bits after the leading one: a relative error up to 2^-8.
+    rounding = 2.0 ** -(BITS["compact"] + 1)
+    for name in ("weight_sum", "rank_weight_sum"):
+        np.testing.assert_allclose(found[name], exact[name], rtol=1.01 * rounding)
+    error = abs(found["scalar_sum"] - exact["scalar_sum"]).isel(layer=0)
+    size = abs(exact["scalar_sum"]).isel(layer=0)
+    for name in tallies.SCALARS:
+        allowed = rounding * size.sel(scalar=name)
+        if name == "effective_experts":  # exp(H): the relative error is the error of H, which is at most ln 8
+            allowed = 1.1 * allowed * math.log(8)
+        elif name == "top_1_share":  # a quotient
+            allowed = 2.1 * allowed
+        elif name == "logit_margin":  # the logarithm of a quotient
+            allowed = allowed + 2.1 * rounding * lengths
+        elif name == "top_k_entropy":  # q is a quotient, and |d(q ln q)| = q |1 + ln q| |dq / q|
+            allowed = 2.1 * (allowed + rounding * lengths)
+        assert (error.sel(scalar=name) <= 1.01 * allowed + 1e-6 * lengths).all(), name

@@ -48,6 +48,12 @@ def workflow(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def new_workflow(tmp_path_factory):
+    """Make a workflow without results that several tests share."""
+    return lambda name: Workflow(tmp_path_factory.mktemp(name) / "study")
+
+
+@pytest.fixture(scope="session")
 def tiny_config():
     """The overlay of the smallest study that has every part."""
     return ROOT / "tests" / "config" / "tiny.yaml"

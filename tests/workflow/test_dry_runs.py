@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,26 @@ def test_the_olmoe_study_fits_a_scheduler(workflow):
     assert planned["fetch_model"] == 1 and planned["fetch_dataset"] == 12
     assert "train_model" not in planned
     assert not (workflow.folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("example", "checkpoints", "gpus"),
+    [
+        ("mixtral", 1, 2),
+        ("qwen3_moe", 1, 1),
+        ("deepseek_v2_lite", 1, 1),
+        ("gpt_oss", 1, 1),
+        ("olmoe_checkpoints", 5, 1),
+    ],
+)
+def test_other_models_are_planned_on_the_same_datasets(workflow, example, checkpoints, gpus):
+    overlays = [ROOT / "config" / "olmoe.yaml", ROOT / "config" / "examples" / f"{example}.yaml"]
+    dry = workflow.finish("--dry-run", configs=overlays)
+    planned = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", dry.stdout, flags=re.MULTILINE)}
+    assert planned["fetch_model"] == checkpoints
+    assert planned["extract_routing"] == 12 * checkpoints
+    assert planned["measure_router_decisiveness"] == checkpoints
+    assert set(re.findall(r"gpu=([1-9])", dry.stdout)) == {str(gpus)}
 
 
 def test_only_extraction_asks_for_a_gpu(workflow):

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from moeatlas import records, report, tallies
+from moeatlas import report, tallies
+from moeatlas.routing import complete, routing_rule_of
 
 
 def checksums(results: Path) -> dict[str, str]:
@@ -77,13 +78,17 @@ def test_records_follow_the_storage_contract(tiny_study):
     assert sorted(path.name for path in folder.glob("*.nc")) == ["layer_0.nc", "layer_1.nc"]
     record = xr.load_dataset(folder / "layer_1.nc")
     assert dict(record.sizes) == {"token": tokens.sizes["token"], "expert": 8, "rank": 2}
-    assert set(record.data_vars) == {"router_logits", "selected_expert", "routing_weight", *records.SCALARS}
+    assert set(record.data_vars) == {"router_logits", "selected_expert"}
     assert record["selected_expert"].dtype == np.uint8
     assert tallies.routing_rule(record.attrs)["top_k"] == 2
     assert record.attrs["tokens_sha256"] == tokens.attrs["tokens_sha256"]
-    probability = tallies.probabilities(record["router_logits"].values)
-    chosen = np.take_along_axis(probability, record["selected_expert"].values.astype(int), axis=1)
-    np.testing.assert_allclose(chosen, record["routing_weight"].values, rtol=1e-6)
+    logits = record["router_logits"].values.astype(np.float64)
+    chosen = np.take_along_axis(logits, record["selected_expert"].values.astype(int), axis=1)
+    np.testing.assert_array_equal(chosen, -np.sort(-logits, axis=1)[:, :2])
+    whole = complete({name: array.values for name, array in record.items()}, routing_rule_of(record.attrs))
+    np.testing.assert_allclose(
+        whole["routing_weight"], np.exp(chosen) / np.exp(logits).sum(axis=1, keepdims=True), rtol=1e-5
+    )
 
 
 def test_tallies_count_every_token_of_the_records(tiny_study):

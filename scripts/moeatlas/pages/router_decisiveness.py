@@ -1,5 +1,7 @@
 """The page of the chapter router decisiveness: figures, findings and words."""
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 
@@ -29,6 +31,8 @@ INTRODUCTION = [
     "For every token and layer the router gives each expert a probability and sends the token to the k most probable "
     "ones. A decisive router puts nearly all probability on few experts: its entropy is low, and the experts that it "
     "does not select would have mattered little. A router at its null, with all logits equal, spreads it evenly.",
+    "A router that scores experts by a sigmoid has no probabilities: here they are its scores divided by their sum. A "
+    "trained bias or groups of experts may then move its choice away from the most probable experts.",
     "All values are means over tokens; the dashed line is the value when all logits are equal. The untrained model, "
     "where there is one, shows what the architecture does before it has learned anything.",
 ]
@@ -54,7 +58,7 @@ PANELS = (
 
 def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
-    return [
+    found = [
         _entropy_by_layer(metrics, untrained),
         _measures_by_layer(metrics, untrained),
         _entropy_by_dataset(metrics),
@@ -63,6 +67,10 @@ def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
         _information(metrics),
         _logits_by_expert(metrics),
     ]
+    if metrics.attrs["probability"] == "softmax":
+        return found
+    note = f"Probabilities of this router are {metrics.attrs['probability']}."
+    return [replace(figure, caption=f"{figure.caption} {note}") for figure in found]
 
 
 def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:

@@ -1,0 +1,132 @@
+"""Routing rules: read from the config, and bit for bit what the router modules of every family do."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from families import FAMILIES, FIRST_DENSE, causal_model, watched
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import DeepseekV2Config, DeepseekV3Config, MixtralConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
+
+from moeatlas import models
+from moeatlas.job import Problem
+from moeatlas.routing import RoutingRule, routing_rule
+
+TOKENS = torch.arange(40) * 7 % 97
+
+
+def test_rule_of_olmoe_on_hand_computed_logits():
+    rule = routing_rule(OlmoeConfig(num_experts=4, num_experts_per_tok=2, norm_topk_prob=False))
+    weights, selected = rule.apply(torch.tensor([[0.0, 3.0, 1.0, 2.0]]).log1p())
+    assert selected.tolist() == [[1, 3]]
+    torch.testing.assert_close(weights, torch.tensor([[0.4, 0.3]]))
+
+
+def test_rule_of_mixtral_renormalises_and_stays_float32():
+    rule = routing_rule(MixtralConfig(num_local_experts=4, num_experts_per_tok=2))
+    weights, selected = rule.apply(torch.tensor([[0.0, 3.0, 1.0, 1.0]]).log1p().bfloat16())
+    assert selected.tolist()[0][0] == 1
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights, torch.tensor([[2 / 3, 1 / 3]]), atol=1e-2, rtol=0)
+
+
+def test_rule_of_gpt_oss_is_a_softmax_over_the_selected_logits():
+    rule = RoutingRule("gpt_oss", 3, 2, normalised=True, weighting="softmax of the selected logits")
+    weights, selected = rule.apply(torch.tensor([[0.0, math.log(3), math.log(2)]]))
+    assert selected.tolist() == [[1, 2]]
+    torch.testing.assert_close(weights, torch.tensor([[0.6, 0.4]]))
+
+
+def logit(probability: float) -> float:
+    """The z with sigmoid(z) = probability."""
+    return math.log(probability / (1 - probability))
+
+
+def test_rule_of_deepseek_v3_on_hand_computed_scores():
+    """Groups {0, 1}, {2, 3}, {4, 5}; one is kept. Without bias it is the second (0.6 + 0.5), with bias the third."""
+    rule = RoutingRule(
+        "deepseek_v3", 6, 2, normalised=True, scores="sigmoid", bias=True, groups=3, kept_groups=1,
+        group_score="two best", scale=2.5, sorted=False, cast=False,
+    )  # fmt: skip
+    logits = torch.tensor([[logit(score) for score in (0.9, 0.1, 0.6, 0.5, 0.3, 0.2)]])
+    none, lifted = torch.zeros(6), torch.tensor([0, 0, 0, 0, 0.5, 0.5])
+    for bias, experts, shares in ((none, [2, 3], [6 / 11, 5 / 11]), (lifted, [4, 5], [0.6, 0.4])):
+        weights, selected = rule.apply(logits, bias)
+        order = selected[0].argsort()
+        assert selected[0][order].tolist() == experts
+        torch.testing.assert_close(weights[0][order], 2.5 * torch.tensor(shares))  # the bias is not in the weights
+        preference = rule.preference(logits, bias)[0]
+        assert preference.isfinite().nonzero().ravel().tolist() == experts
+    torch.testing.assert_close(rule.probability(logits), torch.tensor([[0.9, 0.1, 0.6, 0.5, 0.3, 0.2]]) / 2.6)
+    assert rule.may_skip_the_largest
+
+
+@pytest.mark.parametrize("config", [OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig])
+@pytest.mark.parametrize("normalised", [False, True])
+def test_experts_top_k_and_renormalisation_are_read_from_the_config(config, normalised):
+    rule = routing_rule(config(num_experts=12, num_experts_per_tok=5, norm_topk_prob=normalised))
+    assert (rule.experts, rule.top_k, rule.normalised, rule.cast) == (12, 5, normalised, True)
+    assert not rule.may_skip_the_largest
+
+
+def test_the_rest_is_read_from_the_config_too():
+    sizes = {"num_experts_per_tok": 6, "n_routed_experts": 160, "n_shared_experts": 2, "routed_scaling_factor": 16.0}
+    greedy = routing_rule(DeepseekV2Config(**sizes))
+    assert (greedy.experts, greedy.top_k, greedy.groups, greedy.scale) == (160, 6, 1, 16.0)
+    assert (greedy.shared_experts, greedy.sorted, greedy.normalised) == (2, False, False)
+    limited = routing_rule(DeepseekV2Config(**sizes, topk_method="group_limited_greedy", n_group=8, topk_group=3))
+    assert (limited.groups, limited.kept_groups, limited.group_score) == (8, 3, "best")
+    sigmoid = routing_rule(DeepseekV3Config())
+    assert (sigmoid.scores, sigmoid.bias, sigmoid.groups, sigmoid.kept_groups) == ("sigmoid", True, 8, 4)
+    assert (sigmoid.experts, sigmoid.top_k, sigmoid.scale, sigmoid.group_score) == (256, 8, 2.5, "two best")
+    assert routing_rule(Qwen2MoeConfig()).shared_experts == 1
+    written = json.loads(sigmoid.as_json(dense_layers=[0, 1, 2]))
+    assert written["dense_layers"] == [0, 1, 2]
+    assert written["family"] == "deepseek_v3"
+
+
+def test_an_unsupported_family_is_named_with_the_supported_ones(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "copied")
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "dbrx"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Problem, match=r"model_type 'dbrx' .*: the supported families are deepseek_v2, deepseek_v3, .*"):
+        routing_rule(models.load_config(folder))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_rule_reproduces_the_modules_bit_for_bit(family, dtype):
+    model = causal_model(family, dtype)
+    routers, rule = models.find_routers(model.model), routing_rule(model.config)
+    assert sorted(routers) == ([1, 2] if family in FIRST_DENSE else [0, 1, 2])
+    seen, _ = watched(routers, model, TOKENS)
+    for layer, (_, (logits, weights, selected)) in seen.items():
+        bias = models.selection_bias(routers[layer])
+        assert (bias is not None) == rule.bias
+        again, chosen = rule.apply(logits, bias)
+        assert torch.equal(chosen, selected)
+        assert torch.equal(again, weights)
+        assert again.dtype == weights.dtype
+        preferred = rule.preference(logits, bias)
+        assert torch.equal(preferred.gather(-1, selected).amin(dim=-1), preferred.topk(3).values[:, -1])
+        torch.testing.assert_close(rule.probability(logits).sum(dim=-1), torch.ones(40))
+
+
+@given(st.integers(1, 6), st.integers(1, 4), st.randoms())
+def test_kept_groups_equal_brute_force(groups, size, random):
+    """Every combination of groups: those kept have the largest sum of their two best experts."""
+    size, kept = size + 1, random.randint(1, groups)
+    rule = RoutingRule(
+        "x", groups * size, 1, True, scores="sigmoid", bias=True, groups=groups, kept_groups=kept,
+        group_score="two best",
+    )  # fmt: skip
+    values = [random.uniform(-4, 4) for _ in range(groups * size)]
+    preference = rule.preference(torch.tensor([values]), torch.zeros(groups * size))[0]
+    scores = [1 / (1 + math.exp(-value)) for value in values]
+    best = [sum(sorted(scores[group * size : (group + 1) * size])[-2:]) for group in range(groups)]
+    found = {expert // size for expert in preference.isfinite().nonzero().ravel().tolist()}
+    assert len(found) == (kept if groups > 1 else 1)
+    assert min(best[group] for group in found) >= sorted(best)[-kept] - 1e-6
