@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 CORES ?= all
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study test lint clean
+.PHONY: help environment study test lint benchmark benchmark-gpu clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 environment: $(VENV)/study.done ## Create .venv with the pinned packages of the study
 
@@ -21,10 +21,16 @@ test: $(VENV)/test.done ## Run all tests
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
-	$(BIN)/ruff check scripts tests
-	$(BIN)/ruff format --check scripts tests
+	$(BIN)/ruff check scripts tests benchmarks
+	$(BIN)/ruff format --check scripts tests benchmarks
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
+
+benchmark: environment ## Measure cost, size and memory on the CPU; prints a table (benchmarks/README.md)
+	$(BIN)/python -m benchmarks
+
+benchmark-gpu: environment ## Measure tokens per second on a GPU
+	$(BIN)/python -m benchmarks.gpu
 
 clean: ## Delete the results, not the environment
 	rm -rf results

@@ -1,0 +1,36 @@
+"""Run one script of the workflow in this process and print its seconds and its memory (see `measuring.run_job`)."""
+
+import importlib
+import json
+import runpy
+import sys
+import time
+from types import SimpleNamespace
+
+from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
+
+from benchmarks import measuring
+
+
+def main(request: dict) -> measuring.Usage:
+    """Run `scripts/<script>.py` as Snakemake would, and measure it after the import of `modules`."""
+    snakemake = SimpleNamespace(
+        rule=request["script"],
+        input=InputFiles(fromdict=request["input"]),
+        output=OutputFiles(fromdict=request["output"]),
+        params=Params(fromdict=request["params"]),
+        wildcards=Wildcards(),
+        log=Log(),
+        threads=1,
+        config={},
+    )
+    for module in request["modules"]:
+        importlib.import_module(module)
+    start, began = measuring.peak_memory(), time.perf_counter()
+    script = measuring.ROOT / "scripts" / f"{request['script']}.py"
+    runpy.run_path(str(script), {"snakemake": snakemake}, run_name="__main__")
+    return measuring.Usage(time.perf_counter() - began, measuring.peak_memory(), start)
+
+
+if __name__ == "__main__":
+    print(json.dumps(vars(main(json.loads(sys.argv[1])))))

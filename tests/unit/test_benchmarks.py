@@ -1,0 +1,257 @@
+"""The benchmarks measure what they say, at tiny sizes; no test looks at a time."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import analysis, extraction, gpu, measuring, olmoe, published, storage
+from benchmarks.measuring import Row, Times, Usage
+from moeatlas import models
+from moeatlas import storage as files
+
+TOKENS = {"tokens": 300, "typical": 24, "longest": 64}
+STATISTICS = {"resamples": 20, "seed": 1, "confidence": 0.95}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return olmoe.build("tiny", torch.float32)
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return olmoe.documents("tiny", **TOKENS)
+
+
+@pytest.fixture
+def records(model, tokens, tmp_path):
+    """The folder of exact records of all layers of the tiny model."""
+    return published.write(tmp_path, model, *tokens, "exact")
+
+
+def numbers(rows: list[Row]) -> list[float]:
+    """The measured values of rows, without units."""
+    return [float(row.measured.split()[0].replace(",", "")) for row in rows]
+
+
+def test_variants_take_turns_and_every_round_begins_with_the_next():
+    seen = []
+    times = measuring.interleaved({name: lambda name=name: seen.append(name) for name in "abc"}, rounds=4)
+    assert "".join(seen) == "abc" + "abc" + "bca" + "cab" + "abc"
+    assert all(each.wall.shape == each.processor.shape == (4,) and (each.wall > 0).all() for each in times.values())
+
+
+def test_a_ratio_is_the_median_of_the_ratios_of_the_rounds():
+    slow, fast = (Times(np.array(wall), np.zeros(3)) for wall in ([2.0, 30.0, 5.0], [1.0, 10.0, 1.0]))
+    assert measuring.ratio(slow, fast) == 3.0
+
+
+def test_the_table_says_whether_goals_are_met():
+    rows = [
+        measuring.judged("cost", 0.9, "x", at_most=0.9),
+        measuring.judged("size", 95.2, "B", at_most=95),
+        measuring.judged("speed", 123_456.7, "tokens/s", at_least=123_456),
+        measuring.judged("gain", 19.94, "x", at_least=20),
+        measuring.judged("share", 0.0123456, ""),
+    ]
+    assert measuring.table(rows).splitlines() == [
+        "| what  | measured         | goal             | met |",
+        "| ----- | ---------------- | ---------------- | --- |",
+        "| cost  | 0.90 x           | at most 0.90     | yes |",
+        "| size  | 95.2 B           | at most 95.0     | no  |",
+        "| speed | 123,457 tokens/s | at least 123,456 | yes |",
+        "| gain  | 19.9 x           | at least 20.0    | no  |",
+        "| share | 0.0123           |                  |     |",
+    ]
+
+
+def test_peak_memory_is_that_of_this_process_and_stays():
+    before = measuring.peak_memory()
+    size = before // 2 + (1 << 24)
+    block = np.ones(size, dtype=np.uint8)
+    assert before + (1 << 23) < measuring.peak_memory()
+    del block
+    assert before + (1 << 23) < measuring.peak_memory()
+
+
+def test_a_job_that_fails_says_why(tmp_path):
+    with pytest.raises(RuntimeError, match=r"tally_routing failed(?s:.*)nowhere\.nc"):
+        measuring.run_job("tally_routing", (), {"tokens": tmp_path / "nowhere.nc", "records": tmp_path}, {"tally": "x"})
+
+
+def test_operations_are_those_of_the_published_sizes():
+    assert olmoe.operations_per_token("full", 512) == pytest.approx(2.39e9, rel=2e-3)
+    assert olmoe.operations_per_token("full", 512, head=False, last_experts=False) == pytest.approx(2.08e9, rel=3e-3)
+
+
+def test_operations_are_those_that_a_pass_does(model):
+    def counted(run) -> int:
+        with FlopCounterMode(display=False) as counter:
+            run()
+        found = counter.get_flop_counts()["Global"]
+        return sum(count for operation, count in found.items() if "attention" not in str(operation))
+
+    token_id, _ = olmoe.documents("tiny", tokens=48, typical=48, longest=48)
+    runs = extraction.passes(model, token_id, np.array([0]), 48)
+    expected = {
+        extraction.BATCH: olmoe.operations_per_token("tiny", 0),
+        extraction.BARE: olmoe.operations_per_token("tiny", 0, head=False),
+        extraction.STOPPED: olmoe.operations_per_token("tiny", 0, head=False, last_experts=False),
+    }
+    # the last query, key and value are computed, and so is the last router
+    assert {name: counted(runs[name]) / 48 for name in expected} == expected
+
+
+@pytest.mark.parametrize("count", [2, 300, 5000])
+def test_documents_have_the_tokens_that_were_asked_for(count):
+    token_id, starts = olmoe.documents("tiny", count, typical=24, longest=64)
+    lengths = np.diff(np.append(starts, count))
+    assert token_id.shape == (count,) and token_id.min() > 0 and token_id.max() < 512
+    assert starts[0] == 0 and lengths.min() > 0 and lengths.max() <= 64
+
+
+def test_all_passes_see_the_batches_of_extraction(model, tokens):
+    runs = extraction.passes(model, *tokens, 128)
+    runs[extraction.WITH_LOGITS]()  # transformers leaves hooks of its own
+    routers = models.find_routers(model.model).values()
+    hooks = [dict(module._forward_hooks) for module in routers]
+    assert list(runs) == [
+        extraction.BATCH, extraction.WITH_LOGITS, extraction.BARE, extraction.STOPPED, *extraction.EXTRACTION.values()
+    ]  # fmt: skip
+    seen = {name: extraction.extracted_batches(model, run) for name, run in runs.items()}
+    expected = seen[extraction.BARE]
+    # ids are above 0, so what is not 0 is no padding
+    real = np.concatenate([batch[batch > 0].numpy() for batch in expected])
+    np.testing.assert_array_equal(np.sort(real), np.sort(tokens[0]))
+    assert len(expected) > 1 and max(batch.numel() for batch in expected) <= 128
+    for batches in seen.values():
+        assert all(torch.equal(*pair) for pair in zip(batches, expected, strict=True))
+    assert [dict(module._forward_hooks) for module in routers] == hooks
+
+
+def test_a_comparison_has_a_row_for_every_pass():
+    names = (extraction.BATCH, extraction.BARE, extraction.STOPPED, *extraction.EXTRACTION.values())
+    rows = extraction.compare(extraction.Setup("tiny", "bfloat16", 1, names, rounds=1))
+    assert [row.what for row in rows] == [
+        "tiny, bfloat16, 1 thread: extraction / model(**batch)",
+        "tiny, bfloat16, 1 thread: extraction / base model",
+        "tiny, bfloat16, 1 thread: extraction / base model, stopped at the last router",
+        "tiny, bfloat16, 1 thread: extraction of compact records / base model",
+        "tiny, bfloat16, 1 thread: processor time of recording and writing, per token and layer",
+    ]
+
+
+def test_goals_belong_to_setups_that_measure_them():
+    measured = {setup.size: setup.passes for setup in extraction.SETUPS if setup.threads == 1}
+    for size, limits in extraction.LIMITS.items():
+        assert {*limits, extraction.EXTRACTION["exact"]} <= set(measured[size])
+
+
+def test_entropy_of_bfloat16_values():
+    assert storage.bfloat16_entropy(np.array([[1, 1], [-2, 4]])) == 1.5
+    assert storage.bfloat16_entropy(np.full(7, 0.5)) == 0
+    with pytest.raises(ValueError, match="not bfloat16"):
+        storage.bfloat16_entropy(np.array([1.001]))
+
+
+def test_bytes_of_variables(tmp_path):
+    with h5py.File(tmp_path / "file.nc", "w") as file:
+        file["plain"] = np.arange(1000, dtype=np.float32)
+        file.create_dataset("packed", data=np.zeros(1000, dtype=np.float32), chunks=(100,), compression=1)
+    found = storage.variable_bytes(tmp_path / "file.nc")
+    assert found["plain"] == 4000 and 0 < found["packed"] < 400
+
+
+def test_storage_counts_what_is_in_the_file(tmp_path):
+    path = storage.write_layer(tmp_path, torch.bfloat16, "exact", "tiny", TOKENS)
+    with h5py.File(path) as file:
+        logits = file["router_logits"][:]
+    assert logits.shape == (300, 64) and 5 < storage.bfloat16_entropy(logits) < 16
+    found = storage.variable_bytes(path)
+    assert {"router_logits", "selected_expert"} <= set(found)
+    assert 0 < sum(found.values()) < path.stat().st_size
+
+
+@pytest.mark.parametrize("contents", ["exact", "compact"])
+def test_the_jobs_of_the_analysis_run_on_what_extraction_wrote(contents, tmp_path):
+    usage = analysis.analyse(tmp_path, 700, STATISTICS, contents)
+    tally, metrics = files.load(tmp_path / "tally.nc"), files.load(tmp_path / "metrics.nc")
+    assert int(tally["tokens"].sum()) == 700 and tally.sizes["layer"] == 2 and tally.sizes["expert"] == 64
+    assert int(metrics["tokens"].sel(dataset="pooled")) == 700
+    assert all(each.seconds > 0 and each.peak >= each.start > 0 for each in usage.values())
+
+
+def test_rows_of_the_analysis():
+    few, many = Usage(0.2, 150_000_000, 100_000_000), Usage(1.0, 180_000_000, 100_000_000)
+    rows = analysis.summary({1000: {"job": few}, 10_000: {"job": many}})
+    assert numbers(rows) == [100_000, 150, 50_000, 180, 1.20, 3333]
+    assert rows[-2] == Row("job: peak memory, 10 times the tokens / once", "1.20 x", "at most 1.25", "yes")
+
+
+def test_published_ways_give_the_outputs_of_ours(model, records, tokens, tmp_path):
+    ours = published.from_records(records)
+    documents = published.logits_of_documents(records, tokens[1], 300)
+    assert [document.shape[1] for document in documents] == np.diff(np.append(tokens[1], 300)).tolist()
+    logits = np.concatenate(documents, axis=1)
+    best = np.argsort(-logits, axis=-1)
+    for layer in range(3):
+        chosen = best[layer, :, :8]
+        assert ours.selected[layer].tolist() == [(chosen == expert).sum() for expert in range(64)]
+        assert ours.first[layer].tolist() == [(chosen[:, 0] == expert).sum() for expert in range(64)]
+    entropy = scipy.stats.entropy(scipy.special.softmax(logits, axis=-1), axis=-1).mean(axis=-1)
+    np.testing.assert_allclose(ours.entropy, entropy, rtol=1e-5)
+    ways = [
+        (published.from_counters(documents, 8, tmp_path / "lines.jsonl"), 1e-5),
+        (published.from_data_frame(documents, 8), 1e-5),
+        (published.from_records(published.write(tmp_path, model, *tokens, "compact")), 2**-8),
+    ]
+    for theirs, tolerance in ways:
+        np.testing.assert_array_equal(theirs.selected, ours.selected)
+        np.testing.assert_array_equal(theirs.first, ours.first)
+        np.testing.assert_allclose(theirs.entropy, ours.entropy, rtol=tolerance)
+    lines = (tmp_path / "lines.jsonl").read_text().splitlines()
+    assert len(lines) == len(documents) and json.loads(lines[0])["selected"] == best[:, : tokens[1][1], :8].tolist()
+
+
+def test_logits_stop_at_the_wanted_token(records, tokens):
+    documents = published.logits_of_documents(records, tokens[1], 100)
+    assert sum(document.shape[1] for document in documents) == 100
+
+
+def test_one_pass_per_layer_gives_the_logits_of_one_pass(model):
+    batch = torch.arange(1, 41).reshape(2, 20)
+    kept = published.layer_by_layer(model, [batch])
+    with torch.inference_mode():
+        expected = model(input_ids=batch, output_router_logits=True).router_logits
+    assert list(kept) == [0, 1, 2]
+    assert all(torch.equal(kept[layer][0], expected[layer]) for layer in kept)
+
+
+def test_the_gpu_benchmark_runs_the_same_code_on_the_cpu(capsys):
+    gpu.main(["--size", "tiny", "--device", "cpu", "--rounds", "1", "--threads", "1", "--tokens-per-batch", "128"])
+    printed = capsys.readouterr().out
+    for what in ("GFLOP", "128 tokens per batch: extraction, exact records", "tokens/s", "extraction / base model"):
+        assert what in printed
+    assert "at least" not in printed  # the goal is one of the full size
+    assert "aten::" in printed
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_gpu_benchmark_without_a_gpu_says_so(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main([])
+    assert stopped.value.code == 2 and "no GPU is visible" in capsys.readouterr().err
