@@ -19,7 +19,10 @@ extraction.check_tokens(description["model"], description, tokens.attrs["window"
 device = models.choose_device(settings["device"])
 layers, total = description["layers"], tokens.sizes["token"]
 loading = {name: settings[name] for name in ("dtype", "attention", "experts", "gpus", "trust_remote_code")}
-model = models.load(snakemake.input.folder, device=device, last_layer=layers[-1], **loading)
+whole = extraction_settings["predictions"]
+model = models.load(
+    snakemake.input.folder, device=device, last_layer=None if whole else layers[-1], head=whole, **loading
+)
 rule = routing.routing_rule(model.config)
 budget = extraction_settings["tokens_per_batch"][device.type]
 if budget == "auto":
@@ -48,6 +51,7 @@ def run(tokens_per_batch: int) -> None:
             np.flatnonzero(tokens["position"].values == 0),
             tokens_per_batch=tokens_per_batch,
             records=extraction_settings["records"],
+            sampled=extraction.sample_tokens(total, **extraction_settings["sample"], name=tokens.attrs["dataset"]),
             threads=threads,
             advance=bar.update,
             attrs=storage.identity(description | tokens.attrs)

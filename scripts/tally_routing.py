@@ -19,5 +19,5 @@ def layers():
             yield counting.tally_layer(records, tokens)
 
 
-storage.save_parts(layers(), snakemake.output.tally, along=("layer", "entry"))
+storage.save_parts(layers(), snakemake.output.tally, along="layer")
 job.log(f"{tokens.sizes['document']} documents, {tokens.sizes['token']} tokens, {len(files)} layers")

@@ -1,7 +1,7 @@
 """Counting: the tally of a layer's routing records.
 
 Records are read in blocks and layers are tallied one at a time, so memory does not grow with the number of tokens or
-layers, only with documents (about 5 kB each at 64 experts) and with the distinct token ids.
+layers, only with documents (about 5 kB each at 64 experts).
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ import xarray as xr
 from moeatlas import storage
 from moeatlas.bins import BINS, LOGIT_EDGES, PROBABILITY_EDGES, UNIT_EDGES
 from moeatlas.routing import complete, routing_rule_of
-from moeatlas.tallies import DIMENSIONS, PER_DOCUMENT, SCALARS, UNITS, scalar_edges
+from moeatlas.tallies import DIMENSIONS, GROUPS, PER_DOCUMENT, SCALARS, UNITS, document_groups, scalar_edges
 
 TOKENS_PER_BLOCK = 4096
 EXPERT_HISTOGRAMS = ("expert_logit_histogram", "expert_probability_histogram")
@@ -65,15 +65,12 @@ def tally_layer(
     experts, top_k = records.sizes["expert"], records.sizes["rank"]
     rule, edges = routing_rule_of(records.attrs), scalar_edges(experts, top_k)
     bias = records["selection_bias"].values if "selection_bias" in records else None
-    document_tokens, token_id = tokens["document_tokens"].values, tokens["token_id"].values
+    document_tokens, total = tokens["document_tokens"].values, tokens.sizes["token"]
     window_start = np.flatnonzero(tokens["position"].values == 0)
-    window_tokens = np.diff(window_start, append=len(token_id))
+    window_tokens = np.diff(window_start, append=total)
     window_document = np.searchsorted(np.cumsum(document_tokens), window_start, side="right")
-    vocabulary = np.flatnonzero(np.bincount(token_id)).astype(np.int32)
-    place = np.zeros(vocabulary[-1] + 1, dtype=np.int64)
-    place[vocabulary] = np.arange(len(vocabulary))
-    token_count = np.zeros((2, len(vocabulary) * experts), dtype=np.int32)
-    one = token_count.dtype.type(1)  # numpy's `add.at` is 50 times slower with a number of another type
+    windows_of_document = np.bincount(window_document, minlength=len(document_tokens))
+    group = document_groups(tokens["document_id"].values)
     out = _zeros(len(document_tokens), experts, top_k)
     whole = [name for name in EXPERT_HISTOGRAMS if name in records]
     out |= {name: records[name].values for name in whole}
@@ -84,28 +81,22 @@ def tally_layer(
         if "router_logits" in record:
             record["probability"] = rule.probability(torch.from_numpy(record["router_logits"])).numpy()
         record = complete(record, rule, bias)
-        _add(out, record, window_tokens[windows], window_document[windows], edges.values)
-        key = place[token_id[span], None] * experts + record["selected_expert"]
-        np.add.at(token_count[0], key.ravel(), one)
-        np.add.at(token_count[1], key[:, 0], one)
+        _add(out, record, window_tokens[windows], window_document[windows], group, edges.values)
 
-    layer, present = int(records.attrs["layer"]), np.flatnonzero(token_count[0])
-    entries = {
-        "entry_layer": np.full(len(present), layer, dtype=np.int32),
-        "entry_token_id": vocabulary[present // experts],
-        "entry_expert": (present % experts).astype(np.int32),
-        "entry_count": token_count[0, present],
-        "entry_first_count": token_count[1, present],
+    layer = int(records.attrs["layer"])
+    data = {
+        "tokens": ("document", document_tokens.astype(np.int64)),
+        "neighbours": ("document", document_tokens.astype(np.int64) - windows_of_document),
     }
-    data = {"tokens": ("document", document_tokens.astype(np.int64))}
     data |= {name: (dims, np.expand_dims(out[name], dims.index("layer"))) for name, dims in DIMENSIONS.items()}
-    data |= {name: ("entry", values) for name, values in entries.items()}
     tally = xr.Dataset(
         data,
         coords={
             "document_id": ("document", tokens["document_id"].values),
+            "document_group": ("document", group),
             "layer": [layer],
             "expert": np.arange(experts),
+            "other": np.arange(experts),
             "rank": np.arange(top_k),
             "scalar": list(SCALARS),
             "scalar_edge": edges.variable,
@@ -122,7 +113,7 @@ def tally_layer(
 
 def _zeros(documents: int, experts: int, top_k: int) -> dict[str, np.ndarray]:
     sizes = {"document": documents, "expert": experts, "rank": top_k, "scalar": len(SCALARS), "bin": BINS}
-    sizes["logit_bin"] = 8 * BINS
+    sizes |= {"logit_bin": 8 * BINS, "group": GROUPS, "other": experts}
     shapes = {name: tuple(sizes[dim] for dim in dims if dim != "layer") for name, dims in DIMENSIONS.items()}
     return {
         name: np.zeros(
@@ -137,11 +128,13 @@ def _add(
     record: dict[str, np.ndarray],
     lengths: np.ndarray,
     document: np.ndarray,
+    group: np.ndarray,
     edges: np.ndarray,
 ) -> None:
     """Add a block of records to a layer's tally `out`: windows of `lengths` tokens, each of one `document`.
 
-    Sums are taken window by window, so that the size of blocks changes no bit. `edges` are those of the scalars.
+    Sums are taken window by window, so that the size of blocks changes no bit. `group` is that of every document,
+    `edges` are those of the scalars.
     """
     starts, owner = np.cumsum(lengths) - lengths, np.repeat(np.arange(len(lengths)), lengths)
     weight, selected = record["routing_weight"], record["selected_expert"].astype(np.int64)
@@ -172,6 +165,20 @@ def _add(
     per_window = (len(lengths), experts)
     add("selected_count", _count(owner[:, None], selected, per_window))
     add("first_count", _count(owner, selected[:, 0], per_window))
+    follows = np.delete(np.arange(len(owner)), starts)
+    same = selected[follows, 0] == selected[follows - 1, 0]
+    add("repeated_first", np.bincount(owner[follows], same, len(lengths)))
+    one_hot = np.zeros((len(owner), experts), dtype=np.float32)
+    np.put_along_axis(one_hot, selected, 1, axis=1)
+    shared = (one_hot[follows] * one_hot[follows - 1]).any(axis=1)
+    add("repeated_any", np.bincount(owner[follows], shared, len(lengths)))
+    token_group = group[document[owner]]
+    for number in np.unique(token_group):
+        members = one_hot[token_group == number]
+        out["pair_count"][number] += (members.T @ members).astype(np.int64)
+    for rank in range(top_k - 1):
+        pairs = _count(selected[:, rank], selected[:, rank + 1], (experts, experts))
+        out["adjacent_count"] += pairs + pairs.T
     add("weight_sum", _count(owner[:, None], selected, per_window, weight))
     add("probability_sum", probability_sum)
     add("rank_weight_sum", sums(weight))

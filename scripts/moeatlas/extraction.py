@@ -1,21 +1,25 @@
 """Extraction: one forward pass that records what every router received, decided and returned."""
 
 import math
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
+import xarray as xr
 from torch import nn
 
-from moeatlas import bins, job
+from moeatlas import bins, job, storage
 from moeatlas.job import Problem
 from moeatlas.models import find_routers, selection_bias
 from moeatlas.records import Records, RecordWriter, contents_of, expert_dtype
 from moeatlas.routing import RoutingRule, routing_rule
 
 BATCHES_PER_POOL = 8
+ROWS_PER_HEAD = 1024
 
 
 class _Finished(Exception):
@@ -23,19 +27,26 @@ class _Finished(Exception):
 
 
 class RouterCapture:
-    """Forward hooks that keep what the routers of the wanted layers return, and stop the model at the last of them."""
+    """Forward hooks that keep what the routers of the wanted layers return, and stop the model at the last of them.
 
-    def __init__(self, routers: dict[int, nn.Module], layers: list[int]):
+    `states` holds, by layer, the rows `rows` (row,) of what the routers received: (row, hidden). With `whole` the model
+    runs to its end and `hidden` is its last hidden state (window, position, hidden).
+    """
+
+    def __init__(self, routers: dict[int, nn.Module], layers: list[int], whole: bool = False):
         """Watch `routers` (by layer index) at `layers`."""
         self._routers = {layer: routers[layer] for layer in layers}
+        self._whole = whole
         self._seen: dict[int, tuple] = {}
         self._handles: list = []
+        self.states: dict[int, torch.Tensor] = {}
+        self.hidden: torch.Tensor | None = None
 
     def __enter__(self):
         """Attach the hooks."""
         last = max(self._routers)
         for layer, router in self._routers.items():
-            self._handles.append(router.register_forward_hook(self._hook(layer, layer == last)))
+            self._handles.append(router.register_forward_hook(self._hook(layer, layer == last and not self._whole)))
         return self
 
     def __exit__(self, *_):
@@ -46,20 +57,29 @@ class RouterCapture:
     def _hook(self, layer: int, last: bool):
         def hook(module, inputs, output):
             self._seen[layer] = output
+            if len(self._rows):
+                self.states[layer] = take(inputs[0], self._rows)
             if last:
                 raise _Finished
 
         return hook
 
     @torch.inference_mode()
-    def run(self, model: nn.Module, token_ids: torch.Tensor) -> dict[int, tuple]:
+    def run(self, model: nn.Module, token_ids: torch.Tensor, rows: torch.Tensor) -> dict[int, tuple]:
         """(logits, weights, ids) of each wanted layer for `token_ids` (window, position), flattened over both."""
-        self._seen = {}
+        self._seen, self.states, self._rows = {}, {}, rows
         try:
-            model(input_ids=token_ids, use_cache=False)
+            self.hidden = model(input_ids=token_ids, use_cache=False).last_hidden_state
         except _Finished:
-            return self._seen
-        raise Problem(f"{type(model).__name__} did not call its routers: its family is not supported.")
+            pass
+        if not self._seen:
+            raise Problem(f"{type(model).__name__} did not call its routers: its family is not supported.")
+        return self._seen
+
+
+def take(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Rows (row, hidden) of states (..., hidden), flattened over all axes but the last."""
+    return states.reshape(-1, states.shape[-1]).index_select(0, rows.to(states.device, non_blocking=True))
 
 
 def batches(lengths: np.ndarray, tokens_per_batch: int) -> Iterator[np.ndarray]:
@@ -86,6 +106,57 @@ def pools(lengths: np.ndarray, tokens_per_pool: int) -> Iterator[slice]:
         start = stop
 
 
+@dataclass
+class Extras:
+    """What is kept beside the records: predictions of every token, and router inputs of a sample of tokens.
+
+    `head` turns the last hidden state into logits over the vocabulary; `predicted` (token,) int32 receives the largest
+    one's id. `sampled` (sample,) are indices of tokens, in order; `states` (layer, sample, hidden) float32 receives
+    what the routers at these tokens received. Each pair may be None.
+    """
+
+    head: nn.Module | None = None
+    predicted: np.ndarray | None = None
+    sampled: np.ndarray | None = None
+    states: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, model: transformers.PreTrainedModel, layers: int, tokens: int, sampled: np.ndarray | None) -> "Extras":
+        """Room for what a model can give: predictions if it has its language-model head, states if tokens are sampled."""
+        extras = cls(head=model.get_output_embeddings())
+        if extras.head is not None:
+            extras.predicted = np.empty(tokens, dtype=np.int32)
+        if sampled is not None and len(sampled):
+            extras.sampled = sampled
+            extras.states = np.empty((layers, len(sampled), model.config.hidden_size), dtype=np.float32)
+        return extras
+
+    def rows(self, tokens: np.ndarray, rows: np.ndarray) -> torch.Tensor:
+        """Which of a batch's `rows` (row,), which hold the given `tokens` (row,), are in the sample."""
+        wanted = [] if self.sampled is None else rows[np.isin(tokens, self.sampled)]
+        return torch.as_tensor(wanted, dtype=torch.int64)
+
+    @torch.inference_mode()
+    def keep(self, tokens: np.ndarray, rows: torch.Tensor, capture: RouterCapture) -> None:
+        """Keep what a batch shows: its `tokens` (row,) are in `rows` (row,) of the model's output."""
+        if self.head is not None:
+            parts = take(capture.hidden, rows).split(ROWS_PER_HEAD)
+            self.predicted[tokens] = torch.cat([self.head(part).argmax(dim=-1) for part in parts]).cpu().numpy()
+        if capture.states:
+            place = np.searchsorted(self.sampled, tokens[np.isin(tokens, self.sampled)])
+            for index, states in enumerate(capture.states.values()):
+                self.states[index, place] = states.float().cpu().numpy()
+
+
+def sample_tokens(tokens: int, size: int, seed: int, name: str) -> np.ndarray:
+    """Indices of `size` tokens, or all, drawn at random without replacement, in order: (sample,) int64.
+
+    The generator depends on `seed` and the dataset's `name` only.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    return np.sort(rng.choice(tokens, min(size, tokens), replace=False))
+
+
 def write_records(
     folder: Path,
     model: transformers.PreTrainedModel,
@@ -95,6 +166,7 @@ def write_records(
     *,
     tokens_per_batch: int,
     records: str = "exact",
+    sampled: np.ndarray | None = None,
     threads: int = 1,
     attrs: dict | None = None,
     advance: Callable[[int], object] = lambda tokens: None,
@@ -102,10 +174,14 @@ def write_records(
     """Run the model over all windows and write the records of its routers at `layers` into `folder`.
 
     `token_id` is (token,), `window_start` (window,) the offset of each window's first token, in order; `records` is one
-    of `records.CONTENTS`; `threads` compress; `advance` is called with numbers of tokens done.
+    of `records.CONTENTS`; `threads` compress; `advance` is called with numbers of tokens done. If the model has its
+    language-model head, `predictions.nc` holds `predicted_token(token)`. If tokens are `sampled` (sample,), `states.nc`
+    holds `state(layer, sample, hidden)`, what the routers received, and `sampled_token(sample)`.
     """
-    rule, routers = routing_rule(model.config), find_routers(model)
+    base, attrs = model.base_model, attrs or {}
+    rule, routers = routing_rule(base.config), find_routers(base)
     biases = {layer: selection_bias(routers[layer]) for layer in layers}
+    extras = Extras.of(model, len(layers), len(token_id), sampled)
     with RecordWriter(
         folder,
         rule,
@@ -113,13 +189,21 @@ def write_records(
         tokens=len(token_id),
         windows=len(window_start),
         contents=records,
-        attrs=attrs or {},
+        attrs=attrs,
         bias={layer: bias.float().cpu().numpy() for layer, bias in biases.items() if bias is not None},
         threads=threads,
     ) as writer:
-        for span in extract(model, layers, token_id, window_start, tokens_per_batch=tokens_per_batch):
+        for span in extract(base, layers, token_id, window_start, tokens_per_batch=tokens_per_batch, extras=extras):
             writer.write(span.records(records))
             advance(span.tokens)
+    if extras.predicted is not None:
+        predicted = ("token", extras.predicted, {"long_name": "token id with the largest logit", "units": "1"})
+        storage.save(xr.Dataset({"predicted_token": predicted}, attrs=attrs), folder / "predictions.nc")
+    if extras.states is not None:
+        state = (("layer", "sample", "hidden"), extras.states, {"long_name": "router input", "units": "1"})
+        places = ("sample", extras.sampled, {"long_name": "index of the token", "units": "1"})
+        kept = xr.Dataset({"state": state, "sampled_token": places}, coords={"layer": layers}, attrs=attrs)
+        storage.save(kept, folder / "states.nc")
 
 
 def extract(
@@ -129,17 +213,19 @@ def extract(
     window_start: np.ndarray,
     *,
     tokens_per_batch: int,
+    extras: Extras | None = None,
 ) -> Iterator["Span"]:
-    """Run the model over all windows and yield what the routers at `layers` did, in spans of consecutive windows.
+    """Run the base model over all windows and yield what the routers at `layers` did, in spans of consecutive windows.
 
     Windows are padded on the right and no attention mask is given: in a causal model padding cannot reach earlier
-    positions, and its rows are dropped. The routing rule is checked against the modules on the first batch.
+    positions, and its rows are dropped. The routing rule is checked against the modules on the first batch. `extras`
+    is filled on the way.
     """
-    rule, routers = routing_rule(model.config), find_routers(model)
+    rule, routers, extras = routing_rule(model.config), find_routers(model), extras or Extras()
     biases = {layer: selection_bias(routers[layer]) for layer in layers}
     lengths = np.diff(np.append(window_start, len(token_id)))
     checked = False
-    with RouterCapture(routers, layers) as capture:
+    with RouterCapture(routers, layers, whole=extras.head is not None) as capture:
         for pool in pools(lengths, BATCHES_PER_POOL * tokens_per_batch):
             pool_lengths, pool_starts = lengths[pool], window_start[pool]
             span = Span(rule, biases, pool_lengths)
@@ -148,12 +234,14 @@ def extract(
                 valid = position < pool_lengths[batch][:, None]
                 source = np.minimum(pool_starts[batch][:, None] + position, len(token_id) - 1)
                 ids = torch.from_numpy(np.where(valid, token_id[source], 0).astype(np.int64))
-                outputs = capture.run(model, ids.to(model.device))
+                tokens, rows = source[valid], np.flatnonzero(valid)
+                outputs = capture.run(model, ids.to(model.device), extras.rows(tokens, rows))
                 if not checked:
                     for layer, output in outputs.items():
                         check_rule(rule, layer, *output, biases[layer])
                     checked = True
-                span.add(batch, torch.from_numpy(np.flatnonzero(valid)), outputs)
+                span.add(batch, torch.from_numpy(rows), outputs)
+                extras.keep(tokens, torch.from_numpy(rows), capture)
             yield span
 
 

@@ -8,7 +8,7 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from moeatlas import storage
 from moeatlas.job import Problem
@@ -47,9 +47,10 @@ def load(
     experts: str,
     gpus: int = 1,
     last_layer: int | None = None,
+    head: bool = False,
     trust_remote_code: bool = False,
 ) -> transformers.PreTrainedModel:
-    """The base model (no language-model head) of a folder in the hub's layout, in evaluation mode on `device`.
+    """The base model of a folder in the hub's layout, or with `head` the whole one, in evaluation mode on `device`.
 
     `dtype` is "auto" (as stored) or a torch dtype's name; `attention` "auto" is the family's own choice; `experts`
     "auto" is grouped_mm on a GPU and eager on a CPU, where eager is the faster one. With `gpus` above 1 the layers are
@@ -64,7 +65,15 @@ def load(
     placement = None if device.type == "cpu" else "auto" if gpus > 1 else {"": device}
     remote = {"trust_remote_code": True} if trust_remote_code else {}
     model = _from_pretrained(
-        AutoModel, folder, config, dtype, attention, experts, device, device_map=placement, **remote
+        AutoModelForCausalLM if head else AutoModel,
+        folder,
+        config,
+        dtype,
+        attention,
+        experts,
+        device,
+        device_map=placement,
+        **remote,
     )
     return model.eval()
 

@@ -57,10 +57,10 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
         _write(dataset, partial)
 
 
-def save_parts(parts: Iterable[xr.Dataset], path: str | Path, along: tuple[str, ...]) -> None:
-    """Write datasets, made one at a time, as one file: joined along the dimensions `along`, otherwise like `save`.
+def save_parts(parts: Iterable[xr.Dataset], path: str | Path, along: str) -> None:
+    """Write datasets, made one at a time, as one file: joined along the dimension `along`, otherwise like `save`.
 
-    Variables without such a dimension, and attributes, are those of the first part. Chunks hold one part or less of it,
+    Variables without that dimension, and attributes, are those of the first part. Chunks hold one part or less of it,
     so that a part can be read without the others.
     """
     with atomic_file(path) as partial:
@@ -224,22 +224,22 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write(dataset: xr.Dataset, path: Path, along: tuple[str, ...] = ()) -> None:
+def _write(dataset: xr.Dataset, path: Path, along: str | None = None) -> None:
     dataset = dataset.assign_attrs(provenance_attributes() | dataset.attrs)
     encoding = {}
     for name, array in dataset.variables.items():
-        grows = bool(set(along) & set(array.dims))
+        grows = along in array.dims
         packed = array.dtype.kind in "iufb" and (array.size > 1 or grows)
         encoding[name] = {"_FillValue": None} | ({"zlib": True, "complevel": 4, "shuffle": True} if packed else {})
         if grows:
             encoding[name]["chunksizes"] = [max(1, min(size, LARGEST_CHUNK)) for size in array.shape]
-    dataset.to_netcdf(path, engine="netcdf4", encoding=encoding, unlimited_dims=along)
+    dataset.to_netcdf(path, engine="netcdf4", encoding=encoding, unlimited_dims=[along] if along else None)
 
 
-def _append(part: xr.Dataset, path: Path, along: tuple[str, ...]) -> None:
+def _append(part: xr.Dataset, path: Path, along: str) -> None:
     with netCDF4.Dataset(path, "a") as file:
-        first = {dim: file.dimensions[dim].size for dim in along}
+        first = file.dimensions[along].size
+        span = slice(first, first + part.sizes[along])
         for name, array in part.variables.items():
-            if set(along) & set(array.dims):
-                place = (slice(first.get(dim, 0), first.get(dim, 0) + part.sizes[dim]) for dim in array.dims)
-                file[name][tuple(place)] = array.values
+            if along in array.dims:
+                file[name][tuple(span if dim == along else slice(None) for dim in array.dims)] = array.values

@@ -1,23 +1,27 @@
 """Tallies: the small, additive statistics of a dataset's routing records from which the chapters are computed.
 
-Per document: `tokens(document)`; `selected_count`, `first_count` (document, layer, expert): tokens that select the
-expert among the top k, and first; `probability_sum`, `weight_sum` (document, layer, expert): sums of p and of the
-routing weight; `rank_weight_sum(document, layer, rank)`; `scalar_sum`, `scalar_count` (document, layer, scalar) and
-`scalar_histogram(document, layer, scalar, bin)` of the decisiveness scalars; `z_loss_sum(document, layer)`: sum of the
-squared log-sum-exp. Per dataset: `rank_count(layer, expert, rank)`; histograms of logits and of log10 probability per
-expert, of probability and of share q per rank (layer, expert or rank, bin); and token id x expert counts as sparse
-entries: `entry_layer`, `entry_token_id`, `entry_expert`, `entry_count` (top k) and `entry_first_count`. Counts are
-integers, sums float64.
+Per document: `tokens`, `neighbours` (document): tokens, and those that follow another one in the same window; `group`
+(document): which of the `GROUPS` groups of documents it is in; `selected_count`, `first_count` (document, layer,
+expert): tokens that select the expert among the top k, and first; `repeated_first`, `repeated_any` (document, layer):
+neighbours whose first expert is the one before's, and that share any selected expert with it; `probability_sum`,
+`weight_sum` (document, layer, expert): sums of p and of the routing weight; `rank_weight_sum(document, layer, rank)`;
+`scalar_sum`, `scalar_count` (document, layer, scalar) and `scalar_histogram(document, layer, scalar, bin)` of the
+decisiveness scalars; `z_loss_sum(document, layer)`: sum of the squared log-sum-exp.
+
+Per group of documents: `pair_count(group, layer, expert, other)`: tokens that select both experts, on the diagonal those
+that select one. Per dataset: `adjacent_count(layer, expert, other)`: tokens that select both at neighbouring ranks;
+`rank_count(layer, expert, rank)`; histograms of logits and of log10 probability per expert, of probability and of share
+q per rank (layer, expert or rank, bin). Counts are integers, sums float64.
 
 Every sum is taken document by document and histograms have fixed bins, so tallies of two parts of a dataset combine
 exactly into the tally of the whole (`combine`). `counting` makes them.
 """
 
 import json
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from moeatlas.bins import BINS
@@ -33,11 +37,13 @@ SCALARS = {
     "boundary_margin": ("k-th minus (k+1)-th largest router logit", "1"),
     "log_sum_exp": ("log-sum-exp of the router logits", "1"),
 }
+GROUPS = 20
+"""Groups of documents: the units of the jackknife, where counts are too large to be kept for every document."""
 PER_DOCUMENT = (
-    "tokens", "selected_count", "first_count", "probability_sum", "weight_sum", "rank_weight_sum", "scalar_sum",
+    "tokens", "neighbours", "selected_count", "first_count", "repeated_first", "repeated_any", "probability_sum", "weight_sum", "rank_weight_sum", "scalar_sum",
     "scalar_count", "scalar_histogram", "z_loss_sum",
 )  # fmt: skip
-PER_DATASET = ("rank_count", "expert_logit_histogram", "expert_probability_histogram", "rank_probability_histogram",
+PER_DATASET = ("pair_count", "adjacent_count", "rank_count", "expert_logit_histogram", "expert_probability_histogram", "rank_probability_histogram",
                "rank_share_histogram")  # fmt: skip
 
 
@@ -58,18 +64,19 @@ def scalar_edges(experts: int, top_k: int) -> xr.DataArray:
     return xr.DataArray(edges, dims=("scalar", "edge"), coords={"scalar": list(SCALARS)})
 
 
+def document_groups(document_id: np.ndarray) -> np.ndarray:
+    """The group of each document, int8 (document,), from 0 to `GROUPS` - 1: it depends on the identifier only."""
+    return np.array([zlib.crc32(str(name).encode()) % GROUPS for name in document_id], dtype=np.int8)
+
+
 def combine(tallies: list[xr.Dataset]) -> xr.Dataset:
     """The tally of a dataset from the tallies of its parts: documents one after another, everything else added."""
-    first, keys = tallies[0], ["entry_layer", "entry_token_id", "entry_expert"]
-    added = [*PER_DATASET, *ENTRIES]
+    first = tallies[0]
     whole = xr.concat(
-        [part.drop_vars(added) for part in tallies], dim="document", join="exact", combine_attrs="override"
+        [part.drop_vars(PER_DATASET) for part in tallies], dim="document", join="exact", combine_attrs="override"
     )
     for name in PER_DATASET:
         whole[name] = sum(part[name] for part in tallies).assign_attrs(first[name].attrs)
-    entries = pd.concat([part[list(ENTRIES)].to_dataframe() for part in tallies])
-    for name, column in entries.groupby(keys, as_index=False).sum().items():
-        whole[name] = ("entry", column.to_numpy(first[name].dtype), first[name].attrs)
     return whole
 
 
@@ -85,7 +92,6 @@ def by_layer(tallies: dict[str, xr.Dataset], names: list[str]) -> Iterator[dict[
         yield {name: tally[names].isel(layer=slice(index, index + 1)).load() for name, tally in tallies.items()}
 
 
-ENTRIES = ("entry_layer", "entry_token_id", "entry_expert", "entry_count", "entry_first_count")
 DIMENSIONS = {
     "selected_count": ("document", "layer", "expert"),
     "first_count": ("document", "layer", "expert"),
@@ -96,6 +102,10 @@ DIMENSIONS = {
     "scalar_count": ("document", "layer", "scalar"),
     "scalar_histogram": ("document", "layer", "scalar", "bin"),
     "z_loss_sum": ("document", "layer"),
+    "repeated_first": ("document", "layer"),
+    "repeated_any": ("document", "layer"),
+    "pair_count": ("group", "layer", "expert", "other"),
+    "adjacent_count": ("layer", "expert", "other"),
     "rank_count": ("layer", "expert", "rank"),
     "expert_logit_histogram": ("layer", "expert", "logit_bin"),
     "expert_probability_histogram": ("layer", "expert", "bin"),
@@ -108,9 +118,6 @@ UNITS = {
     "rank_weight_sum": "1",
     "z_loss_sum": "1",
     "scalar_sum": "that of the scalar",
-    "entry_layer": "1",
-    "entry_token_id": "1",
-    "entry_expert": "1",
 }
 PROBABILITY = {"softmax": "softmax", "sigmoid": "normalised sigmoid scores"}
 

@@ -52,9 +52,7 @@ class Case:
 
     def tally(self, tokens_per_block: int = counting.TOKENS_PER_BLOCK) -> xr.Dataset:
         """The tally of all layers."""
-        parts, entries = list(self.tally_layers(tokens_per_block)), list(tallies.ENTRIES)
-        layers = xr.concat([part.drop_vars(entries) for part in parts], "layer", data_vars="minimal", join="exact")
-        return layers.merge(xr.concat([part[entries] for part in parts], "entry"))
+        return xr.concat(self.tally_layers(tokens_per_block), "layer", data_vars="minimal", join="exact")
 
     def compact(self) -> "Case":
         """The same routing, as compact records."""
@@ -212,5 +210,5 @@ def saved(study: dict[str, Case], folder: Path) -> list[Path]:
     paths = [folder / f"{name}.nc" for name in study]
     for path, (name, made) in zip(paths, study.items(), strict=True):
         parts = (part.assign_attrs(dataset=name) for part in made.tally_layers())
-        storage.save_parts(parts, path, along=("layer", "entry"))
+        storage.save_parts(parts, path, along="layer")
     return paths

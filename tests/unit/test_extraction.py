@@ -324,6 +324,45 @@ def test_two_runs_write_identical_bytes_with_one_thread_or_more(family, contents
         np.testing.assert_allclose(written[name], values, rtol=0 if whole else 2.0**-bits)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_predictions_and_router_inputs_of_a_sample_are_those_of_one_document_at_a_time(family, tmp_path):
+    model = causal_model(family)
+    lengths = (5, 9, 3, 9, 1, 12)
+    token_id, starts = documents(lengths)
+    sampled = extraction.sample_tokens(39, 11, seed=2, name="x")
+    routers = models.find_routers(model.model)
+    layers = sorted(routers)[-2:]
+    extraction.write_records(tmp_path, model, layers, token_id, starts, tokens_per_batch=16, sampled=sampled)
+    predicted, states = (storage.load(tmp_path / f"{name}.nc") for name in ("predictions", "states"))
+    found, received = [], {layer: [] for layer in layers}
+    for window in np.split(token_id, starts[1:]):
+        seen, output = watched(routers, model, torch.from_numpy(window).long())
+        found.append(output.logits[0].argmax(dim=-1).numpy())
+        for layer in layers:
+            received[layer].append(seen[layer][0].reshape(-1, 16).numpy())
+    np.testing.assert_array_equal(predicted["predicted_token"], np.concatenate(found))
+    np.testing.assert_array_equal(states["sampled_token"], sampled)
+    assert states["layer"].values.tolist() == layers
+    for layer in layers:
+        expected = np.concatenate(received[layer])[sampled]
+        np.testing.assert_allclose(states["state"].sel(layer=layer), expected, atol=1e-4)
+
+
+def test_without_head_and_sample_there_are_records_only(olmoe, tmp_path):
+    extraction.write_records(tmp_path, olmoe.model, [1], *documents((5, 9)), tokens_per_batch=16)
+    assert [path.name for path in tmp_path.iterdir()] == ["layer_1.nc"]
+
+
+def test_sampled_tokens_are_distinct_in_order_and_depend_on_seed_and_name():
+    one = extraction.sample_tokens(100, 30, seed=1, name="x")
+    assert len(one) == 30
+    assert (np.diff(one) > 0).all() and one[0] >= 0 and one[-1] < 100
+    np.testing.assert_array_equal(one, extraction.sample_tokens(100, 30, seed=1, name="x"))
+    assert not np.array_equal(one, extraction.sample_tokens(100, 30, seed=2, name="x"))
+    assert not np.array_equal(one, extraction.sample_tokens(100, 30, seed=1, name="y"))
+    np.testing.assert_array_equal(extraction.sample_tokens(5, 30, seed=1, name="x"), np.arange(5))
+
+
 class Small:
     """A stand-in for a GPU's memory that holds batches of at most a number of tokens."""
 

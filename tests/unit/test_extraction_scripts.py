@@ -27,7 +27,13 @@ MODEL = {
     "window": 16,
     "tokens_per_dataset": 400,
 }
-EXTRACTION = {"records": "exact", "tokens_per_batch": {"cpu": 64, "cuda": 64}, "threads": 1}
+EXTRACTION = {
+    "records": "exact",
+    "predictions": False,
+    "sample": {"size": 0, "seed": 0},
+    "tokens_per_batch": {"cpu": 64, "cuda": 64},
+    "threads": 1,
+}
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import itertools
 import math
 import tracemalloc
 from collections import Counter
@@ -148,21 +149,44 @@ def test_histograms_of_experts_and_ranks_equal_a_loop_over_tokens(made: Case):
 
 @facts
 @given(small_cases)
-def test_entries_count_every_pair_of_token_id_and_expert(made: Case):
+def test_pairs_and_repetitions_equal_a_loop_over_tokens(made: Case):
     tally = made.tally()
-    expected, first = Counter(), Counter()
+    assert tally["neighbours"].values.tolist() == [length - 1 for length in made.lengths]
+    groups = tally["document_group"].values
     for layer, layer_records in made.layers.items():
-        for token_id, chosen in zip(made.token_id, layer_records["selected_expert"].values, strict=True):
-            for expert in chosen:
-                expected[layer, int(token_id), int(expert)] += 1
-            first[layer, int(token_id), int(chosen[0])] += 1
-    keys = zip(
-        *(tally[name].values.tolist() for name in ("entry_layer", "entry_token_id", "entry_expert")), strict=True
-    )
-    keys = list(keys)
-    assert keys == sorted(expected)
-    assert dict(zip(keys, tally["entry_count"].values.tolist(), strict=True)) == expected
-    assert tally["entry_first_count"].values.tolist() == [first[key] for key in keys]
+        pair, adjacent, first, shared = Counter(), Counter(), Counter(), Counter()
+        chosen, before = layer_records["selected_expert"].values.tolist(), None
+        for token, document in enumerate(made.owner):
+            for one in chosen[token]:
+                for other in chosen[token]:
+                    pair[groups[document], one, other] += 1
+            for one, other in itertools.pairwise(chosen[token]):
+                adjacent[one, other] += 1
+                adjacent[other, one] += 1
+            if before == document:
+                first[document] += chosen[token][0] == chosen[token - 1][0]
+                shared[document] += bool(set(chosen[token]) & set(chosen[token - 1]))
+            before = document
+        found = tally.sel(layer=layer)
+        for name, expected in {"pair_count": pair, "adjacent_count": adjacent}.items():
+            assert {index: n for index, n in np.ndenumerate(found[name].values) if n} == dict(expected), name
+        for name, expected in {"repeated_first": first, "repeated_any": shared}.items():
+            assert found[name].values.tolist() == [expected[document] for document in range(len(made.lengths))], name
+
+
+def test_repetition_stops_at_the_end_of_a_window():
+    tally = replace(selection_case([[0], [0], [0], [0]], experts=2), window=2).tally()
+    assert tally["neighbours"].item() == 2
+    assert tally["repeated_first"].item() == tally["repeated_any"].item() == 2
+
+
+def test_the_group_of_a_document_depends_on_its_identifier_only():
+    names = np.array([f"doc-{number}" for number in range(4000)])
+    groups = tallies.document_groups(names)
+    assert groups[7] == tallies.document_groups(np.array(["doc-7"]))[0]
+    counts = np.bincount(groups, minlength=tallies.GROUPS)
+    assert len(counts) == tallies.GROUPS
+    assert counts.min() > 140  # 200 are expected in each
 
 
 @facts
@@ -189,7 +213,10 @@ def test_sums_agree_with_one_another(made: Case):
     for name in tallies.PER_DATASET:
         if name.endswith("histogram"):
             assert (tally[name].sum(tally[name].dims[-1]) == tokens.sum()).all()
-    assert tally["entry_count"].sum() == top_k * tokens.sum() * tally.sizes["layer"]
+    diagonal = np.einsum("glee->le", tally["pair_count"].values)
+    np.testing.assert_array_equal(diagonal, tally["selected_count"].sum("document"))
+    assert tally["pair_count"].sum() == top_k**2 * tokens.sum() * tally.sizes["layer"]
+    assert tally["adjacent_count"].sum() == 2 * (top_k - 1) * tokens.sum() * tally.sizes["layer"]
 
 
 @facts
@@ -276,10 +303,6 @@ def test_two_tokens_by_hand():
         rel=1e-6,
     )
     np.testing.assert_allclose(tally["z_loss_sum"], [math.log(8) ** 2, math.log(10) ** 2], rtol=1e-6)
-    assert tally["entry_token_id"].values.tolist() == [7, 7, 9, 9]
-    assert tally["entry_expert"].values.tolist() == [1, 2, 0, 3]
-    assert tally["entry_count"].values.tolist() == [1, 1, 1, 1]
-    assert tally["entry_first_count"].values.tolist() == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize(("experts", "top_k"), [(64, 8), (6, 3), (5, 1), (2, 1)])
@@ -326,7 +349,6 @@ def test_one_expert_takes_all_and_the_others_are_dead():
     tally = selection_case([[2]] * 6, experts=4, lengths=[2, 4]).tally().isel(layer=0)
     assert tally["selected_count"].values.tolist() == [[0, 0, 2, 0], [0, 0, 4, 0]]
     assert tally["rank_count"].values.tolist() == [[0], [0], [6], [0]]
-    assert tally["entry_expert"].values.tolist() == [2]
 
 
 def test_expert_numbers_above_255_do_not_overflow():
@@ -338,9 +360,6 @@ def test_expert_numbers_above_255_do_not_overflow():
     assert {int(expert): int(count[expert]) for expert in np.flatnonzero(count)} == {
         0: 1, 255: 1, 256: 1, 257: 1, 299: 2
     }  # fmt: skip
-    assert tally["entry_token_id"].values.tolist() == [131_000] * 3 + [150_000] * 2
-    assert tally["entry_expert"].values.tolist() == [255, 256, 299, 0, 257]
-    assert tally["entry_count"].values.tolist() == [1, 1, 2, 1, 1]
 
 
 @facts
@@ -367,7 +386,7 @@ def test_a_tally_survives_its_file(tmp_path):
 
 def test_a_tally_written_layer_by_layer_is_the_tally_of_all_layers(tmp_path):
     made = random_case(np.random.default_rng(5), [4, 3, 900], layers=(1, 4, 6), vocabulary=700)
-    storage.save_parts(made.tally_layers(), tmp_path / "tally.nc", along=("layer", "entry"))
+    storage.save_parts(made.tally_layers(), tmp_path / "tally.nc", along="layer")
     read = storage.load(tmp_path / "tally.nc")
     xr.testing.assert_identical(read.drop_attrs(deep=False), made.tally().drop_attrs(deep=False))
     assert tallies.routing_rule(read.attrs)["top_k"] == 2
@@ -375,7 +394,7 @@ def test_a_tally_written_layer_by_layer_is_the_tally_of_all_layers(tmp_path):
 
 def test_a_layer_is_read_without_the_others(tmp_path):
     made = random_case(np.random.default_rng(5), [4, 3], layers=(1, 4))
-    storage.save_parts(made.tally_layers(), tmp_path / "tally.nc", along=("layer", "entry"))
+    storage.save_parts(made.tally_layers(), tmp_path / "tally.nc", along="layer")
     tally = made.tally()
     with storage.open_lazily(tmp_path / "tally.nc") as read:
         found = list(tallies.by_layer({"poems": read}, ["selected_count", "rank_count"]))
@@ -409,13 +428,14 @@ def test_records_read_from_a_file_give_the_same_tally(tmp_path):
 def test_windows_change_nothing_but_the_order_of_sums(made: Case, window: int, tokens_per_block: int):
     cut = replace(made, window=window)
     xr.testing.assert_identical(cut.tally(tokens_per_block), cut.tally())
-    xr.testing.assert_allclose(cut.tally(), made.tally(), rtol=1e-12)
+    neighbours = ["neighbours", "repeated_first", "repeated_any"]  # those of one window
+    xr.testing.assert_allclose(cut.tally().drop_vars(neighbours), made.tally().drop_vars(neighbours), rtol=1e-12)
 
 
 def peak_bytes(made: Case, path: Path) -> int:
     """The most memory that numpy held while the tally of a case was made and written."""
     tracemalloc.start()
-    storage.save_parts(made.tally_layers(), path, along=("layer", "entry"))
+    storage.save_parts(made.tally_layers(), path, along="layer")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak
@@ -503,7 +523,7 @@ def test_compact_records_of_every_family_give_the_tally_of_exact_ones(family, tm
         with storage.open_lazily(folder / "layer_2.nc") as layer:
             tally[contents] = counting.tally_layer(layer, made.tokens)
     exact, found = tally["exact"], tally["compact"]
-    for name in ("selected_count", "first_count", "rank_count", "entry_count", "expert_logit_histogram"):
+    for name in ("selected_count", "first_count", "rank_count", "pair_count", "expert_logit_histogram"):
         np.testing.assert_array_equal(found[name], exact[name])
     np.testing.assert_allclose(found["probability_sum"], exact["probability_sum"], rtol=1e-5)
     # Floats per token keep 7 bits after the leading one: a relative error up to 2^-8.
