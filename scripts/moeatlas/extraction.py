@@ -3,6 +3,7 @@
 import math
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +69,8 @@ class RouterCapture:
     def run(self, model: nn.Module, token_ids: torch.Tensor, rows: torch.Tensor) -> dict[int, tuple]:
         """(logits, weights, ids) of each wanted layer for `token_ids` (window, position), flattened over both."""
         self._seen, self.states, self._rows = {}, {}, rows
-        try:
+        with suppress(_Finished):
             self.hidden = model(input_ids=token_ids, use_cache=False).last_hidden_state
-        except _Finished:
-            pass
         if not self._seen:
             raise Problem(f"{type(model).__name__} did not call its routers: its family is not supported.")
         return self._seen
@@ -122,7 +121,7 @@ class Extras:
 
     @classmethod
     def of(cls, model: transformers.PreTrainedModel, layers: int, tokens: int, sampled: np.ndarray | None) -> "Extras":
-        """Room for what a model can give: predictions if it has its language-model head, states if tokens are sampled."""
+        """Room for predictions, if the model has its language-model head, and for states, if tokens are sampled."""
         extras = cls(head=model.get_output_embeddings())
         if extras.head is not None:
             extras.predicted = np.empty(tokens, dtype=np.int32)

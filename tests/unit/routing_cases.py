@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from moeatlas import bins, counting, storage, tallies
+from moeatlas import bins, counting, storage
 from moeatlas.records import contents_of, expert_dtype
 from moeatlas.routing import RoutingRule, routing_rule_of
 
