@@ -64,17 +64,8 @@ def load(
         raise Problem(f"gpus: {gpus} is set, but {torch.cuda.device_count()} CUDA devices are visible: set it to that.")
     placement = None if device.type == "cpu" else "auto" if gpus > 1 else {"": device}
     remote = {"trust_remote_code": True} if trust_remote_code else {}
-    model = _from_pretrained(
-        AutoModelForCausalLM if head else AutoModel,
-        folder,
-        config,
-        dtype,
-        attention,
-        experts,
-        device,
-        device_map=placement,
-        **remote,
-    )
+    family = AutoModelForCausalLM if head else AutoModel
+    model = _from_pretrained(family, folder, config, dtype, attention, experts, device, device_map=placement, **remote)
     return model.eval()
 
 

@@ -8,10 +8,10 @@ neighbours whose first expert is the one before's, and that share any selected e
 `scalar_sum`, `scalar_count` (document, layer, scalar) and `scalar_histogram(document, layer, scalar, bin)` of the
 decisiveness scalars; `z_loss_sum(document, layer)`: sum of the squared log-sum-exp.
 
-Per group of documents: `pair_count(group, layer, expert, other)`: tokens that select both experts, on the diagonal those
-that select one. Per dataset: `adjacent_count(layer, expert, other)`: tokens that select both at neighbouring ranks;
-`rank_count(layer, expert, rank)`; histograms of logits and of log10 probability per expert, of probability and of share
-q per rank (layer, expert or rank, bin). Counts are integers, sums float64.
+Per group of documents: `pair_count(group, layer, expert, other)`: tokens that select both experts, on the diagonal
+those that select one. Per dataset: `adjacent_count(layer, expert, other)`: tokens that select both at neighbouring
+ranks; `rank_count(layer, expert, rank)`; histograms of logits and of log10 probability per expert, of probability and
+of share q per rank (layer, expert or rank, bin). Counts are integers, sums float64.
 
 Every sum is taken document by document and histograms have fixed bins, so tallies of two parts of a dataset combine
 exactly into the tally of the whole (`combine`). `counting` makes them.
@@ -40,11 +40,13 @@ SCALARS = {
 GROUPS = 20
 """Groups of documents: the units of the jackknife, where counts are too large to be kept for every document."""
 PER_DOCUMENT = (
-    "tokens", "neighbours", "selected_count", "first_count", "repeated_first", "repeated_any", "probability_sum", "weight_sum", "rank_weight_sum", "scalar_sum",
-    "scalar_count", "scalar_histogram", "z_loss_sum",
+    "tokens", "neighbours", "selected_count", "first_count", "repeated_first", "repeated_any", "probability_sum",
+    "weight_sum", "rank_weight_sum", "scalar_sum", "scalar_count", "scalar_histogram", "z_loss_sum",
 )  # fmt: skip
-PER_DATASET = ("pair_count", "adjacent_count", "rank_count", "expert_logit_histogram", "expert_probability_histogram", "rank_probability_histogram",
-               "rank_share_histogram")  # fmt: skip
+PER_DATASET = (
+    "pair_count", "adjacent_count", "rank_count", "expert_logit_histogram", "expert_probability_histogram",
+    "rank_probability_histogram", "rank_share_histogram",
+)  # fmt: skip
 
 
 def scalar_edges(experts: int, top_k: int) -> xr.DataArray:
