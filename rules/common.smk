@@ -148,10 +148,14 @@ def dataset_files(wildcards):
     return dataset["files"] if dataset["source"] == "files" else [f"results/datasets/{base}.parquet"]
 
 
-def tallies(wildcards):
-    """The tallies of all datasets for one checkpoint."""
-    folder = f"results/tallies/{wildcards.model}/{wildcards.checkpoint}"
-    return [f"{folder}/{dataset}.nc" for dataset in study.datasets]
+def of_datasets(pattern):
+    """An input function: `pattern` filled in for a checkpoint and every dataset of the study."""
+    return lambda wildcards: [pattern.format(dataset=dataset, **wildcards) for dataset in study.datasets]
+
+
+tallies = of_datasets("results/tallies/{model}/{checkpoint}/{dataset}.nc")
+tokens = of_datasets("results/inputs/{model}/{dataset}.nc")
+records = of_datasets("results/routing/{model}/{checkpoint}/{dataset}")
 
 
 def untrained_metrics(chapter):

@@ -9,6 +9,8 @@ import zlib
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.special
+import scipy.stats
 import xarray as xr
 
 POOLED = "pooled"
@@ -111,6 +113,51 @@ def interval(
     return xr.DataArray(stacked, dims=(*estimate.dims, "interval"), coords=estimate.coords).assign_coords(
         interval=list(INTERVAL)
     )
+
+
+def without_each(parts: xr.DataArray | xr.Dataset, dim: str = "group") -> xr.DataArray | xr.Dataset:
+    """The sum over `dim`, and the sums without each part in turn: `dim` becomes `draw`, draw 0 is the whole.
+
+    What is computed from them goes to `jackknife`.
+    """
+    total = parts.sum(dim)
+    return xr.concat([total, total - parts.rename({dim: "draw"})], dim="draw").transpose("draw", ...)
+
+
+def jackknife(
+    draws: xr.DataArray, confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> xr.DataArray:
+    """Estimate and interval of a statistic by the delete-a-group jackknife: `draw` becomes `interval`.
+
+    Draw 0 is the statistic of all documents, draw g that without group g of G; a group without documents changes
+    nothing and is left out of G by being equal to draw 0 everywhere. With the variance (G - 1) / G sum (t_g - mean)^2
+    the interval is estimate +- t quantile (G - 1 degrees of freedom) times standard error, cut to `bounds`. It fits
+    statistics that resampling would bias, such as means over token types of which many occur once, because it leaves
+    out one G-th of the documents only; source: Kott (2001), The delete-a-group jackknife.
+    """
+    ordered = draws.transpose("draw", ...)
+    estimate, others = ordered.isel(draw=0, drop=True), ordered.values[1:]
+    filled = others[[not np.array_equal(other, estimate.values, equal_nan=True) for other in others]]
+    groups = max(len(filled), 2)
+    spread = np.zeros(estimate.shape) if not len(filled) else ((filled - filled.mean(axis=0)) ** 2).sum(axis=0)
+    error = np.sqrt((groups - 1) / groups * spread) * scipy.stats.t.ppf((1 + confidence) / 2, groups - 1)
+    limits = np.clip([estimate.values - error, estimate.values + error], *bounds)
+    stacked = np.stack([estimate.values, *limits], axis=-1)
+    return xr.DataArray(stacked, dims=(*estimate.dims, "interval"), coords=estimate.coords).assign_coords(
+        interval=list(INTERVAL)
+    )
+
+
+def miller_madow(count: np.ndarray) -> np.ndarray:
+    """Entropy in nats of distributions given as counts over the last axis, by Miller and Madow.
+
+    The plug-in entropy, which is too small by about (m - 1) / (2 N), plus that: m is the number of cells that are not
+    empty, N the sum of counts; source: Miller (1955), Note on the bias of information estimates. NaN without counts.
+    """
+    total = count.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = count / total[..., None]
+        return scipy.special.entr(share).sum(axis=-1) + ((count > 0).sum(axis=-1) - 1) / (2 * total)
 
 
 def histogram_quantiles(counts: np.ndarray, edges: np.ndarray, quantiles: tuple[float, ...]) -> np.ndarray:

@@ -1,3 +1,4 @@
+import math
 import zlib
 
 import numpy as np
@@ -332,3 +333,63 @@ def test_uniform_loads_are_fixed_when_every_expert_is_selected():
 def test_uniform_loads_are_never_negative():
     loads = statistics.uniform_loads(tokens=3, experts=64, top_k=1, draws=100, seed=1)
     assert (loads >= 0).all()
+
+
+# ---------------------------------------------------------------- jackknife and entropy
+
+
+def draws_of_means(values: np.ndarray, group: np.ndarray, groups: int = 20) -> xr.DataArray:
+    """The jackknife's draws of the mean of `values` (unit,), each in a group."""
+    sums = xr.Dataset(
+        {
+            "sum": ("group", np.bincount(group, values, groups)),
+            "count": ("group", np.bincount(group, minlength=groups)),
+        }
+    )
+    parts = statistics.without_each(sums)
+    return parts["sum"] / parts["count"]
+
+
+def test_the_jackknife_of_a_mean_by_hand():
+    """Three groups of one: the standard error is that of the mean, sqrt(s^2 / n) = sqrt(7 / 3)."""
+    found = statistics.jackknife(draws_of_means(np.array([1.0, 2.0, 6.0]), np.arange(3), 3))
+    assert found["interval"].values.tolist() == ["estimate", "low", "high"]
+    half = 4.302653 * math.sqrt(7 / 3)
+    np.testing.assert_allclose(found, [3, 3 - half, 3 + half], rtol=1e-6)
+    np.testing.assert_allclose(
+        statistics.jackknife(draws_of_means(np.array([1.0, 2.0, 6.0]), np.arange(3), 3), bounds=(0, 5)), [3, 0, 5]
+    )
+
+
+def test_empty_groups_do_not_count():
+    values, group = np.array([1.0, 2.0, 6.0]), np.arange(3)
+    few, many = (statistics.jackknife(draws_of_means(values, group, groups)) for groups in (3, 20))
+    np.testing.assert_allclose(few, many)
+
+
+def test_the_jackknife_covers_the_mean_of_documents():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(2000):
+        values, group = rng.exponential(size=300), rng.integers(0, 20, 300)
+        _, low, high = statistics.jackknife(draws_of_means(values, group)).values
+        covered += low <= 1 <= high
+    assert 0.93 <= covered / 2000 <= 0.97
+
+
+def test_without_each_is_the_total_less_one_part():
+    parts = xr.DataArray([[1, 2], [3, 4], [5, 6]], dims=("group", "x"))
+    np.testing.assert_array_equal(statistics.without_each(parts), [[9, 12], [8, 10], [6, 8], [4, 6]])
+
+
+def test_miller_madow_by_hand():
+    np.testing.assert_allclose(statistics.miller_madow(np.array([2, 2, 0])), math.log(2) + 1 / 8)
+    assert np.isnan(statistics.miller_madow(np.zeros(3)))
+
+
+def test_miller_madow_is_closer_to_the_truth_than_the_plug_in_entropy():
+    rng = np.random.default_rng(3)
+    counts = rng.multinomial(200, np.full(32, 1 / 32), size=500)
+    corrected = statistics.miller_madow(counts).mean()
+    share = counts / 200
+    plug_in = -(share * np.log(np.where(share > 0, share, 1))).sum(axis=1).mean()
+    assert abs(corrected - math.log(32)) < 0.01 < abs(plug_in - math.log(32))
