@@ -75,7 +75,8 @@ def test_records_follow_the_storage_contract(tiny_study):
     results = tiny_study.folder / "results"
     tokens = xr.load_dataset(results / "inputs/demo/stories.nc")
     folder = results / "routing/demo/step20/stories"
-    assert sorted(path.name for path in folder.glob("*.nc")) == ["layer_0.nc", "layer_1.nc"]
+    names = ["layer_0.nc", "layer_1.nc", "predictions.nc", "states.nc"]
+    assert sorted(path.name for path in folder.glob("*.nc")) == names
     record = xr.load_dataset(folder / "layer_1.nc")
     assert dict(record.sizes) == {"token": tokens.sizes["token"], "expert": 8, "rank": 2}
     assert set(record.data_vars) == {"router_logits", "selected_expert"}
