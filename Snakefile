@@ -18,6 +18,12 @@ include: "rules/extraction.smk"
 include: "rules/held_out_loss.smk"
 include: "rules/router_decisiveness.smk"
 include: "rules/selection_frequency.smk"
+include: "rules/domain_specialization.smk"
+include: "rules/vocabulary_specialization.smk"
+include: "rules/token_overlap.smk"
+include: "rules/coactivation.smk"
+include: "rules/similarity.smk"
+include: "rules/maps.smk"
 include: "rules/report.smk"
 
 

@@ -8,34 +8,56 @@ from functools import cache
 import yaml
 from snakemake.exceptions import WorkflowError
 
-CHAPTERS = ["held_out_loss", "router_decisiveness", "selection_frequency"]
+CHAPTERS = [
+    "held_out_loss",
+    "router_decisiveness",
+    "selection_frequency",
+    "domain_specialization",
+    "vocabulary_specialization",
+    "token_overlap",
+    "coactivation",
+    "similarity",
+    "maps",
+]
+OF_SAMPLED_TOKENS = ["similarity", "maps"]
 LIBRARY = [
     "__init__",
     "bins",
     "chapter",
+    "coactivation",
     "code",
     "configuration",
     "counting",
+    "domain_specialization",
+    "expert_geometry",
     "extraction",
     "figure_files",
     "figure_matrix",
+    "figure_scatter",
     "figure_style",
     "held_out_loss",
     "hub",
     "inputs",
     "job",
+    "maps",
     "models",
     "plotting",
     "records",
+    "reference",
     "report",
     "router_decisiveness",
     "routing",
+    "samples",
     "selection_frequency",
+    "similarity",
     "site",
     "statistics",
     "storage",
     "tables",
     "tallies",
+    "token_overlap",
+    "vocabulary",
+    "vocabulary_specialization",
     "demo/__init__",
     "demo/corpora",
     "demo/evaluation",
@@ -46,9 +68,15 @@ LIBRARY = [
     "demo/tokenizer",
     "demo/training",
     "pages/__init__",
+    "pages/coactivation",
+    "pages/domain_specialization",
     "pages/held_out_loss",
+    "pages/maps",
     "pages/router_decisiveness",
     "pages/selection_frequency",
+    "pages/similarity",
+    "pages/token_overlap",
+    "pages/vocabulary_specialization",
 ]
 
 REPORT = [
@@ -59,6 +87,10 @@ REPORT = [
     "templates/methods.html.j2",
     "assets/atlas.css",
     "assets/atlas.js",
+]
+REFERENCES = [
+    yaml.safe_load(Path(workflow.source_path(f"../config/reference/{name}.yaml")).read_text())
+    for name in ("olmoe_0924",)
 ]
 REPORT_FILES = [workflow.source_path(f"../report/{file}") for file in REPORT]
 library = Path([workflow.source_path(f"../scripts/moeatlas/{module}.py") for module in LIBRARY][0]).parent
@@ -181,8 +213,10 @@ def studied(pattern):
 
 
 def chapters(model):
-    """The chapters of a model's report: all of them for the demo, which alone has a training to show."""
-    return [name for name in CHAPTERS if name != "held_out_loss" or study.models[model]["source"] == "demo"]
+    """The chapters of a model's report: the demo alone has a training to show, and some need sampled tokens."""
+    left_out = [] if study.models[model]["source"] == "demo" else ["held_out_loss"]
+    left_out += [] if config["extraction"]["sample"]["size"] else OF_SAMPLED_TOKENS
+    return [name for name in CHAPTERS if name not in left_out]
 
 
 def chapter_files(pattern):

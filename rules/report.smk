@@ -26,6 +26,7 @@ rule build_report:
     params:
         code=code("build_report.py"),
         pages=storage.sha256(*REPORT_FILES),
+        references=REFERENCES,
         config=config,
         commit=commit(),
     script:

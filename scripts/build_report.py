@@ -4,16 +4,19 @@ import json
 from pathlib import Path
 
 import moeatlas
-from moeatlas import job, report, site, storage
+from moeatlas import job, reference, report, site, storage
 
 job.start(snakemake)
 source = Path(moeatlas.__file__).parents[2] / "report"
 copies = {"figures": snakemake.input.figures, "tables": snakemake.input.tables, "data": snakemake.input.metrics}
 sections = []
-for path in snakemake.input.figures:
+for path, metrics in zip(snakemake.input.figures, snakemake.input.metrics, strict=True):
     model, checkpoint, chapter = Path(path).parts[-3:]
     words = json.loads(Path(path, "chapter.json").read_text(encoding="utf-8"))
-    sections.append({"model": model, "checkpoint": checkpoint, "chapter": chapter, "words": words})
+    with storage.open_lazily(metrics) as found:
+        beside = [reference.compare(found, chapter, each) for each in snakemake.params.references]
+    section = {"model": model, "checkpoint": checkpoint, "chapter": chapter, "words": words}
+    sections.append(section | {"published": [each for each in beside if each is not None]})
 with storage.atomic_directory(snakemake.output.folder) as folder:
     for kind, paths in copies.items():
         for path in map(Path, paths):

@@ -73,12 +73,12 @@ def series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> list
     return [Series(label, *(array.sel(interval=part).values for part in INTERVAL)) for label, array in pooled.items()]
 
 
-def counts_text(metrics: xr.Dataset) -> str:
-    """How many tokens and documents a pooled figure rests on, for its caption."""
+def counts_text(metrics: xr.Dataset, method: str = "bootstrap over documents") -> str:
+    """How many tokens and documents a pooled figure rests on, and how its intervals were made, for its caption."""
     pooled, percent = metrics.sel(dataset="pooled"), f"{100 * metrics.attrs['confidence']:g} %"
     return (
         f"n = {int(pooled['tokens']):,} tokens of {int(pooled['documents']):,} documents in "
-        f"{metrics.sizes['dataset'] - 1} datasets; bands: {percent} bootstrap over documents."
+        f"{metrics.sizes['dataset'] - 1} datasets; bands: {percent} {method}."
     )
 
 

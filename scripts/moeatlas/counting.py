@@ -7,7 +7,6 @@ layers, only with documents (about 5 kB each at 64 experts).
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 import xarray as xr
 
 from moeatlas import storage
@@ -78,10 +77,7 @@ def tally_layer(
     for windows, span in blocks(window_tokens, tokens_per_block):
         block = per_token.isel(token=span, window=windows, missing_dims="ignore")
         record = {name: array.values for name, array in block.variables.items()}
-        if "router_logits" in record:
-            record["probability"] = rule.probability(torch.from_numpy(record["router_logits"])).numpy()
-        record = complete(record, rule, bias)
-        _add(out, record, window_tokens[windows], window_document[windows], group, edges.values)
+        _add(out, complete(record, rule, bias), window_tokens[windows], window_document[windows], group, edges.values)
 
     layer = int(records.attrs["layer"])
     data = {
@@ -212,9 +208,9 @@ def _count(
     row: np.ndarray, column: np.ndarray, shape: tuple[int, int], weights: np.ndarray | None = None
 ) -> np.ndarray:
     """How often each (row, column) occurs, or the sum of `weights` there: an array of `shape`; both are broadcast."""
-    row, column = np.broadcast_arrays(row, column)
+    key = np.asarray(row, dtype=np.int32) * np.int32(shape[1]) + np.asarray(column, dtype=np.int32)
     flat = np.bincount(
-        (row * shape[1] + column).ravel(),
+        key.ravel(),
         weights=None if weights is None else weights.ravel().astype(np.float64),
         minlength=shape[0] * shape[1],
     )

@@ -12,6 +12,8 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
 
 from moeatlas.figure_style import MUTED, house_style, inches, number, say_no_data, thinned
 
@@ -180,3 +182,13 @@ def _annotate(ax: Axes, image: AxesImage, values: np.ndarray, form: str) -> None
             # A box in the cell's own colour keeps a hatch away from the digits.
             look["bbox"] = {"facecolor": colours[row, column], "edgecolor": "none", "pad": 1}
             ax.text(column, row, format(value, form), ha="center", va="center", **look)
+
+
+def clustered_order(similarity: np.ndarray) -> np.ndarray:
+    """Experts in the order of a hierarchical clustering (average linkage, optimal leaf order): (expert,) int32.
+
+    similarity (expert, other), symmetric, at most 1; undefined pairs count as 0, the diagonal does not count.
+    """
+    distance = 1 - np.nan_to_num(similarity)
+    np.fill_diagonal(distance, 0)
+    return leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True))

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
@@ -76,13 +78,7 @@ def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.devi
     """
     config = load_config(folder)
     routing_rule(config)
-    prefixes = (f"model.layers.{layer}.", f"layers.{layer}.")
-    tensors = {}
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with _readable(folder), safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118, not a dict
-                if name.startswith(prefixes):
-                    tensors[name.replace(f"layers.{layer}.", "layers.0.", 1)] = file.get_tensor(name)
+    tensors = {f"model.layers.0.{name}": tensor for name, tensor in _layer_tensors(folder, layer)}
     _cut(config, 1)
     for name, alone in {"first_k_dense_replace": 0, "mlp_only_layers": [], "decoder_sparse_step": 1}.items():
         if hasattr(config, name):
@@ -94,6 +90,26 @@ def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.devi
     )
     (block,) = find_blocks(model.eval().to(device)).values()
     return block
+
+
+def block_gain(folder: str | Path, layer: int) -> np.ndarray | None:
+    """The gain of the RMSNorm before the Mixture-of-Experts block of one layer: (hidden,) float32.
+
+    None for a family that normalises the block's output and not its input.
+    """
+    before, after = "post_attention_layernorm.weight", "post_feedforward_layernorm.weight"
+    norms = dict(_layer_tensors(folder, layer, (before, after)))
+    return None if after in norms else norms[before].float().numpy()
+
+
+def _layer_tensors(folder: str | Path, layer: int, wanted: tuple[str, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names within the layer and tensors of one layer, all or the `wanted` ones, read one at a time."""
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with _readable(folder), safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118, not a dict
+                before, found, inside = name.removeprefix("model.").partition(f"layers.{layer}.")
+                if found and not before and (not wanted or inside in wanted):
+                    yield inside, file.get_tensor(name)
 
 
 def _from_pretrained(
@@ -186,6 +202,60 @@ def expert_outputs(block: nn.Module, states: torch.Tensor, selected: torch.Tenso
     one = torch.ones(selected.numel(), 1, dtype=states.dtype, device=states.device)
     alone = block.experts(states.repeat_interleave(selected.shape[1], dim=0), selected.reshape(-1, 1), one)
     return alone.view(*selected.shape, -1)
+
+
+@torch.inference_mode()
+def all_expert_outputs(
+    block: nn.Module, states: np.ndarray, experts: int, tokens_per_batch: int = 64
+) -> Iterator[np.ndarray]:
+    """What all `experts` of a block give for the same tokens, batch by batch: (token, expert, hidden) float32.
+
+    `states` (token, hidden) is what the block's router received. Outputs are not weighted (see `expert_outputs`).
+    """
+    weight = next(block.parameters())
+    for start in range(0, len(states), tokens_per_batch):
+        batch = torch.from_numpy(states[start : start + tokens_per_batch]).to(weight.device, weight.dtype)
+        every = torch.arange(experts, device=weight.device).expand(len(batch), -1)
+        yield expert_outputs(block, batch, every).float().cpu().numpy()
+
+
+class ExpertMatrices(NamedTuple):
+    """The weights of a block's experts: y = down (act(gate x) * (up x)), biases aside.
+
+    `gate`, `up` (expert, neuron, hidden), `down` (expert, hidden, neuron): views, in the block's dtype and device.
+    """
+
+    gate: torch.Tensor
+    up: torch.Tensor
+    down: torch.Tensor
+
+    def take(self, experts: int) -> "ExpertMatrices":
+        """Those of the first `experts` experts."""
+        return ExpertMatrices(*(matrix[:experts] for matrix in self))
+
+
+def expert_matrices(block: nn.Module) -> ExpertMatrices:
+    """The weights of a block's experts, whatever way its family stores them."""
+    both, down = block.experts.gate_up_proj.detach(), block.experts.down_proj.detach()
+    if block.experts.is_transposed:
+        both, down = both.mT, down.mT
+    gate, up = both.chunk(2, dim=1) if block.experts.is_concatenated else (both[:, ::2], both[:, 1::2])
+    return ExpertMatrices(gate, up, down)
+
+
+def router_rows(block: nn.Module) -> np.ndarray:
+    """The rows of a block's router, one per expert: (expert, hidden) float32."""
+    router = block.router if hasattr(block, "router") else block.gate
+    return router.weight.detach().float().cpu().numpy()
+
+
+@torch.no_grad()
+def randomise_experts(block: nn.Module, experts: int, seed: list[int]) -> None:
+    """Overwrite the first `experts` experts by Gaussian ones with the root mean square of each parameter."""
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    for parameter in block.experts.parameters():
+        scale = torch.stack([expert.float().square().mean() for expert in parameter]).mean().sqrt().cpu()
+        parameter[:experts] = (torch.randn(parameter[:experts].shape, generator=generator) * scale).to(parameter)
 
 
 def selection_bias(router: nn.Module) -> torch.Tensor | None:

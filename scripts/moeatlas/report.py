@@ -14,7 +14,8 @@ relative path below the report's folder, with `/` as separator, not yet percent-
     cautions             list of {title, text}: "Read before you quote"
     chapters             list of {name, title, question, introduction, sections}; `name` is also the page name;
                          introduction: list of paragraphs; sections: list of
-                         {model, checkpoint, findings, figures, tables}; tables: list of {title, href}
+                         {model, checkpoint, findings, figures, tables, published}; tables: list of {title, href};
+                         published: list of {source, source_url, note, rows, absent}, see `reference.compare`
     methods              {metrics, statistics, configuration, software, inputs, outputs, jobs, rebuild, licences}:
         metrics          list of {name, formula, definition, unit, source, source_url or None, chapter}; `chapter` is
                          the name of a chapter; `source_url` becomes a link to follow, never something that is loaded

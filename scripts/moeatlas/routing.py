@@ -224,15 +224,16 @@ def routing_rule_of(attributes: dict) -> RoutingRule:
 def complete(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """What a block of records says and what follows from it: `routing_weight` and all `SCALARS` beside the rest.
 
-    Records with `router_logits` hold nothing that follows from these and from `selected_expert`; compact ones hold the
-    weights, and the scalars that do not follow from them.
+    Records with `router_logits` hold nothing that follows from these and from `selected_expert`, and get `probability`
+    (token, expert), too; compact ones hold the weights, and the scalars that do not follow from them.
     """
     selected = torch.from_numpy(record["selected_expert"].astype(np.int64))
     if "router_logits" in record:
         logits = torch.from_numpy(record["router_logits"])
         added = None if bias is None else torch.from_numpy(bias)
-        weights = rule.weights(logits, selected)
-        follows = {"routing_weight": weights} | rule.scalars(logits, selected, added)
+        probability = rule.probability(logits)
+        follows = {"probability": probability, "routing_weight": rule.weights(logits, selected)}
+        follows |= rule.scalars(logits, selected, added, probability)
         return record | {name: values.numpy() for name, values in follows.items()}
     weights, whole = record["routing_weight"], dict(record)
     if "top_k_mass" in rule.in_the_weights:

@@ -8,12 +8,28 @@ import yaml
 
 from moeatlas import job
 from moeatlas.demo import sources
-from moeatlas.pages import held_out_loss, router_decisiveness, selection_frequency
+from moeatlas.pages import (
+    coactivation,
+    domain_specialization,
+    held_out_loss,
+    maps,
+    router_decisiveness,
+    selection_frequency,
+    similarity,
+    token_overlap,
+    vocabulary_specialization,
+)
 
 PAGES = {
     "held_out_loss": held_out_loss,
     "router_decisiveness": router_decisiveness,
     "selection_frequency": selection_frequency,
+    "domain_specialization": domain_specialization,
+    "vocabulary_specialization": vocabulary_specialization,
+    "token_overlap": token_overlap,
+    "coactivation": coactivation,
+    "similarity": similarity,
+    "maps": maps,
 }
 CAUTIONS = {
     "Expert numbers mean nothing across layers": "Expert 3 of one layer has nothing to do with expert 3 of the next, "
@@ -23,7 +39,7 @@ CAUTIONS = {
     "Routing is not importance": "An expert with much probability is used, not necessarily needed. Only an "
     "intervention, which removes or boosts it, can show what it contributes.",
     "Pooled means weighted by tokens": "Pooled values treat all tokens alike, so a dataset with more tokens counts "
-    "more. The tables give every dataset by itself.",
+    "more; domain specialization alone gives every dataset the same weight. The tables give every dataset by itself.",
 }
 
 
@@ -41,8 +57,9 @@ def assemble(
     """The dictionary that `report.render` turns into pages.
 
     models: descriptions of the studied checkpoints; datasets: attributes of their token files with `documents`,
-    `tokens`; sections: {model, checkpoint, chapter, words}, where words is the content of a `chapter.json`; outputs:
-    {path, sha256, bytes} of every file that the report shows or was computed from.
+    `tokens`; sections: {model, checkpoint, chapter, words, published}, where words is the content of a `chapter.json`
+    and published a list of what `reference.compare` returns; outputs: {path, sha256, bytes} of every file that the
+    report shows or was computed from.
     """
     names = list(dict.fromkeys(section["chapter"] for section in sections))
     chapters = [_chapter(number, name, sections) for number, name in enumerate(names, start=1)]
@@ -92,7 +109,9 @@ def _chapter(number: int, name: str, sections: list[dict]) -> dict:
             {"title": "All values with intervals", "href": f"tables/{where}/{name}.csv"},
             {"title": "All values and distributions", "href": f"data/{where}/{name}.nc"},
         ]
-        parts.append(place | {"findings": findings, "figures": figures, "tables": tables})
+        parts.append(
+            place | {"findings": findings, "figures": figures, "tables": tables, "published": section["published"]}
+        )
     return {
         "name": name,
         "title": page.TITLE,
@@ -197,8 +216,18 @@ def _statistics(config: dict) -> list[str]:
         "load, and near even loads the plain percentile interval would hardly ever cover the truth. The bias of those "
         "measures is taken on their squares, to which noise adds. An estimate is never corrected: near even loads it "
         "can lie above its interval. With fewer than about 60 documents intervals are somewhat too narrow.",
+        "Co-activation, vocabulary specialization, token overlap, similarity and maps leave out one of 20 groups of "
+        "documents at a time instead (delete-a-group jackknife): their counts are too large to be kept for every "
+        "document, or resampling would bias them.",
         "The null of router decisiveness is a router whose logits are all equal. The null of the load is uniform "
-        "routing: every token picks k of E experts at random, at the same number of tokens.",
+        "routing: every token picks k of E experts at random, at the same number of tokens. The null of domain "
+        "specialization deals whole documents out to the datasets at random. The null of co-activation draws for every "
+        "token k different experts such that each expert is selected as often as observed and chance decides the rest. "
+        "The nulls of similarity are Gaussian experts of the same shapes and scales on the same tokens, and the same "
+        "outputs with the tokens of one expert permuted. Its measures of weights and routers have no sample of text: "
+        "their intervals are a jackknife over experts. The null of vocabulary specialization and token overlap chooses "
+        "experts as often as observed, whatever the token. The null of the maps' numbers is the share among random "
+        "tokens of other documents.",
         "Thresholds of the verdicts stand in the configuration below; they were fixed before the run. A verdict is yes "
         "or no when the whole interval lies on one side, otherwise unclear.",
         "Sequences are padded on the right without an attention mask, and rows of padding are dropped; a causal model "

@@ -46,8 +46,26 @@ class Resampling:
         total = np.zeros((len(self.weights), columns.shape[1]))
         for start in range(0, len(values), DOCUMENTS_PER_PRODUCT):
             part = slice(start, start + DOCUMENTS_PER_PRODUCT)
-            total += self.weights[:, part].astype(np.float64) @ columns[self.order[part]].astype(np.float64)
+            total += self._times(part).astype(np.float64) @ columns[self.order[part]].astype(np.float64)
         return total.reshape(-1, *values.shape[1:])
+
+    def _times(self, part: slice) -> np.ndarray:
+        """How often each document of a part occurs in each draw."""
+        return self.weights[:, part]
+
+
+@dataclass(frozen=True)
+class Permutation(Resampling):
+    """One dataset's documents where all documents are dealt out to the datasets at random, see `permute`.
+
+    `weights` (1 + permutations, documents) holds the index of the dataset that each document is dealt to, `index` is
+    this dataset's. Draw 0 is the study as it is.
+    """
+
+    index: int
+
+    def _times(self, part: slice) -> np.ndarray:
+        return self.weights[:, part] == self.index
 
 
 def resample(tallies: dict[str, xr.Dataset], resamples: int, seed: int) -> dict[str, Resampling]:
@@ -55,10 +73,32 @@ def resample(tallies: dict[str, xr.Dataset], resamples: int, seed: int) -> dict[
     return {
         name: Resampling(
             resampling_weights(tally.sizes["document"], resamples, seed, name),
-            np.argsort(tally["document_id"].values.astype(str), kind="stable"),
+            _by_identifier(tally),
         )
         for name, tally in tallies.items()
     }
+
+
+def _by_identifier(tally: xr.Dataset) -> np.ndarray:
+    """The order of a dataset's documents by their identifiers."""
+    return np.argsort(tally["document_id"].values.astype(str), kind="stable")
+
+
+def permute(tallies: dict[str, xr.Dataset], permutations: int, seed: int) -> dict[str, Permutation]:
+    """The documents of all datasets dealt out to the datasets at random, for `dataset_draws`.
+
+    Every dataset keeps its number of documents and every document its tokens. The sums are taken over all documents,
+    in the order of the datasets: give `dataset_draws` the tally of all documents under the name of each dataset. The
+    order of documents within a dataset does not matter.
+    """
+    sizes = [tally.sizes["document"] for tally in tallies.values()]
+    starts = np.cumsum(sizes) - sizes
+    within = [_by_identifier(tally) for tally in tallies.values()]
+    order = np.concatenate([start + inside for start, inside in zip(starts, within, strict=True)])
+    dealt = np.empty((1 + permutations, len(order)), dtype=np.uint16)
+    dealt[:] = np.repeat(np.arange(len(sizes)), sizes)
+    dealt[1:] = np.random.default_rng(seed).permuted(dealt[1:], axis=1)
+    return {name: Permutation(dealt, order, index) for index, name in enumerate(tallies)}
 
 
 def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resampling: dict[str, Resampling]) -> xr.Dataset:
@@ -125,21 +165,29 @@ def without_each(parts: xr.DataArray | xr.Dataset, dim: str = "group") -> xr.Dat
 
 
 def jackknife(
-    draws: xr.DataArray, confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
+    draws: xr.DataArray,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    *,
+    complete: bool = False,
 ) -> xr.DataArray:
     """Estimate and interval of a statistic by the delete-a-group jackknife: `draw` becomes `interval`.
 
     Draw 0 is the statistic of all documents, draw g that without group g of G; a group without documents changes
-    nothing and is left out of G by being equal to draw 0 everywhere. With the variance (G - 1) / G sum (t_g - mean)^2
-    the interval is estimate +- t quantile (G - 1 degrees of freedom) times standard error, cut to `bounds`. It fits
-    statistics that resampling would bias, such as means over token types of which many occur once, because it leaves
-    out one G-th of the documents only; source: Kott (2001), The delete-a-group jackknife.
+    nothing and is left out of G by being equal to draw 0 everywhere, unless the draws are `complete`: all groups hold
+    documents, although leaving one out may not change a share. With the variance (G - 1) / G sum (t_g - mean)^2 the
+    interval is estimate +- t quantile (G - 1 degrees of freedom) times standard error, cut to `bounds`; with one group
+    it is NaN. It fits statistics that resampling would bias, such as means over token types of which many occur once,
+    because it leaves out one G-th of the documents only; source: Kott (2001), The delete-a-group jackknife.
     """
     ordered = draws.transpose("draw", ...)
     estimate, others = ordered.isel(draw=0, drop=True), ordered.values[1:]
-    filled = others[[not np.array_equal(other, estimate.values, equal_nan=True) for other in others]]
+    changed = [complete or not np.array_equal(other, estimate.values, equal_nan=True) for other in others]
+    filled = others[changed]
     groups = max(len(filled), 2)
-    spread = np.zeros(estimate.shape) if not len(filled) else ((filled - filled.mean(axis=0)) ** 2).sum(axis=0)
+    spread = np.full(estimate.shape, np.nan if len(filled) == 1 else 0.0)
+    if len(filled) > 1:
+        spread = ((filled - filled.mean(axis=0)) ** 2).sum(axis=0)
     error = np.sqrt((groups - 1) / groups * spread) * scipy.stats.t.ppf((1 + confidence) / 2, groups - 1)
     limits = np.clip([estimate.values - error, estimate.values + error], *bounds)
     stacked = np.stack([estimate.values, *limits], axis=-1)

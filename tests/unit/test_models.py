@@ -201,6 +201,58 @@ def test_a_block_is_the_same_alone_and_needs_its_layer_only(family_model):
         assert torch.equal(tensor, expected[name]), name
 
 
+def test_the_gain_before_a_block_is_that_of_the_norm_whose_output_it_receives(family_model):
+    model, folder = family_model
+    layer, gain = model.model.layers[2], models.block_gain(folder, 2)
+    if hasattr(layer, "post_feedforward_layernorm"):
+        assert gain is None
+        return
+    np.testing.assert_array_equal(gain, layer.post_attention_layernorm.weight.detach().numpy())
+    modules = {1: layer.post_attention_layernorm, 2: models.find_blocks(model.model)[2]}
+    seen, _ = watched(modules, model, torch.arange(9))
+    torch.testing.assert_close(seen[1][1], seen[2][0])
+
+
+def test_expert_matrices_and_router_rows_are_what_the_experts_and_the_router_apply(family_model):
+    model, _ = family_model
+    block, states = models.find_blocks(model.model)[2], torch.randn(6, 16)
+    gate, up, down = models.expert_matrices(block)
+    assert (gate.shape, up.shape, down.shape) == ((8, 8, 16), (8, 8, 16), (8, 16, 8))
+    router = models.find_routers(model.model)[2]
+    with torch.inference_mode():
+        expected = torch.nn.functional.linear(states, torch.from_numpy(models.router_rows(block)))
+        torch.testing.assert_close(router(states)[0], expected + getattr(router, "bias", 0))
+        for name, parameter in block.experts.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+        for expert in range(8):
+            given = models.expert_outputs(block, states, torch.full((6, 1), expert))[:, 0]
+            inner = (states @ gate[expert].T, states @ up[expert].T)
+            if hasattr(block.experts, "alpha"):  # GPT-OSS
+                inner = (inner[0] * torch.sigmoid(block.experts.alpha * inner[0]), inner[1] + 1)
+            else:
+                inner = (torch.nn.functional.silu(inner[0]), inner[1])
+            torch.testing.assert_close(given, inner[0] * inner[1] @ down[expert].T)
+
+
+def test_random_experts_have_the_scale_of_the_others_and_leave_the_rest_alone(family_model):
+    model, _ = family_model
+    block = models.find_blocks(model.model)[2]
+    before = {name: parameter.detach().clone() for name, parameter in block.experts.named_parameters()}
+    made = []
+    for seed in ([1, 2], [1, 2], [1, 3]):
+        for name, parameter in block.experts.named_parameters():
+            parameter.data.copy_(before[name])
+        models.randomise_experts(block, 5, seed)
+        made.append({name: parameter.detach().clone() for name, parameter in block.experts.named_parameters()})
+    for name, old in before.items():
+        assert torch.equal(made[0][name][5:], old[5:])
+        assert torch.equal(made[0][name], made[1][name]) and not torch.equal(made[0][name], made[2][name])
+        drawn = made[0][name][:5]
+        assert abs(drawn.std() / old.square().mean().sqrt() - 1) < 5 / drawn.numel() ** 0.5
+        assert abs(drawn.mean()) < 5 * drawn.std() / drawn.numel() ** 0.5
+
+
 def test_a_block_whose_weights_are_missing_is_refused(copied):
     change_weights(copied, remove_one)
     with pytest.raises(Problem, match=r"copied: 1 weights are missing .*layers\.0\.mlp\.gate\.weight: fetch"):

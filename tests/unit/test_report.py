@@ -17,6 +17,25 @@ from moeatlas import report
 TEMPLATES = Path(__file__).parents[2] / "report" / "templates"
 ASSETS = {"assets/atlas.css", "assets/atlas.js"}
 NAN = float("nan")
+PUBLISHED = {
+    "source": "A paper & its figures",
+    "source_url": "https://example.org/paper",
+    "note": "Two runs differ.",
+    "rows": [
+        {
+            "name": "Largest share",
+            "dataset": "code",
+            "layer": 7,
+            "published": 0.625,
+            "estimate": 0.5,
+            "low": 0.375,
+            "high": 0.5625,
+            "difference": -0.125,
+            "covered": False,
+        }
+    ],
+    "absent": ["Largest share, poems"],
+}
 
 
 def make_figure(identifier: str, number: int, netcdf: str | None = None) -> dict:
@@ -99,8 +118,9 @@ def make_site() -> dict:
                         "findings": [first],
                         "figures": [make_figure("entropy-1", 1, "data/e.nc"), make_figure("entropy-2", 2)],
                         "tables": [{"title": "Entropy by layer", "href": "tables/entropy.csv"}],
+                        "published": [copy.deepcopy(PUBLISHED)],
                     },
-                    {**section, "checkpoint": "step 5", "findings": [], "figures": [], "tables": []},
+                    {**section, "checkpoint": "step 5", "findings": [], "figures": [], "tables": [], "published": []},
                 ],
             },
             {
@@ -110,6 +130,7 @@ def make_site() -> dict:
                 "introduction": [],
                 "sections": [
                     {**section, "findings": [second, third], "figures": [make_figure("load-1", 3)], "tables": []}
+                    | {"published": []}
                 ],
             },
         ],
@@ -403,7 +424,9 @@ def test_nothing_is_loaded_from_elsewhere():
         assert policy.startswith("default-src 'none';")
         assert "unsafe" not in policy and "http" not in policy
         external = [a for a in page.all("a") if urlsplit(a["href"]).scheme]
-        assert [a["href"] for a in external] == (["https://example.org/paper"] if name == "methods.html" else [])
+        assert [a["href"] for a in external] == (
+            ["https://example.org/paper"] if name in ("methods.html", "decisiveness.html") else []
+        )
         assert not any(key == "style" or key.startswith("on") for _, a in page.elements for key in a)
 
 
@@ -502,3 +525,12 @@ def test_what_cannot_be_right_is_refused(path, value):
     parent(site, path)[path[-1]] = value
     with pytest.raises(ValueError, match=re.escape(repr(value))):
         report.render(site, TEMPLATES)
+
+
+def test_published_values_stand_beside_those_of_the_study():
+    rendered = pages(make_site())
+    text = " ".join(rendered["decisiveness.html"].text.split())
+    assert "Source: A paper & its figures . Two runs differ." in text
+    assert "Largest share, code 7 0.625 0.500 [0.375, 0.562] −0.125 no" in text
+    assert "Published, but not in this study: Largest share, poems." in text
+    assert "Beside published values" not in rendered["load.html"].text

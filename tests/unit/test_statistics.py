@@ -393,3 +393,11 @@ def test_miller_madow_is_closer_to_the_truth_than_the_plug_in_entropy():
     share = counts / 200
     plug_in = -(share * np.log(np.where(share > 0, share, 1))).sum(axis=1).mean()
     assert abs(corrected - math.log(32)) < 0.01 < abs(plug_in - math.log(32))
+
+
+def test_a_group_that_changes_nothing_counts_among_complete_draws():
+    """Draws 1, 1, 1, 4 of G = 4 groups: sum of squares 27 / 4, so the error is sqrt(3 / 4 * 27 / 4) = 2.25."""
+    draws = xr.DataArray([1.0, 1, 1, 1, 4], dims="draw")
+    half = 3.182446 * 2.25
+    np.testing.assert_allclose(statistics.jackknife(draws, complete=True), [1, 1 - half, 1 + half], rtol=1e-6)
+    assert np.isnan(statistics.jackknife(draws)[1:]).all()

@@ -39,11 +39,11 @@ def test_other_models_are_planned_on_the_same_datasets(workflow, example, checkp
     assert set(re.findall(r"gpu=([1-9])", dry.stdout)) == {str(gpus)}
 
 
-def test_only_extraction_asks_for_a_gpu(workflow):
+def test_only_what_runs_experts_asks_for_a_gpu(workflow):
     dry = workflow.finish("--dry-run", configs=[ROOT / "config" / "olmoe.yaml"])
     blocks = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", dry.stdout, flags=re.MULTILINE)
     asking = {name for name, text in blocks if re.search(r"gpu=[1-9]", text)}
-    assert asking == {"extract_routing"}
+    assert asking == {"extract_routing", "measure_maps", "measure_similarity"}
 
 
 def test_the_default_study_is_planned_without_a_profile(workflow):

@@ -1,0 +1,51 @@
+"""How alike the experts of a layer are: their outputs for the same tokens, their weights, their router rows."""
+
+from collections.abc import Iterator
+
+import torch
+import xarray as xr
+from tqdm import tqdm
+
+from moeatlas import chapter, expert_geometry, job, models, samples, similarity, storage
+
+job.start(snakemake)
+settings, seed = snakemake.params.model, snakemake.params.statistics["seed"]
+torch.set_num_threads(snakemake.params.threads)
+device = models.choose_device(settings["device"])
+sample = samples.read(snakemake.input.records, snakemake.input.tokens)
+numbers = sample["layer"].values.tolist()
+
+
+def layers(bar: tqdm) -> Iterator[xr.Dataset]:
+    """One layer after another, with only its block in memory."""
+    for number in numbers:
+        states, selected = samples.read_layer(snakemake.input.records, number)
+        block = models.load_block(
+            snakemake.input.folder, number, dtype=settings["dtype"], device=device, experts=settings["experts"]
+        )
+        found = expert_geometry.compare(
+            block,
+            states,
+            selected,
+            sample["group"].values,
+            models.block_gain(snakemake.input.folder, number),
+            matched_pairs=snakemake.params.similarity["matched_pairs"],
+            seed=[seed, number],
+        )
+        yield found.assign_coords(layer=number)
+        bar.update()
+
+
+with job.progress(total=len(numbers), unit=" layers", description="compare experts") as bar:
+    metrics = similarity.measure(
+        sample,
+        layers(bar),
+        lift=storage.load(snakemake.input.coactivation)["lift"],
+        overlap=storage.load(snakemake.input.token_overlap)["weighted_jaccard"],
+        permutations=snakemake.params.similarity["permutations"],
+        **snakemake.params.statistics,
+    )
+metrics.attrs |= sample.attrs
+storage.save(metrics, snakemake.output.metrics)
+storage.save_table(chapter.table(metrics, list(similarity.MEASURES)), snakemake.output.table)
+job.log(f"{sample.sizes['sample']} tokens through all experts of layers {numbers}")

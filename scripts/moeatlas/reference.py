@@ -1,0 +1,44 @@
+"""Published values of a model, and how a study's own compare with them."""
+
+import xarray as xr
+
+
+def compare(metrics: xr.Dataset, chapter: str, reference: dict) -> dict | None:
+    """A chapter's metrics beside the published values of the same model; None if nothing is published for the chapter.
+
+    `reference` is the content of a file in config/reference/. Returns its `source`, `source_url` and `note`, `rows` and
+    `absent`. A row is {name, dataset, layer, published, estimate, low, high, difference, covered}, shares as numbers
+    from 0 to 1; `covered` says whether the interval holds the published value. `absent` names what the study cannot be
+    compared with, because it has no such dataset or layer.
+    """
+    if metrics.attrs["model_id"] != reference["model_id"]:
+        return None
+    rows, absent = [], []
+    for entry in (entry for entry in reference["values"] if entry["chapter"] == chapter):
+        values, where = metrics[entry["measure"]], entry["where"]
+        if any(label not in values[dim].values for dim, label in where.items()):
+            absent.append(f"{entry['name']}, {where['dataset']}")
+            continue
+        values = values.sel(where)
+        for layer, percent in zip(entry["layers"], entry["percent"], strict=True):
+            if layer not in values["layer"].values:
+                absent.append(f"{entry['name']}, {where['dataset']}, layer {layer}")
+                continue
+            estimate, low, high = values.sel(layer=layer).values.tolist()
+            published = percent / 100
+            rows.append(
+                {
+                    "name": entry["name"],
+                    "dataset": where["dataset"],
+                    "layer": layer,
+                    "published": published,
+                    "estimate": estimate,
+                    "low": low,
+                    "high": high,
+                    "difference": estimate - published,
+                    "covered": low <= published <= high,
+                }
+            )
+    if not rows and not absent:
+        return None
+    return {key: reference[key] for key in ("source", "source_url", "note")} | {"rows": rows, "absent": absent}

@@ -1,0 +1,190 @@
+"""Token overlap: do the experts of a layer share their vocabulary?
+
+N(x, e) is how many tokens with the id x select expert e among their k, and V_e the multiset of token ids that e gets.
+Two experts are compared by how often they get each id, weighted Jaccard (Ruzicka), and by which ids they get at all,
+Jaccard. The second grows with the number of tokens, so the sets are rarefied: what counts is the set of ids in a random
+sample of m of an expert's tokens, for all experts the same m. Of identical experts the first is 1, the second less.
+
+The null is the same measure after the selections of all tokens have been permuted among them: routing that does not
+depend on the token, with the same sets of experts as often as observed. It is below 1 because counts are finite.
+Intervals are those of the jackknife over groups of documents.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.spatial.distance import pdist, squareform
+from scipy.special import gammaln
+
+from moeatlas import statistics
+from moeatlas.chapter import interval_table
+from moeatlas.tallies import GROUPS
+from moeatlas.vocabulary import Occurrences, count, occurrences
+
+MEASURES = {
+    "weighted_jaccard": (
+        "Weighted Jaccard of two experts' tokens",
+        "1",
+        "Σₓ min(aᵢ, aⱼ) / Σₓ max(aᵢ, aⱼ), aₑ(x) = N(x, e) / Σₓ N(x, e); mean over pairs",
+    ),
+    "rarefied_jaccard": (
+        "Jaccard of two experts' token ids, rarefied",
+        "1",
+        "E|Vᵢ ∩ Vⱼ| / E|Vᵢ ∪ Vⱼ| of the ids in m tokens of each expert, drawn without replacement; mean over pairs",
+    ),
+}
+"""Measure: (title, units, formula)."""
+
+
+def weighted_jaccard(number: np.ndarray) -> np.ndarray:
+    """Weighted Jaccard of all pairs of experts, float64 (pair,), from N(x, e) (expert, type); NaN without tokens.
+
+    Pairs are in the order of `numpy.triu_indices`. Shares sum to 1, so with s = sum of the minima, which is 1 minus
+    half the sum of absolute differences, the sum of the maxima is 2 - s.
+    """
+    with np.errstate(invalid="ignore"):
+        share = number / number.sum(axis=1, keepdims=True)
+    shared = 1 - pdist(share, "cityblock") / 2
+    return np.clip(shared / (2 - shared), 0, 1)
+
+
+def rarefied_jaccard(number: np.ndarray, tokens: int) -> np.ndarray:
+    """Jaccard of the ids in `tokens` random tokens of each expert, float64 (pair,), from N(x, e) (expert, type).
+
+    The ratio of the expected sizes of intersection and union. An id is missing in the sample of expert e with n tokens
+    with probability C(n - N, m) / C(n, m). NaN for experts with fewer than `tokens` tokens.
+    """
+    total = number.sum(axis=1)
+    log_factorial = gammaln(np.arange(total.max(initial=0) + 1) + 1.0)
+    present = np.zeros(number.shape)
+    expert, type_ = np.nonzero(number * (total >= tokens)[:, None])
+    size, rest = total[expert], total[expert] - number[expert, type_]
+    possible = rest >= tokens
+    missing = log_factorial[rest] - log_factorial[np.where(possible, rest - tokens, 0)]
+    missing -= log_factorial[size] - log_factorial[size - tokens]
+    present[expert, type_] = np.where(possible, -np.expm1(missing), 1)
+    both, alone = present @ present.T, present.sum(axis=1)
+    alone[total < tokens] = np.nan
+    first, second = np.triu_indices(len(total), 1)
+    shared = both[first, second]
+    return shared / (alone[first] + alone[second] - shared)
+
+
+def measure(
+    study: xr.Dataset,
+    layers: Iterable[tuple[int, np.ndarray, int]],
+    *,
+    permutations: int,
+    rarefied_tokens: int,
+    seed: int,
+    confidence: float,
+) -> xr.Dataset:
+    """All measures of the chapter, from the tokens of a study (`vocabulary.read`) and its layers (`read_layers`).
+
+    Everything is pooled and about input tokens. `weighted_jaccard` and `rarefied_jaccard` (layer, expert, other):
+    estimates of all pairs, NaN on the diagonal; `null_*`: their means over so many `permutations` of the selections
+    among the tokens, drawn with `seed`. `mean_*` (dataset, layer, interval): the mean over pairs, which
+    `mean_over_layers_mean_*` averages over layers, and `rise_*` (dataset, interval) that of the last layer minus that
+    of the first. `tokens`, `documents` (dataset). The only entry of `dataset` is "pooled".
+    """
+    found = occurrences(study, "input", statistics.POOLED)
+    functions = {
+        "weighted_jaccard": weighted_jaccard,
+        "rarefied_jaccard": lambda number: rarefied_jaccard(number, rarefied_tokens),
+    }
+    numbers, per_layer = [], []
+    for layer, selected, experts in layers:
+        numbers.append(layer)
+        rng = np.random.default_rng([seed, layer, zlib.crc32(b"token_overlap")])
+        per_layer.append(_layer(found, selected, experts, functions, permutations, rng))
+    parts = xr.concat(per_layer, dim="layer").assign_coords(layer=numbers)
+    out = xr.Dataset(coords={"dataset": [statistics.POOLED], "layer": numbers})
+    for name in functions:
+        title, units, formula = MEASURES[name]
+        independent = {"long_name": f"{title}, token-independent routing", "units": units}
+        out[name] = _matrices(parts[name]).assign_attrs(long_name=title, units=units)
+        out[f"null_{name}"] = _matrices(parts[f"null_{name}"]).assign_attrs(independent)
+        out[f"null_mean_{name}"] = parts[f"null_{name}"].mean("pair").assign_attrs(independent)
+        values = parts[f"{name}_draws"].expand_dims(dataset=[statistics.POOLED])
+        summaries = {
+            f"mean_{name}": (values, (0, 1), "mean over pairs"),
+            f"mean_over_layers_mean_{name}": (values.mean("layer"), (0, 1), "mean over pairs and layers"),
+            f"rise_{name}": (values.isel(layer=-1) - values.isel(layer=0), (-1, 1), "last layer minus first"),
+        }
+        for target, (draws, bounds, which) in summaries.items():
+            out[target] = statistics.jackknife(draws, confidence, bounds).assign_attrs(
+                long_name=f"{title}, {which}", units=units, formula=formula
+            )
+    out["tokens"] = ("dataset", [study.sizes["token"]], {"long_name": "tokens", "units": "tokens"})
+    out["documents"] = ("dataset", [int(study["documents"].sum())], {"long_name": "documents", "units": "documents"})
+    attrs = {
+        "pooled_datasets": study.sizes["name"],
+        "groups": GROUPS,
+        "permutations": permutations,
+        "rarefied_tokens": rarefied_tokens,
+    }
+    return out.assign_attrs(attrs | {"seed": seed, "confidence": confidence})
+
+
+def _layer(
+    found: Occurrences,
+    selected: np.ndarray,
+    experts: int,
+    functions: dict[str, Callable[[np.ndarray], np.ndarray]],
+    permutations: int,
+    rng: np.random.Generator,
+) -> xr.Dataset:
+    """Every function of all pairs and its mean over permutations, (pair,), and the draws of the means over pairs."""
+    types = len(found.token_id)
+    orders = (rng.permutation(len(selected)) for _ in range(permutations))
+    shuffled = [count(found.code, selected[order], types, experts) for order in orders]
+    out = {}
+    for name, function in functions.items():
+        out[f"null_{name}"] = ("pair", np.mean([function(number) for number in shuffled], axis=0))
+    draws = {name: [] for name in functions}
+    for number in without_groups(found, selected, experts):
+        for name, function in functions.items():
+            pairs = function(number)
+            out.setdefault(name, ("pair", pairs))
+            draws[name].append(_mean(pairs))
+    return xr.Dataset(out | {f"{name}_draws": ("draw", values) for name, values in draws.items()})
+
+
+def without_groups(found: Occurrences, selected: np.ndarray, experts: int) -> Iterable[np.ndarray]:
+    """N(x, e) of all groups of documents, then without each of them: (expert, type)."""
+    whole = count(found.code, selected, len(found.token_id), experts)
+    yield whole
+    for group in found.groups:
+        left = whole.copy()
+        left[:, group.types] -= count(group.code, selected[group.members], len(group.types), experts)
+        yield left
+
+
+def table(metrics: xr.Dataset) -> pd.DataFrame:
+    """The measures by layer as rows: measure, layer, estimate, low, high, token_independent."""
+    nulls = {name: metrics[f"null_{name}"].values for name in ("mean_weighted_jaccard", "mean_rarefied_jaccard")}
+    parts = []
+    for name in nulls:
+        rows = interval_table(metrics[name].sel(dataset=statistics.POOLED, drop=True))
+        parts.append(rows.assign(measure=name, token_independent=nulls[name]))
+    columns = ["measure", "layer", *statistics.INTERVAL, "token_independent"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def _mean(pairs: np.ndarray) -> float:
+    """Mean over the pairs that are defined, NaN if there is none."""
+    known = pairs[np.isfinite(pairs)]
+    return float(known.mean()) if len(known) else np.nan
+
+
+def _matrices(pairs: xr.DataArray) -> xr.DataArray:
+    """Values of pairs (layer, pair) as symmetric matrices (layer, expert, other), NaN on the diagonal."""
+    matrices = np.array([squareform(vector, checks=False) for vector in pairs.values])
+    experts = np.arange(matrices.shape[-1])
+    matrices[:, experts, experts] = np.nan
+    return xr.DataArray(
+        matrices, {"layer": pairs["layer"], "expert": experts, "other": experts}, ("layer", "expert", "other")
+    )

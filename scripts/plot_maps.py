@@ -1,0 +1,14 @@
+"""Maps of router inputs and expert outputs, with findings."""
+
+from moeatlas import chapter, job, storage
+from moeatlas.pages import maps
+
+job.start(snakemake)
+metrics = storage.load(snakemake.input.metrics)
+untrained = storage.load(snakemake.input.untrained) if snakemake.input.untrained else None
+figures = maps.figures(metrics, untrained)
+findings = maps.findings(metrics, untrained, snakemake.params.thresholds)
+with storage.atomic_directory(snakemake.output.figures) as folder:
+    chapter.write(folder, figures, findings, storage.signature(metrics.attrs))
+for finding in findings:
+    job.log(f"{finding.question} {finding.answer}")

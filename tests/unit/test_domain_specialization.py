@@ -1,0 +1,424 @@
+import math
+from collections import Counter
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+import scipy.stats
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from routing_cases import Case, even_case, random_case, saved, selection_case
+
+from moeatlas import domain_specialization, statistics, storage, tallies
+from moeatlas.domain_specialization import jensen_shannon, relative_entropy, shuffled_first
+from moeatlas.pages import domain_specialization as page
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+MEASURES = list(domain_specialization.MEASURES)
+SHARES = ("specialization", "first_specialization")
+PARTS = ["estimate", "low", "high"]
+
+
+def measure(study: dict[str, Case | xr.Dataset], resamples: int = 3, permutations: int = 19, seed: int = 2):
+    made = {name: one.tally() if isinstance(one, Case) else one for name, one in study.items()}
+    return domain_specialization.measure(
+        made,
+        resamples=resamples,
+        seed=1,
+        confidence=0.95,
+        permutations=permutations,
+        permutation_seed=seed,
+        false_discovery_rate=0.05,
+    )
+
+
+def distribution(*values: float) -> xr.DataArray:
+    return xr.DataArray(np.array(values, dtype=float), dims="expert")
+
+
+# ---------------------------------------------------------------- measures by hand
+
+
+def test_divergences_by_hand():
+    one, half, other = distribution(1, 0), distribution(0.5, 0.5), distribution(0, 1)
+    assert relative_entropy(one, half) == pytest.approx(1)
+    assert relative_entropy(half, half) == jensen_shannon(half, half) == 0
+    assert jensen_shannon(one, other) == pytest.approx(1)
+    # The middle is (3/4, 1/4): (log2 4/3 + (log2 2/3 + log2 2) / 2) / 2.
+    expected = (math.log2(4 / 3) + (math.log2(2 / 3) + 1) / 2) / 2
+    assert jensen_shannon(one, half) == pytest.approx(expected) == jensen_shannon(half, one)
+
+
+def test_domains_with_experts_of_their_own():
+    # Two domains of different size, k = 1: the expert says which one, 1 bit.
+    study = {
+        "poems": selection_case([[0]] * 9, experts=4, lengths=[4, 5]),
+        "code": selection_case([[2], [2]], experts=4),
+    }
+    found = measure(study).sel(interval="estimate").isel(layer=0)
+    for name in ("information", "first_information"):
+        assert found[name].values.tolist() == pytest.approx([1, 1, 1])
+    # The average domain is (1/2, 0, 1/2, 0), so the middle (3/4, 0, 1/4, 0), as above.
+    divergence = (math.log2(4 / 3) + (math.log2(2 / 3) + 1) / 2) / 2
+    assert found["divergence"].values.tolist() == pytest.approx([divergence] * 3)
+    assert found["largest_specialization"].values.tolist() == [1, 1, 1]
+    assert found["specialization"].sel(dataset="pooled").values.tolist() == [0.5, 0, 0.5, 0]
+    assert found["specialization"].sel(dataset="code").values.tolist() == [0, 0, 1, 0]
+    assert found["repeated_first"].values.tolist() == [1, 1, 1]
+    assert found["excess_repetition"].values.tolist() == [0, 0, 0]
+
+
+def test_uniform_routing_has_the_uniform_values():
+    # Experts in turn, 12 tokens: every expert has the same load in each domain, and no neighbours share k = 1 choice.
+    metrics = measure({"poems": even_case(6, 2, [6, 6]), "code": even_case(6, 2, [12])})
+    found = metrics.sel(interval="estimate").isel(layer=0)
+    np.testing.assert_allclose(found["specialization"], 2 / 6)
+    np.testing.assert_allclose(found["first_specialization"], 1 / 6)
+    uniform = dict(zip(metrics["measure"].values.tolist(), metrics["uniform_value"].values.tolist(), strict=True))
+    for name in domain_specialization.BY_DOMAIN:
+        np.testing.assert_allclose(found[name], uniform[name], atol=1e-12)
+    assert (metrics["p_value"].isel(dataset=[1, 2]) == 1).all()
+
+
+@pytest.mark.parametrize(("experts", "top_k"), [(6, 2), (5, 3), (4, 1), (3, 3)])
+def test_the_uniform_share_of_repetition_counts_pairs_of_sets(experts, top_k):
+    sets = [set(chosen) for chosen in combinations(range(experts), top_k)]
+    expected = np.mean([bool(a & b) for a in sets for b in sets])
+    assert domain_specialization.uniform_values(experts, top_k)["repeated_any"] == pytest.approx(expected)
+
+
+def test_a_selection_at_random_has_the_uniform_values():
+    rng = np.random.default_rng(0)
+    study = {
+        name: selection_case(rng.random((30_000, 8)).argsort(axis=1)[:, :3], 8, [300] * 100) for name in ("a", "b")
+    }
+    metrics = measure(study)
+    found = metrics.sel(interval="estimate", dataset="pooled").isel(layer=0)
+    for name in MEASURES:
+        assert found[name].item() == pytest.approx(metrics["uniform_value"].sel(measure=name).item(), abs=0.01)
+
+
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=6))
+def test_repetition_in_random_order_is_the_mean_over_all_orders(choices):
+    count = xr.DataArray([[choices.count(expert) for expert in range(3)]], dims=("document", "expert"))
+    found = shuffled_first(count, xr.DataArray([len(choices)], dims="document")).item()
+    orders = list(permutations(choices))
+    pairs = [order[i] == order[i + 1] for order in orders for i in range(len(choices) - 1)]
+    assert found == pytest.approx(np.mean(pairs) if pairs else 0)
+
+
+def test_repetition_by_hand():
+    # Windows do not cross documents: neighbours 0-0, 0-1, 1-1 and 2-0; document loads (2, 2) repeat with 1/3.
+    study = {"poems": selection_case([[0, 1], [0, 2], [1, 0], [1, 3], [2, 0], [0, 3]], experts=4, lengths=[4, 2])}
+    found = measure(study).sel(interval="estimate", dataset="poems").isel(layer=0)
+    assert found["repeated_first"].item() == pytest.approx(2 / 4)
+    assert found["repeated_any"].item() == pytest.approx(4 / 4)
+    assert found["excess_repetition"].item() == pytest.approx(2 / 4 - 3 * (1 / 3) / 4)
+    assert found["shuffled_repeated_first"].item() == pytest.approx(1 / 4)
+    assert found["expected_repeated_first"].item() == pytest.approx((3**2 + 2**2 + 1) / 6**2)
+
+
+# ---------------------------------------------------------------- measures by brute force
+
+
+def bits(probability: dict) -> float:
+    return -sum(p * math.log2(p) for p in probability.values() if p > 0)
+
+
+def from_tokens(selections: dict[str, list[list[int]]]) -> float:
+    """I(domain; expert) in bits, the sum of two entropies minus the joint one, all domains being equally likely."""
+    joint = Counter()
+    for name, tokens in selections.items():
+        for selected in tokens:
+            for expert in selected:
+                joint[name, expert] += 1 / len(tokens) / len(selected) / len(selections)
+    experts, domains = Counter(), Counter()
+    for (name, expert), p in joint.items():
+        experts[expert] += p
+        domains[name] += p
+    return bits(experts) + bits(domains) - bits(joint)
+
+
+@settings(max_examples=15)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    lengths=st.lists(st.lists(st.integers(2, 6), min_size=1, max_size=4), min_size=1, max_size=4),
+    experts=st.integers(2, 6),
+    top_k=st.integers(1, 6),
+)
+def test_measures_equal_a_loop_over_tokens(seed, lengths, experts, top_k):
+    rng, top_k = np.random.default_rng(seed), min(top_k, experts)
+    study = {f"set {i}": random_case(rng, n, experts, top_k, (1, 3)) for i, n in enumerate(lengths)}
+    metrics = measure(study).sel(interval="estimate")
+    for layer in (1, 3):
+        found = metrics.sel(layer=layer)
+        selected = {name: made.layers[layer]["selected_expert"].values.tolist() for name, made in study.items()}
+        first = {name: [ranks[:1] for ranks in tokens] for name, tokens in selected.items()}
+        assert found["information"].sel(dataset="pooled").item() == pytest.approx(from_tokens(selected), abs=1e-9)
+        assert found["first_information"].sel(dataset="pooled").item() == pytest.approx(from_tokens(first), abs=1e-9)
+        for name, made in study.items():
+            tokens, one = selected[name], found.sel(dataset=name)
+            share = [np.mean([expert in ranks for ranks in tokens]) for expert in range(experts)]
+            np.testing.assert_allclose(one["specialization"], share)
+            assert one["largest_specialization"].item() == pytest.approx(max(share))
+            pairs = [(a, b) for a, b, same in zip(tokens, tokens[1:], np.diff(made.owner) == 0, strict=False) if same]
+            assert one["repeated_first"].item() == pytest.approx(np.mean([a[0] == b[0] for a, b in pairs]))
+            assert one["repeated_any"].item() == pytest.approx(np.mean([bool({*a} & {*b}) for a, b in pairs]))
+
+
+@pytest.fixture(scope="module")
+def study() -> dict[str, Case]:
+    rng = np.random.default_rng(2)
+    lengths = {"poems": [5, 9, 3, 8, 7], "code": [4, 12, 6, 11], "tables": [3, 8, 5]}
+    return {name: random_case(rng, one, top_k=3) for name, one in lengths.items()}
+
+
+def test_pooled_is_the_mean_over_datasets_and_specialization_sums_to_k(study):
+    metrics = measure(study).sel(interval="estimate")
+    for name in (*MEASURES, *SHARES):
+        mean = metrics[name].isel(dataset=slice(1, None)).mean("dataset")
+        np.testing.assert_allclose(metrics[name].sel(dataset="pooled"), mean, atol=1e-12)
+    np.testing.assert_allclose(metrics["specialization"].sum("expert"), 3)
+    np.testing.assert_allclose(metrics["first_specialization"].sum("expert"), 1)
+    for name in MEASURES:
+        xr.testing.assert_allclose(metrics[f"mean_over_layers_{name}"], metrics[name].mean("layer"))
+
+
+def test_renaming_experts_moves_the_shares_and_leaves_the_measures(study):
+    new_number = np.array([3, 7, 0, 2, 6, 1, 5, 4])
+    metrics = measure(study, resamples=10)
+    renamed = measure({name: made.permute_experts(new_number) for name, made in study.items()}, resamples=10)
+    for name in MEASURES:
+        xr.testing.assert_allclose(renamed[name], metrics[name], rtol=1e-9, atol=1e-12)
+    for name in (*SHARES, "p_value", "adjusted_p_value"):
+        np.testing.assert_allclose(renamed[name].isel(expert=new_number), metrics[name], rtol=1e-9, atol=1e-12)
+
+
+def test_the_order_and_the_parts_of_the_documents_change_nothing(study):
+    metrics = measure(study, resamples=10)
+    shuffled = {name: made.take(np.arange(len(made.lengths))[::-1]) for name, made in study.items()}
+    # Sums over documents in another order differ by rounding at most.
+    xr.testing.assert_allclose(measure(shuffled, resamples=10), metrics, rtol=1e-12, atol=1e-12)
+    parts = {
+        name: tallies.combine([made.take([0, 1]).tally(), made.take(np.arange(2, len(made.lengths))).tally()])
+        for name, made in study.items()
+    }
+    xr.testing.assert_identical(measure(parts, resamples=10), metrics)
+
+
+def test_splitting_documents_leaves_the_shares_unchanged(study):
+    split = {
+        name: Case(made.layers, np.ones(len(made.token_id), dtype=int), made.token_id, made.owner.astype(str))
+        for name, made in study.items()
+    }
+    one, other = (measure(each).sel(interval="estimate") for each in (study, split))
+    for name in (*SHARES, *domain_specialization.BY_DOMAIN):
+        xr.testing.assert_allclose(one[name], other[name])
+    # Documents of one token have no neighbours, so nothing can be repeated.
+    assert other["repeated_first"].isnull().all()
+
+
+def test_tallies_in_files_give_the_same_measures(study, tmp_path):
+    with storage.open_tallies(saved(study, tmp_path)) as opened:
+        found = measure(opened)
+    xr.testing.assert_identical(found, measure(study))
+
+
+# ---------------------------------------------------------------- the null and the intervals
+
+
+def test_permutations_keep_the_number_of_documents_and_all_tokens(study):
+    made = {name: one.tally() for name, one in study.items()}
+    permuted = statistics.permute(made, 30, seed=5)
+    whole = dict.fromkeys(made, xr.concat([tally[["tokens"]] for tally in made.values()], dim="document"))
+    draws = statistics.dataset_draws(whole, ["tokens"], permuted)["tokens"]
+    assert draws.isel(draw=0).values.tolist() == [81, 32, 33, 16]
+    assert (draws.sel(dataset="pooled") == 81).all()
+    ones = np.ones((12, 1))
+    counts = np.array([one.sums(ones)[:, 0] for one in permuted.values()])
+    assert (counts == [[5], [4], [3]]).all()
+    assert len(np.unique(draws.values, axis=1).T) > 20
+
+
+def test_the_null_is_that_of_documents_dealt_out(study):
+    metrics, names = measure(study, permutations=9), list(study)
+    made = {name: one.tally() for name, one in study.items()}
+    dealt = statistics.permute(made, 9, seed=2)["poems"]
+    documents = xr.concat([tally.drop_vars(tallies.PER_DATASET) for tally in made.values()], dim="document")
+    documents = documents.isel(document=dealt.order)
+    values, distance = [], []
+    for labels in dealt.weights:
+        again = {name: documents.isel(document=labels == index) for index, name in enumerate(names)}
+        found = measure(again, permutations=1).sel(interval="estimate")
+        values.append(found[domain_specialization.BY_DOMAIN])
+        everything = documents["selected_count"].sum("document") / documents["tokens"].sum("document")
+        distance.append(np.abs(found["specialization"] - everything).isel(dataset=slice(1, None)))
+    null, distance = xr.concat(values, dim="draw"), xr.concat(distance, dim="draw")
+    for name in domain_specialization.BY_DOMAIN:
+        np.testing.assert_allclose(metrics[f"null_{name}"], null[name].isel(draw=slice(1, None)).mean("draw"))
+    p_value = (distance >= distance.isel(draw=0) - 1e-9).mean("draw")
+    np.testing.assert_allclose(metrics["p_value"].isel(dataset=slice(1, None)), p_value)
+    assert metrics["p_value"].sel(dataset="pooled").isnull().all()
+    adjusted = scipy.stats.false_discovery_control(p_value.values.ravel())
+    np.testing.assert_allclose(metrics["adjusted_p_value"].isel(dataset=slice(1, None)).values.ravel(), adjusted)
+    information = null["information"]
+    expected = (information >= information.isel(draw=0) - 1e-9).mean("draw")
+    np.testing.assert_allclose(metrics["p_value_information"], expected)
+
+
+def simulated(rng: np.random.Generator, frequency: np.ndarray, documents: int = 40, layers: int = 1) -> xr.Dataset:
+    """A tally with k = 1: each document draws its own shares around `frequency`, and from them its choices.
+
+    Layers are drawn independently: they are trials.
+    """
+    tokens = rng.integers(20, 60, documents)
+    shares = rng.dirichlet(40 * frequency, (documents, layers))
+    count = rng.multinomial(tokens[:, None], shares)
+    zeros = ("document", "layer"), np.zeros((documents, layers), dtype=int)
+    return xr.Dataset(
+        {
+            "tokens": ("document", tokens),
+            "neighbours": ("document", tokens - 1),
+            "selected_count": (("document", "layer", "expert"), count),
+            "first_count": (("document", "layer", "expert"), count),
+            "repeated_first": zeros,
+            "repeated_any": zeros,
+        },
+        coords={
+            "document_id": ("document", [f"{number:03d}" for number in range(documents)]),
+            "layer": np.arange(layers),
+            "expert": np.arange(len(frequency)),
+            "rank": [0],
+        },
+    )
+
+
+def test_p_values_under_the_null_are_uniform():
+    rng, frequency = np.random.default_rng(1), np.array([0.4, 0.3, 0.2, 0.1])
+    study = {"a": simulated(rng, frequency, 15, layers=400), "b": simulated(rng, frequency, 25, layers=400)}
+    names = ["tokens", "selected_count", "first_count"]
+    whole = dict.fromkeys(study, xr.concat([tally[names] for tally in study.values()], dim="document"))
+    sums = statistics.dataset_draws(whole, names, statistics.permute(study, 199, seed=1))
+    measures = domain_specialization._domain_measures(sums, sums["tokens"])
+    found = {
+        "specialization": domain_specialization._p_value(sums["selected_count"] / sums["tokens"]).isel(
+            dataset=1, expert=1
+        ),
+        "information": domain_specialization._share_as_large(measures["information"]).sel(dataset="pooled"),
+    }
+    for name, p_value in found.items():
+        # p-values are multiples of 1/200; noise inside the steps makes them continuous.
+        continuous = p_value.values - rng.random(p_value.size) / 200
+        assert scipy.stats.kstest(continuous, "uniform").pvalue > 0.01, name
+
+
+def test_intervals_cover_the_truth():
+    rng, trials = np.random.default_rng(3), 1000
+    frequency = {"a": np.array([0.4, 0.3, 0.2, 0.1]), "b": np.array([0.1, 0.3, 0.2, 0.4])}
+    mixture = distribution(*np.mean(list(frequency.values()), axis=0))
+    study = {name: simulated(rng, shares, 300, trials) for name, shares in frequency.items()}
+    names = ["tokens", "selected_count", "first_count"]
+    sums = statistics.dataset_draws(study, names, statistics.resample(study, 400, seed=1))
+    information = domain_specialization._domain_measures(sums, sums["tokens"])["information"].sel(dataset="pooled")
+    frequencies = domain_specialization._specialization(sums, sums["tokens"], 0.95)["specialization"]
+    known = [relative_entropy(distribution(*shares), mixture).item() for shares in frequency.values()]
+    for truth, interval in (
+        (np.mean(known), statistics.interval(information, 0.95, (0, np.inf))),
+        (0.1, frequencies.sel(dataset="b", expert=0)),
+        (0.25, frequencies.sel(dataset="pooled", expert=0)),
+    ):
+        covered = (interval.sel(interval="low") <= truth) & (truth <= interval.sel(interval="high"))
+        assert 0.93 <= covered.mean() <= 0.97
+
+
+def test_specialized_experts_are_found():
+    rng, even = np.random.default_rng(4), np.full(8, 1 / 8)
+    bent = even.copy()
+    bent[[0, 1]] = 3 / 8 - 1 / 16, 1 / 16 - 1 / 32
+    bent /= bent.sum()
+    study = {"a": simulated(rng, bent), "b": simulated(rng, even), "c": simulated(rng, even)}
+    metrics = measure(study, permutations=999).isel(layer=0)
+    found = metrics["adjusted_p_value"].sel(dataset="a") <= 0.05
+    assert found.values[:2].all()
+    assert (metrics["p_value_information"].sel(dataset="pooled") == 1 / 1000).item()
+
+
+# ---------------------------------------------------------------- the page
+
+
+def pair_of_metrics(layers=(0, 2, 5, 7), datasets=("poems", "code", "tables"), top_k=2, **options):
+    rng = np.random.default_rng(7)
+    return [
+        measure({name: random_case(rng, [9, 14, 6, 11], top_k=top_k, layers=layers, **options) for name in datasets})
+        for _ in range(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trained", "untrained"),
+    [pair_of_metrics(), [pair_of_metrics((4,), ("poems",), 1)[0], None], pair_of_metrics(top_k=8)],
+    ids=["trained and untrained", "one layer, one dataset, k is 1", "k is E"],
+)
+def test_every_figure_has_words_and_can_be_drawn(trained, untrained):
+    figures = page.figures(trained, untrained)
+    assert len({figure.name for figure in figures}) == len(figures) == 5
+    for figure in figures:
+        for text in (figure.title, figure.alt, figure.caption, figure.how_to_read):
+            assert text == text.strip() != "" and "None" not in text and "nan" not in text
+        figure.drawing.draw_without_rendering()
+    for one in page.findings(trained, untrained):
+        assert one.figure in {figure.name for figure in figures}
+        assert np.isfinite([one.estimate, one.low, one.high, one.null_value]).all()
+        assert one.question.endswith("?") and one.answer.endswith(".")
+    assert set(page.MEANINGS) == set(MEASURES)
+
+
+def test_the_data_of_the_figures_are_the_metrics():
+    trained, _ = pair_of_metrics()
+    data = {figure.name: figure.data for figure in page.figures(trained, None)}
+    assert len(data["specialization"]) == len(data["strongest_specialists"]) == 3 * 4 * 8
+    for row in data["specialization"].itertuples():
+        where = {"dataset": row.dataset, "layer": row.layer, "expert": row.expert, "interval": PARTS}
+        assert [row.estimate, row.low, row.high] == trained["specialization"].sel(where).values.tolist()
+        assert [row.first_estimate, row.first_low, row.first_high] == trained["first_specialization"].sel(
+            where
+        ).values.tolist()
+    specialists = data["strongest_specialists"]
+    assert (specialists["estimate"] - specialists["mean_over_datasets"]).is_monotonic_decreasing
+    for row in specialists.itertuples():
+        where = {"dataset": row.dataset, "layer": row.layer, "expert": row.expert}
+        found = trained.sel(where)
+        assert row.estimate == found["specialization"].sel(interval="estimate")
+        assert row.adjusted_p_value == found["adjusted_p_value"] and row.p_value == found["p_value"]
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "null"),
+    [("information", 0, None), ("largest_specialization", 1, None), ("excess_repetition", 2, 0)],
+)
+def test_verdicts_follow_the_intervals(name, index, null):
+    metrics = pair_of_metrics()[0]
+    null = metrics[f"null_{name}"].sel(dataset="pooled").mean().item() if null is None else null
+    for shift, verdict in ((0.5, "yes"), (-0.5, "no"), (0, "unclear")):
+        changed = metrics.copy(deep=True)
+        interval = [null + shift, null + shift - 0.1, null + shift + 0.1]
+        changed[f"mean_over_layers_{name}"].loc[{"dataset": "pooled"}] = interval
+        one = page.findings(changed, None)[index]
+        assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
+
+
+def test_the_answer_compares_with_the_untrained_model():
+    trained, untrained = pair_of_metrics()
+    for interval, words in (
+        ([2, 1.9, 2.1], "more than"),
+        ([0, 0, 0], "less than"),
+        ([1, 0.5, 1.1], "about as much as"),
+    ):
+        changed, reference = trained.copy(deep=True), untrained.copy(deep=True)
+        changed["mean_over_layers_information"].loc[{"dataset": "pooled"}] = interval
+        reference["mean_over_layers_information"].loc[{"dataset": "pooled"}] = [1, 0.9, 1.2]
+        answer = page.findings(changed, reference)[0].answer
+        assert answer.endswith(f"{words} in the untrained model.")
+    assert "untrained" not in page.findings(trained, None)[0].answer

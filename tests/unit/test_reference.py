@@ -1,0 +1,71 @@
+"""Published values beside a study's own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from moeatlas import reference
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "config" / "reference").glob("*.yaml"))
+
+
+def published(**changes) -> dict:
+    entry = {
+        "name": "Share of the busiest expert",
+        "chapter": "load",
+        "measure": "largest",
+        "where": {"dataset": "code", "selection": "first"},
+        "layers": [0, 7],
+        "percent": [50.0, 62.5],
+    }
+    whole = {"model_id": "a/b", "source": "Paper", "source_url": "https://example.org", "note": "Runs differ."}
+    return whole | {"values": [entry | changes]}
+
+
+@pytest.fixture
+def metrics() -> xr.Dataset:
+    """Estimates 0.5 and 0.75 in layers 0 and 3, with intervals of 0.1 to both sides, for one dataset."""
+    estimate = np.array([0.5, 0.75])
+    values = np.stack([estimate, estimate - 0.1, estimate + 0.1], axis=-1)[None, None]
+    coords = {"dataset": ["code"], "selection": ["first"], "layer": [0, 3], "interval": ["estimate", "low", "high"]}
+    return xr.Dataset({"largest": (tuple(coords), values)}, coords=coords, attrs={"model_id": "a/b"})
+
+
+def test_a_value_within_the_interval_is_covered(metrics):
+    found = reference.compare(metrics, "load", published(layers=[0, 3], percent=[45.0, 90.0]))
+    assert (found["source"], found["source_url"], found["note"]) == ("Paper", "https://example.org", "Runs differ.")
+    assert found["absent"] == []
+    assert [row["layer"] for row in found["rows"]] == [0, 3]
+    assert [row["covered"] for row in found["rows"]] == [True, False]
+    np.testing.assert_allclose([row["difference"] for row in found["rows"]], [0.05, -0.15])
+    np.testing.assert_allclose([row["published"] for row in found["rows"]], [0.45, 0.9])
+    np.testing.assert_allclose([found["rows"][0][part] for part in ("estimate", "low", "high")], [0.5, 0.4, 0.6])
+
+
+def test_what_the_study_does_not_have_is_named(metrics):
+    found = reference.compare(metrics, "load", published())
+    assert [row["layer"] for row in found["rows"]] == [0]
+    assert found["absent"] == ["Share of the busiest expert, code, layer 7"]
+    found = reference.compare(metrics, "load", published(where={"dataset": "poems", "selection": "first"}))
+    assert found["rows"] == []
+    assert found["absent"] == ["Share of the busiest expert, poems"]
+
+
+def test_another_model_or_chapter_has_nothing_published(metrics):
+    assert reference.compare(metrics.assign_attrs(model_id="a/c"), "load", published()) is None
+    assert reference.compare(metrics, "similarity", published()) is None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_are_complete(path):
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert set(content) == {"model_id", "source", "source_url", "note", "values"}
+    for entry in content["values"]:
+        assert set(entry) == {"name", "chapter", "measure", "where", "layers", "percent"}
+        assert len(entry["layers"]) == len(entry["percent"])
+        assert all(0 < percent <= 100 for percent in entry["percent"])
+        assert (ROOT / "scripts" / "moeatlas" / f"{entry['chapter']}.py").is_file()

@@ -1,0 +1,112 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vocabulary_cases import vocabulary_case, written
+
+from moeatlas import tallies, vocabulary
+
+
+@pytest.fixture(scope="module")
+def study():
+    rng = np.random.default_rng(1)
+    made = {name: vocabulary_case(rng, lengths, 1.0) for name, lengths in (("poems", [4, 9, 3]), ("code", [6, 2]))}
+    return made, {name: rng.integers(0, 12, len(one.token_id)) for name, one in made.items()}
+
+
+def test_the_next_token_is_the_one_that_follows_in_the_same_window():
+    token_id, position = np.array([7, 8, 9, 5, 6, 4]), np.array([0, 1, 2, 0, 1, 0])
+    assert vocabulary.next_token(token_id, position).tolist() == [8, 9, -1, 6, -1, -1]
+
+
+def test_a_study_is_read_dataset_after_dataset(study, tmp_path):
+    made, predicted = study
+    found = vocabulary.read(**written(made, tmp_path, predicted))
+    assert found["kind"].values.tolist() == ["input", "next", "predicted"]
+    assert found["name"].values.tolist() == ["poems", "code"] and found["layer"].values.tolist() == [0, 2]
+    assert found["documents"].values.tolist() == [3, 2]
+    assert found["dataset"].values.tolist() == [0] * 16 + [1] * 8
+    for kind, ids in (
+        ("input", [one.token_id for one in made.values()]),
+        ("next", [vocabulary.next_token(one.token_id, one.tokens["position"].values) for one in made.values()]),
+        ("predicted", list(predicted.values())),
+    ):
+        np.testing.assert_array_equal(found["token_id"].sel(kind=kind), np.concatenate(ids))
+    groups = [tallies.document_groups(one.document_id)[one.owner] for one in made.values()]
+    np.testing.assert_array_equal(found["group"], np.concatenate(groups))
+    assert found.attrs["datasets"] == '{"poems": "sum of poems", "code": "sum of code"}'
+
+
+def test_layers_are_read_dataset_after_dataset(study, tmp_path):
+    made, _ = study
+    paths = written(made, tmp_path)
+    for layer, selected, experts in vocabulary.read_layers(paths["records"], [2, 0]):
+        expected = np.concatenate([one.layers[layer]["selected_expert"].values for one in made.values()])
+        np.testing.assert_array_equal(selected, expected)
+        assert experts == 6
+
+
+def test_predictions_of_some_datasets_only_are_left_out(study, tmp_path):
+    made, predicted = study
+    paths = written(made, tmp_path, predicted)
+    (tmp_path / "code" / "predictions.nc").unlink()
+    assert vocabulary.read(**paths)["kind"].values.tolist() == ["input", "next"]
+
+
+def test_occurrences_of_a_dataset_and_of_all(study, tmp_path):
+    made, _ = study
+    whole = vocabulary.read(**written(made, tmp_path))
+    ids = whole["token_id"].sel(kind="next").values
+    for dataset, places in (("pooled", range(24)), ("poems", range(16)), ("code", range(16, 24))):
+        found = vocabulary.occurrences(whole, "next", dataset)
+        expected = [place for place in places if ids[place] != -1]
+        assert found.place.tolist() == expected
+        assert found.token_id[found.code].tolist() == ids[expected].tolist()
+        assert found.token_id.tolist() == sorted(set(ids[expected].tolist()))
+        members = [group.members for group in found.groups]
+        assert sorted(np.concatenate(members).tolist()) == list(range(len(expected)))
+        for number, group in enumerate(found.groups):
+            assert (found.group[group.members] == number).all()
+            assert group.types[group.code].tolist() == found.code[group.members].tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.permutations(range(5))), max_size=20), st.integers(1, 5))
+def test_counts_equal_counting_one_by_one(tokens, top_k):
+    code = np.array([code for code, _ in tokens], dtype=np.int32)
+    selected = np.array([order[:top_k] for _, order in tokens], dtype=np.uint8).reshape(len(tokens), top_k)
+    expected = Counter((expert, code) for code, order in tokens for expert in order[:top_k])
+    found = vocabulary.count(code, selected, 5, 5)
+    assert found.tolist() == [[expected[expert, code] for code in range(5)] for expert in range(5)]
+
+
+def test_counts_of_expert_numbers_above_255():
+    found = vocabulary.count(np.array([1, 1]), np.array([[299, 0], [299, 256]], dtype=np.uint16), 2, 300)
+    assert found[299].tolist() == [0, 2] and found[256].tolist() == [0, 1] and found.sum() == 4
+
+
+class Tokenizer:
+    """A tokenizer of five tokens, of which the last two are parts of a character, and nothing."""
+
+    texts = (" the", "a\n\tb", "back\\slash\x07", "\ufffd", "")
+    names = ("Ġthe", "aĊĉb", "back\\slash", "Ã", None)
+
+    def decode(self, ids):
+        return self.texts[ids[0]]
+
+    def convert_ids_to_tokens(self, number):
+        return self.names[number]
+
+
+def test_texts_of_tokens_are_in_one_line():
+    found = vocabulary.token_texts(Tokenizer(), np.array([0, 1, 2, 3, 4]))
+    assert found == [" the", r"a\n\tb", r"back\\slash\x07", "Ã", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("\u202e", r"\u202e"), ("a\u00a0b", r"a\xa0b"), ("héß 中", "héß 中"), (None, "")]
+)
+def test_what_cannot_be_printed_is_escaped(text, expected):
+    assert vocabulary.escaped(text) == expected
