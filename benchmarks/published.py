@@ -42,15 +42,10 @@ class Outputs:
     entropy: np.ndarray
 
 
-def layer_files(folder: Path) -> list[Path]:
-    """The files of records in the order of their layers."""
-    return sorted(folder.glob("layer_*.nc"), key=lambda path: int(path.stem.removeprefix("layer_")))
-
-
 def from_records(folder: Path) -> Outputs:
     """Our way: count the selected experts of records; their entropies are read or, in full records, computed."""
     parts = []
-    for path in layer_files(folder):
+    for path in storage.layer_files(folder).values():
         with storage.open_lazily(path) as records:
             experts, tokens = records.sizes["expert"], records.sizes["token"]
             rule, names = routing_rule_of(records.attrs), ["selected_expert"]
@@ -138,7 +133,7 @@ def layer_by_layer(model: OlmoeForCausalLM, batches: list[torch.Tensor]) -> dict
 def logits_of_documents(folder: Path, starts: np.ndarray, tokens: int) -> list[np.ndarray]:
     """Router logits (layer, token, expert) float32 of the documents within the first `tokens` tokens of records."""
     layers = []
-    for path in layer_files(folder):
+    for path in storage.layer_files(folder).values():
         with storage.open_lazily(path) as records:
             layers.append(records["router_logits"][:tokens].values)
     return np.split(np.stack(layers), starts[(starts > 0) & (starts < tokens)], axis=1)

@@ -6,7 +6,4 @@ from moeatlas.pages import held_out_loss
 job.start(snakemake)
 metrics = storage.load(snakemake.input.metrics)
 figures, findings = held_out_loss.figures(metrics), held_out_loss.findings(metrics)
-with storage.atomic_directory(snakemake.output.figures) as folder:
-    chapter.write(folder, figures, findings, storage.signature(metrics.attrs))
-for finding in findings:
-    job.log(f"{finding.question} {finding.answer}")
+chapter.publish(snakemake.output.figures, figures, findings, metrics)

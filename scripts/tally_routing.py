@@ -1,7 +1,5 @@
 """Small additive statistics of a dataset's records: counts, sums and histograms per document."""
 
-from pathlib import Path
-
 import torch
 
 from moeatlas import counting, job, storage
@@ -9,7 +7,7 @@ from moeatlas import counting, job, storage
 job.start(snakemake)
 torch.set_num_threads(snakemake.threads)
 tokens = storage.load_tokens(snakemake.input.tokens)
-files = sorted(Path(snakemake.input.records).glob("layer_*.nc"), key=lambda path: int(path.stem.removeprefix("layer_")))
+files = list(storage.layer_files(snakemake.input.records).values())
 
 
 def layers():

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
-from moeatlas import figure_files
+from moeatlas import figure_files, job, plotting, storage
 from moeatlas.plotting import Series
 from moeatlas.statistics import INTERVAL
 
@@ -71,6 +71,32 @@ def series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> list
     sources = {"trained": metrics} | ({"untrained": untrained} if untrained is not None else {})
     pooled = {label: source[name].sel(dataset="pooled") for label, source in sources.items()}
     return [Series(label, *(array.sel(interval=part).values for part in INTERVAL)) for label, array in pooled.items()]
+
+
+def dataset_matrix(
+    metrics: xr.Dataset, name: str, *, label: str, annotate: str, from_zero: bool = True
+) -> tuple[Drawing, xr.DataArray]:
+    """A matrix of the measure `name`, datasets by layers, and its means over layers: (dataset,).
+
+    The colour scale starts at 0, or, unless `from_zero`, at the smallest value.
+    """
+    values, means = (
+        metrics[part].isel(dataset=slice(1, None)).sel(interval="estimate")
+        for part in (name, f"mean_over_layers_{name}")
+    )
+    drawing, (ax,) = plotting.canvas(plotting.height_for(values.sizes["dataset"]))
+    plotting.matrix(
+        ax,
+        values.transpose("dataset", "layer").values,
+        [str(dataset) for dataset in values["dataset"].values],
+        [str(layer) for layer in values["layer"].values],
+        kind="magnitude",
+        label=label,
+        annotate=annotate,
+        x_label="Layer",
+        **({} if from_zero else {"limits": (float(values.min()), float(values.max()))}),
+    )
+    return drawing, means
 
 
 def counts_text(metrics: xr.Dataset, method: str = "bootstrap over documents") -> str:
@@ -142,3 +168,11 @@ def write(folder: Path, figures: list[Figure], findings: list[Finding], source: 
         blocks.append(words | {"width": width, "height": height})
     content = {"figures": blocks, "findings": [asdict(finding) for finding in findings]}
     (folder / "chapter.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def publish(folder: str | Path, figures: list[Figure], findings: list[Finding], metrics: xr.Dataset) -> None:
+    """Write a chapter's figures and findings (see `write`), whole or not at all, and log the findings."""
+    with storage.atomic_directory(folder) as partial:
+        write(partial, figures, findings, storage.signature(metrics.attrs))
+    for finding in findings:
+        job.log(f"{finding.question} {finding.answer}")

@@ -44,6 +44,6 @@ def read_layer(records: list[str], layer: int) -> tuple[np.ndarray, np.ndarray]:
         with storage.open_lazily(Path(folder) / "states.nc") as sample:
             states.append(sample["state"].sel(layer=layer).values)
             places = sample["sampled_token"].values
-        with storage.open_lazily(Path(folder) / f"layer_{layer}.nc") as record:
+        with storage.open_lazily(storage.layer_files(folder)[layer]) as record:
             selected.append(record["selected_expert"].values[places].astype(np.int64))
     return np.concatenate(states), np.concatenate(selected)

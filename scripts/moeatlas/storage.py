@@ -78,6 +78,12 @@ def load(path: str | Path) -> xr.Dataset:
         return dataset.load()
 
 
+def layer_files(folder: str | Path) -> dict[int, Path]:
+    """The files of a folder of records by layer, in the order of the layers."""
+    files = {int(path.stem.removeprefix("layer_")): path for path in Path(folder).glob("layer_*.nc")}
+    return dict(sorted(files.items()))
+
+
 def load_tokens(path: str | Path) -> xr.Dataset:
     """Read a dataset's token file, but not `text`: xarray would pad every document to the longest one in memory."""
     with open_lazily(path, leave_out="text") as tokens:

@@ -79,7 +79,7 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
         ids.append(np.array(found, dtype=np.int32))
         groups.append(document_groups(known["document_id"].values)[document])
         documents.append(known.sizes["document"])
-        with storage.open_lazily(_layer_file(folder, _layers(folder)[0])) as record:
+        with storage.open_lazily(next(iter(storage.layer_files(folder).values()))) as record:
             sources[record.attrs["dataset"]] = xr.Dataset(attrs=record.attrs)
     return xr.Dataset(
         {
@@ -88,7 +88,7 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
             "group": ("token", np.concatenate(groups)),
             "documents": ("name", documents),
         },
-        coords={"kind": list(kinds), "name": list(sources), "layer": _layers(records[0])},
+        coords={"kind": list(kinds), "name": list(sources), "layer": list(storage.layer_files(records[0]))},
         attrs=storage.study_identity(sources),
     )
 
@@ -98,7 +98,7 @@ def read_layers(records: list[str], layers: list[int]) -> Iterator[tuple[int, np
     for layer in layers:
         parts = []
         for folder in records:
-            with storage.open_lazily(_layer_file(folder, layer)) as record:
+            with storage.open_lazily(storage.layer_files(folder)[layer]) as record:
                 parts.append(record["selected_expert"].values)
                 experts = record.sizes["expert"]
         yield layer, np.concatenate(parts), experts
@@ -150,11 +150,3 @@ def _escaped_character(character: str) -> str:
     if character.isprintable() and character != "\\":
         return character
     return character.encode("unicode_escape").decode()
-
-
-def _layers(folder: str) -> list[int]:
-    return sorted(int(path.stem.removeprefix("layer_")) for path in Path(folder).glob("layer_*.nc"))
-
-
-def _layer_file(folder: str, layer: int) -> Path:
-    return Path(folder) / f"layer_{layer}.nc"

@@ -11,6 +11,7 @@ from moeatlas.chapter import (
     Finding,
     compare,
     counts_text,
+    dataset_matrix,
     interval_table,
     numbers,
     over_layers,
@@ -264,21 +265,8 @@ def _specialists(metrics: xr.Dataset) -> pd.DataFrame:
 
 
 def _divergence_by_dataset(metrics: xr.Dataset) -> Figure:
-    values = metrics["divergence"].isel(dataset=slice(1, None)).sel(interval="estimate")
-    datasets = [str(name) for name in values["dataset"].values]
-    drawing, (ax,) = plotting.canvas(plotting.height_for(len(datasets)))
-    plotting.matrix(
-        ax,
-        values.transpose("dataset", "layer").values,
-        datasets,
-        [str(layer) for layer in values["layer"].values],
-        kind="magnitude",
-        label="Jensen-Shannon divergence (bits)",
-        annotate=".3f",
-        x_label="Layer",
-    )
-    mean = metrics["mean_over_layers_divergence"].isel(dataset=slice(1, None)).sel(interval="estimate")
-    most, least = datasets[mean.values.argmax()], datasets[mean.values.argmin()]
+    drawing, mean = dataset_matrix(metrics, "divergence", label="Jensen-Shannon divergence (bits)", annotate=".3f")
+    most, least = mean["dataset"].values[[mean.values.argmax(), mean.values.argmin()]]
     return Figure(
         name="divergence_by_dataset",
         title="How far each domain is from the average domain",

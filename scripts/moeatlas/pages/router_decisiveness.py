@@ -12,6 +12,7 @@ from moeatlas.chapter import (
     Finding,
     compare,
     counts_text,
+    dataset_matrix,
     interval_table,
     numbers,
     over_layers,
@@ -198,22 +199,10 @@ def _measures_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Fig
 
 
 def _entropy_by_dataset(metrics: xr.Dataset) -> Figure:
-    values = metrics["normalised_entropy"].isel(dataset=slice(1, None)).sel(interval="estimate")
-    datasets = [str(name) for name in values["dataset"].values]
-    drawing, (ax,) = plotting.canvas(plotting.height_for(len(datasets)))
-    plotting.matrix(
-        ax,
-        values.transpose("dataset", "layer").values,
-        datasets,
-        [str(layer) for layer in values["layer"].values],
-        kind="magnitude",
-        label="router entropy H / ln E",
-        annotate=".2f",
-        x_label="Layer",
-        limits=(float(values.min()), float(values.max())),
+    drawing, mean = dataset_matrix(
+        metrics, "normalised_entropy", label="router entropy H / ln E", annotate=".2f", from_zero=False
     )
-    mean = metrics["mean_over_layers_normalised_entropy"].isel(dataset=slice(1, None)).sel(interval="estimate")
-    low, high = datasets[mean.values.argmin()], datasets[mean.values.argmax()]
+    low, high = mean["dataset"].values[[mean.values.argmin(), mean.values.argmax()]]
     return Figure(
         name="entropy_by_dataset",
         title="Router entropy by dataset",

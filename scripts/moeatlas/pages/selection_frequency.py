@@ -10,6 +10,7 @@ from moeatlas.chapter import (
     Finding,
     compare,
     counts_text,
+    dataset_matrix,
     estimate,
     interval_table,
     numbers,
@@ -203,21 +204,10 @@ def _balance_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
 
 
 def _balance_by_dataset(metrics: xr.Dataset) -> Figure:
-    values = metrics["coefficient_of_variation"].isel(dataset=slice(1, None)).sel(interval="estimate")
-    datasets = [str(name) for name in values["dataset"].values]
-    drawing, (ax,) = plotting.canvas(plotting.height_for(len(datasets)))
-    plotting.matrix(
-        ax,
-        values.transpose("dataset", "layer").values,
-        datasets,
-        [str(layer) for layer in values["layer"].values],
-        kind="magnitude",
-        label="coefficient of variation",
-        annotate=".2f",
-        x_label="Layer",
+    drawing, mean = dataset_matrix(
+        metrics, "coefficient_of_variation", label="coefficient of variation", annotate=".2f"
     )
-    mean = metrics["mean_over_layers_coefficient_of_variation"].isel(dataset=slice(1, None)).sel(interval="estimate")
-    most, least = datasets[mean.values.argmax()], datasets[mean.values.argmin()]
+    most, least = mean["dataset"].values[[mean.values.argmax(), mean.values.argmin()]]
     return Figure(
         name="balance_by_dataset",
         title="Load balance by dataset",
