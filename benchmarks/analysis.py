@@ -1,99 +1,185 @@
-"""Time and memory of the tally and of router decisiveness, the scripts as the workflow runs them."""
+"""Time and memory of the analysis of a synthetic study on one core, the scripts as the workflow runs them.
+
+A study has the sizes of OLMoE-1B-7B: 64 experts, top 8, a vocabulary of 50,000, exact records of bfloat16 logits. The
+frequencies of token ids follow Zipf's law, and logits are the sum of what the token id, the document and the dataset
+prefer, and noise.
+"""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import torch
+import transformers
 import xarray as xr
 import yaml
 
 from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row, Usage
-from moeatlas import extraction, storage
-from moeatlas.routing import routing_rule
+from moeatlas import records, storage
+from moeatlas.routing import RoutingRule
 
-SIZE, LAYERS, TOKENS_PER_BATCH = "tiny", (0, 1), 16_384
-TOKENS = (100_000, 1_000_000)
-JOBS = {
-    "tally_routing": ("netCDF4", "moeatlas.routing", "moeatlas.tallies"),
-    "measure_router_decisiveness": ("netCDF4", "moeatlas.chapter", "moeatlas.router_decisiveness"),
+RULE, TYPES = RoutingRule("olmoe", experts=64, top_k=8, normalised=False), 50_000
+TALLY = "tally_routing"
+CHAPTERS = (
+    "router_decisiveness",
+    "selection_frequency",
+    "domain_specialization",
+    "coactivation",
+    "vocabulary_specialization",
+    "token_overlap",
+)
+MODULES = {TALLY: ("netCDF4", "moeatlas.counting")} | {
+    f"measure_{name}": ("netCDF4", "moeatlas.chapter", f"moeatlas.{name}") for name in CHAPTERS
 }
-"""The jobs, by the name of their script, and the modules that are imported before they are measured."""
-FLAT = 1.25
-"""Peak memory counts as flat when ten times the tokens take at most so many times the memory."""
+MODULES["measure_vocabulary_specialization"] += ("transformers",)
+"""The modules that each script imports, which is done before it is measured."""
+SECONDS, PEAK, FLAT = 120.0, 2000.0, 1.25
+"""Goals: seconds of all jobs of `STUDY` and MB of the largest one; memory counts as flat when ten times the tokens take
+at most so many times the memory."""
 
 
-def make_dataset(folder: Path, tokens: int, records: str) -> dict[str, Path]:
-    """Tokens and records of a dataset of documents of about 300 tokens, with 64 experts and top 8."""
-    base = olmoe.build(SIZE, torch.bfloat16).model
-    token_id, starts = olmoe.documents(SIZE, tokens, typical=300, longest=2048)
-    lengths = np.diff(np.append(starts, tokens))
-    names = np.array([f"document {index}" for index in range(len(starts))], dtype=object)
-    position = np.arange(tokens) - np.repeat(starts, lengths)
-    attributes = {"dataset": "random", "tokens_sha256": storage.array_sha256(token_id), "window": 2048}
-    storage.save(
-        xr.Dataset(
-            {
-                "token_id": ("token", token_id),
-                "document_index": ("token", np.repeat(np.arange(len(starts), dtype=np.int32), lengths)),
-                "position": ("token", position.astype(np.int32)),
-                "text": ("document", np.full(len(starts), "", dtype=object)),
-                "document_tokens": ("document", lengths.astype(np.int32)),
-            },
-            coords={"document_id": ("document", names)},
-            attrs=attributes,
-        ),
-        folder / "tokens.nc",
-    )
-    made = folder / "records"
-    made.mkdir()
-    identity = attributes | {"routing_rule": routing_rule(base.config).as_json()}
-    extraction.write_records(
-        made, base, list(LAYERS), token_id, starts, tokens_per_batch=TOKENS_PER_BATCH, records=records, attrs=identity
-    )
-    return {"tokens": folder / "tokens.nc", "records": made}
+@dataclass(frozen=True)
+class Size:
+    """The size of a study."""
+
+    tokens: int
+    datasets: int
+    layers: int
 
 
-def analyse(folder: Path, tokens: int, statistics: dict, records: str) -> dict[str, Usage]:
-    """Time and memory of the two jobs on a new dataset of so many tokens, by the name of their script."""
-    input, tally = make_dataset(folder, tokens, records), {"tally": folder / "tally.nc"}
-    output = {"metrics": folder / "metrics.nc", "table": folder / "table.csv"}
-    params = {"statistics": statistics}
-    first, second = JOBS
-    return {
-        first: measuring.run_job(first, JOBS[first], input, tally),
-        second: measuring.run_job(second, JOBS[second], {"tallies": [tally["tally"]]}, output, params),
+STUDY, ONE_DATASET = Size(1_000_000, 12, 16), (Size(100_000, 1, 2), Size(1_000_000, 1, 2))
+
+
+def make_study(folder: Path, size: Size) -> tuple[list[Path], list[Path]]:
+    """Write the token files and the folders of records, with predictions, of a study's datasets."""
+    rng, count = np.random.default_rng(0), size.tokens // size.datasets
+    frequency = 1 / np.arange(1, TYPES + 1)
+    of_type = rng.standard_normal((size.layers, TYPES, RULE.experts), dtype=np.float32)
+    _, starts = olmoe.documents("tiny", count, typical=300, longest=2048)
+    lengths = np.diff(np.append(starts, count))
+    document = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    tokens, routing = [], []
+    for number in range(size.datasets):
+        tokens.append(folder / f"dataset_{number}.nc")
+        routing.append(folder / f"dataset_{number}")
+        token_id, predicted = rng.choice(TYPES, (2, count), p=frequency / frequency.sum()).astype(np.int32)
+        attrs = {"dataset": routing[-1].name, "tokens_sha256": storage.array_sha256(token_id), "window": 2048}
+        _write_tokens(tokens[-1], token_id, document, lengths, attrs)
+        routing[-1].mkdir()
+        storage.save(xr.Dataset({"predicted_token": ("token", predicted)}), routing[-1] / "predictions.nc")
+        attrs |= {"model": "random", "checkpoint": "random", "routing_rule": RULE.as_json()}
+        options = {"tokens": count, "windows": len(lengths), "contents": "exact", "attrs": attrs, "threads": 2}
+        with records.RecordWriter(routing[-1], RULE, list(range(size.layers)), **options) as writer:
+            for layer in range(size.layers):
+                preferred = 0.5 * rng.standard_normal((1 + len(lengths), RULE.experts), dtype=np.float32)
+                logits = rng.standard_normal((count, RULE.experts), dtype=np.float32)
+                logits += of_type[layer][token_id] + preferred[document] + preferred[-1]
+                rounded = torch.from_numpy(logits).bfloat16()
+                selected = RULE.apply(rounded)[1].numpy().astype(np.uint8)
+                layer_records = {"router_logits": rounded.float().numpy(), "selected_expert": selected}
+                writer.write([(layer, records.Records(layer_records, {}))])
+    return tokens, routing
+
+
+def _write_tokens(path: Path, token_id: np.ndarray, document: np.ndarray, lengths: np.ndarray, attrs: dict) -> None:
+    position = np.arange(len(token_id)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    names = np.array([f"{path.stem}, document {index}" for index in range(len(lengths))], dtype=object)
+    values = {
+        "token_id": ("token", token_id),
+        "document_index": ("token", document),
+        "position": ("token", position.astype(np.int32)),
+        "text": ("document", np.full(len(lengths), "", dtype=object)),
+        "document_tokens": ("document", lengths.astype(np.int32)),
     }
+    storage.save(xr.Dataset(values, coords={"document_id": ("document", names)}, attrs=attrs), path)
+
+
+def make_tokenizer(folder: Path) -> Path:
+    """A folder with a tokenizer of `TYPES` tokens."""
+    words = tokenizers.models.WordLevel({f"word{number}": number for number in range(TYPES)}, unk_token="word0")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer(words)).save_pretrained(folder)
+    return folder
+
+
+def analyse(folder: Path, size: Size, config: dict, chapters: tuple[str, ...] = CHAPTERS) -> dict[str, list[Usage]]:
+    """Time and memory of the jobs on a new study, by the name of their script; the tally has a job for each dataset."""
+    tokens, routing = make_study(folder, size)
+    tallies = [folder / f"tally_{number}.nc" for number in range(size.datasets)]
+    of_tallies = {"tallies": tallies}
+    of_records = {"tokens": tokens, "records": routing, "tokenizer": make_tokenizer(folder / "tokenizer")}
+    statistics = config["statistics"]
+    seeded = {key: statistics[key] for key in ("seed", "confidence")}
+    given = {
+        "router_decisiveness": (of_tallies, {"statistics": statistics}),
+        "selection_frequency": (of_tallies, {"statistics": statistics, "capacity": config["selection_frequency"]}),
+        "domain_specialization": (
+            of_tallies,
+            {"statistics": statistics, "permutation": config["domain_specialization"]},
+        ),
+        "coactivation": (of_tallies, {"confidence": statistics["confidence"]}),
+        "vocabulary_specialization": (
+            of_records,
+            {"statistics": seeded, "settings": config["vocabulary_specialization"], "model": {}},
+        ),
+        "token_overlap": (of_records, {"statistics": seeded, "settings": config["token_overlap"]}),
+    }
+    usages = {
+        TALLY: [
+            measuring.run_job(TALLY, MODULES[TALLY], {"tokens": one, "records": made}, {"tally": tally})
+            for one, made, tally in zip(tokens, routing, tallies, strict=True)
+        ]
+    }
+    for name in chapters:
+        script, output = f"measure_{name}", {"metrics": folder / f"{name}.nc", "table": folder / f"{name}.csv"}
+        input, params = given[name]
+        usages[script] = [measuring.run_job(script, MODULES[script], input, output, params)]
+    return usages
 
 
 def rows() -> list[Row]:
-    """Time per token and layer, peak memory, and how memory grows with ten times the tokens."""
-    torch.set_num_threads(1)
-    statistics = yaml.safe_load((measuring.ROOT / "config" / "config.yaml").read_text())["statistics"]
-    usages = {}
-    for tokens in TOKENS:
-        measuring.say(f"analysis: {tokens} tokens")
+    """Seconds and memory of a whole study by job, and how memory grows with ten times the tokens of one dataset."""
+    config = yaml.safe_load((measuring.ROOT / "config" / "config.yaml").read_text())
+    found, usages = [], {}
+    for size in (STUDY, *ONE_DATASET):
+        measuring.say(f"analysis: {size}")
         with tempfile.TemporaryDirectory() as folder:
-            usages[tokens] = analyse(Path(folder), tokens, statistics, "exact")
-    return summary(usages)
+            chapters = CHAPTERS if size == STUDY else CHAPTERS[:1]
+            usages[size] = analyse(Path(folder), size, config, chapters)
+    found += whole(usages.pop(STUDY))
+    return found + growth({size.tokens: {job: used[0] for job, used in jobs.items()} for size, jobs in usages.items()})
 
 
-def summary(usages: dict[int, dict[str, Usage]]) -> list[Row]:
-    """The rows of `rows` from the usage of every job by number of tokens."""
+def whole(usages: dict[str, list[Usage]]) -> list[Row]:
+    """Seconds and peak memory of every kind of job of a study, and of all together."""
     found = []
-    for job in next(iter(usages.values())):
-        for tokens, usage in usages.items():
-            per_record = 1e9 * usage[job].seconds / tokens / len(LAYERS)
-            found.append(measuring.judged(f"{job}, {tokens:,} tokens: time per token and layer", per_record, "ns"))
-            found.append(
-                measuring.judged(
-                    f"- peak memory ({usage[job].start / 1e6:.0f} MB of it packages)", usage[job].peak / 1e6, "MB"
-                )
-            )
-        few, many = min(usages), max(usages)
-        peaks = usages[few][job].peak, usages[many][job].peak
-        what = f"{job}: peak memory, {many // few} times the tokens / once"
+    for script, jobs in usages.items():
+        many = f", {len(jobs)} jobs" if len(jobs) > 1 else ""
+        found.append(measuring.judged(f"{script}{many}", sum(job.seconds for job in jobs), "s"))
+        found.append(measuring.judged("- peak memory", max(job.peak for job in jobs) / 1e6, "MB"))
+    together = [job for jobs in usages.values() for job in jobs]
+    seconds, processor, imports = (
+        sum(getattr(job, name) for job in together) for name in ("seconds", "processor", "imports")
+    )
+    found.append(measuring.judged("analysis of a study, one core", seconds, "s", at_most=SECONDS))
+    found.append(measuring.judged("- processor time", processor, "s"))
+    found.append(measuring.judged("- imports, not included", imports, "s"))
+    found.append(measuring.judged("- peak memory", max(job.peak for job in together) / 1e6, "MB", at_most=PEAK))
+    return found
+
+
+def growth(usages: dict[int, dict[str, Usage]]) -> list[Row]:
+    """Peak memory of jobs on one dataset by its number of tokens."""
+    found, few, many = [], min(usages), max(usages)
+    for job in usages[few]:
+        peaks = [usages[tokens][job].peak for tokens in (few, many)]
+        packages = usages[few][job].start
+        for tokens, peak in zip((few, many), peaks, strict=True):
+            what = f"{job}, {tokens:,} tokens: peak memory ({packages / 1e6:.0f} MB of it packages)"
+            found.append(measuring.judged(what, peak / 1e6, "MB"))
+        what = f"- {many // few} times the tokens / once"
         found.append(measuring.judged(what, peaks[1] / peaks[0], "x", at_most=FLAT))
         found.append(measuring.judged("- growth per token", (peaks[1] - peaks[0]) / (many - few), "B"))
     return found

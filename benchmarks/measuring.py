@@ -34,9 +34,12 @@ class Times:
 
 @dataclass(frozen=True)
 class Usage:
-    """Seconds of a job without its imports; its peak memory, and its memory after the imports, in bytes."""
+    """Seconds of a job on the wall and on the processor, without its imports, which took `imports` seconds; its peak
+    memory, and its memory after the imports, in bytes."""
 
     seconds: float
+    processor: float
+    imports: float
     peak: int
     start: int
 
@@ -69,12 +72,13 @@ def peak_memory() -> int:
 
 
 def run_job(script: str, modules: tuple[str, ...], input: dict, output: dict, params: dict | None = None) -> Usage:
-    """Run `scripts/<script>.py` in a process of its own; `input`, `output` and `params` are those of its rule.
+    """Run `scripts/<script>.py` in a process of its own on one core; `input`, `output`, `params` are those of its rule.
 
     The `modules` that the script needs are imported before time and memory are measured.
     """
     request = {"script": script, "modules": modules, "input": input, "output": output, "params": params or {}}
-    command = [sys.executable, "-m", "benchmarks.job", json.dumps(request, default=str)]
+    core = str(min(os.sched_getaffinity(0)))
+    command = ["taskset", "-c", core, sys.executable, "-m", "benchmarks.job", json.dumps(request, default=str)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{script} failed:\n{done.stderr}")

@@ -13,11 +13,11 @@ Intervals are those of the jackknife over groups of documents.
 import zlib
 from collections.abc import Callable, Iterable
 
+import numba
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.spatial.distance import pdist, squareform
-from scipy.special import gammaln
+from scipy.spatial.distance import squareform
 
 from moeatlas import statistics
 from moeatlas.chapter import interval_table
@@ -37,40 +37,66 @@ MEASURES = {
     ),
 }
 """Measure: (title, units, formula)."""
+CERTAIN = 40
+"""exp(-40) is nothing beside 1: an id that is expected so many times in a sample is there."""
 
 
 def weighted_jaccard(number: np.ndarray) -> np.ndarray:
     """Weighted Jaccard of all pairs of experts, float64 (pair,), from N(x, e) (expert, type); NaN without tokens.
 
-    Pairs are in the order of `numpy.triu_indices`. Shares sum to 1, so with s = sum of the minima, which is 1 minus
-    half the sum of absolute differences, the sum of the maxima is 2 - s.
+    Pairs are in the order of `numpy.triu_indices`.
     """
-    with np.errstate(invalid="ignore"):
-        share = number / number.sum(axis=1, keepdims=True)
-    shared = 1 - pdist(share, "cityblock") / 2
-    return np.clip(shared / (2 - shared), 0, 1)
+    total = number.sum(axis=1)
+    minima = np.zeros((len(total), len(total)))
+    _add_minima(np.ascontiguousarray(number.T), 1 / np.maximum(total, 1), np.zeros(len(total)), minima)
+    return _jaccard(minima, np.where(total > 0, minima.diagonal(), np.nan))
+
+
+def _jaccard(both: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """Intersection by union of all pairs of experts, (pair,), from intersections (expert, expert) and sizes."""
+    first, second = np.triu_indices(len(alone), 1)
+    shared = both[first, second]
+    return shared / (alone[first] + alone[second] - shared)
+
+
+@numba.njit
+def _add_minima(number, scale, share, minima):
+    """Add to minima[i, j] the sum over types of the smaller of the shares of i and j, which are `number` (type, expert)
+    times `scale` (expert,); `share` (expert,) is room for those of one type."""
+    experts = len(scale)
+    for type_ in range(len(number)):
+        for expert in range(experts):
+            share[expert] = number[type_, expert] * scale[expert]
+        for expert in range(experts):
+            one, row = share[expert], minima[expert]
+            if one > 0:
+                for other in range(experts):  # half of them would do, but without vector instructions
+                    row[other] += one if one < share[other] else share[other]
 
 
 def rarefied_jaccard(number: np.ndarray, tokens: int) -> np.ndarray:
     """Jaccard of the ids in `tokens` random tokens of each expert, float64 (pair,), from N(x, e) (expert, type).
 
-    The ratio of the expected sizes of intersection and union. An id is missing in the sample of expert e with n tokens
-    with probability C(n - N, m) / C(n, m). NaN for experts with fewer than `tokens` tokens.
+    The ratio of the expected sizes of intersection and union. A sample of m of the n tokens of an expert misses an id
+    with probability C(n - N, m) / C(n, m), the product of (n - m - j) / (n - j) over j < N, which is less than
+    exp(-N m / n). NaN for experts with fewer than `tokens` tokens.
     """
     total = number.sum(axis=1)
-    log_factorial = gammaln(np.arange(total.max(initial=0) + 1) + 1.0)
-    present = np.zeros(number.shape)
-    expert, type_ = np.nonzero(number * (total >= tokens)[:, None])
-    size, rest = total[expert], total[expert] - number[expert, type_]
-    possible = rest >= tokens
-    missing = log_factorial[rest] - log_factorial[np.where(possible, rest - tokens, 0)]
-    missing -= log_factorial[size] - log_factorial[size - tokens]
-    present[expert, type_] = np.where(possible, -np.expm1(missing), 1)
-    both, alone = present @ present.T, present.sum(axis=1)
-    alone[total < tokens] = np.nan
-    first, second = np.triu_indices(len(total), 1)
-    shared = both[first, second]
-    return shared / (alone[first] + alone[second] - shared)
+    counts = np.arange(min(number.max(initial=0), CERTAIN * total.max(initial=0) // tokens + 1))
+    rest = np.maximum(total[:, None] - counts, 1)
+    missing = np.cumprod(np.maximum(rest - tokens, 0) / rest, axis=1)
+    present = np.zeros(number.T.shape)
+    _fill_present(np.ascontiguousarray(number.T), missing, present)
+    return _jaccard(present.T @ present, np.where(total >= tokens, present.sum(axis=0), np.nan))
+
+
+@numba.njit
+def _fill_present(number, missing, present):
+    """Set `present`, zeros, where N(x, e) = number (type, expert) is not 0: 1 - missing[e, min(N, its length) - 1]."""
+    for type_ in range(number.shape[0]):
+        for expert in range(number.shape[1]):
+            if number[type_, expert] > 0:
+                present[type_, expert] = 1 - missing[expert, min(number[type_, expert], missing.shape[1]) - 1]
 
 
 def measure(
@@ -140,7 +166,7 @@ def _layer(
     """Every function of all pairs and its mean over permutations, (pair,), and the draws of the means over pairs."""
     types = len(found.token_id)
     orders = (rng.permutation(len(selected)) for _ in range(permutations))
-    shuffled = [count(found.code, selected[order], types, experts) for order in orders]
+    shuffled = [count(found.code, np.take(selected, order, axis=0), types, experts) for order in orders]
     out = {}
     for name, function in functions.items():
         out[f"null_{name}"] = ("pair", np.mean([function(number) for number in shuffled], axis=0))
@@ -158,8 +184,8 @@ def without_groups(found: Occurrences, selected: np.ndarray, experts: int) -> It
     whole = count(found.code, selected, len(found.token_id), experts)
     yield whole
     for group in found.groups:
-        left = whole.copy()
-        left[:, group.types] -= count(group.code, selected[group.members], len(group.types), experts)
+        left = whole.copy(order="K")
+        left[:, group.types] -= count(group.code, np.take(selected, group.members, axis=0), len(group.types), experts)
         yield left
 
 

@@ -49,6 +49,16 @@ class Occurrences:
     group: np.ndarray
 
     @cached_property
+    def order(self) -> np.ndarray:
+        """The occurrences in the order of their types and, within these, of their groups: (n,) int."""
+        return np.lexsort((self.group, self.code))
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Where each type begins in `order`, and the end of the last one: (type + 1,) int."""
+        return np.append(0, np.cumsum(np.bincount(self.code, minlength=len(self.token_id))))
+
+    @cached_property
     def groups(self) -> list[Group]:
         """The occurrences in each group of documents."""
         found = []
@@ -125,8 +135,8 @@ def occurrences(study: xr.Dataset, kind: str, dataset: str) -> Occurrences:
 
 def count(code: np.ndarray, selected: np.ndarray, types: int, experts: int) -> np.ndarray:
     """How often each expert is selected by each type: int32 (expert, type), from types (n,), selections (n, rank)."""
-    cell = selected.astype(np.intp) * types + code[:, None]
-    return np.bincount(cell.ravel(), minlength=types * experts).astype(np.int32).reshape(experts, types)
+    cell = code.astype(np.intp)[:, None] * experts + selected
+    return np.bincount(cell.ravel(), minlength=types * experts).astype(np.int32).reshape(types, experts).T
 
 
 def token_texts(tokenizer, token_ids: np.ndarray) -> list[str]:

@@ -13,6 +13,7 @@ groups of documents; only ids that occur in the group that is left out need to b
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 
+import numba
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -52,64 +53,95 @@ TOPS = {"top_token": "1", "top_share": "1", "top_count": "tokens"}
 BY_LAYER = tuple(name for name in MEASURES if name != "expert_specialization")
 
 
-def sums(halves: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Numerators and denominators of all measures, float64 (2, 4 + expert): `BY_LAYER`, then those of every expert.
+@numba.njit
+def _add_type(even, odd, tokens, sign, out):
+    """Add to `out`, one draw of `sums`, `sign` times the part of one type: its N(x, e) in the even and in the odd
+    groups of documents, (expert,), and its N(x) there, (2,)."""
+    size, both = tokens[0] + tokens[1], tokens[0] > 0 and tokens[1] > 0
+    if size == 0:
+        return
+    most, most_even, most_odd = 0, 0, 0
+    for expert in range(len(even)):
+        most = max(most, even[expert] + odd[expert])
+        most_even, most_odd = max(most_even, even[expert]), max(most_odd, odd[expert])
+    leaders, leaders_even, leaders_odd, kept_even, kept_odd = 0, 0, 0, 0, 0
+    for expert in range(len(even)):
+        leaders += even[expert] + odd[expert] == most
+        leaders_even += even[expert] == most_even
+        leaders_odd += odd[expert] == most_odd
+        kept_even += odd[expert] if even[expert] == most_even else 0
+        kept_odd += even[expert] if odd[expert] == most_odd else 0
+    share, often = most / size, size >= OFTEN
+    if both:
+        out[0, 0] += sign * (kept_even / leaders_even + kept_odd / leaders_odd)
+        out[1, 0] += sign * size
+    out[0, 1] += sign * most
+    out[1, 1] += sign * size
+    out[0, 2] += sign * share
+    out[1, 2] += sign
+    if often:
+        out[0, 3] += sign * share
+        out[1, 3] += sign
+        for expert in range(len(even)):
+            if even[expert] + odd[expert] == most:
+                out[0, 4 + expert] += sign * share / leaders
+                out[1, 4 + expert] += sign / leaders
 
-    halves (2, expert, type) and tokens (2, type): N(x, e) and N(x) in the even and in the odd groups of documents. All
-    are sums over types, so those of two sets of types add up.
+
+@numba.njit
+def _add_types(starts, group, selected, ranks, even, odd, tokens, out):
+    """Fill `out`, zeros, with `sums`, but for draws without a group only with what they differ by from all tokens.
+
+    `even`, `odd` (expert,) and `tokens` (2,) are zeros, too.
     """
-    number, size = halves[0] + halves[1], tokens.sum(axis=0)
-    most, often, seen = number.max(axis=0, initial=0), size >= OFTEN, size > 0
-    share = np.divide(most, size, out=np.zeros(len(size)), where=seen)
-    both = (tokens > 0).all(axis=0)
-    common = halves[:, :, both]
-    kept = sum(_held_out(common[half], common[1 - half]).sum() for half in (0, 1))
-    leads = number[:, often] == most[often]
-    weight = leads / _number_of(leads)
-    return np.array(
-        [
-            [kept, most.sum(), share.sum(), share[often].sum(), *(weight @ share[often])],
-            [size[both].sum(), size.sum(), seen.sum(), often.sum(), *weight.sum(axis=1)],
-        ]
-    )
+    draws, experts = out.shape[0], len(even)
+    for code in range(len(starts) - 1):
+        tokens[0] = tokens[1] = 0
+        for expert in range(experts):
+            even[expert] = odd[expert] = 0
+        for token in range(starts[code], starts[code + 1]):
+            tokens[group[token] % 2] += 1
+            for rank in range(ranks):
+                (odd if group[token] % 2 else even)[selected[token, rank]] += 1
+        _add_type(even, odd, tokens, 1, out[0])
+        first = starts[code]
+        while draws > 1 and first < starts[code + 1]:
+            number, stop = group[first], first
+            held = odd if number % 2 else even
+            _add_type(even, odd, tokens, -1, out[1 + number])
+            while stop < starts[code + 1] and group[stop] == number:
+                for rank in range(ranks):
+                    held[selected[stop, rank]] -= 1
+                stop += 1
+            tokens[number % 2] -= stop - first
+            _add_type(even, odd, tokens, 1, out[1 + number])
+            tokens[number % 2] += stop - first
+            for token in range(first, stop):
+                for rank in range(ranks):
+                    held[selected[token, rank]] += 1
+            first = stop
 
 
-def _held_out(chosen_on: np.ndarray, evaluated_on: np.ndarray) -> np.ndarray:
-    """N_B(x, e_A(x)) of every type, (type,) float64: the mean over the experts that share the maximum in A."""
-    best = chosen_on == chosen_on.max(axis=0, initial=0)
-    return (evaluated_on * best).sum(axis=0, dtype=np.int32) / _number_of(best)
+def sums(
+    starts: np.ndarray, group: np.ndarray, selected: np.ndarray, ranks: int, experts: int, draws: int
+) -> np.ndarray:
+    """Numerators and denominators of all measures, float64 (draw, 2, 4 + expert): `BY_LAYER`, then those of experts.
 
-
-def _number_of(marks: np.ndarray) -> np.ndarray:
-    """How many experts are marked, (type,) int32, from marks (expert, type)."""
-    return marks.sum(axis=0, dtype=np.int32)
-
-
-def halves_of(found: Occurrences, selected: np.ndarray, experts: int) -> np.ndarray:
-    """N(x, e) in the even and in the odd groups of documents: int32 (2, expert, type); selected (n, rank)."""
-    odd = found.group % 2 == 1
-    types = len(found.token_id)
-    return np.array([count(found.code[half], selected[half], types, experts) for half in (~odd, odd)])
+    Draw 0 is that of all tokens; of 1 + `GROUPS` draws, the others leave out one group of documents each. Tokens are in
+    the order of their types and, within these, of their `group` (n,); those of type x begin at starts[x], (type + 1,).
+    The first `ranks` of their `selected` experts (n, rank) count. All are sums over types, so leaving out a group
+    changes only those that occur in it.
+    """
+    out, even, odd, tokens = (np.zeros(shape) for shape in ((draws, 2, 4 + experts), experts, experts, 2))
+    _add_types(starts, group, selected, ranks, even.astype(np.int32), odd.astype(np.int32), tokens.astype(int), out)
+    out[1:] += out[0]
+    return out
 
 
 def ratios(parts: np.ndarray) -> np.ndarray:
     """Numerators by denominators (..., 2, measure), NaN where there is nothing (but for rounding)."""
     numerator, denominator = parts[..., 0, :], parts[..., 1, :]
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 1e-9)
-
-
-def without_groups(found: Occurrences, selected: np.ndarray, halves: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """The `sums` of all groups of documents, and without each of them: float64 (draw, 2, 4 + expert)."""
-    whole = sums(halves, tokens)
-    draws = [whole]
-    for number, group in enumerate(found.groups):
-        part = count(group.code, selected[group.members], len(group.types), halves.shape[1])
-        left, left_tokens = halves[:, :, group.types], tokens[:, group.types]
-        before = sums(left, left_tokens)
-        left[number % 2] -= part
-        left_tokens[number % 2] -= np.bincount(group.code, minlength=len(group.types))
-        draws.append(whole - before + sums(left, left_tokens))
-    return np.array(draws)
 
 
 def measure(
@@ -172,27 +204,22 @@ def measure(
 
 def observed(found: Occurrences, selected: np.ndarray, experts: int) -> np.ndarray:
     """All measures with all documents and without each group: float64 (draw, selection, measure), as in `sums`."""
-    tokens = tokens_of(found)
-    chosen = (selected[:, :1], selected)
-    parts = [without_groups(found, one, halves_of(found, one, experts), tokens) for one in chosen]
-    return ratios(np.stack(parts, axis=1))
+    return _both(found, np.take(selected, found.order, axis=0), experts, 1 + GROUPS)
 
 
 def permuted(
     found: Occurrences, selected: np.ndarray, experts: int, permutations: int, rng: np.random.Generator
 ) -> np.ndarray:
     """All measures when the selections are permuted among the tokens, mean over permutations: (selection, measure)."""
-    tokens, values = tokens_of(found), []
-    for _ in range(permutations):
-        shuffled = selected[rng.permutation(len(selected))]
-        values.append([ratios(sums(halves_of(found, one, experts), tokens)) for one in (shuffled[:, :1], shuffled)])
-    return np.mean(values, axis=0)
+    orders = (rng.permutation(len(selected))[found.order] for _ in range(permutations))
+    return np.mean([_both(found, np.take(selected, order, axis=0), experts, 1)[0] for order in orders], axis=0)
 
 
-def tokens_of(found: Occurrences) -> np.ndarray:
-    """N(x) in the even and in the odd groups of documents: (2, type)."""
-    types = len(found.token_id)
-    return np.bincount(found.code + types * (found.group % 2).astype(np.int32), minlength=2 * types).reshape(2, types)
+def _both(found: Occurrences, selected: np.ndarray, experts: int, draws: int) -> np.ndarray:
+    """The measures of first choices and of all: (draw, selection, measure); selected (n, rank) is in `found.order`."""
+    group = found.group[found.order]
+    parts = [sums(found.starts, group, selected, ranks, experts, draws) for ranks in (1, selected.shape[1])]
+    return ratios(np.stack(parts, axis=1))
 
 
 def top_tokens(found: Occurrences, selected: np.ndarray, experts: int) -> tuple[np.ndarray, ...]:
@@ -217,7 +244,7 @@ def top_tokens(found: Occurrences, selected: np.ndarray, experts: int) -> tuple[
         for top, values in zip(tops, (token_id[row], share[expert, row], number[expert, row]), strict=True):
             top[order, expert, place] = values
     leads = number == number.max(axis=0, initial=0)
-    return *tops, (leads / _number_of(leads)).sum(axis=1)
+    return *tops, (leads / leads.sum(axis=0)).sum(axis=1)
 
 
 def with_texts(metrics: xr.Dataset, texts: Callable[[np.ndarray], list[str]]) -> xr.Dataset:

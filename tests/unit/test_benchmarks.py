@@ -1,6 +1,7 @@
 """The benchmarks measure what they say, at tiny sizes; no test looks at a time."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -8,15 +9,15 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
+import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import analysis, extraction, gpu, measuring, olmoe, published, storage
+from benchmarks import analysis, browser, extraction, gpu, measuring, olmoe, published, storage
 from benchmarks.measuring import Row, Times, Usage
 from moeatlas import models
 from moeatlas import storage as files
 
 TOKENS = {"tokens": 300, "typical": 24, "longest": 64}
-STATISTICS = {"resamples": 20, "seed": 1, "confidence": 0.95}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -186,20 +187,49 @@ def test_storage_counts_what_is_in_the_file(tmp_path):
     assert 0 < sum(found.values()) < path.stat().st_size
 
 
-@pytest.mark.parametrize("contents", ["exact", "compact"])
-def test_the_jobs_of_the_analysis_run_on_what_extraction_wrote(contents, tmp_path):
-    usage = analysis.analyse(tmp_path, 700, STATISTICS, contents)
-    tally, metrics = files.load(tmp_path / "tally.nc"), files.load(tmp_path / "metrics.nc")
+def test_the_jobs_of_the_analysis_run_on_a_synthetic_study(tmp_path):
+    config = yaml.safe_load((measuring.ROOT / "config" / "config.yaml").read_text())
+    config["statistics"]["resamples"] = config["domain_specialization"]["permutations"] = 20
+    config["token_overlap"]["rarefied_tokens"] = 10
+    usages = analysis.analyse(tmp_path, analysis.Size(1400, 2, 2), config)
+    assert set(usages) == set(analysis.MODULES) and [len(jobs) for jobs in usages.values()] == [2] + [1] * 6
+    tally = files.load(tmp_path / "tally_1.nc")
     assert int(tally["tokens"].sum()) == 700 and tally.sizes["layer"] == 2 and tally.sizes["expert"] == 64
-    assert int(metrics["tokens"].sel(dataset="pooled")) == 700
-    assert all(each.seconds > 0 and each.peak >= each.start > 0 for each in usage.values())
+    for chapter in analysis.CHAPTERS:
+        metrics = files.load(tmp_path / f"{chapter}.nc")
+        assert int(metrics["tokens"].sel(dataset="pooled")) == 1400 and metrics.sizes["layer"] == 2
+    for jobs in usages.values():
+        for job in jobs:
+            assert min(job.seconds, job.processor, job.imports) > 0 and job.peak >= job.start > 0
+
+
+def test_routing_of_the_synthetic_study_depends_on_the_token(tmp_path):
+    tokens, routing = analysis.make_study(tmp_path, analysis.Size(8000, 2, 1))
+    for path, folder in zip(tokens, routing, strict=True):
+        token_id, layer = files.load_tokens(path)["token_id"].values, files.load(folder / "layer_0.nc")
+        most = np.flatnonzero(token_id == np.bincount(token_id).argmax())
+        first = np.bincount(layer["selected_expert"].values[most, 0], minlength=64)
+        assert first.max() / len(most) > 3 / 64
+        logits, selected = layer["router_logits"].values, layer["selected_expert"].values.astype(int)
+        chosen = np.take_along_axis(logits, selected, axis=1)
+        np.testing.assert_array_equal(np.sort(chosen), np.sort(logits)[:, -8:])
 
 
 def test_rows_of_the_analysis():
-    few, many = Usage(0.2, 150_000_000, 100_000_000), Usage(1.0, 180_000_000, 100_000_000)
-    rows = analysis.summary({1000: {"job": few}, 10_000: {"job": many}})
-    assert numbers(rows) == [100_000, 150, 50_000, 180, 1.20, 3333]
-    assert rows[-2] == Row("job: peak memory, 10 times the tokens / once", "1.20 x", "at most 1.25", "yes")
+    one, other = Usage(2.0, 1.5, 0.5, 150_000_000, 100_000_000), Usage(100.0, 90.0, 1.0, 1_900_000_000, 100_000_000)
+    rows = analysis.whole({"tally": [one, one], "measure": [other]})
+    assert [row.what for row in rows[::2]] == [
+        "tally, 2 jobs",
+        "measure",
+        "analysis of a study, one core",
+        "- imports, not included",
+    ]
+    assert numbers(rows) == [4, 150, 100, 1900, 104, 93, 2, 1900]
+    assert [row.met for row in rows if row.goal] == ["yes", "yes"]
+    few, many = replace(one, start=100_000_000), replace(one, peak=180_000_000)
+    rows = analysis.growth({1000: {"job": few}, 10_000: {"job": many}})
+    assert numbers(rows) == [150, 180, 1.20, 3333]
+    assert rows[-2] == Row("- 10 times the tokens / once", "1.20 x", "at most 1.25", "yes")
 
 
 def test_published_ways_give_the_outputs_of_ours(model, records, tokens, tmp_path):
@@ -255,3 +285,13 @@ def test_the_gpu_benchmark_without_a_gpu_says_so(capsys):
     with pytest.raises(SystemExit) as stopped:
         gpu.main([])
     assert stopped.value.code == 2 and "no GPU is visible" in capsys.readouterr().err
+
+
+def test_the_data_of_the_expert_browser_are_built_and_weighed(tmp_path):
+    config = yaml.safe_load((measuring.ROOT / "config" / "config.yaml").read_text())
+    usage, sizes = browser.build(tmp_path, analysis.Size(1200, 2, 2), config)
+    kinds = {"vocabulary", "store", "texts", "plots", "tokens", "experts", "pairs", "sets", "index"}
+    assert set(sizes) == kinds and min(sizes.values()) > 100
+    assert usage.seconds > 0 and usage.peak >= usage.start > 0
+    rows = browser.summary(Usage(599, 500, 1, 2_999_000_000, 0), {"experts": 12_000_000, "store": 9_000_000})
+    assert [row.met for row in rows] == ["yes", "", "yes", "no", "", ""] and numbers(rows)[3:] == [21, 12, 9]

@@ -74,8 +74,18 @@ def expected(made: list[Case], layer: int, rank: int, leave_out: int | None = No
 # ---------------------------------------------------------------- measures
 
 
-def sums(number: list, tokens: list) -> np.ndarray:
-    return chapter.ratios(chapter.sums(np.array(number), np.array(tokens)))
+def measures(code: np.ndarray, group: np.ndarray, selected: np.ndarray, experts: int) -> np.ndarray:
+    """The measures of tokens with given types, groups and selections: (draw, selection, measure)."""
+    tokens = np.arange(len(code))
+    found = vocabulary.Occurrences(tokens, np.arange(code.max() + 1), code.astype(np.int32), group.astype(np.int8))
+    return chapter.observed(found, selected.astype(np.uint8), experts)
+
+
+def of_counts(number: list | np.ndarray) -> np.ndarray:
+    """The measures of first choices, from how many tokens of a type an expert gets: (half, expert, type)."""
+    number = np.array(number)
+    half, expert, code = (np.repeat(index.ravel(), number.ravel()) for index in np.indices(number.shape))
+    return measures(code, half, expert[:, None], number.shape[1])[0, 0]
 
 
 def test_measures_by_hand():
@@ -83,17 +93,17 @@ def test_measures_by_hand():
     even, odd = [[6, 0, 1], [2, 2, 0]], [[1, 1, 0], [3, 0, 0]]
     # Split-half: id 0 goes to expert 0 by the even half (1 of 4 in the other), to 1 by the odd one (2 of 8);
     # id 1 goes to expert 1 by the even half (0 of 1), to 0 by the odd one (0 of 2).
-    found = sums([even, odd], [[8, 2, 1], [4, 1, 0]])
+    found = of_counts([even, odd])
     assert found[:4].tolist() == pytest.approx([3 / 15, (7 + 2 + 1) / 16, (7 / 12 + 2 / 3 + 1) / 3, 7 / 12])
     # Id 0 alone occurs ten times, and expert 0 gets most of it.
     assert found[4:].tolist() == pytest.approx([7 / 12, np.nan], nan_ok=True)
 
 
 def test_experts_that_share_the_maximum_share_the_id():
-    found = sums([[[6], [6], [0]], [[2], [0], [1]]], [[12], [3]])
+    found = of_counts([[[6], [6], [0]], [[2], [0], [1]]])
     # By the even half experts 0 and 1 are as good, they get 2 and 0 of the odd half; by the odd one expert 0 gets 6.
     assert found[0] == pytest.approx((1 + 6) / 15)
-    found = sums([[[6], [6], [0]], [[0], [0], [0]]], [[12], [0]])
+    found = of_counts([[[6], [6], [0]], [[0], [0], [0]]])
     assert found.tolist() == pytest.approx([np.nan, 0.5, 0.5, 0.5, 0.5, 0.5, np.nan], nan_ok=True)
 
 
@@ -104,10 +114,7 @@ counts = st.lists(st.tuples(st.integers(0, 2), st.permutations(range(3)), st.boo
 @given(counts, st.integers(1, 3))
 def test_measures_equal_their_definitions(tokens, rank):
     token_id, selected, odd = [one[0] for one in tokens], [one[1][:rank] for one in tokens], [one[2] for one in tokens]
-    code, half = np.array(token_id), np.array(odd)
-    rows = np.array(selected)
-    halves = [vocabulary.count(code[half == part], rows[half == part], 3, 3) for part in (False, True)]
-    found = sums(halves, [np.bincount(code[half == part], minlength=3) for part in (False, True)])
+    found = measures(np.array(token_id), np.array(odd), np.array(selected), 3)[0, 1]
     wanted = by_hand(token_id, selected, odd, 3)
     np.testing.assert_allclose(found, [*(wanted[name] for name in chapter.BY_LAYER), *wanted["experts"]], rtol=1e-12)
 
@@ -223,7 +230,7 @@ def test_split_half_is_the_load_of_an_expert_when_routing_ignores_the_token():
     # Uniform first choices: the expert of an id is any, and gets 1 / E of the other half.
     rng = np.random.default_rng(2)
     number = rng.multinomial(5, np.full(8, 1 / 8), size=(2, 4000)).transpose(0, 2, 1)
-    found = sums(number, np.full((2, 4000), 5))
+    found = of_counts(number)
     assert found[0] == pytest.approx(1 / 8, abs=0.005)
     # The largest of 8 counts of 10 tokens is at most m with probability 10! / 8^10 [x^10] (sum_{j <= m} x^j / j!)^8.
     powers = [np.polynomial.polynomial.polypow([1 / math.factorial(j) for j in range(m + 1)], 8) for m in range(11)]
@@ -267,12 +274,7 @@ def test_intervals_cover_the_expected_value():
         subject = rng.integers(0, 30, 60)[owner]
         token_id = np.where(rng.random(len(owner)) < 0.2, subject, rng.integers(0, 30, len(owner)))
         expert = np.where(rng.random(len(owner)) < 0.5, favourite[token_id], rng.integers(0, 4, len(owner)))
-        found = vocabulary.Occurrences(
-            np.arange(len(owner)), np.arange(30), token_id.astype(np.int32), (owner % tallies.GROUPS).astype(np.int8)
-        )
-        halves = chapter.halves_of(found, expert[:, None], 4)
-        parts = chapter.without_groups(found, expert[:, None], halves, chapter.tokens_of(found))
-        draws[sample] = chapter.ratios(parts)[:, :3]
+        draws[sample] = measures(token_id, owner % tallies.GROUPS, expert[:, None], 4)[:, 0, :3]
     intervals = statistics.jackknife(xr.DataArray(draws, dims=("sample", "draw", "measure")))
     truth = draws[:, 0].mean(axis=0)
     covered = (intervals.sel(interval="low") <= truth) & (truth <= intervals.sel(interval="high"))

@@ -13,7 +13,7 @@ def written(study: dict[str, Case], folder: Path, predicted: dict[str, np.ndarra
     """Write the records and tokens of every dataset of a study; the arguments of `vocabulary.read`."""
     paths = {"records": [], "tokens": []}
     for name, made in study.items():
-        attrs = {"dataset": name, "tokens_sha256": f"sum of {name}", "model": "made up"}
+        attrs = {"dataset": name, "tokens_sha256": f"sum of {name}", "model": "made up", "checkpoint": "last"}
         for layer, one in made.layers.items():
             storage.save(one.assign_attrs(attrs), folder / name / f"layer_{layer}.nc")
         storage.save(made.tokens, folder / f"{name}.nc")
