@@ -101,11 +101,32 @@ def dataset_matrix(
 
 def counts_text(metrics: xr.Dataset, method: str = "bootstrap over documents") -> str:
     """How many tokens and documents a pooled figure rests on, and how its intervals were made, for its caption."""
-    pooled, percent = metrics.sel(dataset="pooled"), f"{100 * metrics.attrs['confidence']:g} %"
-    return (
-        f"n = {int(pooled['tokens']):,} tokens of {int(pooled['documents']):,} documents in "
-        f"{metrics.sizes['dataset'] - 1} datasets; bands: {percent} {method}."
-    )
+    if of_counts(metrics):
+        return f"{size_text(metrics)}; published counts, without intervals."
+    return f"{size_text(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % {method}."
+
+
+def size_text(metrics: xr.Dataset) -> str:
+    """How many tokens and documents a pooled figure rests on."""
+    pooled = metrics.sel(dataset="pooled")
+    documents = "" if of_counts(metrics) else f" of {int(pooled['documents']):,} documents"
+    return f"n = {int(pooled['tokens']):,} tokens{documents} in {metrics.sizes['dataset'] - 1} datasets"
+
+
+def of_counts(metrics: xr.Dataset) -> bool:
+    """Whether the metrics are those of published counts: documents, intervals and what rests on them are not known."""
+    return not metrics["documents"].sel(dataset="pooled")
+
+
+def unless_counts(metrics: xr.Dataset, text: str) -> str:
+    """A text about documents or intervals, which published counts do not have."""
+    return "" if of_counts(metrics) else text
+
+
+def sample_size(metrics: xr.Dataset) -> dict:
+    """What a pooled finding rests on: its `n` and `n_unit`, which are tokens where documents are not known."""
+    unit = "tokens" if of_counts(metrics) else "documents"
+    return {"n": int(metrics[unit].sel(dataset="pooled")), "n_unit": unit}
 
 
 def spread(values: np.ndarray, count: int) -> list[int]:
@@ -130,9 +151,7 @@ def numbers(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, null_n
         "null_value": null_value,
         "reference_name": "untrained model" if untrained is not None else None,
         "reference_value": over_layers(untrained, name)[0] if untrained is not None else None,
-        "n": int(metrics["documents"].sel(dataset="pooled")),
-        "n_unit": "documents",
-    }
+    } | sample_size(metrics)
 
 
 def interval_table(array: xr.DataArray) -> pd.DataFrame:

@@ -25,11 +25,18 @@ BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of 
 class Study:
     """What a study runs: settings of the selected models and datasets by name, in the order of the config.
 
-    A model's `checkpoints` are in training order; `folders` says where the files of each are.
+    A model's `checkpoints` are in training order; `folders` says where the files of each are. `compared` names the runs
+    to compare, {model, checkpoint}, the first one against all others; there are at least two, or none.
     """
 
     models: dict[str, dict]
     datasets: dict[str, dict]
+    compared: list[dict[str, str]]
+
+    @property
+    def of_counts(self) -> bool:
+        """Whether this is a study of published counts; then all of its models and datasets are."""
+        return any(model["source"] == "counts" for model in self.models.values())
 
     def studied_checkpoint(self, model: str) -> str:
         """The last checkpoint of a model: the one that the report is about."""
@@ -38,9 +45,10 @@ class Study:
     def local_paths(self) -> dict[str, str]:
         """Config keys of the files and folders that must be there before the study starts, and their paths."""
         paths = {f"models.{name}.path": m["path"] for name, m in self.models.items() if m["source"] == "local"}
-        for name, dataset in self.datasets.items():
-            for number, path in enumerate(dataset.get("files", [])):
-                paths[f"datasets.{name}.files[{number}]"] = path
+        for catalogue, entries in {"models": self.models, "datasets": self.datasets}.items():
+            for name, entry in entries.items():
+                for number, path in enumerate(entry.get("files", [])):
+                    paths[f"{catalogue}.{name}.files[{number}]"] = path
         return paths
 
 
@@ -58,7 +66,16 @@ def resolve(config: dict) -> Study:
     """The study that a checked config selects; a `Problem` for a name that is in no catalogue."""
     models = {name: _model(name, config) for name in config["study"]["models"]}
     datasets = {name: _dataset(name, config) for name in config["study"]["datasets"]}
-    return Study(models, datasets)
+    entries = {f"models.{name}": model for name, model in models.items()}
+    entries |= {f"datasets.{name}": dataset for name, dataset in datasets.items()}
+    counts = {key: entry["source"] == "counts" for key, entry in entries.items()}
+    if any(counts.values()) and not all(counts.values()):
+        key, other = (next(key for key, of_counts in counts.items() if of_counts is wanted) for wanted in (True, False))
+        raise Problem(
+            f"config: study: {key} has `source: counts` and {other} `source: {entries[other]['source']}`: select only "
+            "models and datasets of counts, or none."
+        )
+    return Study(models, datasets, _compared(config, models))
 
 
 def _model(name: str, config: dict) -> dict:
@@ -87,6 +104,15 @@ def _model(name: str, config: dict) -> dict:
             )
         model.setdefault("checkpoints", [model.get("revision")])
         model["folders"] = {checkpoint: f"results/models/{name}/{checkpoint}" for checkpoint in model["checkpoints"]}
+    elif model["source"] == "counts":
+        model["checkpoints"] = [model["revision"]]
+        if model["experts_per_token"] > model["experts_per_layer"]:
+            raise Problem(
+                f"config: models.{name}.experts_per_token: {model['experts_per_token']} is more than experts_per_layer "
+                f"({model['experts_per_layer']}): lower it."
+            )
+        if model["layers"] != "all":
+            raise Problem(f"config: models.{name}.layers: published counts are studied whole: remove it.")
     elif "checkpoints" in model:
         model["folders"] = {name: f"{model['path']}/{name}" for name in model["checkpoints"]}
     else:
@@ -118,6 +144,32 @@ def _dataset(name: str, config: dict) -> dict:
             f"{', '.join(domains)}, or add it to demo.corpora.domains."
         )
     return dataset
+
+
+def _compared(config: dict, models: dict[str, dict]) -> list[dict[str, str]]:
+    runs = [dict(zip(("model", "checkpoint"), run.split("/"), strict=True)) for run in config["compare"]]
+    if all(run["model"] in config["models"].keys() - models.keys() for run in runs):
+        return []
+    for run in runs:
+        name, checkpoint = run["model"], run["checkpoint"]
+        if name not in models:
+            raise Problem(
+                f"config: compare: {name}/{checkpoint}: the study has no model {name!r}: use one of "
+                f"{', '.join(models)}, or add it to study.models."
+            )
+        if checkpoint not in models[name]["checkpoints"]:
+            raise Problem(
+                f"config: compare: {name}/{checkpoint}: {checkpoint!r} is not among the model's checkpoints: use one "
+                f"of {', '.join(models[name]['checkpoints'])}, or add it to models.{name}.checkpoints."
+            )
+        if models[name]["source"] == "counts":
+            raise Problem(
+                f"config: compare: {name}/{checkpoint}: published counts have no documents from which a comparison "
+                "could be made: remove it."
+            )
+    if len(runs) == 1:
+        raise Problem(f"config: compare: {config['compare'][0]} is a single run: add another one, or write [].")
+    return runs
 
 
 def _choose(config: dict, catalogue: str, name: str) -> dict:

@@ -93,6 +93,8 @@ def measure(
 ) -> xr.Dataset:
     """All measures of the chapter from the tallies of a study's datasets, of which "pooled" is the mean.
 
+    From counts without documents, only what needs no documents: no repetition, no null and no p-values.
+
     Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers;
     `information` of a dataset is its term of I(domain; expert), which is the pooled value. `specialization` and
     `first_specialization` (dataset, layer, expert, interval) are DS.
@@ -109,51 +111,45 @@ def measure(
     first = next(iter(dataset_tallies.values()))
     resampling = statistics.resample(dataset_tallies, resamples, seed)
     permutation = statistics.permute(dataset_tallies, permutations, permutation_seed)
-    sizes = {name: tally[["tokens", "neighbours"]].load() for name, tally in dataset_tallies.items()}
-    size = statistics.dataset_draws(sizes, ["tokens", "neighbours"], resampling)
+    of_documents = statistics.has_documents(first)
+    names = [name for name in (*COUNTS, *REPEATED) if name in first]
+    lengths = ["tokens", "neighbours"] if of_documents else ["tokens"]
+    sizes = {name: tally[lengths].load() for name, tally in dataset_tallies.items()}
+    tokens = statistics.dataset_draws(sizes, ["tokens"], resampling)["tokens"]
     permuted_tokens = statistics.dataset_draws(_mixed(sizes, ["tokens"]), ["tokens"], permutation)["tokens"]
     draws, permuted_draws, per_layer = [], [], []
-    for tally in tallies.by_layer(dataset_tallies, [*COUNTS, *REPEATED]):
-        permuted = statistics.dataset_draws(_mixed(tally, COUNTS), COUNTS, permutation)
-        permuted_draws.append(_domain_measures(permuted, permuted_tokens))
-        for name, layer in tally.items():
-            tokens, neighbours = sizes[name]["tokens"], sizes[name]["neighbours"]
-            layer["shuffled_first"] = shuffled_first(layer["first_count"], tokens) * neighbours
-        sums = statistics.dataset_draws(tally, [*COUNTS, *REPEATED, "shuffled_first"], resampling)
-        repetition = _repetition(sums, size["neighbours"])
-        draws.append(_domain_measures(sums, size["tokens"]).merge(repetition[[*REPEATED, "excess_repetition"]]))
-        found = _specialization(sums, size["tokens"], confidence)
-        found["p_value"] = _p_value(permuted["selected_count"] / permuted_tokens)
-        observed = sums["first_count"].isel(draw=0, drop=True) / size["tokens"].isel(draw=0, drop=True)
-        found["expected_repeated_first"] = _with_mean((_domains(observed) ** 2).sum("expert"))
-        found["shuffled_repeated_first"] = repetition["shuffled_first"].isel(draw=0, drop=True)
+    for tally in tallies.by_layer(dataset_tallies, names):
+        sums = statistics.dataset_draws(tally, names, resampling)
+        measures, found = domain_measures(sums, tokens), _specialization(sums, tokens, confidence)
+        if of_documents:
+            permuted = statistics.dataset_draws(_mixed(tally, COUNTS), COUNTS, permutation)
+            permuted_draws.append(domain_measures(permuted, permuted_tokens))
+            found["p_value"] = _p_value(permuted["selected_count"] / permuted_tokens)
+            repetition = _repetition(tally, sizes, resampling)
+            measures = measures.merge(repetition[[*REPEATED, "excess_repetition"]])
+            observed = (sums["first_count"] / tokens).isel(draw=0, drop=True)
+            found["expected_repeated_first"] = _with_mean((_domains(observed) ** 2).sum("expert"))
+            found["shuffled_repeated_first"] = repetition["shuffled_first"].isel(draw=0, drop=True)
+        draws.append(measures)
         per_layer.append(found)
-    values, null = xr.concat(draws, dim="layer"), xr.concat(permuted_draws, dim="layer")
-    out = xr.concat(per_layer, dim="layer")
-    for name, (title, units, formula) in MEASURES.items():
+    values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer")
+    for name in (name for name in MEASURES if name in values):
+        title, units, formula = MEASURES[name]
         attributes = {"long_name": title, "units": units, "formula": formula}
         averaged = {"long_name": f"{title}, mean over layers"}
         out[name] = statistics.interval(values[name], confidence, BOUNDS[name]).assign_attrs(attributes)
         mean = statistics.interval(values[name].mean("layer"), confidence, BOUNDS[name])
         out[f"mean_over_layers_{name}"] = mean.assign_attrs(attributes | averaged)
-    for name in BY_DOMAIN:
-        title, units, _ = MEASURES[name]
-        long_name = f"{title}, documents dealt out at random, mean of {permutations} permutations"
-        mean = null[name].isel(draw=slice(1, None)).mean("draw")
-        out[f"null_{name}"] = mean.assign_attrs(long_name=long_name, units=units)
-    for name, draw in (
-        ("information", null["information"]),
-        ("mean_over_layers_information", null["information"].mean("layer")),
-    ):
-        out[f"p_value_{name}"] = _share_as_large(draw).assign_attrs(long_name=f"p-value of {name}", units="1")
-    p_value = _domains(out["p_value"])
-    adjusted = p_value.copy(data=scipy.stats.false_discovery_control(p_value.values.ravel()).reshape(p_value.shape))
-    out["adjusted_p_value"] = adjusted.reindex_like(out["p_value"])
-    for name, text in DESCRIPTIONS.items():
-        out[name].attrs = {"long_name": text, "units": "1"}
+    if of_documents:
+        out = out.merge(_null(xr.concat(permuted_draws, dim="layer"), permutations))
+        p_value = _domains(out["p_value"])
+        adjusted = scipy.stats.false_discovery_control(p_value.values.ravel()).reshape(p_value.shape)
+        out["adjusted_p_value"] = p_value.copy(data=adjusted).reindex_like(out["p_value"])
+    for name in (name for name in DESCRIPTIONS if name in out):
+        out[name].attrs = {"long_name": DESCRIPTIONS[name], "units": "1"}
     uniform = uniform_values(first.sizes["expert"], first.sizes["rank"])
     out["uniform_value"] = ("measure", [uniform[name] for name in MEASURES], {"long_name": "value, uniform routing"})
-    out["tokens"] = size["tokens"].isel(draw=0, drop=True).astype(np.int64)
+    out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
     out["documents"] = statistics.document_counts(dataset_tallies)
     settings = {"resamples": resamples, "seed": seed, "confidence": confidence, "permutations": permutations}
     settings |= {"permutation_seed": permutation_seed, "false_discovery_rate": false_discovery_rate}
@@ -185,23 +181,48 @@ def _with_mean(domains: xr.DataArray) -> xr.DataArray:
     return xr.concat([domains.mean("dataset").expand_dims(dataset=[statistics.POOLED]), domains], dim="dataset")
 
 
-def _domain_measures(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
-    """The measures that compare domains, in every draw: (dataset, draw, layer)."""
-    selected, first = (_domains(sums[name] / tokens) for name in COUNTS)
+def domain_measures(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
+    """The measures that compare domains, in every draw, (dataset, draw, layer), from the counts that there are."""
+    selected = _domains(sums["selected_count"] / tokens)
     share = selected / selected.sum("expert")
-    mixture, first_mixture = share.mean("dataset"), first.mean("dataset")
+    mixture = share.mean("dataset")
     values = {
         "information": relative_entropy(share, mixture),
-        "first_information": relative_entropy(first, first_mixture),
         "divergence": jensen_shannon(share, mixture),
         "largest_specialization": selected.max("expert"),
-        "largest_first_specialization": first.max("expert"),
     }
+    if "first_count" in sums:
+        first = _domains(sums["first_count"] / tokens)
+        values["first_information"] = relative_entropy(first, first.mean("dataset"))
+        values["largest_first_specialization"] = first.max("expert")
     return xr.Dataset({name: _with_mean(value) for name, value in values.items()})
 
 
-def _repetition(sums: xr.Dataset, neighbours: xr.DataArray) -> xr.Dataset:
+def _null(draws: xr.Dataset, permutations: int) -> xr.Dataset:
+    """Means and p-values of the measures where documents are dealt out at random, from their draws."""
+    out = {}
+    for name in BY_DOMAIN:
+        title, units, _ = MEASURES[name]
+        long_name = f"{title}, documents dealt out at random, mean of {permutations} permutations"
+        mean = draws[name].isel(draw=slice(1, None)).mean("draw")
+        out[f"null_{name}"] = mean.assign_attrs(long_name=long_name, units=units)
+    information = draws["information"]
+    for name, draw in (("information", information), ("mean_over_layers_information", information.mean("layer"))):
+        out[f"p_value_{name}"] = _share_as_large(draw).assign_attrs(long_name=f"p-value of {name}", units="1")
+    return xr.Dataset(out)
+
+
+def _repetition(
+    tally: dict[str, xr.Dataset], sizes: dict[str, xr.Dataset], resampling: dict[str, statistics.Resampling]
+) -> xr.Dataset:
     """Shares of tokens that repeat the choice of the one before, in every draw: (dataset, draw, layer)."""
+    parts = {}
+    for name, layer in tally.items():
+        neighbours = sizes[name]["neighbours"]
+        shuffled = shuffled_first(layer["first_count"], sizes[name]["tokens"]) * neighbours
+        parts[name] = layer[REPEATED].assign(shuffled_first=shuffled, neighbours=neighbours)
+    sums = statistics.dataset_draws(parts, [*REPEATED, "shuffled_first", "neighbours"], resampling)
+    neighbours = sums["neighbours"]
     shares = _domains(sums[[*REPEATED, "shuffled_first"]] / neighbours.where(neighbours > 0))
     shares["excess_repetition"] = shares["repeated_first"] - shares["shuffled_first"]
     return shares.map(_with_mean)
@@ -209,8 +230,8 @@ def _repetition(sums: xr.Dataset, neighbours: xr.DataArray) -> xr.Dataset:
 
 def _specialization(sums: xr.Dataset, tokens: xr.DataArray, confidence: float) -> xr.Dataset:
     """DS of every expert, of all selections and of first choices, with intervals."""
-    names = zip(("specialization", "first_specialization"), COUNTS, strict=True)
-    shares = {name: _with_mean(_domains(sums[count] / tokens)) for name, count in names}
+    names = {"selected_count": "specialization", "first_count": "first_specialization"}
+    shares = {names[count]: _with_mean(_domains(sums[count] / tokens)) for count in COUNTS if count in sums}
     return xr.Dataset({name: statistics.interval(share, confidence, (0, 1)) for name, share in shares.items()})
 
 

@@ -1,5 +1,6 @@
 """Published values of a model, and how a study's own compare with them."""
 
+import numpy as np
 import xarray as xr
 
 
@@ -8,8 +9,8 @@ def compare(metrics: xr.Dataset, chapter: str, reference: dict) -> dict | None:
 
     `reference` is the content of a file in config/reference/. Returns its `source`, `source_url` and `note`, `rows` and
     `absent`. A row is {name, dataset, layer, published, estimate, low, high, difference, covered}, shares as numbers
-    from 0 to 1; `covered` says whether the interval holds the published value. `absent` names what the study cannot be
-    compared with, because it has no such dataset or layer.
+    from 0 to 1; `covered` says whether the interval holds the published value, None without an interval. `absent` names
+    what the study cannot be compared with, because it has no such dataset or layer.
     """
     if metrics.attrs["model_id"] != reference["model_id"]:
         return None
@@ -36,9 +37,22 @@ def compare(metrics: xr.Dataset, chapter: str, reference: dict) -> dict | None:
                     "low": low,
                     "high": high,
                     "difference": estimate - published,
-                    "covered": low <= published <= high,
+                    "covered": None if np.isnan(low) else low <= published <= high,
                 }
             )
     if not rows and not absent:
         return None
     return {key: reference[key] for key in ("source", "source_url", "note")} | {"rows": rows, "absent": absent}
+
+
+def unmeasured(reference: dict) -> dict:
+    """What is published of a model but measured by no chapter: source, note and `rows` {name, at, published}.
+
+    `published` is a share from 0 to 1, `at` says where it was measured.
+    """
+    rows = [
+        {"name": entry["name"], "at": at, "published": percent / 100}
+        for entry in reference["unmeasured"]
+        for at, percent in zip(entry["at"], entry["percent"], strict=True)
+    ]
+    return {key: reference[key] for key in ("source", "source_url", "note")} | {"rows": rows}

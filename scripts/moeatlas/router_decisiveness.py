@@ -70,7 +70,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int
     draws, per_layer = [], []
     for tally in tallies.by_layer(dataset_tallies, [*SUMS, "scalar_histogram", *POOLED_HISTOGRAMS]):
         sums = statistics.dataset_draws(tally, SUMS, resampling)
-        draws.append(_draws(sums, tokens))
+        draws.append(measures_of_draws(sums, tokens))
         weight = statistics.interval(sums["rank_weight_sum"] / tokens, confidence)
         weight.attrs = {"long_name": "Mean routing weight by rank", "units": "1"}
         distributions = _distributions(tally, first["scalar_edge"], resampling, confidence)
@@ -92,7 +92,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int
     return out.assign_coords(measure=list(MEASURES), scalar_edge=first["scalar_edge"])
 
 
-def _draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
+def measures_of_draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
     """Every measure in every draw, (dataset, draw, layer), from the sums over documents."""
     means = sums["scalar_sum"] / sums["scalar_count"].where(sums["scalar_count"] > 0)
     mean_probability = sums["probability_sum"] / tokens

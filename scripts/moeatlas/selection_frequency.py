@@ -81,7 +81,7 @@ def measure(
     capacity_factors: list[float],
     batch_tokens: int,
 ) -> xr.Dataset:
-    """All measures of the chapter from the tallies of a study's datasets.
+    """All measures of the chapter from the tallies of a study's datasets; those that counts alone allow, from counts.
 
     Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers.
     `slot_share`, `first_share`, `weight_share` (dataset, layer, expert, interval): share of the selections, of the
@@ -94,25 +94,28 @@ def measure(
     first = next(iter(dataset_tallies.values()))
     experts, top_k = first.sizes["expert"], first.sizes["rank"]
     resampling = statistics.resample(dataset_tallies, resamples, seed)
+    of_documents = statistics.has_documents(first)
     batches = {name: _batches(tally["tokens"].values, batch_tokens) for name, tally in dataset_tallies.items()}
     batch_resampling = statistics.resample(batches, resamples, seed)
     tokens = statistics.dataset_draws(dataset_tallies, ["tokens"], resampling)["tokens"]
-    batched_tokens = statistics.dataset_draws(batches, ["tokens"], batch_resampling)["tokens"]
+    names = [name for name in SUMS if name in first]
     draws, per_layer = [], []
-    for tally in tallies.by_layer(dataset_tallies, [*SUMS, "rank_count"]):
-        sums = statistics.dataset_draws(tally, SUMS, resampling)
-        dropped = {name: _dropped(layer, batches[name], capacity_factors) for name, layer in tally.items()}
-        dropped_draws = statistics.dataset_draws(dropped, ["dropped"], batch_resampling)["dropped"] / batched_tokens
-        draws.append(_draws(sums, tokens).assign(dropped_share=dropped_draws))
-        shares = _shares(sums, tokens, confidence)
-        rank_count = sum(layer["rank_count"] for layer in tally.values())
-        shares["rank_share"] = rank_count / rank_count.sum("rank").where(rank_count.sum("rank") > 0)
-        shares["rank_share"].attrs = {"long_name": "share of an expert's selections at each rank", "units": "1"}
+    for tally in tallies.by_layer(dataset_tallies, [*names, *(["rank_count"] if of_documents else [])]):
+        sums = statistics.dataset_draws(tally, names, resampling)
+        found, shares = measures_of_draws(sums, tokens), _shares(sums, tokens, confidence)
+        if of_documents:
+            parts = {name: _dropped(layer, batches[name], capacity_factors) for name, layer in tally.items()}
+            dropped = statistics.dataset_draws(parts, ["dropped", "tokens"], batch_resampling)
+            found["dropped_share"] = dropped["dropped"] / dropped["tokens"]
+            rank_count = sum(layer["rank_count"] for layer in tally.values())
+            shares["rank_share"] = rank_count / rank_count.sum("rank").where(rank_count.sum("rank") > 0)
+            shares["rank_share"].attrs = {"long_name": "share of an expert's selections at each rank", "units": "1"}
+        draws.append(found)
         per_layer.append(shares)
     values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer", data_vars="minimal")
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
-    out.attrs["probability"] = tallies.probability_name(first.attrs)
-    for name, (title, units, formula) in MEASURES.items():
+    for name in (name for name in MEASURES if name in values):
+        title, units, formula = MEASURES[name]
         attributes = {"long_name": title, "units": units, "formula": formula}
         bounds = BOUNDS.get(name, (-np.inf, np.inf))
         squared = name in SQUARED
@@ -121,34 +124,41 @@ def measure(
         out[f"mean_over_layers_{name}"] = averaged.assign_attrs(
             attributes | {"long_name": f"{title}, mean over layers"}
         )
-    dropped = values["dropped_share"]
-    for name, draws_of_it in (("dropped_share", dropped), ("mean_over_layers_dropped_share", dropped.mean("layer"))):
-        out[name] = statistics.interval(draws_of_it, confidence, (0, 1)).assign_attrs(
-            long_name=f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens", units="1"
-        )
+    if of_documents:
+        out.attrs["probability"] = tallies.probability_name(first.attrs)
+        long_name = f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens"
+        dropped = values["dropped_share"]
+        for name, each in (("dropped_share", dropped), ("mean_over_layers_dropped_share", dropped.mean("layer"))):
+            shares = statistics.interval(each, confidence, (0, 1))
+            out[name] = shares.assign_attrs(long_name=long_name, units="1")
     out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
     out["documents"] = statistics.document_counts(dataset_tallies)
     return out.merge(_uniform(out["tokens"], experts, top_k, seed))
 
 
-def _draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
-    """Every measure in every draw, (dataset, draw, layer), from the sums over documents."""
+def measures_of_draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
+    """Every measure in every draw, (dataset, draw, layer), from the sums over documents that there are."""
     count, experts = sums["selected_count"], sums.sizes["expert"]
     values = load_measures(count)
-    values["load_balancing_loss"] = experts * (count / tokens * sums["probability_sum"] / tokens).sum("expert")
-    values["z_loss"] = sums["z_loss_sum"] / tokens
+    if "probability_sum" in sums:
+        values["load_balancing_loss"] = experts * (count / tokens * sums["probability_sum"] / tokens).sum("expert")
+    if "z_loss_sum" in sums:
+        values["z_loss"] = sums["z_loss_sum"] / tokens
     return xr.Dataset(values)
 
 
 def _shares(sums: xr.Dataset, tokens: xr.DataArray, confidence: float) -> xr.Dataset:
-    """The share that each expert gets of the selections, first choices and weight, with intervals."""
-    count, weight = sums["selected_count"], sums["weight_sum"]
+    """The share that each expert gets of the selections, and of what else there are sums of, with intervals."""
+    count = sums["selected_count"]
     shares = {
         "slot_share": (count / count.sum("expert"), "share of all selections"),
-        "first_share": (sums["first_count"] / tokens, "share of all first choices"),
-        "weight_share": (weight / weight.sum("expert"), "share of all routing weight"),
         "selection_frequency": (count / tokens, "share of tokens that select the expert"),
     }
+    if "first_count" in sums:
+        shares["first_share"] = (sums["first_count"] / tokens, "share of all first choices")
+    if "weight_sum" in sums:
+        weight = sums["weight_sum"]
+        shares["weight_share"] = (weight / weight.sum("expert"), "share of all routing weight")
     return xr.Dataset(
         {
             name: statistics.interval(share, confidence, (0, 1)).assign_attrs(long_name=long_name, units="1")
@@ -202,7 +212,7 @@ def _dropped(layer: xr.Dataset, batches: xr.Dataset, factors: list[float]) -> xr
     count = np.add.reduceat(layer["selected_count"].values, batches["first_document"].values, axis=0, dtype=np.int64)
     dropped = dropped_share(count, tokens, layer.sizes["rank"], factors) * tokens[:, None, None]
     return xr.Dataset(
-        {"dropped": (("document", "layer", "capacity_factor"), dropped)},
+        {"dropped": (("document", "layer", "capacity_factor"), dropped), "tokens": batches["tokens"]},
         coords={"document_id": batches["document_id"], "layer": layer["layer"], "capacity_factor": list(factors)},
     )
 

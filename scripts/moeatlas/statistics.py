@@ -69,18 +69,25 @@ class Permutation(Resampling):
 
 
 def resample(tallies: dict[str, xr.Dataset], resamples: int, seed: int) -> dict[str, Resampling]:
-    """The draws of every dataset's documents, for `dataset_draws`."""
+    """The draws of every dataset's documents, for `dataset_draws`; the observed one alone if there are no documents."""
     return {
         name: Resampling(
-            resampling_weights(tally.sizes["document"], resamples, seed, name),
+            resampling_weights(tally.sizes["document"], resamples if has_documents(tally) else 0, seed, name),
             _by_identifier(tally),
         )
         for name, tally in tallies.items()
     }
 
 
+def has_documents(tally: xr.Dataset) -> bool:
+    """Whether a tally is of documents; published counts are of a whole dataset, without identifiers."""
+    return "document_id" in tally.coords
+
+
 def _by_identifier(tally: xr.Dataset) -> np.ndarray:
     """The order of a dataset's documents by their identifiers."""
+    if not has_documents(tally):
+        return np.arange(tally.sizes["document"])
     return np.argsort(tally["document_id"].values.astype(str), kind="stable")
 
 
@@ -107,7 +114,7 @@ def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resampling: 
     Each variable of `names` loses its dimension `document` and gains `dataset` ("pooled" first, which is the sum over
     datasets: a bootstrap stratified by dataset) and `draw` (1 + resamples).
     """
-    parts = {dataset: tally[names].drop_vars("document_id") for dataset, tally in tallies.items()}
+    parts = {dataset: tally[names].drop_vars("document_id", errors="ignore") for dataset, tally in tallies.items()}
     first, *_ = xr.align(*parts.values(), join="exact", exclude=["document"], copy=False)
     draws = {}
     for name in names:
@@ -121,8 +128,8 @@ def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resampling: 
 
 
 def document_counts(tallies: dict[str, xr.Dataset]) -> xr.Variable:
-    """Number of documents, pooled and of every dataset, in the order of `dataset_draws`: (dataset,) int64."""
-    counts = [tally.sizes["document"] for tally in tallies.values()]
+    """Numbers of documents, pooled and by dataset, in the order of `dataset_draws`: (dataset,) int64; 0: not known."""
+    counts = [tally.sizes["document"] if has_documents(tally) else 0 for tally in tallies.values()]
     return xr.Variable("dataset", np.array([sum(counts), *counts], dtype=np.int64))
 
 
@@ -140,13 +147,16 @@ def interval(
     only raise, the plain percentile interval may hardly ever cover the true value. `bounds` are the values that the
     statistic can take. `squared` moves the interval of the statistic's square and takes the root: for measures of
     spread, 0 for even loads, because noise adds to their square about the same amount whatever their true value is.
+    Without resamples the limits are NaN.
     """
     ordered = draws.transpose("draw", ...)
     estimate = ordered.isel(draw=0, drop=True)
     observed, resampled = np.split(ordered.values**2 if squared else ordered.values, [1])
-    tail = (1 - confidence) / 2
-    bias = resampled.mean(axis=0) - observed[0]
-    limits = np.quantile(resampled, [tail, 1 - tail], axis=0) - 2 * bias
+    limits = np.full((2, *estimate.shape), np.nan)
+    if len(resampled):
+        tail = (1 - confidence) / 2
+        bias = resampled.mean(axis=0) - observed[0]
+        limits = np.quantile(resampled, [tail, 1 - tail], axis=0) - 2 * bias
     if squared:
         limits = np.sqrt(np.maximum(limits, 0))
     stacked = np.stack([estimate.values, *np.clip(limits, *bounds)], axis=-1)

@@ -116,19 +116,20 @@ def open_tallies(paths: list[str]) -> Iterator[dict[str, xr.Dataset]]:
 
 
 def study_identity(tallies: dict[str, xr.Dataset]) -> dict:
-    """Attributes of what is computed from several tallies: the model's identity, and the tokens of every dataset."""
+    """Attributes of what is computed from several tallies: the model's identity, and every dataset's checksum."""
     first = next(iter(tallies.values())).attrs
-    tokens = {name: tally.attrs["tokens_sha256"] for name, tally in tallies.items()}
+    read = {name: tally.attrs.get("tokens_sha256") or tally.attrs["dataset_sha256"] for name, tally in tallies.items()}
     shared = {name: value for name, value in identity(first).items() if not name.startswith(("dataset", "tokens"))}
-    return shared | {"datasets": json.dumps(tokens)}
+    return shared | {"datasets": json.dumps(read)}
 
 
 def signature(attributes: dict) -> str:
     """One line that says what a figure was made from."""
     code = json.loads(attributes["provenance"])["code"]
+    weights = f"weights sha256 {attributes['weights_sha256'][:16]}" if "weights_sha256" in attributes else "counts"
     return (
         f"MoE Routing Atlas; model {attributes['model']} ({attributes['model_id']}), checkpoint "
-        f"{attributes['checkpoint']}, weights sha256 {attributes['weights_sha256'][:16]}; code {code}"
+        f"{attributes['checkpoint']}, {weights}; code {code}"
     )
 
 
@@ -156,10 +157,25 @@ def manifest(folder: Path) -> list[dict]:
     ]
 
 
-def describe_tokens(path: str | Path) -> dict:
-    """The attributes of a dataset's token file with its numbers of `documents` and `tokens`."""
-    with open_lazily(path, leave_out="text") as tokens:
-        return tokens.attrs | {"documents": tokens.sizes["document"], "tokens": tokens.sizes["token"]}
+def summary(folder: Path, root: Path) -> dict:
+    """One line for a folder below `root`, like those of `manifest`: its checksum is over the files in their order."""
+    files = manifest(folder)
+    return {
+        "path": f"{folder.relative_to(root).as_posix()}/ ({len(files):,} files)",
+        "sha256": sha256(*(folder / file["path"] for file in files)),
+        "bytes": sum(file["bytes"] for file in files),
+    }
+
+
+def describe_dataset(path: str | Path) -> dict:
+    """The attributes of a dataset's token file with its numbers of `documents` and `tokens`.
+
+    Published counts have no token file: from their tally, which does not know `documents`.
+    """
+    with open_lazily(path, leave_out="text") as dataset:
+        if "token" in dataset.sizes:
+            return dataset.attrs | {"documents": dataset.sizes["document"], "tokens": dataset.sizes["token"]}
+        return dataset.attrs | {"tokens": int(dataset["tokens"].sum())}
 
 
 def provenance_attributes() -> dict[str, str]:

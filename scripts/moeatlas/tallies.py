@@ -15,6 +15,9 @@ of share q per rank (layer, expert or rank, bin). Counts are integers, sums floa
 
 Every sum is taken document by document and histograms have fixed bins, so tallies of two parts of a dataset combine
 exactly into the tally of the whole (`combine`). `counting` makes them.
+
+Published counts have a tally too, made by `published_counts`, that holds only `tokens`, `selected_count` and, if it is
+known, `first_count`. All documents of a dataset are one entry along `document`, without `document_id`.
 """
 
 import json

@@ -1,5 +1,6 @@
 """A right config is completed, and each wrong one is a single sentence with the key, the value and the remedy."""
 
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from moeatlas.job import Problem
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load((ROOT / "config" / "schemas" / "config.schema.yaml").read_text())
 HUB = {"source": "hub", "id": "allenai/OLMoE-1B-7B-0924", "revision": "main"}
-DELETE = object()
+DELETE = "delete this key"
 
 
 def config() -> dict:
@@ -36,6 +37,7 @@ def config() -> dict:
     base["demo"]["corpora"]["domains"] = ["python", "json"]
     base["demo"]["training"] |= {"steps": 600, "checkpoints": [0, 10, 600]}
     base["study"] = {"title": "A study", "models": ["demo"], "datasets": ["python"]}
+    base["compare"] = ["demo/step0", "demo/step600"]
     return base
 
 
@@ -187,7 +189,7 @@ WRONG = [
         "datasets.gsm8k.files: 'a.jsonl' is not allowed: write a list with at least one",
     ),
     # a wrong value
-    ("models/demo/source", "hubb", "models.demo.source: 'hubb' is not known: use one of demo, hub, local."),
+    ("models/demo/source", "hubb", "models.demo.source: 'hubb' is not known: use one of demo, hub, local, counts"),
     (
         "models/demo/dtype",
         "int8",
@@ -259,6 +261,17 @@ WRONG = [
         "step10",
         "models.demo.untrained: 'step10' is not among the model's checkpoints: use one of step0, step600, or add it",
     ),
+    ("compare", ["demo"], "compare.0: 'demo' is not allowed: write a model and one of its checkpoints, such as demo/"),
+    ("compare", ["demo/step0"] * 2, "compare: ['demo/step0', 'demo/step0'] holds an entry twice: remove one."),
+    ("compare", ["demo/step0"], "compare: demo/step0 is a single run: add another one, or write []."),
+    ("compare", ["demo/step0", "olmoe/main"], "compare: olmoe/main: the study has no model 'olmoe': use one of demo,"),
+    ("compare", ["demo/step0", "omle/main"], "compare: omle/main: the study has no model 'omle': use one of demo, or"),
+    ("compare", ["omle/a", "omle/b"], "compare: omle/a: the study has no model 'omle': use one of demo, or add it to"),
+    (
+        "compare",
+        ["demo/step0", "demo/step10"],
+        "compare: demo/step10: 'step10' is not among the model's checkpoints: use one of step0, step600, or add it to",
+    ),
     (
         "demo/training/steps",
         100,
@@ -292,6 +305,72 @@ def test_the_mistyped_key_is_named_before_the_missing_one():
     whole["models"]["olmoe"]["revison"] = whole["models"]["olmoe"].pop("revision")
     with pytest.raises(Problem, match=r"models\.olmoe: the key 'revison' is unknown: did you mean 'revision'\?"):
         resolved(whole)
+
+
+def test_runs_to_compare():
+    assert resolved(config()).compared == [{"model": "demo", "checkpoint": name} for name in ("step0", "step600")]
+    assert resolved(changed("compare", [])).compared == resolved(changed("compare", DELETE)).compared == []
+
+
+def test_the_comparison_of_models_that_a_study_does_not_select_is_left_out():
+    assert resolved(changed("study/models", ["olmoe"])).compared == []
+
+
+COUNTS = {
+    "source": "counts",
+    "id": "a/b",
+    "revision": "v1",
+    "files": ["a.csv", "b.csv"],
+    "experts_per_layer": 8,
+    "experts_per_token": 2,
+}
+
+
+def counts(**changes) -> dict:
+    """The config of a study of published counts, with changes to its model."""
+    whole = config()
+    whole["models"]["published"] = COUNTS | changes
+    whole["datasets"]["code"] = {"source": "counts", "domain": "github"}
+    return whole | {"study": {"title": "Counts", "models": ["published"], "datasets": ["code"]}}
+
+
+def test_a_study_of_published_counts():
+    study = resolved(counts())
+    assert study.of_counts and not resolved(config()).of_counts
+    assert study.studied_checkpoint("published") == "v1"
+    assert study.local_paths() == {"models.published.files[0]": "a.csv", "models.published.files[1]": "b.csv"}
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "name", "sentence"),
+    [
+        ("models", "demo", "models.published has `source: counts` and models.demo `source: demo`: select only"),
+        ("datasets", "c4", "models.published has `source: counts` and datasets.c4 `source: hub`: select only"),
+    ],
+)
+def test_published_counts_are_studied_by_themselves(catalogue, name, sentence):
+    whole = counts()
+    whole["study"][catalogue].append(name)
+    with pytest.raises(Problem, match=re.escape(f"config: study: {sentence}")):
+        resolved(whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"layers": "0-3"}, "models.published.layers: published counts are studied whole: remove it."),
+        (
+            {"experts_per_token": 9},
+            "models.published.experts_per_token: 9 is more than experts_per_layer (8): lower it.",
+        ),
+        ({"experts_per_layer": 1}, "models.published.experts_per_layer: 1 is not allowed: write a whole number of at"),
+        ({"checkpoints": ["v1"]}, "models.published: the key 'checkpoints' does not go with `source: counts`: remove"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_of_published_counts(changes, sentence):
+    with pytest.raises(Problem, match=re.escape(f"config: {sentence}")):
+        resolved(counts(**changes))
 
 
 def test_only_what_the_study_selects_must_fit_together():

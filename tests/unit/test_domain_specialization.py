@@ -301,7 +301,7 @@ def test_p_values_under_the_null_are_uniform():
     names = ["tokens", "selected_count", "first_count"]
     whole = dict.fromkeys(study, xr.concat([tally[names] for tally in study.values()], dim="document"))
     sums = statistics.dataset_draws(whole, names, statistics.permute(study, 199, seed=1))
-    measures = domain_specialization._domain_measures(sums, sums["tokens"])
+    measures = domain_specialization.domain_measures(sums, sums["tokens"])
     found = {
         "specialization": domain_specialization._p_value(sums["selected_count"] / sums["tokens"]).isel(
             dataset=1, expert=1
@@ -321,7 +321,7 @@ def test_intervals_cover_the_truth():
     study = {name: simulated(rng, shares, 300, trials) for name, shares in frequency.items()}
     names = ["tokens", "selected_count", "first_count"]
     sums = statistics.dataset_draws(study, names, statistics.resample(study, 400, seed=1))
-    information = domain_specialization._domain_measures(sums, sums["tokens"])["information"].sel(dataset="pooled")
+    information = domain_specialization.domain_measures(sums, sums["tokens"])["information"].sel(dataset="pooled")
     frequencies = domain_specialization._specialization(sums, sums["tokens"], 0.95)["specialization"]
     known = [relative_entropy(distribution(*shares), mixture).item() for shares in frequency.values()]
     for truth, interval in (

@@ -46,6 +46,13 @@ def test_a_value_within_the_interval_is_covered(metrics):
     np.testing.assert_allclose([found["rows"][0][part] for part in ("estimate", "low", "high")], [0.5, 0.4, 0.6])
 
 
+def test_without_an_interval_nothing_is_covered_or_not(metrics):
+    metrics["largest"].loc[{"interval": ["low", "high"]}] = np.nan
+    found = reference.compare(metrics, "load", published(layers=[0], percent=[45.0]))
+    assert found["rows"][0]["covered"] is None
+    assert found["rows"][0]["difference"] == pytest.approx(0.05)
+
+
 def test_what_the_study_does_not_have_is_named(metrics):
     found = reference.compare(metrics, "load", published())
     assert [row["layer"] for row in found["rows"]] == [0]
@@ -63,9 +70,19 @@ def test_another_model_or_chapter_has_nothing_published(metrics):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_files_are_complete(path):
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert set(content) == {"model_id", "source", "source_url", "note", "values"}
+    assert set(content) == {"model_id", "source", "source_url", "note", "values", "unmeasured"}
     for entry in content["values"]:
         assert set(entry) == {"name", "chapter", "measure", "where", "layers", "percent"}
         assert len(entry["layers"]) == len(entry["percent"])
         assert all(0 < percent <= 100 for percent in entry["percent"])
         assert (ROOT / "scripts" / "moeatlas" / f"{entry['chapter']}.py").is_file()
+    for row in reference.unmeasured(content)["rows"]:
+        assert set(row) == {"name", "at", "published"} and 0 < row["published"] <= 1
+
+
+def test_what_no_chapter_measures_is_published_by_itself():
+    saturation = {"name": "Saturation", "at": ["1 %", "40 % of training"], "percent": [51.36, 82.47]}
+    found = reference.unmeasured(published() | {"unmeasured": [saturation]})
+    assert (found["source"], found["source_url"], found["note"]) == ("Paper", "https://example.org", "Runs differ.")
+    assert [row["at"] for row in found["rows"]] == ["1 %", "40 % of training"]
+    assert [row["published"] for row in found["rows"]] == pytest.approx([0.5136, 0.8247])

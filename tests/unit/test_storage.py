@@ -1,6 +1,7 @@
 """Files are whole or not there, the same bytes for the same data, and one sentence when they cannot be."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -343,3 +344,12 @@ def test_checksum_of_arrays_depends_on_dtype_shape_contents_and_order():
 def test_identity_hands_on_what_says_which_model_and_data():
     attributes = {"model": "m", "tokens_sha256": "12", "provenance": "{}", "window": 128}
     assert storage.identity(attributes) == {"model": "m", "tokens_sha256": "12"}
+
+
+def test_a_folder_is_one_line_of_the_manifest(tmp_path):
+    folder = tmp_path / "experts" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "b.json").write_text("bb")
+    (folder / "a.json").write_text("a")
+    whole = hashlib.sha256(b"abb").hexdigest()
+    assert storage.summary(folder, tmp_path) == {"path": "experts/demo/ (2 files)", "sha256": whole, "bytes": 3}

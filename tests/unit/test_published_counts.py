@@ -1,0 +1,227 @@
+"""Counts without tokens: what they allow is what a tally of documents gives, and what they do not allow is absent."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from routing_cases import random_case, selection_case
+
+from moeatlas import domain_specialization, published_counts, selection_frequency
+from moeatlas.chapter import counts_text, sample_size
+from moeatlas.job import Problem
+from moeatlas.pages import domain_specialization as domain_page
+from moeatlas.pages import selection_frequency as load_page
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+KEY = "models.published.files"
+STATISTICS = {"resamples": 20, "seed": 1, "confidence": 0.95}
+CAPACITY = {"capacity_factors": [1.0], "batch_tokens": 100}
+PERMUTATION = {"permutations": 20, "permutation_seed": 2, "false_discovery_rate": 0.05}
+THRESHOLDS = {"balanced_variation": 0.5, "dropped_share": 0.01}
+CHAPTERS = {
+    selection_frequency: STATISTICS | CAPACITY,
+    domain_specialization: STATISTICS | PERMUTATION,
+}
+
+
+def rows(study: dict) -> pd.DataFrame:
+    """The published counts of a study of cases, as rows in an order of their own."""
+    found = []
+    for domain, case in study.items():
+        tally = case.tally().sum("document")
+        for layer in tally["layer"].values:
+            for expert in tally["expert"].values:
+                place = tally.sel(layer=layer, expert=expert)
+                count = {name: int(place[name]) for name in ("selected_count", "first_count", "tokens")}
+                found.append({"domain": domain, "layer": int(layer), "expert": int(expert)} | count)
+    return pd.DataFrame(found).sample(frac=1, random_state=0)
+
+
+def tallied(table: pd.DataFrame, experts: int, top_k: int) -> dict[str, xr.Dataset]:
+    counts = published_counts.check(KEY, table, experts, top_k)
+    names = counts["domain"].values.tolist()
+    return {name: published_counts.tally(counts, name, top_k) for name in names}
+
+
+def measured(tallies: dict[str, xr.Dataset]) -> list[xr.Dataset]:
+    return [chapter.measure(tallies, **settings) for chapter, settings in CHAPTERS.items()]
+
+
+@pytest.fixture(scope="module")
+def cases() -> dict:
+    """Two domains of different size, 8 experts, top 3, two layers."""
+    rng = np.random.default_rng(0)
+    return {"code": random_case(rng, [30, 12, 25], top_k=3), "poems": random_case(rng, [9, 14], top_k=3)}
+
+
+@pytest.fixture(scope="module")
+def published(cases) -> list[xr.Dataset]:
+    """The metrics of selection frequency and of domain specialization from counts."""
+    return measured(tallied(rows(cases), *sizes(cases)))
+
+
+def sizes(cases: dict) -> tuple[int, int]:
+    tally = next(iter(cases.values())).tally()
+    return tally.sizes["expert"], tally.sizes["rank"]
+
+
+# ---------------------------------------------------------------- values
+
+
+def test_the_numbers_are_those_of_the_documents(cases, published):
+    for metrics, whole in zip(published, measured({name: case.tally() for name, case in cases.items()}), strict=True):
+        shared = [name for name, values in metrics.items() if "interval" in values.dims]
+        assert len(shared) >= 12
+        for name in shared:
+            expected, found = (each[name].sel(interval="estimate") for each in (whole, metrics))
+            xr.testing.assert_allclose(found, expected.transpose(*found.dims))
+        xr.testing.assert_equal(metrics["tokens"], whole["tokens"])
+
+
+def test_uniform_counts_have_the_uniform_values():
+    # 3 of 6 experts each, 12 tokens per domain: every expert is selected 6 times, and first twice.
+    even = pd.DataFrame(
+        [(domain, 0, expert, 6, 2, 12) for domain in ("a", "b") for expert in range(6)],
+        columns=["domain", "layer", "expert", "selected_count", "first_count", "tokens"],
+    )
+    load, domains = (metrics.sel(interval="estimate", layer=0) for metrics in measured(tallied(even, 6, 3)))
+    assert load["coefficient_of_variation"].values.tolist() == [0, 0, 0]
+    assert load["normalised_slot_entropy"].values == pytest.approx(1)
+    assert domains["specialization"].values == pytest.approx(3 / 6)
+    assert domains["largest_first_specialization"].values == pytest.approx(1 / 6)
+    assert domains["information"].values == pytest.approx(0)
+
+
+def test_two_domains_with_experts_of_their_own():
+    study = {"a": selection_case([[0]] * 9, experts=4), "b": selection_case([[2]] * 2, experts=4)}
+    load, domains = (metrics.sel(interval="estimate", layer=0) for metrics in measured(tallied(rows(study), 4, 1)))
+    assert domains["information"].sel(dataset="pooled").item() == pytest.approx(1)
+    assert domains["specialization"].sel(dataset="pooled").values.tolist() == [0.5, 0, 0.5, 0]
+    assert load["dead_experts"].values.tolist() == [2, 3, 3]
+    assert load["max_violation"].sel(dataset="pooled").item() == pytest.approx(9 / 11 * 4 - 1)
+
+
+def test_what_needs_documents_or_weights_is_absent_or_nan(published):
+    load, domains = published
+    for metrics in published:
+        assert (metrics["documents"] == 0).all()
+        for values in (values for values in metrics.values() if "interval" in values.dims):
+            assert np.isnan(values.sel(interval=["low", "high"])).all()
+    assert not {"z_loss", "load_balancing_loss", "dropped_share", "rank_share", "weight_share"} & set(load)
+    assert not {"repeated_first", "excess_repetition", "p_value", "null_information"} & set(domains)
+
+
+def test_without_first_choices_their_measures_are_absent_too(cases):
+    table = rows(cases).drop(columns="first_count")
+    load, domains = measured(tallied(table, *sizes(cases)))
+    assert "slot_share" in load and "first_share" not in load
+    assert "information" in domains and not [name for name in domains if "first" in name]
+    assert len(domain_page.figures(domains, None)) == 4
+
+
+# ---------------------------------------------------------------- words
+
+
+def test_pages_say_that_there_are_no_intervals(published):
+    load, domains = published
+    figures = load_page.figures(load, None) + domain_page.figures(domains, None)
+    assert [figure.name for figure in figures] == [
+        "load_by_expert", "balance_by_layer", "balance_by_dataset", "sorted_loads", "information_by_layer",
+        "specialization", "strongest_specialists", "divergence_by_dataset",
+    ]  # fmt: skip
+    for figure in figures:
+        words = " ".join([figure.title, figure.caption, figure.alt, figure.how_to_read])
+        assert not any(
+            word in words for word in ("document", "hatched", "permutation", "bootstrap", "nan", "available")
+        )
+    findings = [*load_page.findings(load, None, THRESHOLDS), *domain_page.findings(domains, None)]
+    assert [finding.verdict for finding in findings] == ["unclear", "unclear", "no", "unclear", "unclear"]
+    assert {(finding.n, finding.n_unit) for finding in findings} == {(90, "tokens")}
+    assert [finding.null_name for finding in findings[3:]] == [None, None]
+    assert counts_text(load) == "n = 90 tokens in 2 datasets; published counts, without intervals."
+    assert sample_size(load) == {"n": 90, "n_unit": "tokens"}
+
+
+# ---------------------------------------------------------------- reading
+
+
+def table_of(text: str, tmp_path) -> list[str]:
+    path = tmp_path / "counts.csv"
+    path.write_text(text, encoding="utf-8")
+    return [str(path)]
+
+
+HEADER = "domain,layer,expert,selected_count,first_count,tokens\n"
+RIGHT = HEADER + "NA,3,0,2,2,3\nNA,3,1,1,1,3\n"
+
+
+def test_csv_and_netcdf_say_the_same(tmp_path, cases):
+    table = rows(cases)
+    table.to_csv(tmp_path / "counts.csv", index=False)
+    counts = published_counts.check(KEY, table, *sizes(cases))
+    counts.to_netcdf(tmp_path / "counts.nc")
+    for name in ("counts.csv", "counts.nc"):
+        found = published_counts.check(KEY, published_counts.read(KEY, [str(tmp_path / name)]), *sizes(cases))
+        xr.testing.assert_equal(found, counts)
+
+
+def test_files_are_read_one_after_another(tmp_path, cases):
+    table = rows(cases)
+    files = [str(tmp_path / f"{name}.csv") for name in cases]
+    for name, file in zip(cases, files, strict=True):
+        table[table["domain"] == name].to_csv(file, index=False)
+    found = published_counts.check(KEY, published_counts.read(KEY, files), *sizes(cases))
+    xr.testing.assert_equal(found, published_counts.check(KEY, table, *sizes(cases)))
+
+
+def test_a_domain_may_have_any_name(tmp_path):
+    table = published_counts.read(KEY, table_of(RIGHT, tmp_path))
+    counts = published_counts.check(KEY, table, 2, 1)
+    assert counts["domain"].values.tolist() == ["NA"]
+    assert counts["layer"].values.tolist() == [3]
+    assert counts["selected_count"].sel(domain="NA", layer=3).values.tolist() == [2, 1]
+
+
+WRONG = {
+    "no column": (RIGHT.replace("tokens", "total"), "counts.csv has no column 'tokens' ... total ... rename"),
+    "empty": ("", "counts.csv cannot be read ... correct it"),
+    "text": (RIGHT.replace("2,2,3", "two,2,3"), "layer 3, expert 0: selected_count is 'two' ... whole number"),
+    "empty cell": (RIGHT.replace("2,2,3", ",2,3"), "expert 0: selected_count is '' ... whole number"),
+    "fraction": (RIGHT.replace("2,2,3", "1.5,2,3"), "expert 0: selected_count is '1.5' ... whole number"),
+    "negative": (RIGHT.replace("2,2,3", "-2,2,3"), "expert 0: selected_count is '-2' ... of at least 0"),
+    "no tokens": (HEADER + "a,0,0,0,0,0\na,0,1,0,0,0\n", "domain a, layer 0, expert 0: tokens is '0' ... at least 1"),
+    "expert": (RIGHT.replace("3,1,1", "3,2,1"), "expert 2 ... experts_per_layer is 2"),
+    "twice": (RIGHT + "NA,3,1,1,1,3\n", "domain NA, layer 3, expert 1 is there twice"),
+    "missing expert": (HEADER + "NA,3,0,3,3,3\n", "domain NA, layer 3, expert 1 is missing ... 0 if"),
+    "missing layer": (
+        RIGHT + "b,3,0,1,1,1\nb,3,1,0,0,1\nb,4,0,1,1,1\nb,4,1,0,0,1\n",
+        "domain NA, layer 4, expert 0 is mis",
+    ),
+    "tokens differ": (RIGHT.replace("1,1,3", "1,1,4"), "layer 3, expert 1: tokens is not that of ... other rows"),
+    "more than tokens": (RIGHT.replace("2,2,3", "4,2,3"), "expert 0: selected_count is more than tokens"),
+    "sum": (RIGHT.replace("1,1,3", "0,0,3"), "domain NA, layer 3: selected_count does not add up ... (1)"),
+    "first": (RIGHT.replace("1,1,3", "1,2,3"), "expert 1: first_count is more than selected_count"),
+    "sum of first": (RIGHT.replace("1,1,3", "1,0,3"), "layer 3: first_count does not add up to tokens"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_table_is_one_sentence_with_its_place(tmp_path, case):
+    text, sentence = WRONG[case]
+    with pytest.raises(Problem) as caught:
+        published_counts.check(KEY, published_counts.read(KEY, table_of(text, tmp_path)), 2, 1)
+    assert str(caught.value).startswith(f"{KEY}: ")
+    for part in sentence.split(" ... "):
+        assert part in str(caught.value)
+
+
+def test_files_must_be_alike_and_of_a_known_kind(tmp_path):
+    (tmp_path / "other.csv").write_text("domain,layer,expert,selected_count,tokens\nb,3,0,1,1\n", encoding="utf-8")
+    with pytest.raises(Problem, match=r"other\.csv has no column 'first_count'"):
+        published_counts.read(KEY, [*table_of(RIGHT, tmp_path), str(tmp_path / "other.csv")])
+    with pytest.raises(Problem, match=r"counts\.txt has the ending '\.txt': use \.csv or \.nc"):
+        published_counts.read(KEY, ["counts.txt"])
+    (tmp_path / "bad.nc").write_text("no netCDF", encoding="utf-8")
+    with pytest.raises(Problem, match=r"bad\.nc"):
+        published_counts.read(KEY, [str(tmp_path / "bad.nc")])
