@@ -42,5 +42,5 @@ $(VENV)/study.done: envs/requirements.txt
 	@touch $@
 
 $(VENV)/test.done: $(VENV)/study.done envs/requirements-test.txt
-	$(BIN)/python -m pip install --quiet --requirement envs/requirements-test.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement envs/requirements-test.txt
 	@touch $@

@@ -20,16 +20,23 @@ CHAPTERS = [
     "maps",
 ]
 OF_SAMPLED_TOKENS = ["similarity", "maps"]
+OF_COUNTS = ["selection_frequency", "domain_specialization"]
+MODEL_PAGES = ["experts", "browser"]
 LIBRARY = [
     "__init__",
     "bins",
+    "browser",
     "chapter",
     "coactivation",
     "code",
+    "compare",
     "configuration",
+    "contexts",
     "counting",
     "domain_specialization",
     "expert_geometry",
+    "expert_profiles",
+    "expert_sets",
     "extraction",
     "figure_files",
     "figure_matrix",
@@ -42,6 +49,7 @@ LIBRARY = [
     "maps",
     "models",
     "plotting",
+    "published_counts",
     "records",
     "reference",
     "report",
@@ -49,6 +57,7 @@ LIBRARY = [
     "routing",
     "samples",
     "selection_frequency",
+    "shards",
     "similarity",
     "site",
     "statistics",
@@ -56,6 +65,7 @@ LIBRARY = [
     "tables",
     "tallies",
     "token_overlap",
+    "token_types",
     "vocabulary",
     "vocabulary_specialization",
     "demo/__init__",
@@ -69,6 +79,7 @@ LIBRARY = [
     "demo/training",
     "pages/__init__",
     "pages/coactivation",
+    "pages/compare",
     "pages/domain_specialization",
     "pages/held_out_loss",
     "pages/maps",
@@ -80,13 +91,20 @@ LIBRARY = [
 ]
 
 REPORT = [
+    "schemas/expert_profile.schema.json",
     "templates/base.html.j2",
+    "templates/browser.html.j2",
     "templates/chapter.html.j2",
+    "templates/experts.html.j2",
     "templates/index.html.j2",
     "templates/macros.html.j2",
     "templates/methods.html.j2",
     "assets/atlas.css",
     "assets/atlas.js",
+    "assets/browser.css",
+    "assets/browser.js",
+    "assets/experts.css",
+    "assets/experts.js",
 ]
 REFERENCES = [
     yaml.safe_load(Path(workflow.source_path(f"../config/reference/{name}.yaml")).read_text())
@@ -127,6 +145,9 @@ def check_paths():
 
 
 check_paths()
+
+MODEL, NO_MODEL = "[A-Za-z0-9_-]+", "(?!)"
+MODEL_OF_COUNTS, MODEL_WITH_TOKENS = (MODEL, NO_MODEL) if study.of_counts else (NO_MODEL, MODEL)
 
 
 @cache
@@ -180,6 +201,11 @@ def dataset_files(wildcards):
     return dataset["files"] if dataset["source"] == "files" else [f"results/datasets/{base}.parquet"]
 
 
+def counts_files(wildcards):
+    """The files that hold the published counts of a model."""
+    return study.models[wildcards.model]["files"]
+
+
 def of_datasets(pattern):
     """An input function: `pattern` filled in for a checkpoint and every dataset of the study."""
     return lambda wildcards: [pattern.format(dataset=dataset, **wildcards) for dataset in study.datasets]
@@ -201,10 +227,22 @@ def untrained_metrics(chapter):
     return metrics
 
 
+def chapter_metrics(chapter):
+    """An input function: the metrics of a chapter, if the model's report has it."""
+    path = f"results/metrics/{{model}}/{{checkpoint}}/{chapter}.nc"
+    return lambda wildcards: path.format(**wildcards) if chapter in chapters(wildcards.model) else []
+
+
 def gpus(wildcards):
     """GPUs that an extraction asks for: none when its model is to run on the CPU."""
     model = study.models[wildcards.model]
     return 0 if model["device"] == "cpu" else model["gpus"]
+
+
+def first_run(pattern):
+    """`pattern` filled in for the run that the others of `compare` are compared with, if any, and every dataset."""
+    paths = [pattern.format(**run, dataset=dataset) for run in study.compared[:1] for dataset in study.datasets]
+    return list(dict.fromkeys(paths))
 
 
 def studied(pattern):
@@ -212,20 +250,45 @@ def studied(pattern):
     return [pattern.format(model=model, checkpoint=study.studied_checkpoint(model)) for model in study.models]
 
 
+def described_datasets():
+    """The file that says what a dataset is, for every model and dataset: its tokens, or its counts."""
+    pattern = "results/tallies/{model}/{checkpoint}" if study.of_counts else "results/inputs/{model}"
+    return [f"{folder}/{dataset}.nc" for folder in studied(pattern) for dataset in study.datasets]
+
+
+def model_pages():
+    """The folders of the pages about one model, which need tokens."""
+    kinds = [] if study.of_counts else MODEL_PAGES
+    return [folder for kind in kinds for folder in studied(f"results/{kind}/{{model}}/{{checkpoint}}")]
+
+
+def left_out(model):
+    """The chapters that a model's report lacks, each with the reason, which the report states."""
+    if study.of_counts:
+        return {name: "published counts do not allow it" for name in CHAPTERS if name not in OF_COUNTS}
+    reasons = {}
+    if study.models[model]["source"] != "demo":
+        reasons["held_out_loss"] = "this study trains only the embedded model"
+    if not config["extraction"]["sample"]["size"]:
+        reasons |= dict.fromkeys(OF_SAMPLED_TOKENS, "extraction.sample.size is 0")
+    return reasons
+
+
 def chapters(model):
-    """The chapters of a model's report: the demo alone has a training to show, and some need sampled tokens."""
-    left_out = [] if study.models[model]["source"] == "demo" else ["held_out_loss"]
-    left_out += [] if config["extraction"]["sample"]["size"] else OF_SAMPLED_TOKENS
-    return [name for name in CHAPTERS if name not in left_out]
+    """The chapters of a model's report."""
+    return [name for name in CHAPTERS if name not in left_out(model)]
 
 
 def chapter_files(pattern):
-    """`pattern` filled in for every model of the study, at the studied checkpoint, and each of its chapters."""
+    """`pattern` filled in for every model of the study, at the studied checkpoint, and each of its chapters.
+
+    And for every run that is compared with the first one of `compare`, as the chapter "compare".
+    """
     return [
         pattern.format(model=model, checkpoint=study.studied_checkpoint(model), chapter=chapter)
         for model in study.models
         for chapter in chapters(model)
-    ]
+    ] + [pattern.format(**run, chapter="compare") for run in study.compared[1:]]
 
 
 def every_checkpoint(pattern):
@@ -235,6 +298,26 @@ def every_checkpoint(pattern):
         for model in study.models
         for checkpoint in study.models[model]["checkpoints"]
         for chapter in chapters(model)
+    ]
+
+
+def rule_graph():
+    """The rules that the report rests on, in the order of the workflow: what each makes, and whose outputs it reads."""
+    reads, waiting, known = {}, ["results/report"], set()
+    while waiting:
+        path = waiting.pop()
+        maker = next((rule for rule in workflow.rules if rule.is_producer(path)), None)
+        if maker is None or path in known:
+            continue
+        known.add(path)
+        inputs = [str(each) for each in maker.expand_input(maker.get_wildcards(path))[0]]
+        makers = {rule.name for rule in workflow.rules if any(rule.is_producer(each) for each in inputs)}
+        reads[maker.name] = reads.get(maker.name, set()) | makers
+        waiting += inputs
+    return [
+        {"rule": rule.name, "makes": rule.docstring.strip(), "reads": sorted(reads[rule.name])}
+        for rule in workflow.rules
+        if rule.name in reads
     ]
 
 
@@ -254,6 +337,6 @@ if workflow.local_exec and "gpu" not in workflow.global_resources:
 
 
 wildcard_constraints:
-    model="[A-Za-z0-9_-]+",
+    model=MODEL,
     checkpoint="[A-Za-z0-9._-]+",
     dataset="[A-Za-z0-9_-]+([.]question_only)?",

@@ -37,6 +37,8 @@ rule tally_routing:
         tally="results/tallies/{model}/{checkpoint}/{dataset}.nc",
     log:
         "results/logs/tally_routing/{model}/{checkpoint}/{dataset}.log",
+    wildcard_constraints:
+        model=MODEL_WITH_TOKENS,
     conda:
         "../envs/study.yaml"
     resources:

@@ -44,6 +44,8 @@ rule describe_model:
         description="results/inputs/{model}/checkpoints/{checkpoint}.json",
     log:
         "results/logs/describe_model/{model}/{checkpoint}.log",
+    wildcard_constraints:
+        model=MODEL_WITH_TOKENS,
     conda:
         "../envs/study.yaml"
     resources:

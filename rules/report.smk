@@ -7,8 +7,9 @@ rule build_report:
         figures=chapter_files("results/figures/{model}/{checkpoint}/{chapter}"),
         metrics=chapter_files("results/metrics/{model}/{checkpoint}/{chapter}.nc"),
         tables=chapter_files("results/tables/{model}/{checkpoint}/{chapter}.csv"),
+        pages=model_pages(),
         models=studied("results/inputs/{model}/checkpoints/{checkpoint}.json"),
-        tokens=expand("results/inputs/{model}/{dataset}.nc", model=study.models, dataset=study.datasets),
+        datasets=described_datasets(),
     output:
         folder=report(
             directory("results/report"),
@@ -29,5 +30,7 @@ rule build_report:
         references=REFERENCES,
         config=config,
         commit=commit(),
+        graph=lambda wildcards: rule_graph(),
+        left_out={model: left_out(model) for model in study.models},
     script:
         "../scripts/build_report.py"

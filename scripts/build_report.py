@@ -15,23 +15,42 @@ for path, metrics in zip(snakemake.input.figures, snakemake.input.metrics, stric
     words = json.loads(Path(path, "chapter.json").read_text(encoding="utf-8"))
     with storage.open_lazily(metrics) as found:
         beside = [reference.compare(found, chapter, each) for each in snakemake.params.references]
-    section = {"model": model, "checkpoint": checkpoint, "chapter": chapter, "words": words}
+        absent = site.absent(chapter, found)
+    section = {"model": model, "checkpoint": checkpoint, "chapter": chapter, "words": words, "absent": absent}
     sections.append(section | {"published": [each for each in beside if each is not None]})
+model_pages = []
+for path in map(Path, snakemake.input.pages):
+    kind, model, checkpoint = path.parts[-3:]
+    content = json.loads((path / "page.json").read_text(encoding="utf-8"))
+    model_pages.append({"kind": kind, "model": model, "checkpoint": checkpoint, "content": content})
 with storage.atomic_directory(snakemake.output.folder) as folder:
     for kind, paths in copies.items():
         for path in map(Path, paths):
             storage.copy(path, folder.joinpath(kind, *path.parts[-3:]))
+    outputs = storage.manifest(folder)
+    for path in map(Path, snakemake.input.pages):
+        copied = folder.joinpath(*path.parts[-3:])
+        storage.copy(path, copied)
+        (copied / "page.json").unlink()
+        outputs.append(storage.summary(copied, folder))
     content = site.assemble(
         config=snakemake.params.config,
         commit=snakemake.params.commit,
+        left_out=snakemake.params.left_out,
+        graph=snakemake.params.graph,
         software=job.software(),
         models=[json.loads(Path(path).read_text()) for path in snakemake.input.models],
-        datasets=[storage.describe_tokens(path) for path in snakemake.input.tokens],
+        datasets=[storage.describe_dataset(path) for path in snakemake.input.datasets],
         sections=sections,
-        outputs=storage.manifest(folder),
+        references=snakemake.params.references,
+        model_pages=model_pages,
+        outputs=outputs,
         licences=job.licences(site.packages(snakemake.params.config)),
     )
+    times = job.run_times(Path(snakemake.log[0]).parent)
+    (folder / "run.js").write_text(report.run_script(**times), encoding="utf-8")
     storage.copy(source / "assets", folder / "assets")
     for name, page in report.render(content, source / "templates").items():
         (folder / name).write_text(page, encoding="utf-8")
+    report.check_size(storage.manifest(folder), snakemake.params.config["report"]["megabytes"])
 job.log(f"{len(content['findings'])} findings; open {Path(snakemake.output.folder, 'index.html')}")

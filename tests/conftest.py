@@ -1,9 +1,11 @@
-"""Shared fixtures: tiny real models in the hub's layout, a tokenizer, and a way to run one script of the workflow."""
+"""Shared fixtures: tiny real models in the hub's layout, a tokenizer, ways to run one script or the real workflow."""
 
+import atexit
 import logging
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +13,14 @@ from types import SimpleNamespace
 
 import hypothesis
 import pytest
+import yaml
 
 hypothesis.settings.register_profile("atlas", deadline=None, derandomize=True)  # no test asserts a time
 hypothesis.settings.load_profile("atlas")
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
 TEXT = [
     f"{name} sold {number} eggs for {price} dollars; how much did {name} get? {name} got {number * price} dollars."
     for number, name in enumerate(["Janet", "Omar", "Yuki", "Łucja"] * 10)
@@ -44,6 +48,37 @@ class Items(SimpleNamespace):
     def get(self, name, default=None):
         """The value of a name."""
         return vars(self).get(name, default)
+
+
+class Workflow:
+    """Snakemake on this repository's Snakefile, with results in `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self, *arguments: str, configs: list[Path] = (), timeout: int = 600) -> subprocess.CompletedProcess:
+        """Run snakemake with `arguments` and config overlays; stdout and stderr are captured as text."""
+        overlays = ["--configfile", *map(str, configs)] if configs else []
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+        return subprocess.run(
+            [*command, "--directory", str(self.folder), *overlays, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def finish(self, *arguments: str, configs: list[Path] = ()) -> subprocess.CompletedProcess:
+        """Run snakemake and require that it succeeds."""
+        done = self.run(*arguments, configs=configs)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done
+
+    def overlay(self, name: str, content: dict) -> Path:
+        """Write a config overlay into the folder."""
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return path
 
 
 def save_olmoe(folder: Path, tokenizer, seed: int) -> Path:
@@ -97,6 +132,7 @@ def restored_process():
 
     hook, handler = sys.excepthook, signal.getsignal(signal.SIGTERM)
     yield
+    atexit.unregister(job._finish)
     sys.excepthook = hook
     signal.signal(signal.SIGTERM, handler)
     log = logging.getLogger("moeatlas")
@@ -124,3 +160,36 @@ def run_script(restored_process) -> Callable[..., None]:
         runpy.run_path(str(SCRIPTS / f"{name}.py"), {"snakemake": snakemake}, run_name="__main__")
 
     return run
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    """A workflow without results."""
+    return Workflow(tmp_path / "study")
+
+
+@pytest.fixture(scope="session")
+def new_workflow(tmp_path_factory):
+    """Make a workflow without results that several tests share."""
+    return lambda name: Workflow(tmp_path_factory.mktemp(name) / "study")
+
+
+@pytest.fixture(scope="session")
+def tiny_config():
+    """The overlay of the smallest study that has every part."""
+    return ROOT / "tests" / "config" / "tiny.yaml"
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory, tiny_config):
+    """The finished tiny study, made with two cores."""
+    study = Workflow(tmp_path_factory.mktemp("tiny") / "two cores")
+    study.finish("--cores", "2", configs=[tiny_config])
+    return study
+
+
+@pytest.fixture(scope="session")
+def snakemake_report(tiny_study, tiny_config) -> Path:
+    """Snakemake's own report of the tiny study, a zip file."""
+    tiny_study.finish("--report", "report.zip", configs=[tiny_config])
+    return tiny_study.folder / "report.zip"

@@ -1,6 +1,6 @@
 "use strict";
-// The pages are complete without this file. It adds a choice of theme, buttons that copy commands, and opens all
-// <details> for printing. It is a classic script: browsers refuse modules from a double-clicked file.
+// The pages are complete without this file. It adds a choice of theme, buttons that copy commands and the times of the
+// run, and opens all <details> for printing. It is a classic script: browsers refuse modules from a double-clicked file.
 {
   const root = document.documentElement;
   const key = "moe-routing-atlas-theme";
@@ -46,8 +46,24 @@
     command.closest(".scroll").before(button);
   };
 
+  // Called by run.js, which tells how the jobs of this run went.
+  window.showRun = ({ facts, rules }) => {
+    document.querySelectorAll("[data-run]").forEach((fact) => {
+      fact.querySelector("dd").textContent = facts[fact.dataset.run];
+      fact.hidden = false;
+    });
+    for (const [rule, jobs, time] of rules) {
+      const row = document.getElementById(`rule-${rule}`);
+      if (!row) continue;
+      row.querySelector(".jobs").textContent = jobs;
+      row.querySelector(".time").textContent = time;
+    }
+  };
+
   document.addEventListener("DOMContentLoaded", () => {
     addThemeChoice();
+    const here = document.querySelector(".pages [aria-current]");
+    here.closest(".pages").scrollLeft = here.offsetLeft - 20;
     document.querySelectorAll("pre.command").forEach(addCopyButton);
   });
 

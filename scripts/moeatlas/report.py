@@ -14,9 +14,12 @@ relative path below the report's folder, with `/` as separator, not yet percent-
     cautions             list of {title, text}: "Read before you quote"
     chapters             list of {name, title, question, introduction, sections}; `name` is also the page name;
                          introduction: list of paragraphs; sections: list of
-                         {model, checkpoint, findings, figures, tables, published}; tables: list of {title, href};
-                         published: list of {source, source_url, note, rows, absent}, see `reference.compare`
-    methods              {metrics, statistics, configuration, software, inputs, outputs, jobs, rebuild, licences}:
+                         {model, checkpoint, findings, figures, tables, published, absent}; tables: list of
+                         {title, href}; published: list of {source, source_url, note, rows, absent}, see
+                         `reference.compare`; absent: titles of the measures that published counts do not allow
+    model_pages          list of {file, title, template, variables}: pages about one model, such as its experts; each is
+                         its `template` with `variables`, a dictionary of which this module knows nothing
+    methods              {metrics, statistics, configuration, software, inputs, outputs, rules, rebuild, licences}:
         metrics          list of {name, formula, definition, unit, source, source_url or None, chapter}; `chapter` is
                          the name of a chapter; `source_url` becomes a link to follow, never something that is loaded
         statistics       list of paragraphs
@@ -24,7 +27,7 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         software         list of {name, version}
         inputs           list of {name, kind, identity, sha256, bytes}
         outputs          list of {path, sha256, bytes}
-        jobs             list of {rule, jobs, seconds}: how many jobs of each rule ran and their summed wall time
+        rules            list of {rule, makes, reads}: what a rule makes, and the rules whose outputs it reads
         rebuild          list of shell commands
         licences         list of {name, licence}
 
@@ -44,6 +47,7 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         width, height    of the SVG in CSS pixels
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -52,6 +56,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import jinja2
+
+from moeatlas.job import Problem
 
 NOT_AVAILABLE = "not available"
 VERDICTS = ("yes", "no", "unclear")
@@ -229,6 +235,41 @@ def visible(value: Any) -> Any:
     return type(value)(_INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value))
 
 
+def run_script(rules: Sequence[Mapping], unfinished: Sequence[str], machines: Sequence[str]) -> str:
+    """The script `run.js`, with which the pages say how the jobs went: see `job.run_times` for the arguments.
+
+    It stands beside the pages and not in them, because times differ between two runs of the same study.
+    """
+    jobs, seconds = (sum(rule[part] for rule in rules) for part in ("jobs", "seconds"))
+    named = ", ".join([*unfinished[:3], "…"] if len(unfinished) > 3 else unfinished)
+    lost = f"{format_count(len(unfinished))} failed or not finished: {named}"
+    shown = {
+        "facts": {
+            "jobs": f"{format_count(jobs)} finished, {lost if unfinished else 'none failed'}",
+            "time": f"{format_duration(seconds)}, all jobs added up",
+            "machine": "; ".join(machines),
+        },
+        "rules": [[rule["rule"], format_count(rule["jobs"]), format_duration(rule["seconds"])] for rule in rules],
+    }
+    return f"showRun({json.dumps(shown, indent=1)});\n"
+
+
+def check_size(files: Sequence[Mapping], megabytes: float) -> None:
+    """`job.Problem`: `files`, a list of {path, bytes}, exceed the report's budget; it names the largest parts."""
+    parts: dict[str, int] = {}
+    for file in files:
+        part = file["path"].partition("/")[0]
+        parts[part] = parts.get(part, 0) + file["bytes"]
+    total = sum(parts.values())
+    if total > megabytes * 1e6:
+        largest = sorted(parts.items(), key=lambda item: -item[1])[:3]
+        raise Problem(
+            f"config: report.megabytes: the report would take {format_bytes(total)}, more than {megabytes:g} MB "
+            f"({', '.join(f'{part} {format_bytes(size)}' for part, size in largest)}): raise report.megabytes, or "
+            "study fewer models, layers or datasets at a time."
+        )
+
+
 def local_link(path: str) -> str:
     """Percent-encoded form of a path below the report's folder. ValueError: the path leads elsewhere."""
     parts = urlsplit(path)
@@ -271,7 +312,7 @@ def _check_findings(findings: Sequence[Mapping], figures: Mapping, chapters: Map
 
 
 def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
-    """Text of every page by file name: `index.html`, one `<chapter>.html` per chapter, `methods.html`.
+    """Text of every page by file name: `index.html`, one `<chapter>.html` per chapter, those of models, `methods.html`.
 
     `site` is described at the top of this module, `templates` is the folder of the templates. Equal input gives equal
     text. Raises jinja2.UndefinedError or KeyError for a missing key, ValueError for a name, link or verdict that cannot
@@ -323,4 +364,7 @@ def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
             previous=chapters[names[position - 1]] if position else None,
             following=chapters[names[position + 1]] if position + 1 < len(names) else None,
         )
+    for each in site["model_pages"]:
+        template = environment.get_template(each["template"])
+        pages[each["file"]] = template.render(page=each["file"], title=each["title"], **each["variables"])
     return pages

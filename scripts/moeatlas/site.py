@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-import platform
 
+import xarray as xr
 import yaml
 
-from moeatlas import job
+from moeatlas import job, reference
 from moeatlas.demo import sources
 from moeatlas.pages import (
     coactivation,
+    compare,
     domain_specialization,
     held_out_loss,
     maps,
@@ -30,11 +31,15 @@ PAGES = {
     "coactivation": coactivation,
     "similarity": similarity,
     "maps": maps,
+    "compare": compare,
 }
+MODEL_PAGES = {"experts": "Expert profiles", "browser": "Expert browser"}
+INTERVALS = "What the intervals cover"
+WITHOUT_DOCUMENTS = "not available: published counts do not say which document a token is from"
 CAUTIONS = {
     "Expert numbers mean nothing across layers": "Expert 3 of one layer has nothing to do with expert 3 of the next, "
     "nor with expert 3 of another training run. Compare distributions, never numbers.",
-    "What the intervals cover": "Intervals say how results would vary with other documents from the same sources. "
+    INTERVALS: "Intervals say how results would vary with other documents from the same sources. "
     "They do not cover another training run, another tokenizer or other kinds of text.",
     "Routing is not importance": "An expert with much probability is used, not necessarily needed. Only an "
     "intervention, which removes or boosts it, can show what it contributes.",
@@ -47,19 +52,26 @@ def assemble(
     *,
     config: dict,
     commit: str,
+    left_out: dict[str, dict[str, str]],
+    graph: list[dict],
     software: dict[str, str],
     models: list[dict],
     datasets: list[dict],
     sections: list[dict],
+    references: list[dict],
+    model_pages: list[dict],
     outputs: list[dict],
     licences: dict[str, str],
 ) -> dict:
     """The dictionary that `report.render` turns into pages.
 
-    models: descriptions of the studied checkpoints; datasets: attributes of their token files with `documents`,
-    `tokens`; sections: {model, checkpoint, chapter, words, published}, where words is the content of a `chapter.json`
-    and published a list of what `reference.compare` returns; outputs: {path, sha256, bytes} of every file that the
-    report shows or was computed from.
+    left_out: for each model the chapters that it lacks and why; graph: list of {rule, makes, reads}: what a rule makes,
+    and the rules whose outputs it reads; models: descriptions of the studied checkpoints;
+    datasets: attributes of their token files with `documents`, `tokens`; sections: {model, checkpoint, chapter, words,
+    published, absent}, where words is the content of a `chapter.json`, published a list of what `reference.compare`
+    returns and absent what `absent` does; references: contents of the files in config/reference/; model_pages: {kind,
+    model, checkpoint, content}, where kind is a key of `MODEL_PAGES` and content what its `page.json` holds; outputs:
+    {path, sha256, bytes} of every file that the report shows or was computed from.
     """
     names = list(dict.fromkeys(section["chapter"] for section in sections))
     chapters = [_chapter(number, name, sections) for number, name in enumerate(names, start=1)]
@@ -68,22 +80,38 @@ def assemble(
         "title": config["study"]["title"],
         "description": config["report"]["description"],
         "build": digest[:12],
-        "identity": _identity(config, commit, models, datasets),
+        "identity": _identity(config, commit, left_out, models, datasets),
         "findings": [finding for chapter in chapters for part in chapter["sections"] for finding in part["findings"]],
-        "cautions": [{"title": title, "text": text} for title, text in CAUTIONS.items()],
+        "cautions": [{"title": title, "text": text} for title, text in _cautions(models).items()],
         "chapters": chapters,
+        "model_pages": [_model_page(each, len(models)) for each in model_pages],
         "methods": {
-            "metrics": [metric for name in names for metric in _metrics(name)],
-            "statistics": _statistics(config),
+            "metrics": [metric for name in names for metric in _metrics(name, sections)],
+            "unmeasured": [
+                reference.unmeasured(each)
+                for each in references
+                if each["model_id"] in [model["model_id"] for model in models]
+            ],
+            "statistics": _statistics(config, of_counts(models)),
             "configuration": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
             "software": [{"name": name, "version": version} for name, version in software.items()],
             "inputs": _inputs(models, datasets),
+            "rules": graph,
             "outputs": outputs,
-            "jobs": [],
             "rebuild": ["make study", "snakemake --cores all"],
             "licences": [{"name": name, "licence": licence} for name, licence in licences.items()],
         },
     }
+
+
+def of_counts(models: list[dict]) -> bool:
+    """Whether the models' descriptions are those of published counts, which have no weights."""
+    return not any("weights_sha256" in model for model in models)
+
+
+def absent(chapter: str, metrics: xr.Dataset) -> list[str]:
+    """Titles of the measures of a chapter that its metrics do not have."""
+    return [title for name, (title, *_) in PAGES[chapter].MEASURES.items() if name not in metrics]
 
 
 def packages(config: dict) -> list[str]:
@@ -91,6 +119,14 @@ def packages(config: dict) -> list[str]:
     demo = any(config["models"][name]["source"] == "demo" for name in config["study"]["models"])
     names = {name for name in job.SOFTWARE if name != "python"} | set(sources.PACKAGES if demo else [])
     return sorted(names, key=str.lower)
+
+
+def _cautions(models: list[dict]) -> dict[str, str]:
+    if not of_counts(models):
+        return CAUTIONS
+    return CAUTIONS | {
+        INTERVALS: f"Intervals are {WITHOUT_DOCUMENTS}. So nothing here says how results would vary with other text."
+    }
 
 
 def _chapter(number: int, name: str, sections: list[dict]) -> dict:
@@ -109,15 +145,25 @@ def _chapter(number: int, name: str, sections: list[dict]) -> dict:
             {"title": "All values with intervals", "href": f"tables/{where}/{name}.csv"},
             {"title": "All values and distributions", "href": f"data/{where}/{name}.nc"},
         ]
-        parts.append(
-            place | {"findings": findings, "figures": figures, "tables": tables, "published": section["published"]}
-        )
+        words = {key: section[key] for key in ("published", "absent")}
+        parts.append(place | {"findings": findings, "figures": figures, "tables": tables} | words)
     return {
         "name": name,
         "title": page.TITLE,
         "question": page.QUESTION,
         "introduction": page.INTRODUCTION,
         "sections": parts,
+    }
+
+
+def _model_page(page: dict, models: int) -> dict:
+    kind, model, checkpoint = page["kind"], page["model"], page["checkpoint"]
+    place = {"model": model, "checkpoint": checkpoint, "folder": f"{kind}/{model}/{checkpoint}"}
+    return {
+        "file": f"{kind}-{model}.html",
+        "title": MODEL_PAGES[kind] if models == 1 else f"{MODEL_PAGES[kind]}: {model}",
+        "template": f"{kind}.html.j2",
+        "variables": {kind: page["content"] | place},
     }
 
 
@@ -136,9 +182,10 @@ def _figure(number: str, chapter: str, where: str, words: dict) -> dict:
     }
 
 
-def _metrics(name: str) -> list[dict]:
+def _metrics(name: str, sections: list[dict]) -> list[dict]:
     page = PAGES[name]
     source, url = page.SOURCE
+    absent = set.intersection(*(set(section["absent"]) for section in sections if section["chapter"] == name))
     return [
         {
             "name": title,
@@ -150,14 +197,34 @@ def _metrics(name: str) -> list[dict]:
             "chapter": name,
         }
         for measure, (title, unit, formula) in page.MEASURES.items()
+        if title not in absent
     ]
 
 
-def _identity(config: dict, commit: str, models: list[dict], datasets: list[dict]) -> list[dict]:
+def _identity(
+    config: dict, commit: str, left_out: dict[str, dict[str, str]], models: list[dict], datasets: list[dict]
+) -> list[dict]:
     rows = []
     for model in models:
         mine = [dataset for dataset in datasets if dataset["model"] == model["model"]]
-        documents, tokens = (sum(dataset[part] for dataset in mine) for part in ("documents", "tokens"))
+        tokens = sum(int(dataset["tokens"]) for dataset in mine)
+        titles = {}
+        for chapter, reason in left_out[model["model"]].items():
+            titles.setdefault(reason, []).append(PAGES[chapter].TITLE)
+        reasons = [f"{', '.join(names)}: {reason}" for reason, names in titles.items()]
+        if of_counts(models):
+            rows += [
+                ("Model", f"{model['model']} ({model['model_id']})"),
+                ("Revision", model["model_revision"]),
+                ("Architecture", f"{model['experts']} experts per layer, top {model['top_k']}"),
+                ("Layers studied", ", ".join(map(str, model["layers"]))),
+                ("Data", f"published counts of {len(mine)} datasets, {tokens:,} tokens"),
+                ("Left out", "; ".join(reasons)),
+            ]
+            continue
+        documents, dropped = (
+            sum(int(dataset[part]) for dataset in mine) for part in ("documents", "documents_left_out")
+        )
         rows += [
             ("Model", f"{model['model']} ({model['model_id']}), checkpoint {model['checkpoint']}"),
             ("Revision", model["model_revision"]),
@@ -169,18 +236,27 @@ def _identity(config: dict, commit: str, models: list[dict], datasets: list[dict
             ),
             ("Layers studied", ", ".join(map(str, model["layers"]))),
             ("Data", f"{len(mine)} datasets, {documents:,} documents, {tokens:,} tokens"),
+            ("Left out", "; ".join([*reasons, f"{dropped:,} documents of the datasets"])),
         ]
     statistics = config["statistics"]
-    rows += [
-        ("Intervals", f"{100 * statistics['confidence']:g} %, bootstrap over documents, {statistics['resamples']:,} "
-         f"resamples, seed {statistics['seed']}"),
-        ("Code", commit),
-        ("Computed on", f"{platform.system()} {platform.machine()}"),
-    ]  # fmt: skip
+    bootstrap = f"bootstrap over documents, {statistics['resamples']:,} resamples, seed {statistics['seed']}"
+    intervals = f"{100 * statistics['confidence']:g} %, {bootstrap}"
+    rows += [("Intervals", WITHOUT_DOCUMENTS if of_counts(models) else intervals), ("Code", commit)]
     return [{"label": label, "value": value} for label, value in rows]
 
 
 def _inputs(models: list[dict], datasets: list[dict]) -> list[dict]:
+    if of_counts(models):
+        return [
+            {
+                "name": f"{dataset['dataset']} for {dataset['model']}",
+                "kind": "counts",
+                "identity": f"{dataset['dataset_id']}, {dataset['tokens']:,} tokens",
+                "sha256": dataset["dataset_sha256"],
+                "bytes": int(dataset["dataset_bytes"]),
+            }
+            for dataset in datasets
+        ]
     rows = [
         {
             "name": f"{model['model']}, {model['checkpoint']}",
@@ -204,7 +280,18 @@ def _inputs(models: list[dict], datasets: list[dict]) -> list[dict]:
     ]
 
 
-def _statistics(config: dict) -> list[str]:
+def _statistics(config: dict, counts_only: bool) -> list[str]:
+    verdicts = (
+        "Thresholds of the verdicts stand in the configuration below; they were fixed before the run. A verdict is yes "
+        "or no when the whole interval lies on one side, otherwise unclear."
+    )
+    if counts_only:
+        return [
+            "Published counts do not say which document a token is from: there are no intervals, and no null that "
+            "deals documents out to the datasets. The null of the load is uniform routing: every token picks k of E "
+            "experts at random, at the same number of tokens.",
+            verdicts,
+        ]
     settings = config["statistics"]
     confidence = f"{100 * settings['confidence']:g} %"
     return [
@@ -228,8 +315,7 @@ def _statistics(config: dict) -> list[str]:
         "their intervals are a jackknife over experts. The null of vocabulary specialization and token overlap chooses "
         "experts as often as observed, whatever the token. The null of the maps' numbers is the share among random "
         "tokens of other documents.",
-        "Thresholds of the verdicts stand in the configuration below; they were fixed before the run. A verdict is yes "
-        "or no when the whole interval lies on one side, otherwise unclear.",
+        verdicts,
         "Sequences are padded on the right without an attention mask, and rows of padding are dropped; a causal model "
         "gives the same as for one document at a time. Documents longer than the window are cut into even windows. "
         "Special tokens are kept as the tokenizer adds them.",

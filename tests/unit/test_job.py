@@ -82,7 +82,8 @@ def test_a_problem_raised_from_another_error_is_still_one_sentence(run):
 def test_lines_of_the_log_go_to_both_and_a_new_run_starts_a_new_log(run):
     for word in ("first", "second"):
         code, stderr, log = run(f"job.log('{word} 漢字')")
-        assert (code, stderr, log) == (0, f"{word} 漢字\n", f"{word} 漢字\n")
+        assert (code, stderr) == (0, f"{word} 漢字\n")
+        assert log.startswith(f"{word} 漢字\nFinished in ")
 
 
 def test_sigterm_removes_partial_files(run, tmp_path):
@@ -142,3 +143,30 @@ def test_there_is_no_provenance_outside_a_job():
 def test_a_progress_bar_counts_what_it_wraps(capsys):
     assert list(job.progress(range(5), unit=" rows", description="read")) == [0, 1, 2, 3, 4]
     assert capsys.readouterr().err == ""  # too short to be worth a bar
+
+
+def test_run_times_are_read_from_the_logs(tmp_path):
+    logs = {
+        "tally/demo/a.log": "counted\nFinished in 1.5 s on Linux with 2 cores\n",
+        "tally/demo/b.log": "Finished in 2.0 s on Linux with 2 cores\n",
+        "train.log": "Finished in 60.0 s on Linux with 2 cores, a GPU\n",
+        "extract/demo/a.log": "Error: no room.\n",
+    }
+    for name, text in logs.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert job.run_times(tmp_path) == {
+        "rules": [{"rule": "tally", "jobs": 2, "seconds": 3.5}, {"rule": "train", "jobs": 1, "seconds": 60.0}],
+        "unfinished": ["extract/demo/a.log"],
+        "machines": ["Linux with 2 cores", "Linux with 2 cores, a GPU"],
+    }
+
+
+@pytest.mark.parametrize(
+    "end", ["", "raise job.Problem('no.')", "raise KeyError", "import os, signal; os.kill(os.getpid(), 15)"]
+)
+def test_only_a_job_that_ends_well_says_that_it_finished(run, tmp_path, end):
+    _, _, log = run(end)
+    rules = job.run_times(tmp_path)["rules"]
+    assert bool(job.FINISHED.search(log)) == bool(rules) == (end == "")
+    assert all(0 < rule["seconds"] < 60 for rule in rules)

@@ -1,5 +1,6 @@
 import copy
 import html
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -13,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moeatlas import report
+from moeatlas.job import Problem
 
 TEMPLATES = Path(__file__).parents[2] / "report" / "templates"
-ASSETS = {"assets/atlas.css", "assets/atlas.js"}
+BESIDE = {"assets/atlas.css", "assets/atlas.js", "run.js"}
 NAN = float("nan")
 PUBLISHED = {
     "source": "A paper & its figures",
@@ -119,8 +121,11 @@ def make_site() -> dict:
                         "figures": [make_figure("entropy-1", 1, "data/e.nc"), make_figure("entropy-2", 2)],
                         "tables": [{"title": "Entropy by layer", "href": "tables/entropy.csv"}],
                         "published": [copy.deepcopy(PUBLISHED)],
+                        "absent": [],
                     },
-                    {**section, "checkpoint": "step 5", "findings": [], "figures": [], "tables": [], "published": []},
+                    section
+                    | {"checkpoint": "step 5", "absent": ["Loss"]}
+                    | dict.fromkeys(("findings", "figures", "tables", "published"), ()),
                 ],
             },
             {
@@ -130,11 +135,16 @@ def make_site() -> dict:
                 "introduction": [],
                 "sections": [
                     {**section, "findings": [second, third], "figures": [make_figure("load-1", 3)], "tables": []}
-                    | {"published": []}
+                    | {"published": [], "absent": []}
                 ],
             },
         ],
+        "model_pages": [],
         "methods": {
+            "unmeasured": [
+                {key: PUBLISHED[key] for key in ("source", "source_url", "note")}
+                | {"rows": [{"name": "Saturation", "at": "10 % of training", "published": 0.6923}]}
+            ],
             "metrics": [
                 {
                     "name": "Entropy",
@@ -160,7 +170,10 @@ def make_site() -> dict:
             "software": [{"name": "Python", "version": "3.11.7"}],
             "inputs": [{"name": "c4", "kind": "dataset", "identity": "c4@1a2b", "sha256": "ab" * 32, "bytes": 1234567}],
             "outputs": [{"path": "results/a.csv", "sha256": "cd" * 32, "bytes": 999}],
-            "jobs": [{"rule": "record", "jobs": 1200, "seconds": 185.2}, {"rule": "tally", "jobs": 3, "seconds": 4.04}],
+            "rules": [
+                {"rule": "record", "makes": "Records of every token.", "reads": []},
+                {"rule": "tally", "makes": "Counts of records.", "reads": ["record"]},
+            ],
             "rebuild": ["cd study", "snakemake --cores 2"],
             "licences": [{"name": "Study", "licence": "MIT"}],
         },
@@ -404,10 +417,10 @@ def test_every_link_image_and_asset_resolves():
             parts = urlsplit(address)
             assert not parts.scheme and not parts.netloc
             target = unquote(parts.path) or name
-            assert target in FILES | ASSETS | set(rendered)
+            assert target in FILES | BESIDE | set(rendered)
             assert not parts.fragment or parts.fragment in identifiers[target]
             reached.add(target)
-    assert reached == FILES | ASSETS | set(rendered)
+    assert reached == FILES | BESIDE | set(rendered)
 
 
 def test_findings_and_thumbnails_link_to_their_figure():
@@ -423,10 +436,8 @@ def test_nothing_is_loaded_from_elsewhere():
         policy = page.elements[3][1]["content"]
         assert policy.startswith("default-src 'none';")
         assert "unsafe" not in policy and "http" not in policy
-        external = [a for a in page.all("a") if urlsplit(a["href"]).scheme]
-        assert [a["href"] for a in external] == (
-            ["https://example.org/paper"] if name in ("methods.html", "decisiveness.html") else []
-        )
+        external = [a["href"] for a in page.all("a") if urlsplit(a["href"]).scheme]
+        assert external == ["https://example.org/paper"] * {"methods.html": 2, "decisiveness.html": 1}.get(name, 0)
         assert not any(key == "style" or key.startswith("on") for _, a in page.elements for key in a)
 
 
@@ -448,11 +459,52 @@ def test_pages_state_language_tables_have_captions_and_images_sizes():
         assert len([a for a in page.all("a") if a.get("aria-current") == "page"]) == 1
 
 
-def test_methods_show_totals():
+def test_methods_show_the_outputs_and_the_configuration():
     text = " ".join(pages(make_site())["methods.html"].text.split())
-    assert "All rules 1,203 3 min 09 s" in text
     assert "1 files, 999 B" in text
     assert "study:\n  seed: 1\n" in pages(make_site())["methods.html"].text
+
+
+def test_run_times_stand_in_a_script_beside_the_pages():
+    rules = [{"rule": "record", "jobs": 1200, "seconds": 185.2}, {"rule": "tally", "jobs": 3, "seconds": 4.04}]
+    text = report.run_script(rules, ["maps/demo.log"], ["Linux", "a GPU"])
+    assert text.startswith("showRun({") and text.endswith("});\n")
+    assert json.loads(text[len("showRun(") : -3]) == {
+        "facts": {
+            "jobs": "1,203 finished, 1 failed or not finished: maps/demo.log",
+            "time": "3 min 09 s, all jobs added up",
+            "machine": "Linux; a GPU",
+        },
+        "rules": [["record", "1,200", "3 min 05 s"], ["tally", "3", "4.0 s"]],
+    }
+    assert "1,203 finished, none failed" in report.run_script(rules, [], [])
+
+
+def test_a_page_about_a_model_has_its_template_and_a_place_in_the_navigation(tmp_path):
+    for path in TEMPLATES.iterdir():
+        (tmp_path / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "zoo.html.j2").write_text(
+        '{% extends "base.html.j2" %}{% block attributes %} data-zoo="{{ zoo.build }}"{% endblock %}'
+        "{% block title %}{{ title }}{% endblock %}{% block main %}<h1>{{ zoo.name }}</h1>{% endblock %}"
+    )
+    site = make_site()
+    zoo = {"file": "zoo-a.html", "title": "The zoo", "template": "zoo.html.j2"}
+    site["model_pages"] = [zoo | {"variables": {"zoo": {"name": "<Bear>", "build": "c0de"}}}]
+    rendered = report.render(site, tmp_path)
+    page = Page(rendered["zoo-a.html"])
+    assert page.all("html")[0]["data-zoo"] == "c0de"
+    assert "<Bear>" in page.text
+    for text in rendered.values():
+        links = [attributes["href"] for attributes in Page(text).all("a")]
+        assert links.index("load.html") < links.index("zoo-a.html") < links.index("methods.html")
+
+
+def test_a_report_beyond_its_budget_is_refused_and_told_where_the_bytes_are():
+    files = [{"path": "data/a.nc", "bytes": 9_000_000}, {"path": "data/b.nc", "bytes": 2_000_000}]
+    files += [{"path": "index.html", "bytes": 1_000_000}]
+    report.check_size(files, 12)
+    with pytest.raises(Problem, match=re.escape("12.0 MB, more than 11.5 MB (data 11.0 MB, index.html")):
+        report.check_size(files, 11.5)
 
 
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'>&amp;{{ 7 * 7 }}"
@@ -467,6 +519,7 @@ def test_hostile_strings_are_inert():
     for path in paths_to_keys(make_site()):
         holder, key = parent(site, path), path[-1]
         is_name = key == "name" and path[:-1][0] == "chapters" and len(path) == 3
+        is_name |= key == "rule" and path[0] == "methods"
         if isinstance(holder[key], str) and key not in NOT_FREE_TEXT and not is_name:
             holder[key] = HOSTILE
             changed.add(key)
@@ -534,3 +587,10 @@ def test_published_values_stand_beside_those_of_the_study():
     assert "Largest share, code 7 0.625 0.500 [0.375, 0.562] −0.125 no" in text
     assert "Published, but not in this study: Largest share, poems." in text
     assert "Beside published values" not in rendered["load.html"].text
+
+
+def test_what_was_not_measured_is_named_and_never_compared():
+    text = {name: " ".join(page.text.split()) for name, page in pages(make_site()).items()}
+    assert "Not measured, because published counts do not hold what it takes: Loss." in text["decisiveness.html"]
+    assert "Saturation 10 % of training 0.6923" in text["methods.html"]
+    assert not any("Saturation" in page for name, page in text.items() if name != "methods.html")

@@ -43,6 +43,10 @@ PLANNING = {
     "wrong type": (lambda c, f: c.update(statistics={"resamples": "many"}), "statistics.resamples ... 'many'"),
     "unknown dataset": (lambda c, f: c["study"].update(datasets=["rowz"]), "study.datasets ... 'rowz' ... rows"),
     "unknown model": (lambda c, f: c["study"].update(models=["tinny"]), "study.models ... 'tinny' ... tiny"),
+    "unknown run": (
+        lambda c, f: c.update(compare=["tiny/local", "tiny/best"]),
+        "compare: tiny/best ... 'best' ... use one of local",
+    ),
     "missing file": (
         lambda c, f: c["datasets"]["rows"].update(files=["gone.jsonl"]),
         "datasets.rows.files[0] ... gone.jsonl does not exist ... correct",
@@ -100,6 +104,33 @@ RUNNING = {
 def test_a_job_that_cannot_work_says_why_and_leaves_nothing(local, workflow, case):
     change, target, sentence = RUNNING[case]
     check(local(change, target), sentence, workflow.folder)
+    assert not (workflow.folder / target).exists()
+
+
+COUNTS = "domain,layer,expert,selected_count,tokens\ncode,0,0,3,3\ncode,0,1,0,3\n"
+OF_COUNTS = {
+    "missing column": (COUNTS.replace("tokens", "n"), "models.published.files ... counts.csv ... 'tokens' ... rename"),
+    "impossible counts": (
+        COUNTS.replace("1,0,3", "1,1,3"),
+        "models.published.files ... domain code, layer 0 ... add up",
+    ),
+    "unknown domain": (COUNTS.replace("code", "prose"), "datasets.code.domain ... 'code' ... counts.csv ... prose"),
+}
+
+
+@pytest.mark.parametrize("case", OF_COUNTS)
+def test_published_counts_that_cannot_be_right_are_refused(workflow, case):
+    text, sentence = OF_COUNTS[case]
+    (workflow.folder / "counts.csv").write_text(text, encoding="utf-8")
+    model = {"source": "counts", "id": "a/b", "revision": "v1", "files": ["counts.csv"]}
+    base = {
+        "study": {"title": "Bad counts", "models": ["published"], "datasets": ["code"]},
+        "models": {"published": model | {"experts_per_layer": 2, "experts_per_token": 1}},
+        "datasets": {"code": {"source": "counts", "domain": "code"}},
+    }
+    target = "results/tallies/published/v1/code.nc"
+    done = workflow.run("--cores", "1", target, configs=[workflow.overlay("overlay.yaml", base)])
+    check(done, sentence, workflow.folder)
     assert not (workflow.folder / target).exists()
 
 

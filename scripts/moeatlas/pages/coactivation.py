@@ -16,6 +16,7 @@ from moeatlas.chapter import (
     numbers,
     over_layers,
     series,
+    size_text,
     spread,
     table,
     verdict,
@@ -336,13 +337,15 @@ def _lift_matrices(metrics: xr.Dataset) -> Figure:
         f"significantly above 1 and {shares[1]:.0f} % below.",
         caption=f"Lift of every pair of experts, all datasets pooled, in the order of a hierarchical clustering; "
         f"hatched in one direction: not significant at a false discovery rate of {_level(metrics)}; crossed: the "
-        "diagonal, and pairs that are never expected. At most four layers are shown; the CSV has all, with every "
-        "expert's place.",
+        "diagonal, and pairs that are never expected. At most four layers are shown, and in the CSV with every "
+        f"expert's place; the netCDF file has all. {size_text(metrics)}.",
         how_to_read="Squares of the colour of high lift along the diagonal are groups of experts that work together. "
         "Numbers are places in the order of the layer, not expert numbers; the order of one layer says nothing about "
         "another.",
         drawing=drawing,
-        data=_pair_table(metrics, ["lift", "lift_low", "lift_high", "adjusted_p", "normalised_pmi", "phi"]),
+        data=_pair_table(
+            metrics.sel(layer=layers), ["lift", "lift_low", "lift_high", "adjusted_p", "normalised_pmi", "phi"]
+        ),
     )
 
 
@@ -429,12 +432,12 @@ def _published_variant(metrics: xr.Dataset) -> Figure:
         f"another, at most {largest:.2f} with uniform routing at {uniform:.3f}; and that at neighbouring ranks only.",
         caption=f"Left: C(i → j) = N_ij / N_i, Eq. 6 of the OLMoE paper; rows sum to k - 1 = {top_k - 1}. Right: the "
         "variant adjacent_rank, which counts only pairs at neighbouring ranks, rows sum to at most 2; the figure that "
-        f"was published with the paper shows this one. Layer {layer} has the largest mean |log₂ lift|; the CSV has all "
-        "layers, with intervals of C.",
+        f"was published with the paper shows this one. Layer {layer} has the largest mean |log₂ lift|; the CSV has "
+        f"intervals of C, the netCDF file all layers. {size_text(metrics)}.",
         how_to_read="Row i: of the tokens that select expert i, the share that also selects j. Bright columns are busy "
         "experts, which everyone meets: compare with the lift, where loads are taken out.",
         drawing=drawing,
-        data=metrics[["coactivation", "coactivation_low", "coactivation_high", "adjacent_rank"]]
+        data=metrics.sel(layer=[layer])[["coactivation", "coactivation_low", "coactivation_high", "adjacent_rank"]]
         .to_dataframe()
         .reset_index()
         .query("expert != other")

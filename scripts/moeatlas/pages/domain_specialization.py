@@ -14,10 +14,13 @@ from moeatlas.chapter import (
     dataset_matrix,
     interval_table,
     numbers,
+    of_counts,
     over_layers,
     series,
+    size_text,
     spread,
     table,
+    unless_counts,
     verdict,
 )
 from moeatlas.domain_specialization import MEASURES
@@ -50,43 +53,44 @@ MEANINGS = {
 }
 SOURCE = ("OLMoE, Muennighoff et al. (2024); Mixtral, Jiang et al. (2024)", "https://arxiv.org/abs/2409.02060")
 NULL = "documents dealt out at random"
+NO_NULL = "published counts know no documents: there is no null and no interval"
 WEIGHTS = "Every dataset has the same weight."
 MOST_MATRICES, MOST_SPECIALISTS = 3, 14
 
 
 def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
-    return [
+    of_domains = [
         _information_by_layer(metrics, untrained),
         _specialization(metrics),
         _strongest_specialists(metrics),
         _divergence_by_dataset(metrics),
-        _repetition_by_layer(metrics, untrained),
     ]
+    return of_domains if of_counts(metrics) else [*of_domains, _repetition_by_layer(metrics, untrained)]
 
 
 def findings(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
-    return [
-        _finding_information(metrics, untrained),
-        _finding_strongest(metrics, untrained),
-        _finding_repetition(metrics, untrained),
-    ]
+    of_domains = [_finding_information(metrics, untrained), _finding_strongest(metrics, untrained)]
+    return of_domains if of_counts(metrics) else [*of_domains, _finding_repetition(metrics, untrained)]
 
 
 def _finding_information(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "information", NULL, _null(metrics, "information"))
+    found = numbers(metrics, untrained, "information", *_null(metrics, "information"))
     answer = f"A selection tells {format_number(found['estimate'])} bits about the domain"
     if untrained is not None:
         _, low, high = over_layers(untrained, "information")
         more, less = found["low"] > high, found["high"] < low
         answer += f", {'more than' if more else 'less than' if less else 'about as much as'} in the untrained model"
-    p_value = float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED))
+    reason = NO_NULL
+    if not of_counts(metrics):
+        p_value = float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED))
+        reason = f"yes means an interval above the null's mean; p = {format_number(p_value)} by permutation"
     return Finding(
         question="Do experts specialize by domain?",
         answer=f"{answer}.",
         verdict=verdict(_place(found), yes="above"),
-        verdict_text=f"yes means an interval above the null's mean; p = {format_number(p_value)} by permutation",
+        verdict_text=reason,
         unit="bits per selection",
         figure="information_by_layer",
         **found,
@@ -94,15 +98,14 @@ def _finding_information(metrics: xr.Dataset, untrained: xr.Dataset | None) -> F
 
 
 def _finding_strongest(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    null = _null(metrics, "largest_specialization")
-    found = numbers(metrics, untrained, "largest_specialization", NULL, null)
+    found = numbers(metrics, untrained, "largest_specialization", *_null(metrics, "largest_specialization"))
     even = metrics.attrs["top_k"] / metrics.sizes["expert"]
     return Finding(
         question="Does a domain have a favourite expert?",
         answer=f"Its most frequent expert gets {format_number(100 * found['estimate'])} % of its tokens, on average; "
         f"an even share would be {format_number(100 * even)} %.",
         verdict=verdict(_place(found), yes="above"),
-        verdict_text="yes means an interval above the null's mean",
+        verdict_text=NO_NULL if of_counts(metrics) else "yes means an interval above the null's mean",
         unit="of the domain's tokens",
         figure="strongest_specialists",
         **found,
@@ -124,23 +127,31 @@ def _finding_repetition(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Fi
     )
 
 
-def _null(metrics: xr.Dataset, name: str) -> float:
-    """The pooled mean over layers where documents are dealt out at random."""
-    return float(metrics[f"null_{name}"].sel(dataset=POOLED).mean())
+def _null(metrics: xr.Dataset, name: str) -> tuple[str | None, float | None]:
+    """The null and its value, pooled and averaged over layers: documents dealt out at random, if there are any."""
+    if of_counts(metrics):
+        return None, None
+    return NULL, float(metrics[f"null_{name}"].sel(dataset=POOLED).mean())
 
 
 def _place(found: dict) -> str:
+    if found["null_value"] is None:
+        return "around"
     return compare((found["estimate"], found["low"], found["high"]), found["null_value"])
 
 
 def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    names = ["information", "first_information"]
+    names = [name for name in ("information", "first_information") if name in metrics]
+    null = f", {format_number(_null(metrics, 'information')[1])} where documents are dealt out at random"
+    first = ", over all selections and over first choices alone" if "first_information" in names else ""
+    dashed = f"The dashed line is the mean of {metrics.attrs['permutations']:,} random assignments of documents to "
+    dashed += "domains in the studied model. "
     panels = [
         Panel(
             MEASURES[name][0],
             metrics["layer"].values,
             series(metrics, untrained, name),
-            [Reference(NULL, metrics[f"null_{name}"].sel(dataset=POOLED).values)],
+            [] if of_counts(metrics) else [Reference(NULL, metrics[f"null_{name}"].sel(dataset=POOLED).values)],
             MEASURES[name][1],
         )
         for name in names
@@ -149,13 +160,13 @@ def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
     return Figure(
         name="information_by_layer",
         title="What a selection tells about the domain",
-        alt=f"Two line charts over layers: one selection tells {value} bits about the domain on average over layers, "
-        f"{format_number(_null(metrics, 'information'))} where documents are dealt out at random.",
-        caption=f"Mutual information of domain and expert by layer, over all selections and over first choices alone; "
-        f"{value} {bounds} bits per selection on average over layers. {WEIGHTS} {counts_text(metrics)}",
+        alt=f"Line charts over layers: one selection tells {value} bits about the domain on average over layers"
+        f"{unless_counts(metrics, null)}.",
+        caption=f"Mutual information of domain and expert by layer{first}; "
+        f"{value}{unless_counts(metrics, f' {bounds}')} bits per selection on average over layers. {WEIGHTS} "
+        f"{counts_text(metrics)}",
         how_to_read=f"0 means that all domains use the experts alike; the most possible is log2 of the number of "
-        f"domains, {np.log2(metrics.sizes['dataset'] - 1):.2f} bits. The dashed line is the mean of "
-        f"{metrics.attrs['permutations']:,} random assignments of documents to domains in the studied model. A "
+        f"domains, {np.log2(metrics.sizes['dataset'] - 1):.2f} bits. {unless_counts(metrics, dashed)}A "
         "token's k selections tell partly the same, so their information does not add up.",
         drawing=plotting.small_multiples(panels, columns=2, panel_height=2.4, share_y=False, order=ORDER),
         data=table(metrics.sel(dataset=[POOLED]), names),
@@ -171,6 +182,8 @@ def _specialization(metrics: xr.Dataset) -> Figure:
     drawing, axes = plotting.canvas(
         len(layers) * (1.3 + 0.17 * len(datasets)), rows=len(layers), titles=[f"Layer {layer}" for layer in layers]
     )
+    known = not of_counts(metrics)
+    differs = _specialized(by_dataset) if known else None
     end = 2.0 ** max(1, np.ceil(np.log2(max(ratio.quantile(0.99).item(), 1))))
     for ax, layer in zip(axes, layers, strict=True):
         plotting.matrix(
@@ -180,28 +193,34 @@ def _specialization(metrics: xr.Dataset) -> Figure:
             metrics["expert"].values,
             kind="ratio",
             label="DS / even share",
-            uncertain=~_specialized(by_dataset).sel(layer=layer).transpose("dataset", "expert").values,
+            uncertain=~differs.sel(layer=layer).transpose("dataset", "expert").values if known else None,
             limits=(1 / end, end),
             x_label="Expert",
         )
-    found, possible = _count_specialized(metrics)
-    first = interval_table(by_dataset["first_specialization"]).rename(columns=lambda name: f"first_{name}")
-    data = interval_table(by_dataset["specialization"])
-    data[[f"first_{part}" for part in INTERVAL]] = first[[f"first_{part}" for part in INTERVAL]]
+    data = interval_table(by_dataset["specialization"])[["dataset", "layer", "expert", *INTERVAL]]
+    if "first_specialization" in metrics:
+        first = interval_table(by_dataset["first_specialization"])
+        data[[f"first_{part}" for part in INTERVAL]] = first[list(INTERVAL)]
+    hatched = (
+        "; hatched where it does not differ from the expert's frequency in all text: "
+        f"{metrics.attrs['permutations']:,} permutations of documents, false discovery rate "
+        f"{metrics.attrs['false_discovery_rate']:g} (Benjamini-Hochberg over layers, experts and domains)"
+    )
+    differing = f"{_count_text(metrics)} of expert and domain differ from the average text" if known else ""
     return Figure(
         name="specialization",
-        title=f"{found:,} of {possible:,} pairs of expert and domain differ from the average text",
+        title=differing or "Which experts a domain selects",
         alt=f"Matrices of the share of a domain's tokens that select an expert, relative to an even share, domains by "
         f"experts: from {ratio.min().item():.2f} to {ratio.max().item():.2f} times.",
-        caption=f"DS(e, D) relative to k / E = {even:.3g}, layers {', '.join(map(str, layers))}; hatched where it does "
-        f"not differ from the expert's frequency in all text: {metrics.attrs['permutations']:,} permutations of "
-        f"documents, false discovery rate {metrics.attrs['false_discovery_rate']:g} (Benjamini-Hochberg over layers, "
-        f"experts and domains). The CSV has all layers, with intervals, also for first choices.",
+        caption=f"DS(e, D) relative to k / E = {even:.3g}, layers {', '.join(map(str, layers))}"
+        f"{unless_counts(metrics, hatched)}. The CSV has all layers"
+        f"{unless_counts(metrics, ', with intervals, also for first choices')}. "
+        f"{size_text(metrics)}.",
         how_to_read="Read a column: an expert with one bright cell serves one domain, one with equal cells serves all "
         "alike. Read a row: bright cells are the experts of a domain. Columns of different layers do not correspond: "
         "expert numbers have no meaning across layers.",
         drawing=drawing,
-        data=data[["dataset", "layer", "expert", *INTERVAL, *(f"first_{part}" for part in INTERVAL)]],
+        data=data,
     )
 
 
@@ -222,16 +241,18 @@ def _strongest_specialists(metrics: xr.Dataset) -> Figure:
         x_limits=(0, None),
     )
     best = shown.iloc[0]
-    found, possible = _count_specialized(metrics)
+    differ = ""
+    if not of_counts(metrics):
+        rate = f"{metrics.attrs['false_discovery_rate']:g}"
+        differ = f"; {_count_text(metrics)} differ from the average text at a false discovery rate of {rate}"
     return Figure(
         name="strongest_specialists",
         title="The strongest specialists",
         alt=f"Dot chart of the {len(shown)} pairs of expert and domain that are furthest above the expert's mean: "
         f"first expert {best['expert']} of layer {best['layer']}, which {100 * best['estimate']:.0f} % of the tokens "
         f"of {best['dataset']} select, {100 * best['mean_over_datasets']:.0f} % on average over domains.",
-        caption=f"Pairs of expert and domain by DS(e, D) minus its mean over domains; {found:,} of {possible:,} pairs "
-        f"differ from the average text at a false discovery rate of {metrics.attrs['false_discovery_rate']:g}. The "
-        f"CSV has all pairs in this order, with p-values. {counts_text(metrics)}",
+        caption=f"Pairs of expert and domain by DS(e, D) minus its mean over domains{differ}. The CSV has all pairs in "
+        f"this order{unless_counts(metrics, ', with p-values')}. {counts_text(metrics)}",
         how_to_read="L is the layer, E the expert. The further the two dots are apart, the more the expert belongs to "
         "the domain. These are the largest of many pairs, so chance has pushed them up a little. An expert can be a "
         "specialist because the domain's tokens are rare elsewhere.",
@@ -245,20 +266,19 @@ def _specialized(metrics: xr.Dataset) -> xr.DataArray:
     return metrics["adjusted_p_value"] <= metrics.attrs["false_discovery_rate"]
 
 
-def _count_specialized(metrics: xr.Dataset) -> tuple[int, int]:
-    """How many pairs of expert and domain differ from the average text, over all layers, and how many there are."""
+def _count_text(metrics: xr.Dataset) -> str:
+    """How many pairs of expert and domain differ from the average text, and of how many, over all layers."""
     by_dataset = _specialized(metrics.isel(dataset=slice(1, None)))
-    return int(by_dataset.sum()), by_dataset.size
+    return f"{int(by_dataset.sum()):,} of {by_dataset.size:,} pairs"
 
 
 def _specialists(metrics: xr.Dataset) -> pd.DataFrame:
     """Every (dataset, layer, expert) with DS and p-values, those first that are furthest above the expert's mean."""
     by_dataset = metrics.isel(dataset=slice(1, None))
     mean = metrics["specialization"].sel(dataset=POOLED, interval="estimate", drop=True)
-    values = by_dataset["specialization"].to_dataset("interval").assign(
-        mean_over_datasets=mean, p_value=by_dataset["p_value"], adjusted_p_value=by_dataset["adjusted_p_value"]
-    )  # fmt: skip
-    names = [*INTERVAL, "mean_over_datasets", "p_value", "adjusted_p_value"]
+    p_values = [name for name in ("p_value", "adjusted_p_value") if name in metrics]
+    values = by_dataset["specialization"].to_dataset("interval").assign(mean_over_datasets=mean, **by_dataset[p_values])
+    names = [*INTERVAL, "mean_over_datasets", *p_values]
     rows = values.to_dataframe(dim_order=["dataset", "layer", "expert"])[names].reset_index()
     order = (rows["mean_over_datasets"] - rows["estimate"]).argsort(kind="stable")
     return rows.iloc[order].reset_index(drop=True)
@@ -267,14 +287,15 @@ def _specialists(metrics: xr.Dataset) -> pd.DataFrame:
 def _divergence_by_dataset(metrics: xr.Dataset) -> Figure:
     drawing, mean = dataset_matrix(metrics, "divergence", label="Jensen-Shannon divergence (bits)", annotate=".3f")
     most, least = mean["dataset"].values[[mean.values.argmax(), mean.values.argmin()]]
+    value = format_number(_null(metrics, "divergence")[1])
+    null = f"; with documents dealt out at random it is {value} bits on average. Intervals are in the CSV table"
     return Figure(
         name="divergence_by_dataset",
         title="How far each domain is from the average domain",
         alt=f"Matrix of the Jensen-Shannon divergence from the average domain, datasets by layers: "
         f"{mean.max().item():.3f} bits on average over layers for {most}, {mean.min().item():.3f} for {least}.",
-        caption=f"Jensen-Shannon divergence of a domain's selections from the mean of all domains; with documents "
-        f"dealt out at random it is {format_number(_null(metrics, 'divergence'))} bits on average. Intervals are in "
-        f"the CSV table.",
+        caption=f"Jensen-Shannon divergence of a domain's selections from the mean of all domains"
+        f"{unless_counts(metrics, null)}. {size_text(metrics)}.",
         how_to_read="Bright cells are domains that use the layer's experts unlike the others. The mean holds the "
         "domain itself, so with few domains values are smaller.",
         drawing=drawing,

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 from moeatlas import plotting
-from moeatlas.chapter import Figure, Finding, estimate, interval_table
+from moeatlas.chapter import Figure, Finding, estimate, interval_table, size_text
 from moeatlas.held_out_loss import MEASURES
 from moeatlas.plotting import Series
 from moeatlas.report import format_estimate, format_number
@@ -79,9 +79,7 @@ def _loss_by_domain(metrics: xr.Dataset) -> Figure:
         title="Held-out loss by domain",
         alt=f"Dots with whiskers per domain: loss of the trained, the untrained and a unigram model; pooled {value} "
         f"nats per token against {unigram:.2f} for the unigram model.",
-        caption=f"Mean loss on held-out documents; pooled {value} {bounds}. n = "
-        f"{int(metrics['tokens'].sel(dataset='pooled')):,} predicted tokens of "
-        f"{int(metrics['documents'].sel(dataset='pooled')):,} documents; whiskers: "
+        caption=f"Mean loss on held-out documents; pooled {value} {bounds}. {size_text(metrics)}; whiskers: "
         f"{100 * metrics.attrs['confidence']:g} % bootstrap over documents.",
         how_to_read="Further left is better. A domain whose dot is left of its unigram dot has been learned beyond the "
         "frequency of tokens.",
@@ -106,7 +104,7 @@ def _loss_by_step(metrics: xr.Dataset) -> Figure:
         title="Held-out loss during training",
         alt=f"Curve of held-out loss over {steps[-1]} training steps, from {loss.values[0, 0]:.2f} to "
         f"{loss.values[-1, 0]:.2f} nats per token.",
-        caption="Pooled held-out loss at every saved checkpoint; band: "
+        caption=f"Pooled held-out loss at every saved checkpoint; {size_text(metrics)}; band: "
         f"{100 * metrics.attrs['confidence']:g} % bootstrap over documents.",
         how_to_read="The first point is the untrained model. Below the dashed line the model knows more than the "
         "frequency of tokens.",

@@ -204,8 +204,7 @@ def _inputs_by_dataset(metrics: xr.Dataset) -> Figure:
         title="Router inputs by dataset",
         alt=f"Maps of router inputs, one row per layer, by PCA, UMAP and t-SNE, coloured by dataset. In the space "
         f"itself {share} of the nearest tokens of other documents are of the token's dataset.",
-        caption=f"Each dot is one of {metrics.sizes['point']:,} tokens drawn from {_counts_text(metrics)[4:]}; T: "
-        "trustworthiness.",
+        caption=f"Each dot is one of {metrics.sizes['point']:,} tokens; T: trustworthiness. {_counts_text(metrics)}.",
         how_to_read=_HOW_TO_READ,
         drawing=drawing,
         data=_map_table(metrics, SPACES[0]),
@@ -222,7 +221,8 @@ def _inputs_by_expert(metrics: xr.Dataset) -> Figure:
         alt=f"Maps of router inputs, one row per layer, by PCA, UMAP and t-SNE, with the six most chosen experts of "
         f"the layer in colour. In the space itself {share} of the nearest tokens have the same first expert.",
         caption=f"The same {metrics.sizes['point']:,} tokens. In colour: the six experts of the layer that most of "
-        "these tokens choose first; T: trustworthiness. The CSV has the expert of every token.",
+        "these tokens choose first; T: trustworthiness. The CSV has the expert of every token. "
+        f"{_counts_text(metrics)}.",
         how_to_read=f"{_HOW_TO_READ} A colour stands for another expert in every row.",
         drawing=drawing,
         data=_map_table(metrics, SPACES[0]),
@@ -243,7 +243,7 @@ def _outputs_by_expert(metrics: xr.Dataset) -> Figure:
         f"the layer in colour. In the space itself {share} of the nearest outputs are of the same expert.",
         caption=f"The outputs, not weighted, of the first expert of the same {metrics.sizes['point']:,} tokens. Large "
         "dots with an edge: the mean output of every expert, over all sampled tokens, whoever they were sent to; T: "
-        "trustworthiness.",
+        f"trustworthiness. {_counts_text(metrics)}.",
         how_to_read=f"{_HOW_TO_READ} A colour stands for another expert in every row. An expert whose large dot is far "
         "from its small ones treats its own tokens unlike all others.",
         drawing=drawing,

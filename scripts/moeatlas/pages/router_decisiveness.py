@@ -17,6 +17,7 @@ from moeatlas.chapter import (
     numbers,
     over_layers,
     series,
+    size_text,
     spread,
     table,
     verdict,
@@ -208,7 +209,7 @@ def _entropy_by_dataset(metrics: xr.Dataset) -> Figure:
         title="Router entropy by dataset",
         alt=f"Matrix of router entropy, datasets by layers: lowest on {low} ({mean.min().item():.3f} on average over "
         f"layers), highest on {high} ({mean.max().item():.3f}).",
-        caption="Mean router entropy H / ln E by dataset and layer; intervals are in the CSV table.",
+        caption=f"Mean router entropy H / ln E by dataset and layer; {size_text(metrics)}; intervals are in the CSV.",
         how_to_read="Bright cells are datasets on which the layer's router is less sure. The colour scale starts at "
         "the smallest value, not at 0.",
         drawing=drawing,
@@ -317,7 +318,7 @@ def _logits_by_expert(metrics: xr.Dataset) -> Figure:
         alt=f"Matrix of the median router logit as odds against the layer's average expert, from "
         f"{odds.min().item():.2f} to {odds.max().item():.2f}.",
         caption="exp of the median router logit z minus its mean over the layer's experts, all datasets pooled; the "
-        "CSV has the median, 10 % and 90 % quantile of the logits.",
+        f"CSV has the median, 10 % and 90 % quantile of the logits. {size_text(metrics)}.",
         how_to_read="1 is an expert like the average one. A number added to all logits of a layer changes nothing, so "
         "only differences within a layer count. Columns of different layers do not correspond: expert numbers have no "
         "meaning across layers.",

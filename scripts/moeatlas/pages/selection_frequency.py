@@ -14,10 +14,14 @@ from moeatlas.chapter import (
     estimate,
     interval_table,
     numbers,
+    of_counts,
     over_layers,
+    sample_size,
     series,
+    size_text,
     spread,
     table,
+    unless_counts,
     verdict,
 )
 from moeatlas.plotting import Panel, Reference, Series
@@ -45,30 +49,33 @@ MEANINGS = {
     "z_loss": "The auxiliary loss that keeps the router's logits small, on this study's tokens.",
 }
 SOURCE = ("Switch Transformer, Fedus et al. (2022); ST-MoE, Zoph et al. (2022)", "https://arxiv.org/abs/2101.03961")
+NO_INTERVAL = "published counts have no interval"
 LOADS = ("coefficient_of_variation", "gini", "normalised_slot_entropy", "max_violation")
 
 
 def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
-    return [
+    of_loads = [
         _load_by_expert(metrics),
         _balance_by_layer(metrics, untrained),
         _balance_by_dataset(metrics),
         _sorted_loads(metrics),
-        _first_choice_share(metrics),
-        _capacity(metrics),
-        _losses(metrics, untrained),
     ]
+    if of_counts(metrics):
+        return of_loads
+    return [*of_loads, _first_choice_share(metrics), _capacity(metrics), _losses(metrics, untrained)]
 
 
 def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
-    return [
+    of_loads = [
         _finding_balance(metrics, untrained, thresholds["balanced_variation"]),
         _finding_overload(metrics, untrained),
         _finding_dead(metrics, untrained),
-        _finding_capacity(metrics, untrained, thresholds["dropped_share"]),
     ]
+    if of_counts(metrics):
+        return of_loads
+    return [*of_loads, _finding_capacity(metrics, untrained, thresholds["dropped_share"])]
 
 
 def _finding_balance(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
@@ -79,6 +86,8 @@ def _finding_balance(metrics: xr.Dataset, untrained: xr.Dataset | None, threshol
         "above": f"No: loads vary by more than {threshold:g} of their mean.",
         "around": f"Unclear: the interval of the variation holds the threshold {threshold:g}.",
     }
+    if of_counts(metrics):
+        answers["around"] = f"Loads vary by {format_number(found['estimate'])} of their mean; {NO_INTERVAL}."
     return Finding(
         question="Is the load balanced over the experts?",
         answer=answers[place],
@@ -94,9 +103,10 @@ def _finding_overload(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Find
     found = numbers(metrics, untrained, "max_violation", *_uniform(metrics, "max_violation"))
     place = compare((found["estimate"], found["low"], found["high"]), found["null_value"])
     times = format_number(1 + found["estimate"])
+    doubt = f"; {NO_INTERVAL}" if of_counts(metrics) else ""
     return Finding(
         question="Is the busiest expert of a layer busier than chance explains?",
-        answer=f"It gets {times} times an even load, on average over layers.",
+        answer=f"It gets {times} times an even load, on average over layers{doubt}.",
         verdict=verdict(place, yes="above"),
         verdict_text="overloaded means MaxVio above its value under uniform routing",
         unit="above an even load",
@@ -141,9 +151,8 @@ def _finding_capacity(metrics: xr.Dataset, untrained: xr.Dataset | None, thresho
         reference_value=dropped(untrained)[0] if untrained is not None else None,
         verdict=verdict(place, yes="above"),
         verdict_text=f"yes means more than {100 * threshold:g} % dropped",
-        n=int(metrics["documents"].sel(dataset="pooled")),
-        n_unit="documents",
         figure="dropped_by_capacity",
+        **sample_size(metrics),
     )
 
 
@@ -173,8 +182,8 @@ def _load_by_expert(metrics: xr.Dataset) -> Figure:
         title="Load of every expert",
         alt=f"Matrix of loads relative to an even load, layers by experts: from {ratio.min().item():.2f} to "
         f"{ratio.max().item():.2f} times, the largest in layer {int(ratio['layer'][layer])}, expert {expert}.",
-        caption=f"Share of all selections that each expert gets, relative to 1 / E; hatched where the interval "
-        f"holds 1. {counts_text(metrics)}",
+        caption=f"Share of all selections that each expert gets, relative to 1 / E"
+        f"{unless_counts(metrics, '; hatched where the interval holds 1')}. {counts_text(metrics)}",
         how_to_read="One colour for busy, the other for idle experts, white for an even load. Columns of different "
         "layers do not correspond: expert numbers have no meaning across layers.",
         drawing=drawing,
@@ -190,14 +199,15 @@ def _balance_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         y_label = "" if units == "1" else units
         panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, name), [uniform], y_label))
     value, bounds = format_estimate(*over_layers(metrics, "coefficient_of_variation"))
+    corrected = "; the intervals are corrected for that, the estimates are not"
     return Figure(
         name="balance_by_layer",
         title="Load balance by layer",
         alt=f"Four small line charts over layers; the coefficient of variation of the load is {value} on average.",
         caption=f"Measures of how uneven the load is, all datasets pooled; coefficient of variation over layers "
-        f"{value} {bounds}. {counts_text(metrics)}",
+        f"{value}{unless_counts(metrics, f' {bounds}')}. {counts_text(metrics)}",
         how_to_read="The dashed line is uniform routing at the same number of tokens. Sampling noise can only make "
-        "loads look less even; the intervals are corrected for that, the estimates are not.",
+        f"loads look less even{unless_counts(metrics, corrected)}.",
         drawing=plotting.small_multiples(panels, columns=2, share_y=False, order=ORDER),
         data=table(metrics.sel(dataset=["pooled"]), list(LOADS)),
     )
@@ -213,7 +223,8 @@ def _balance_by_dataset(metrics: xr.Dataset) -> Figure:
         title="Load balance by dataset",
         alt=f"Matrix of the load's coefficient of variation, datasets by layers: {mean.max().item():.2f} on average "
         f"over layers for {most}, {mean.min().item():.2f} for {least}.",
-        caption="Coefficient of variation of the load within each dataset; intervals are in the CSV table.",
+        caption="Coefficient of variation of the load within each dataset"
+        f"{unless_counts(metrics, '; intervals are in the CSV table')}. {size_text(metrics)}.",
         how_to_read="Dark cells are even loads. A single kind of text usually loads the experts less evenly than a "
         "mixture of texts.",
         drawing=drawing,
@@ -245,7 +256,7 @@ def _sorted_loads(metrics: xr.Dataset) -> Figure:
         title="Loads from the busiest to the idlest expert",
         alt=f"Curves of load by expert, busiest first: from {ordered[:, 0].mean():.2f} to {ordered[:, -1].mean():.2f} "
         "times an even load on average over layers.",
-        caption=f"Load of each layer's experts in falling order; {counts_text(metrics).split(';')[0]}.",
+        caption=f"Load of each layer's experts in falling order; {size_text(metrics)}.",
         how_to_read="A flat curve at 1 is a perfect balance; a curve that reaches 0 has experts that nobody selects.",
         drawing=drawing,
         data=data.assign_coords(place=np.arange(1, experts + 1)).to_dataframe("load_ratio").reset_index(),
@@ -271,7 +282,7 @@ def _first_choice_share(metrics: xr.Dataset) -> Figure:
         alt=f"Matrix of the share of an expert's selections that are first choices, from {share.min().item():.2f} to "
         f"{share.max().item():.2f}; an even share is {uniform:.2f}.",
         caption="Share of an expert's selections at rank 0, relative to 1 / k, all datasets pooled; the CSV has every "
-        "rank.",
+        f"rank. {size_text(metrics)}.",
         how_to_read="Leaders are mostly first choices when they are selected at all; helpers mostly come second or "
         "later.",
         drawing=drawing,
@@ -301,7 +312,7 @@ def _capacity(metrics: xr.Dataset) -> Figure:
         title="What a limited expert capacity would drop",
         alt=f"Curves of dropped selections by capacity factor, one per layer; {first:.1f} % at the smallest factor.",
         caption=f"{metrics['dropped_share'].attrs['long_name'].capitalize()}; each batch holds documents of one "
-        f"dataset; bands: {100 * metrics.attrs['confidence']:g} % bootstrap over batches.",
+        f"dataset; {size_text(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % bootstrap over batches.",
         how_to_read="A capacity factor of 1 gives every expert exactly an even share of the batch; what is selected "
         "beyond that would be dropped. Nothing was dropped in this study.",
         drawing=drawing,

@@ -114,11 +114,12 @@ def _rise(metrics: xr.Dataset) -> tuple[float, float, float]:
 
 def _counts(metrics: xr.Dataset) -> str:
     """How many tokens and documents a figure rests on, and how its intervals were made."""
+    return f"{_size(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % jackknife over groups of documents."
+
+
+def _size(metrics: xr.Dataset) -> str:
     tokens, documents = (int(metrics[name].sel(dataset=POOLED)) for name in ("tokens", "documents"))
-    return (
-        f"n = {tokens:,} tokens of {documents:,} documents in {metrics.attrs['pooled_datasets']} datasets; bands: "
-        f"{100 * metrics.attrs['confidence']:g} % jackknife over groups of documents."
-    )
+    return f"n = {tokens:,} tokens of {documents:,} documents in {metrics.attrs['pooled_datasets']} datasets"
 
 
 def _overlap_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
@@ -188,7 +189,7 @@ def _clustered(metrics: xr.Dataset) -> Figure:
         f"order{pair}.",
         caption="Weighted Jaccard of all pairs of experts; experts are in the order of a hierarchical clustering "
         "(average linkage, optimal leaf order) of their own layer. The CSV has all layers, pairs, places in the "
-        "order, and nulls.",
+        f"order, and nulls. {_size(metrics)}.",
         how_to_read="A bright square on the diagonal is a group of experts that get much the same tokens. The diagonal "
         "itself, an expert with itself, is left out. The order has no meaning across layers.",
         drawing=drawing,
@@ -228,7 +229,8 @@ def _distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
         title="Distribution over pairs of experts",
         alt=f"Histograms of the weighted Jaccard over pairs of experts, one per layer; the median is {median:.3f} on "
         "average over layers.",
-        caption="Pairs of experts by weighted Jaccard; marks: 10 %, 50 % and 90 % quantile, which the CSV has.",
+        caption="Pairs of experts by weighted Jaccard; marks: 10 %, 50 % and 90 % quantile, which the CSV has. "
+        f"{_size(metrics)}.",
         how_to_read="A long tail to the right is a few pairs of experts that share much of their vocabulary.",
         drawing=drawing,
         data=data[["layer", "quantile", "weighted_jaccard"]],
@@ -247,7 +249,8 @@ def _overlap_by_expert(metrics: xr.Dataset) -> Figure:
         title="How much each expert shares with the others",
         alt=f"Matrix of the mean weighted Jaccard of each expert with the others, relative to {NULL}: from "
         f"{float(ratio.min()):.2f} to {float(ratio.max()):.2f}.",
-        caption=f"Mean weighted Jaccard of an expert with all others of its layer, relative to {NULL}.",
+        caption=f"Mean weighted Jaccard of an expert with all others of its layer, relative to {NULL}. "
+        f"{_size(metrics)}.",
         how_to_read="1 is an expert whose tokens are like everybody's; a low value is an expert with a vocabulary of "
         "its own. Columns of different layers do not correspond: expert numbers have no meaning across layers.",
         drawing=drawing,

@@ -15,6 +15,7 @@ from moeatlas.chapter import (
     numbers,
     over_layers,
     series,
+    size_text,
     verdict,
 )
 from moeatlas.plotting import Panel, Reference, Series
@@ -245,7 +246,7 @@ def _specialization_by_dataset(metrics: xr.Dataset) -> Figure:
         title="Vocabulary specialization within each dataset",
         alt=f"Matrix of the split-half vocabulary specialization relative to its null, datasets by layers{ends}.",
         caption="Split-half vocabulary specialization by input token, first choice, each dataset by itself, relative "
-        "to token-independent routing within it; the CSV has values and intervals.",
+        f"to token-independent routing within it; {size_text(metrics)}; the CSV has values and intervals.",
         how_to_read="1 means that the token id tells nothing within the dataset. Experts are chosen and judged on "
         "documents of the same dataset, so what separates the datasets does not count here.",
         drawing=drawing,
@@ -277,7 +278,8 @@ def _specialization_by_expert(metrics: xr.Dataset) -> Figure:
         f"over the experts, {format_number(round(float(_of(metrics)['null_expert_specialization'].mean()), 3))} under "
         "token-independent routing.",
         caption=f"Mean of VS(x, e) over the ids x that occur at least {OFTEN} times and of which expert e gets most, "
-        "input token, first choice, pooled; the CSV has intervals, nulls, all kinds of token and both selections.",
+        f"input token, first choice, pooled; {size_text(metrics)}; the CSV has intervals, nulls, all kinds of token "
+        "and both selections.",
         how_to_read="A bright expert gets nearly all occurrences of its ids. A crossed cell is an expert that gets "
         "most of no frequent id. Columns of different layers do not correspond: expert numbers have no meaning "
         "across layers.",
@@ -316,8 +318,7 @@ def _top_tokens(metrics: xr.Dataset) -> Figure:
         alt=f"Dots with intervals for {len(rows)} experts, named by their most frequent tokens; the first is "
         f"{places[0]} with {format_number(round(float(parts[0][0]), 3))} of its ids.",
         caption=f"Experts with the highest lower bound of vocabulary specialization (input token, first choice, "
-        f"pooled), with the three most frequent tokens that choose them first; {100 * metrics.attrs['confidence']:g} "
-        f"% {METHOD}. "
+        f"pooled), with the three most frequent tokens that choose them first. {counts_text(metrics, METHOD)} "
         "The CSV lists the top tokens of every expert, by share and by count, for all kinds of token.",
         how_to_read="␣ is a space, \\n a line break; letters beyond European ones are written as numbers. The "
         f"experts are picked as the highest of many, so a new sample would find them somewhat lower. Experts with "

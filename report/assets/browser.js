@@ -1,0 +1,998 @@
+"use strict";
+// The expert browser. Its data are shards, classic scripts that each call `put` once: pages opened by double-click may
+// load scripts, but not fetch files. The view is in the address after #, so links and the back button work. Every text
+// of the data becomes a text node: nothing in it can act.
+{
+  const MOST = 3; // experts in a set
+  const CUT = /^(.{48}).+$/su; // how much of a long token is shown
+  const ROWS = 50; // tokens found
+  const SPECIFIC = 20; // sets of a layer
+  const PARTNERS = 12;
+  const COLOURS = 6;
+  const TABS = {
+    experts: { l: "", e: "0", mode: "subset" },
+    tokens: { q: "", how: "part", l: "", v: "" },
+    texts: { t: "0", l: "", p: "0", d: "", at: "" },
+  };
+
+  const byId = (id) => document.getElementById(id);
+
+  // ---- Shards ----
+
+  class Problem extends Error {} // a sentence for the reader
+  const STALE = Symbol("another view was asked for meanwhile");
+  const build = document.documentElement.dataset.browserBuild;
+  const shards = new Map(); // promise of the content by id
+  const waiting = new Map(); // what settles the promise, until the shard has called `put`
+  let turn = 0; // number of the view that is being shown
+
+  const address = (id) => `${byId("browser").dataset.folder}/${id.split("/").map(encodeURIComponent).join("/")}.js`;
+
+  const inflated = async (text) => {
+    const binary = atob(text);
+    const bytes = new Uint8Array(binary.length);
+    for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  };
+
+  window.put = async (id, itsBuild, kind, text) => {
+    const { done, failed } = waiting.get(id);
+    waiting.delete(id);
+    if (itsBuild !== build) {
+      failed(
+        new Problem(
+          `The file ${address(id)} is of build ${itsBuild}, but this page is of build ${build}: copy the whole report again.`,
+        ),
+      );
+      return;
+    }
+    try {
+      const bytes = await inflated(text);
+      done(kind === "json" ? JSON.parse(new TextDecoder().decode(bytes)) : bytes);
+    } catch {
+      failed(new Problem(`The file ${address(id)} is damaged: copy the whole report again.`));
+    }
+  };
+
+  const request = (id) =>
+    new Promise((done, failed) => {
+      const missing = () =>
+        failed(new Problem(`The file ${address(id)} is missing or cannot be read: copy the whole report again.`));
+      const script = make("script", { src: address(id) });
+      script.addEventListener("error", missing);
+      script.addEventListener("load", () => waiting.has(id) && missing());
+      waiting.set(id, { done, failed });
+      document.head.append(script);
+    });
+
+  const shard = (id) => {
+    if (!shards.has(id)) shards.set(id, request(id));
+    return shards.get(id);
+  };
+
+  // The contents of shards; stops the view that asked if another one has been asked for meanwhile.
+  const load = async (...ids) => {
+    const mine = turn;
+    const found = await Promise.all(ids.map(shard));
+    if (mine !== turn) throw STALE;
+    return found;
+  };
+
+  // ---- Elements ----
+
+  const maker =
+    (create) =>
+    (name, attributes = {}, ...children) => {
+      const element = create(name);
+      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+      element.append(...children);
+      return element;
+    };
+  const make = maker((name) => document.createElement(name));
+  const draw = maker((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
+  const fill = (id, ...children) => byId(id).replaceChildren(...children);
+  const reveal = (id) => byId(id).getBoundingClientRect().top < 0 && byId(id).scrollIntoView();
+  const bold = (text) => make("strong", {}, text);
+
+  // Text with all that is invisible written out, as Python's escapes do.
+  const visible = (text) =>
+    text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (found) => `\\u${found.codePointAt(0).toString(16).padStart(4, "0")}`);
+
+  const tokenElement = (text, name = "bdi") => {
+    const all = visible(text);
+    const shown = all.replace(CUT, "$1…");
+    const element = make(name, { class: "token" }, shown || "(empty)");
+    if (shown !== all) element.title = all;
+    return element;
+  };
+
+  // A token by itself: the spaces at its ends, which no one could see, are marked.
+  const loneToken = (token) =>
+    tokenElement(vocabulary.text[token].replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length)));
+
+  // A number beside a bar that fills the share of its box.
+  const bar = (share, text) => {
+    const inside = make("span");
+    inside.style.width = `${100 * Math.min(share, 1)}%`;
+    return make(
+      "span",
+      { class: "measure" },
+      make("span", { class: "bar", "aria-hidden": "true" }, inside),
+      make("span", {}, text),
+    );
+  };
+
+  // Columns: [title, class of the cells]; rows: lists of cells, the first one their header.
+  const table = (caption, columns, rows) =>
+    make(
+      "div",
+      { class: "scroll", role: "region", tabindex: "0", "aria-label": caption },
+      make(
+        "table",
+        {},
+        make("caption", {}, caption),
+        make(
+          "thead",
+          {},
+          make("tr", {}, ...columns.map(([title, kind]) => make("th", { scope: "col", class: kind ?? "" }, title))),
+        ),
+        make(
+          "tbody",
+          {},
+          ...rows.map((cells) =>
+            make(
+              "tr",
+              {},
+              ...cells.map((cell, i) =>
+                make(i ? "td" : "th", i ? { class: columns[i][1] ?? "" } : { scope: "row" }, ...[cell].flat()),
+              ),
+            ),
+          ),
+        ),
+      ),
+    );
+
+  const options = (select, entries) =>
+    select.replaceChildren(...entries.map(([value, text]) => make("option", { value }, text)));
+
+  const count = (number) => number.toLocaleString("en");
+  const plain = (number, digits = 3) => number.toLocaleString("en", { maximumSignificantDigits: digits });
+  const percent = (share) => `${plain(100 * share)}\u00a0%`;
+  const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
+  const list = (names) => (names.length < 2 ? `${names}` : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
+
+  // ---- The view and its address ----
+
+  let index, vocabulary;
+  const state = { tab: "" };
+
+  const link = (changes) => {
+    const next = { ...state, ...changes };
+    const pairs = Object.keys(TABS[next.tab]).map((key) => [key, `${next[key] ?? ""}`]);
+    return `#${new URLSearchParams([["tab", next.tab], ...pairs.filter(([, value]) => value)])}`.replaceAll("%2C", ",");
+  };
+  const go = (changes) => (location.hash = link(changes));
+  const move = (changes) => location.replace(link(changes)); // a step that Back need not repeat
+  const anchor = (changes, ...children) => make("a", { href: link(changes) }, ...children);
+
+  const setWords = (experts, mode) => experts.join(mode === "ordered" && experts.length > 1 ? " → " : ", ");
+  const setLink = (layer, experts, mode) =>
+    anchor({ tab: "experts", l: layer, e: experts.join(","), mode }, setWords(experts, mode));
+  const expertLink = (layer, expert) => setLink(layer, [expert], "subset");
+
+  const whole = (text, below, what) => {
+    if (/^\d+$/.test(text) && Number(text) < below) return Number(text);
+    throw new Problem(`There is no ${what} “${visible(text)}”: choose one from 0 to ${count(below - 1)}.`);
+  };
+  const knownLayer = () => {
+    const layer = state.l === "" ? index.layers[0] : Number(state.l);
+    if (index.layers.includes(layer)) return layer;
+    throw new Problem(`There is no layer “${visible(state.l)}”: the layers are ${list(index.layers)}.`);
+  };
+  const knownExperts = () => {
+    const experts = state.e
+      .split(/[\s,]+/)
+      .filter(Boolean)
+      .map((text) => whole(text, index.experts, "expert"));
+    if (experts.length >= 1 && experts.length <= MOST && new Set(experts).size === experts.length) return experts;
+    throw new Problem(`“${visible(state.e)}” is not one to ${MOST} different experts, such as 3, 17.`);
+  };
+
+  // Make a view; what goes wrong becomes a sentence above it.
+  const attempt = async (view) => {
+    turn += 1;
+    const mine = turn;
+    byId("browser").setAttribute("aria-busy", "true");
+    fill("problem");
+    try {
+      await view();
+    } catch (problem) {
+      if (problem === STALE || mine !== turn) return;
+      fill("problem", problem instanceof Problem ? problem.message : `This view failed: ${problem.message}.`);
+      if (!(problem instanceof Problem)) console.error(problem);
+    }
+    if (mine === turn) byId("browser").setAttribute("aria-busy", "false");
+  };
+
+  const show = () => {
+    const hash = new URLSearchParams(location.hash.slice(1));
+    if (state.tab && location.hash && !hash.has("tab")) return; // a link within the page, such as “skip to the content”
+    state.tab = hash.get("tab") in TABS ? hash.get("tab") : "experts";
+    for (const [key, usual] of Object.entries(TABS[state.tab])) state[key] = hash.get(key) ?? usual;
+    for (const name of Object.keys(TABS)) {
+      const chosen = name === state.tab;
+      byId(name).hidden = !chosen;
+      byId(`tab-${name}`).setAttribute("aria-selected", chosen);
+      byId(`tab-${name}`).tabIndex = chosen ? 0 : -1;
+    }
+    attempt({ experts: showExperts, tokens: showTokens, texts: showTexts }[state.tab]);
+  };
+
+  // ---- Experts ----
+
+  const cells = new Map(); // grid cell by "layer,expert"
+  let at; // the cell that Tab reaches
+
+  const drawGrid = () => {
+    const rows = index.layers.map((layer) => {
+      const row = make("div", { role: "row" }, make("span", { role: "rowheader" }, `L${layer}`));
+      for (let expert = 0; expert < index.experts; expert++) {
+        const label = `Layer ${layer}, expert ${expert}`;
+        const cell = make("span", {
+          role: "gridcell",
+          tabindex: "-1",
+          "aria-label": label,
+          title: label,
+          "data-l": layer,
+          "data-e": expert,
+        });
+        cells.set(`${layer},${expert}`, cell);
+        row.append(cell);
+      }
+      return row;
+    });
+    const step = 2 ** Math.max(0, Math.round(Math.log2(index.experts / 8)));
+    const numbers = Array.from({ length: index.experts }, (_, expert) =>
+      make("span", {}, expert % step ? "" : `${expert}`),
+    );
+    fill("grid", make("div", { class: "numbers", "aria-hidden": "true" }, make("span"), ...numbers), ...rows);
+  };
+
+  const reach = (cell) => {
+    if (at) at.tabIndex = -1;
+    at = cell;
+    at.tabIndex = 0;
+  };
+
+  const choose = (cell, adding) => {
+    const { l, e } = cell.dataset;
+    const before = adding && l === byId("layer").value ? state.e.split(",") : [];
+    const others = before.filter((each) => each !== e);
+    go({ l, e: (others.length && others.length < before.length ? others : [...others, e]).join(",") });
+  };
+
+  const moveInGrid = (event) => {
+    const row = index.layers.indexOf(Number(at.dataset.l));
+    const column = Number(at.dataset.e);
+    const last = index.experts - 1;
+    const [down, right] =
+      {
+        ArrowLeft: [row, column - 1],
+        ArrowRight: [row, column + 1],
+        ArrowUp: [row - 1, column],
+        ArrowDown: [row + 1, column],
+        Home: [event.ctrlKey ? 0 : row, 0],
+        End: [event.ctrlKey ? index.layers.length - 1 : row, last],
+      }[event.key] ?? [];
+    if (event.key === "Enter" || event.key === " ") choose(at, event.key === " " || event.shiftKey);
+    else if (down === undefined) return;
+    event.preventDefault();
+    const next = cells.get(`${index.layers[down]},${right}`);
+    if (next) {
+      reach(next);
+      next.focus();
+    }
+  };
+
+  // What a mode counts, in one sentence.
+  const meaning = (experts, mode) => {
+    const all = { 2: "both", 3: "all three" }[experts.length];
+    if (mode === "subset")
+      return `Counted are the tokens whose ${index.top_k} selected experts include ${all ?? "this one"}${all ? ", whatever their order" : ""}.`;
+    if (!all) return "Counted are the tokens whose first choice, the expert with the highest score, is this one.";
+    return `Counted are the tokens whose ${experts.length} first choices are these, ${mode === "ordered" ? "in this order" : "in any order"}.`;
+  };
+
+  const byKey = new WeakMap(); // the sets of a layer's shard by mode and experts
+  const keyOf = (experts, mode) => `${mode}:${mode === "ordered" ? experts : [...experts].sort((a, b) => a - b)}`;
+  const keptSets = (layer) => {
+    if (!byKey.has(layer))
+      byKey.set(
+        layer,
+        new Map(layer.sets.flatMap((set) => set.m.map((mode) => [keyOf(set.e, index.modes[mode]), set]))),
+      );
+    return byKey.get(layer);
+  };
+
+  const together = (pairs, a, b) => {
+    const [low, high] = a < b ? [a, b] : [b, a];
+    return pairs.n[low * index.experts - (low * (low + 1)) / 2 + high - low - 1];
+  };
+
+  // The tokens of a set that has no tokens and contexts of its own, if they are known.
+  const countElsewhere = (experts, mode, rows, pairs) => {
+    if (mode === "subset" && experts.length === 2 && pairs) return together(pairs, ...experts);
+    const listed = (row) => index.modes[rows.mode[row]] === mode && `${rows.e[row]}` === `${experts}`;
+    return rows.n.find((_, row) => listed(row));
+  };
+
+  // Shade the experts of a layer by the share of an expert's tokens that select them too.
+  const shade = (layer, expert, pairs, tokens) => {
+    const shares = Array.from({ length: index.experts }, (_, other) =>
+      other === expert ? 0 : together(pairs, expert, other) / (tokens || 1),
+    );
+    const largest = Math.max(...shares);
+    shares.forEach((share, other) =>
+      cells.get(`${layer},${other}`).style.setProperty("--share", `${(85 * share) / (largest || 1)}%`),
+    );
+    fill(
+      "shading",
+      `Shade: the share of the tokens of expert ${expert} that select the other too, up to ${percent(largest)}.`,
+    );
+  };
+
+  // Kept larger sets that hold one of the experts, most frequent first.
+  const partners = (layer, kept, experts, mode) => {
+    const number = index.modes.indexOf(mode);
+    const found = kept.sets.filter(
+      (set) => set.e.length > 1 && set.m.includes(number) && experts.some((expert) => set.e.includes(expert)),
+    );
+    const shown = found.sort((a, b) => b.n - a.n).slice(0, PARTNERS);
+    const items = shown.map((set) => make("li", {}, setLink(layer, set.e, mode), ` ${count(set.n)}`));
+    return items.length
+      ? [
+          make("p", {}, `Most frequent sets kept with ${experts.length > 1 ? "any of them" : "it"}, and their tokens:`),
+          make("ul", { class: "sets" }, ...items),
+        ]
+      : [];
+  };
+
+  const datasetTable = (set) => {
+    const total = sum(index.datasets.map((dataset) => dataset.tokens));
+    const shares = set.d.map((number, i) => number / index.datasets[i].tokens);
+    const largest = Math.max(...shares) || 1;
+    const rows = index.datasets.map((dataset, i) => [
+      dataset.name,
+      count(set.d[i]),
+      bar(shares[i] / largest, percent(shares[i])),
+      set.n ? plain(shares[i] / (set.n / total)) : "–",
+    ]);
+    return table(
+      "Tokens by dataset",
+      [["Dataset"], ["Tokens", "right"], ["Share of the dataset", "right"], ["Lift", "right"]],
+      rows,
+    );
+  };
+
+  const KINDS = {
+    input: "Most frequent tokens",
+    next: "Most frequent next tokens",
+    predicted: "Most frequent predictions of the next token",
+  };
+  const topTable = (kind, top) => {
+    const largest = Math.max(...top.map(([, , share]) => share));
+    const rows = top.map(([token, number, share]) => [
+      anchor({ tab: "tokens", q: "", v: vocabulary.id[token] }, loneToken(token)),
+      count(number),
+      bar(share / largest, percent(share)),
+    ]);
+    return table(KINDS[kind], [["Token"], ["Count", "right"], ["Share", "right"]], rows);
+  };
+
+  // Index of the document of a position in a store, and where it ends.
+  const documentAt = (store, position) => {
+    const next = store.start.findIndex((start) => start > position);
+    return next < 0 ? [store.start.length - 1, store.token.length] : [next - 1, store.start[next]];
+  };
+  const run = (store, from, to) =>
+    make("bdi", {}, ...store.token.slice(from, to).map((token) => tokenElement(vocabulary.text[token])));
+
+  const contextLine = (layer, stores, [dataset, position, weight]) => {
+    const store = stores[dataset];
+    const name = index.datasets[dataset].name;
+    const [place, end] = documentAt(store, position);
+    const id = store.documents[place];
+    const offset = position - store.start[place];
+    const text = index.texts.findIndex((each) => each.dataset === name && each.document === id && offset < each.tokens);
+    const view = text < 0 ? { d: name, at: position, t: "", p: "" } : { d: "", at: "", t: text, p: offset };
+    const { around } = index.contexts;
+    return make(
+      "li",
+      {},
+      make("span", { class: "before" }, run(store, Math.max(store.start[place], position - around), position)),
+      make(
+        "span",
+        { class: "after" },
+        tokenElement(vocabulary.text[store.token[position]], "mark"),
+        run(store, position + 1, Math.min(end, position + 1 + around)),
+      ),
+      make("span", { class: "weight" }, plain(weight)),
+      make("a", { href: link({ tab: "texts", l: layer, ...view }) }, `${name}, ${visible(`${id}`)}`),
+    );
+  };
+
+  const contexts = (title, about, lines) =>
+    lines.length
+      ? make(
+          "section",
+          {},
+          make("h3", {}, title),
+          make("p", { class: "hint" }, about),
+          make("ol", { class: "contexts", "aria-label": title }, ...lines),
+        )
+      : "";
+
+  const drawSpecific = (layer, { rows, specific }, mode) => {
+    const dataset = byId("specific-dataset").value;
+    const found = specific[index.modes.indexOf(mode)];
+    const number = dataset === "" ? sum(found) : found[dataset];
+    const wanted = rows.mode
+      .map((_, i) => i)
+      .filter((i) => index.modes[rows.mode[i]] === mode && (dataset === "" || rows.dataset[i] === Number(dataset)));
+    const lines = wanted
+      .sort((a, b) => rows.score[b] - rows.score[a])
+      .slice(0, SPECIFIC)
+      .map((i) => [
+        setLink(layer, rows.e[i], mode),
+        index.datasets[rows.dataset[i]].name,
+        `${count(rows.c[i])} of ${count(rows.n[i])}`,
+        bar(rows.score[i], `${plain(rows.score[i])} [${plain(rows.low[i])}, ${plain(rows.high[i])}]`),
+        rows.q[i] < 1e-4 ? "< 0.0001" : plain(rows.q[i], 2),
+      ]);
+    const where = dataset === "" ? "" : ` of ${index.datasets[dataset].name}`;
+    fill(
+      "specific",
+      lines.length
+        ? table(
+            `The ${count(lines.length)} with the highest score of ${count(number)} sets${where}; layer ${layer}, mode ${mode}`,
+            [
+              ["Experts"],
+              ["Dataset"],
+              ["Tokens in it, of all", "right"],
+              ["Score [95 % interval]", "right long"],
+              ["q", "right"],
+            ],
+            lines,
+          )
+        : make("p", {}, `No set${where} stands out in layer ${layer} in the mode ${mode}.`),
+    );
+  };
+
+  const showExperts = async () => {
+    const layer = knownLayer();
+    const mode = state.mode;
+    if (!index.modes.includes(mode))
+      throw new Problem(`There is no mode “${visible(mode)}”: the modes are ${list(index.modes)}.`);
+    const experts = mode === "ordered" ? knownExperts() : knownExperts().sort((a, b) => a - b);
+    byId("layer").value = layer;
+    byId("chosen").value = experts.join(", ");
+    for (const radio of document.getElementsByName("mode")) radio.checked = radio.value === mode;
+    for (const [key, cell] of cells) {
+      const chosen = key.startsWith(`${layer},`) && experts.includes(Number(cell.dataset.e));
+      cell.setAttribute("aria-selected", chosen);
+      cell.style.removeProperty("--share");
+    }
+    if (!byId("grid").contains(document.activeElement)) reach(cells.get(`${layer},${experts[0]}`));
+
+    const [kept, specific, pairs] = await load(
+      `experts/${layer}`,
+      `sets/${layer}`,
+      ...(index.top_k > 1 ? [`pairs/${layer}`] : []),
+    );
+    if (pairs) shade(layer, experts[0], pairs, keptSets(kept).get(keyOf([experts[0]], "subset")).n);
+
+    const set = keptSets(kept).get(keyOf(experts, mode));
+    const heading = make("h2", {}, `Layer ${layer}, expert${experts.length > 1 ? "s" : ""} ${setWords(experts, mode)}`);
+    const total = sum(index.datasets.map((dataset) => dataset.tokens));
+    const number = set?.n ?? countElsewhere(experts, mode, specific.rows, pairs);
+    const known =
+      number === undefined
+        ? ["Its count is not kept."]
+        : [bold(count(number)), ` of ${count(total)} tokens (${percent(number / total)}).`];
+    fill("set", heading, make("p", {}, ...known, ` ${meaning(experts, mode)}`));
+    reveal("set");
+    const more = partners(layer, kept, experts, mode);
+    fill(
+      "specific-about",
+      `Sets of one to three experts with at least ${count(index.minimum_occurrences)} tokens and q ≤ ${index.false_discovery_rate}. Score: the share of the set's tokens that would come from the dataset if all datasets were equally large. q: the false discovery rate at which the set would still be listed.`,
+    );
+    drawSpecific(layer, specific, mode);
+    if (!set) {
+      fill(
+        "set-counts",
+        make(
+          "p",
+          {},
+          `Tokens and contexts are kept for single experts and, in the mode ${mode}, for the ${count(index.pairs)} most frequent pairs and the ${count(index.triples)} most frequent triples of each layer; this set is not among them.`,
+        ),
+        ...more,
+      );
+      fill("set-contexts");
+      return;
+    }
+    fill(
+      "set-counts",
+      ...more,
+      make(
+        "div",
+        { class: "tops" },
+        ...index.kinds.filter((kind) => set.top[kind]?.length).map((kind) => topTable(kind, set.top[kind])),
+      ),
+      datasetTable(set),
+      make(
+        "p",
+        { class: "hint" },
+        "Lift: the share of the dataset's tokens over the share of all tokens; 1 is as often as everywhere.",
+      ),
+    );
+    const names = [...new Set([...set.high, ...set.rand].map(([dataset]) => dataset))];
+    const loaded = await load(...names.map((dataset) => `store/${index.datasets[dataset].name}`));
+    const stores = Object.fromEntries(names.map((dataset, i) => [dataset, loaded[i]]));
+    const line = (each) => contextLine(layer, stores, each);
+    fill(
+      "set-contexts",
+      contexts(
+        `Highest weight (${set.high.length})`,
+        `Extremes, not typical uses: the tokens with the largest ${experts.length > 1 ? "sum of routing weights" : "routing weight"}, at most ${index.contexts.per_token} with the same token. The number is the weight; the link leads to the text.`,
+        set.high.map(line),
+      ),
+      contexts(
+        `Random (${set.rand.length})`,
+        "Drawn at random from the other tokens of the same texts.",
+        set.rand.map(line),
+      ),
+    );
+  };
+
+  // ---- Tokens ----
+
+  const rowOf = new WeakMap(); // row by token of a shard that lists tokens
+  const typical = (shard, token) => {
+    if (!rowOf.has(shard)) rowOf.set(shard, new Map(shard.token.map((each, row) => [each, row])));
+    return rowOf.get(shard).get(token);
+  };
+
+  const found = (query, how) => {
+    vocabulary.lower ??= vocabulary.text.map((text) => text.toLowerCase());
+    const wanted = query.toLowerCase();
+    const same = (i) => vocabulary.text[i] === query;
+    const places = vocabulary.text
+      .map((_, i) => i)
+      .filter(how === "whole" ? same : (i) => vocabulary.lower[i].includes(wanted));
+    return places.sort((a, b) => same(b) - same(a) || vocabulary.count[b] - vocabulary.count[a] || a - b);
+  };
+
+  const shares = (layer, experts, values) =>
+    values.flatMap((share, i) =>
+      share > 0 ? [make("span", { class: "choice" }, expertLink(layer, experts[i]), ` ${percent(share)}`)] : [],
+    );
+  const choices = (layer, shard, token) => {
+    const row = typical(shard, token);
+    return row === undefined
+      ? ["–", "–"]
+      : [
+          shares(layer, shard.expert[row], shard.share[row]),
+          shares(layer, shard.selected_expert[row], shard.selected[row]),
+        ];
+  };
+
+  const drawToken = (token, counts, layers) => {
+    const text = visible(vocabulary.text[token]);
+    const row = typical(counts, token);
+    const parts = [
+      make("h2", {}, "Token ", loneToken(token)),
+      make("p", {}, `Id ${vocabulary.id[token]}, `, bold(count(vocabulary.count[token])), " occurrences."),
+    ];
+    if (CUT.test(text))
+      parts.push(
+        make(
+          "details",
+          {},
+          make("summary", {}, `All ${count(text.length)} characters`),
+          make("p", {}, make("bdi", {}, text)),
+        ),
+      );
+    if (row === undefined)
+      parts.push(
+        make(
+          "p",
+          {},
+          `Datasets and experts are kept for the ${count(index.typical_tokens)} most frequent tokens; this one is not among them.`,
+        ),
+      );
+    else {
+      const rates = counts.d[row].map((number, i) => number / index.datasets[i].tokens);
+      parts.push(
+        make(
+          "div",
+          { class: "tops" },
+          table(
+            "Where it occurs",
+            [["Dataset"], ["Count", "right"], ["Per 1,000 tokens", "right"]],
+            index.datasets.map((dataset, i) => [
+              dataset.name,
+              count(counts.d[row][i]),
+              bar(rates[i] / Math.max(...rates), plain(1000 * rates[i])),
+            ]),
+          ),
+          table(
+            "Its experts: share of its occurrences",
+            [["Layer"], ["First choice"], ["Selected"]],
+            index.layers.map((layer, i) => [`${layer}`, ...choices(layer, layers[i], token)]),
+          ),
+        ),
+      );
+    }
+    fill("token", ...parts);
+    reveal("token");
+  };
+
+  const showTokens = async () => {
+    const layer = knownLayer();
+    const query = state.q;
+    if (document.activeElement !== byId("query")) byId("query").value = query;
+    byId("how").value = state.how === "whole" ? "whole" : "part";
+    byId("token-layer").value = layer;
+    const [counts, shard] = await load("tokens/counts", `tokens/${layer}`);
+    const places = found(query, state.how);
+    fill(
+      "matches",
+      `${count(places.length)} ${query ? `tokens ${state.how === "whole" ? "are" : "contain"} “${visible(query)}”` : "tokens"}${places.length > ROWS ? `; the ${ROWS} most frequent follow` : ""}.`,
+    );
+    const rows = places.slice(0, ROWS).map((token) => {
+      const row = typical(counts, token);
+      const most =
+        row === undefined
+          ? []
+          : counts.d[row]
+              .map((number, i) => [number, i])
+              .sort((a, b) => b[0] - a[0])
+              .filter(([number]) => number)
+              .slice(0, 3);
+      return [
+        anchor({ v: vocabulary.id[token] }, loneToken(token)),
+        count(vocabulary.count[token]),
+        row === undefined ? "–" : most.map(([number, i]) => `${index.datasets[i].name} ${count(number)}`).join(", "),
+        ...choices(layer, shard, token),
+      ];
+    });
+    fill(
+      "results",
+      ...(rows.length
+        ? [
+            table(
+              `Tokens and their experts in layer ${layer}`,
+              [["Token"], ["Count", "right"], ["Datasets"], ["First choice"], ["Selected"]],
+              rows,
+            ),
+          ]
+        : []),
+    );
+    if (state.v === "") return fill("token");
+    const token = vocabulary.id.indexOf(Number(state.v));
+    if (token < 0) throw new Problem(`The token id “${visible(state.v)}” does not occur in this study.`);
+    drawToken(token, counts, await load(...index.layers.map((each) => `tokens/${each}`)));
+  };
+
+  // ---- Texts ----
+
+  // A token of a running text: a line break follows each one that is written out.
+  const readable = (token, name = "span") => {
+    const element = tokenElement(vocabulary.text[token], name);
+    element.textContent = element.textContent.replace(/(?<=(?<!\\)(?:\\\\)*\\n)/g, "\n");
+    return element;
+  };
+
+  let reading; // the text that is shown, and its elements
+  let tokens = [];
+
+  const drawReading = (content) => {
+    reading = content;
+    tokens = content.token.map((token, i) => {
+      const element = readable(token);
+      element.setAttribute("role", "option");
+      element.dataset.p = i;
+      return element;
+    });
+    fill(
+      "reading",
+      make(
+        "div",
+        { class: "text", role: "listbox", "aria-label": "Tokens of the text", "aria-orientation": "horizontal" },
+        ...tokens,
+      ),
+    );
+  };
+
+  // Selected experts and weights of every token of a text in one layer.
+  const routingOf = (bytes, size, layer) => {
+    const { top_k: k, id_bytes: width } = index;
+    const cells = index.layers.length * size * k;
+    const view = new DataView(bytes.buffer);
+    const read = (cell) => (width === 2 ? view.getUint16(2 * cell, true) : bytes[cell]);
+    const ranks = [...Array(k).keys()];
+    const cell = (token, rank) => (layer * size + token) * k + rank;
+    return {
+      experts: (token) => ranks.map((rank) => read(cell(token, rank))),
+      weights: (token) => ranks.map((rank) => (bytes[cells * width + cell(token, rank)] / 255) * index.weight_scale),
+    };
+  };
+
+  const colour = (layer, routing) => {
+    const first = tokens.map((_, i) => routing.experts(i)[0]);
+    const frequency = new Map();
+    for (const expert of first) frequency.set(expert, (frequency.get(expert) ?? 0) + 1);
+    const most = [...frequency].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, COLOURS);
+    const rank = new Map(most.map(([expert], i) => [expert, i]));
+    tokens.forEach((token, i) => {
+      for (let number = 0; number < COLOURS; number++)
+        token.classList.toggle(`colour-${number}`, rank.get(first[i]) === number);
+      token.setAttribute("aria-label", `${token.textContent.trim() || "space"}, expert ${first[i]}`);
+    });
+    const items = most.map(([expert, number], i) => {
+      const name = anchor({ tab: "experts", l: layer, e: expert, mode: "ordered" }, `Expert ${expert}`);
+      name.className = `colour-${i}`;
+      return make("li", {}, name, ` ${count(number)}`);
+    });
+    fill("legend", ...items);
+  };
+
+  // All probabilities of one token as bars; the selected experts are marked below the axis.
+  const plot = (probabilities, selected) => {
+    const [width, height, left] = [360, 130, 34];
+    const step = (width - left) / probabilities.length;
+    const largest = Math.max(...probabilities);
+    const y = (value) => height * (1 - value / largest);
+    const svg = draw("svg", { class: "routing", viewBox: `0 -8 ${width} ${height + 40}`, role: "img" });
+    probabilities.forEach((value, expert) => {
+      const x = left + step * expert;
+      const chosen = selected.includes(expert);
+      svg.append(
+        draw(
+          "rect",
+          {
+            class: chosen ? "chosen" : "other",
+            x: x + 0.1 * step,
+            y: y(value),
+            width: 0.8 * step,
+            height: height - y(value),
+          },
+          draw("title", {}, `Expert ${expert}: ${plain(value)}`),
+        ),
+      );
+      if (chosen) svg.append(draw("path", { class: "mark", d: `M${x + step / 2} ${height + 3}l4 7h-8z` }));
+    });
+    const even = y(1 / probabilities.length);
+    svg.append(
+      draw("path", { class: "axis", d: `M${left} 0V${height}H${width}` }),
+      draw("path", { class: "null", d: `M${left} ${even}H${width}` }),
+      draw("text", { x: left - 4, y: 8, "text-anchor": "end" }, plain(largest, 2)),
+      draw("text", { x: left - 4, y: height, "text-anchor": "end" }, "0"),
+      draw("text", { x: left, y: height + 26 }, "expert 0"),
+      draw("text", { x: width, y: height + 26, "text-anchor": "end" }, `${probabilities.length - 1}`),
+    );
+    svg.setAttribute(
+      "aria-label",
+      `Routing plot of ${probabilities.length} experts. Selected: ${list(
+        selected.map((expert) => `expert ${expert} with ${plain(probabilities[expert], 2)}`),
+      )}; an even share would be ${plain(1 / probabilities.length, 2)}.`,
+    );
+    return svg;
+  };
+
+  const drawRouting = (row, position, routing, plots) => {
+    const layer = index.layers[row];
+    const experts = routing.experts(position);
+    const weights = routing.weights(position);
+    const size = index.experts;
+    const start = (row * tokens.length + position) * size;
+    const probabilities = plots && [...plots.subarray(start, start + size)].map((byte) => (byte / 255) ** 2);
+    const button = (step, words) => {
+      const element = make("button", { type: "button", id: `layer-${words}` }, `${words} layer`);
+      element.disabled = index.layers[row + step] === undefined;
+      element.addEventListener("click", () => move({ l: index.layers[row + step] }));
+      return element;
+    };
+    const focused = document.activeElement?.id;
+    fill(
+      "routing",
+      make("h2", {}, loneToken(reading.token[position])),
+      make("p", {}, `Token ${count(position + 1)} of ${count(tokens.length)}, layer ${layer}`),
+      make("p", { class: "steps" }, button(-1, "Previous"), " ", button(1, "Next")),
+      ...(plots
+        ? [
+            plot(probabilities, experts),
+            make(
+              "p",
+              { class: "hint" },
+              `Probability of every expert${index.probability === "softmax" ? "" : ` (${index.probability})`}; triangles mark the selected, the dashed line an even share.`,
+            ),
+          ]
+        : [
+            make(
+              "p",
+              { class: "hint" },
+              "The probabilities of all experts are not kept for this text; the list says for which they are.",
+            ),
+          ]),
+      table(
+        `Selected experts, layer ${layer}`,
+        [["Expert"], ["Weight", "right"], ...(plots ? [["Probability", "right"]] : [])],
+        experts.map((expert, rank) => [
+          expertLink(layer, expert),
+          bar(weights[rank] / index.weight_scale, plain(weights[rank], 2)),
+          ...(plots ? [plain(probabilities[expert], 2)] : []),
+        ]),
+      ),
+    );
+    if (focused?.startsWith("layer-")) byId(focused).focus();
+  };
+
+  const showDocument = async () => {
+    const [store] = await load(`store/${state.d}`);
+    const position = whole(state.at, store.token.length, "position");
+    const [place, end] = documentAt(store, position);
+    reading = undefined;
+    fill("legend");
+    fill("routing");
+    fill(
+      "text-about",
+      bold(`${state.d}, ${visible(`${store.documents[place]}`)}. `),
+      "The routing of every token is kept for the texts in the list only.",
+    );
+    const start = store.start[place];
+    const words = store.token
+      .slice(start, end)
+      .map((token, i) => readable(token, start + i === position ? "mark" : "span"));
+    fill("reading", make("p", { class: "text" }, ...words));
+    words[position - start].scrollIntoView({ block: "center" });
+  };
+
+  const showTexts = async () => {
+    const layer = knownLayer();
+    const row = index.layers.indexOf(layer);
+    byId("slider").value = row;
+    byId("slider-layer").textContent = layer;
+    byId("text").value = state.d === "" ? state.t : "";
+    if (state.d !== "") {
+      if (!index.datasets.some((dataset) => dataset.name === state.d))
+        throw new Problem(`There is no dataset “${visible(state.d)}”.`);
+      return showDocument();
+    }
+    if (!index.texts.length) throw new Problem("This study keeps no texts to read.");
+    const text = whole(state.t, index.texts.length, "text");
+    const about = index.texts[text];
+    const [content, bytes, plots] = await load(
+      `texts/${text}`,
+      `texts/${text}-layers`,
+      ...(about.plots ? [`texts/${text}-plots`] : []),
+    );
+    const position = whole(state.p, content.token.length, "token");
+    if (reading !== content) {
+      drawReading(content);
+      reveal("texts");
+    }
+    const routing = routingOf(bytes, tokens.length, row);
+    fill(
+      "text-about",
+      bold(`${about.dataset}, ${visible(`${about.document}`)}. `),
+      "Coloured are the six experts that are most often the first choice in this layer, with their numbers of tokens. Click a token, or use the arrow keys: left and right for tokens, up and down for layers.",
+    );
+    colour(layer, routing);
+    tokens.forEach((token, i) => {
+      token.setAttribute("aria-selected", i === position);
+      token.tabIndex = i === position ? 0 : -1;
+    });
+    if (byId("reading").contains(document.activeElement)) tokens[position].focus();
+    drawRouting(row, position, routing, plots);
+  };
+
+  const moveInText = (event) => {
+    if (!event.target.dataset.p) return;
+    const position = Number(state.p);
+    const row = index.layers.indexOf(knownLayer());
+    const last = tokens.length - 1;
+    const next = {
+      ArrowLeft: { p: Math.max(0, position - 1) },
+      ArrowRight: { p: Math.min(last, position + 1) },
+      Home: { p: 0 },
+      End: { p: last },
+      ArrowUp: { l: index.layers[row - 1] ?? state.l },
+      ArrowDown: { l: index.layers[row + 1] ?? state.l },
+    }[event.key];
+    if (!next) return;
+    event.preventDefault();
+    move(next);
+  };
+
+  // ---- Start ----
+
+  const listen = () => {
+    document
+      .querySelectorAll("#browser form")
+      .forEach((form) => form.addEventListener("submit", (event) => event.preventDefault()));
+    const names = Object.keys(TABS);
+    names.forEach((name, i) => {
+      byId(`tab-${name}`).addEventListener("click", () => go({ tab: name }));
+      byId(`tab-${name}`).addEventListener("keydown", (event) => {
+        const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+        if (!step) return;
+        const next = names.at((i + step) % names.length);
+        byId(`tab-${next}`).focus();
+        go({ tab: next });
+      });
+    });
+    byId("layer").addEventListener("change", (event) => go({ l: event.target.value }));
+    byId("chosen").addEventListener("change", (event) =>
+      go({
+        e: event.target.value
+          .split(/[\s,]+/)
+          .filter(Boolean)
+          .join(","),
+      }),
+    );
+    for (const radio of document.getElementsByName("mode"))
+      radio.addEventListener("change", () => go({ mode: radio.value }));
+    byId("grid").addEventListener("keydown", moveInGrid);
+    byId("grid").addEventListener("click", (event) => {
+      if (!event.target.dataset.e) return;
+      reach(event.target);
+      choose(event.target, event.shiftKey || event.ctrlKey || event.metaKey);
+    });
+    byId("specific-dataset").addEventListener("change", async () => {
+      const [sets] = await load(`sets/${knownLayer()}`);
+      drawSpecific(knownLayer(), sets, state.mode);
+    });
+    byId("query").addEventListener("input", (event) => move({ q: event.target.value, v: "" }));
+    byId("how").addEventListener("change", (event) => move({ how: event.target.value, v: "" }));
+    byId("token-layer").addEventListener("change", (event) => go({ l: event.target.value }));
+    byId("text").addEventListener("change", (event) => go({ t: event.target.value, p: 0, d: "", at: "" }));
+    byId("slider").addEventListener("input", (event) => move({ l: index.layers[event.target.value] }));
+    byId("reading").addEventListener("keydown", moveInText);
+    byId("reading").addEventListener("click", (event) => {
+      const token = event.target.closest("[data-p]");
+      if (token) {
+        token.focus();
+        move({ p: token.dataset.p });
+      }
+    });
+    window.addEventListener("hashchange", show);
+  };
+
+  const start = async () => {
+    [index, vocabulary] = await load("index", "vocabulary");
+    for (const id of ["layer", "token-layer"])
+      options(
+        byId(id),
+        index.layers.map((layer) => [layer, layer]),
+      );
+    byId("slider").max = index.layers.length - 1;
+    byId("specific-dataset").append(...index.datasets.map(({ name }, i) => make("option", { value: i }, name)));
+    options(
+      byId("text"),
+      index.texts.map(({ dataset, document: id, tokens: n, plots }, i) => [
+        i,
+        `${dataset}, ${visible(`${id}`)} (${count(n)} tokens${plots ? ", probabilities" : ""})`,
+      ]),
+    );
+    drawGrid();
+    listen();
+    show();
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    byId("browser").hidden = false;
+    attempt(start);
+  });
+}

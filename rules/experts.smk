@@ -1,0 +1,31 @@
+"""Profiles of the experts, for reading one by one."""
+
+
+rule profile_experts:
+    """The profile of every expert as JSON: its load, domains, tokens, partners, likeness and contexts."""
+    input:
+        tokens=tokens,
+        records=records,
+        tokenizer=tokenizer_folder,
+        selection_frequency="results/metrics/{model}/{checkpoint}/selection_frequency.nc",
+        domain_specialization="results/metrics/{model}/{checkpoint}/domain_specialization.nc",
+        vocabulary_specialization="results/metrics/{model}/{checkpoint}/vocabulary_specialization.nc",
+        coactivation="results/metrics/{model}/{checkpoint}/coactivation.nc",
+        similarity=chapter_metrics("similarity"),
+    output:
+        folder=directory("results/experts/{model}/{checkpoint}"),
+    log:
+        "results/logs/profile_experts/{model}/{checkpoint}.log",
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=code("profile_experts.py"),
+        schema=storage.sha256(workflow.source_path("../report/schemas/expert_profile.schema.json")),
+        model=model_settings("trust_remote_code"),
+        settings=config["expert_profiles"],
+        statistics={"confidence": config["statistics"]["confidence"]},
+    script:
+        "../scripts/profile_experts.py"

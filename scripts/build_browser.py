@@ -1,0 +1,31 @@
+"""The data of the expert browser, and the table of expert sets that are specific to a dataset."""
+
+import json
+
+from moeatlas import browser, inputs, job, storage, vocabulary
+
+job.start(snakemake)
+records, settings = snakemake.input.records, snakemake.params.settings
+study = vocabulary.read(records, snakemake.input.tokens)
+tokens = browser.Tokens(study, browser.read_documents(snakemake.input.tokens), settings["stored_tokens"])
+numbers = study["layer"].values.tolist()
+plots = settings["plots"] if browser.hold_logits(records) else 0
+texts = browser.choose_texts(tokens.documents, settings["texts"], settings["text_tokens"], plots)
+tokenizer = inputs.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
+layers = job.progress(
+    browser.read_layers(records, numbers, texts), total=len(numbers), unit=" layers", description="layers"
+)
+shards, table = browser.assemble(
+    tokens, texts, layers, vocabulary.token_texts(tokenizer, tokens.ids), snakemake.params.confidence, settings
+)
+files = shards.files()
+browser.check_size(files, settings["megabytes"])
+with storage.atomic_directory(snakemake.output.shards) as folder:
+    for path, text in files.items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text, encoding="ascii")
+    page = {"build": shards.build, "provenance": job.provenance()}
+    (folder / "page.json").write_text(json.dumps(page, indent=1, default=str) + "\n", encoding="utf-8")
+storage.save_table(table, snakemake.output.table)
+sizes = ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in browser.size_by_kind(files).items())
+job.log(f"{len(files)} shards of {len(numbers)} layers, {sum(map(len, files.values())) / 1e6:.1f} MB: {sizes}")

@@ -1,0 +1,170 @@
+"""Expert sets: which one to three experts of a layer work together, and which of them serve one dataset.
+
+In the mode "subset" a token has every set of one to three of its k selected experts; in "ordered" it has its first one
+to three experts in their order, in "prefix" the same as a set. A set is written in the order of its ranks in the mode
+"ordered", by increasing expert otherwise. All counts are exact.
+
+The score of a set S for a dataset d is r_d / sum over all datasets of r, with r_d = c_Sd / T_d, the share of the
+dataset's T_d tokens that have the set; 1 / D for D datasets that have it equally often. Tokens of a document depend on
+each other, so the variance of r_d is that between its G_d groups of documents that hold any: for a ratio of sums,
+v_d = G_d / (G_d - 1) sum over groups of (c_g - r_d T_g)^2 / T_d^2 (Cochran 1977, Sampling Techniques, 6.3), and at
+least that of one token, 1 / T_d^2. With it, (1 - s) r_d - s sum of the others' r over its standard error has Student's
+t distribution, with Satterthwaite's degrees of freedom, if s is the true score: the interval is all s that this test
+does not refuse (Fieller 1954), and p, one-sided, is that of s = 1 / D, the null that the dataset has the set as often
+as the others do on average.
+"""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+MODES = ("subset", "ordered", "prefix")
+SIZES = (1, 2, 3)
+SETS_PER_BLOCK = 1 << 14
+
+
+class Sets:
+    """The sets of one size and mode that the tokens of a layer have.
+
+    selected (token, rank) are the selected experts, first choice first, of E = `experts`; `weight` (token, rank) their
+    routing weights. A set's `code` is its experts as digits of a number to the base E.
+    """
+
+    def __init__(self, selected: np.ndarray, weight: np.ndarray, experts: int, mode: str, size: int):
+        """Put every token's experts into the order in which the mode writes sets."""
+        if mode != "subset":
+            selected, weight = selected[:, :size], weight[:, :size]
+        if mode != "ordered":
+            order = np.argsort(selected, axis=1)
+            selected, weight = (np.take_along_axis(values, order, axis=1) for values in (selected, weight))
+        self.experts, self.size = experts, size
+        self._expert = np.ascontiguousarray(selected.T, dtype=np.int32)
+        self._weight = np.ascontiguousarray(weight.T, dtype=np.float32)
+        self._places = list(combinations(range(len(self._expert)), size))
+
+    def totals(self) -> np.ndarray:
+        """How many tokens have each set: int64 by code."""
+        return sum(np.bincount(self._code(places), minlength=self.experts**self.size) for places in self._places)
+
+    def counts(self, codes: np.ndarray, column: np.ndarray, columns: int) -> np.ndarray:
+        """How many tokens of each column have the sets `codes`: int32 (set, column), from each token's column."""
+        row, found = self._row(codes), np.zeros(len(codes) * columns, np.int32)
+        for places in self._places:
+            place = row[self._code(places)]
+            known = place >= 0
+            np.add.at(found, place[known].astype(np.intp) * columns + column[known], np.int32(1))
+        return found.reshape(len(codes), columns)
+
+    def members(self, codes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each of the sets `codes` the tokens that have it, increasing, and its weight there.
+
+        The weight of a set is the sum of the routing weights of its experts.
+        """
+        row, parts = self._row(codes), []
+        for places in self._places:
+            place = row[self._code(places)]
+            token = np.flatnonzero(place >= 0).astype(np.int32)
+            parts.append((place[token], token, sum(self._weight[rank][token] for rank in places)))
+        place, token, weight = map(np.concatenate, zip(*parts, strict=True))
+        order = np.lexsort((token, place))
+        ends = np.cumsum(np.bincount(place, minlength=len(codes)))[:-1]
+        return list(zip(np.split(token[order], ends), np.split(weight[order], ends), strict=True))
+
+    def written(self, codes: np.ndarray) -> np.ndarray:
+        """The experts of the sets `codes`: (set, expert)."""
+        powers = self.experts ** np.arange(self.size)[::-1]
+        return codes[:, None] // powers % self.experts
+
+    def _code(self, places: tuple[int, ...]) -> np.ndarray:
+        code = self._expert[places[0]]
+        for place in places[1:]:
+            code = code * np.int32(self.experts) + self._expert[place]
+        return code
+
+    def _row(self, codes: np.ndarray) -> np.ndarray:
+        row = np.full(self.experts**self.size, -1, np.int32)
+        row[codes] = np.arange(len(codes))
+        return row
+
+
+def most_frequent(totals: np.ndarray, number: int) -> np.ndarray:
+    """The codes of the `number` most frequent sets, fewer if fewer occur; of equal ones the smaller codes first."""
+    occurring = np.flatnonzero(totals)
+    return occurring[np.argsort(-totals[occurring], kind="stable")[:number]]
+
+
+def scores(counts: np.ndarray, tokens: np.ndarray, confidence: float) -> np.ndarray:
+    """Score, low and high end of its interval, and p of sets: float64 (4, set, dataset).
+
+    counts (set, dataset, group): tokens that have the set; tokens (dataset, group). All but the score are NaN if there
+    is one dataset, or one with documents in one group only. The score is NaN for a set that no token has.
+    """
+    datasets = len(tokens)
+    parts = [
+        _scores(counts[start : start + SETS_PER_BLOCK].astype(np.float64), tokens, confidence)
+        for start in range(0, len(counts), SETS_PER_BLOCK)
+    ]
+    return np.concatenate(parts, axis=1) if parts else np.zeros((4, 0, datasets))
+
+
+def _scores(counts: np.ndarray, tokens: np.ndarray, confidence: float) -> np.ndarray:
+    datasets, total = len(tokens), tokens.sum(axis=1)
+    groups = (tokens > 0).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = counts.sum(axis=2) / total
+        residual = ((counts - rate[:, :, None] * tokens) ** 2).sum(axis=2)
+        variance = np.maximum(groups / (groups - 1) * residual, 1) / total**2
+        whole = rate.sum(axis=1, keepdims=True)
+        score, null = rate / whole, 1 / datasets
+        others, spread = whole - rate, variance.sum(axis=1, keepdims=True) - variance
+        mine, theirs = (1 - null) ** 2 * variance, null**2 * spread
+        squares = variance**2 / (groups - 1)
+        remaining = squares.sum(axis=1, keepdims=True) - squares
+        freedom = (mine + theirs) ** 2 / ((1 - null) ** 4 * squares + null**4 * remaining)
+        if datasets == 1:
+            freedom = np.full_like(freedom, np.nan)
+        p = scipy.stats.t.sf(((1 - null) * rate - null * others) / np.sqrt(mine + theirs), freedom)
+        t = scipy.stats.t.ppf((1 + confidence) / 2, freedom) ** 2
+        a, b, c = whole**2 - t * (variance + spread), rate * whole - t * variance, rate**2 - t * variance
+        root = np.sqrt(np.maximum(b**2 - a * c, 0))
+        low, high = (np.where(a > 0, np.clip((b + sign * root) / a, 0, 1), end) for sign, end in ((-1, 0), (1, 1)))
+    low, high = (np.where(np.isnan(p), np.nan, end) for end in (low, high))
+    return np.array([score, low, high, p])
+
+
+def adjusted(p: np.ndarray) -> np.ndarray:
+    """p-values (set, dataset) adjusted over the sets of each dataset (Benjamini-Hochberg); NaN is no test."""
+    known = ~np.isnan(p).any(axis=0)
+    q = np.full_like(p, np.nan)
+    if len(p):
+        q[:, known] = scipy.stats.false_discovery_control(p[:, known], axis=0)
+    return q
+
+
+def specific(
+    written: list[list[int]], counts: np.ndarray, found: np.ndarray, names: list[str], *, rate: float, most: int
+) -> tuple[pd.DataFrame, list[int]]:
+    """The sets that are specific to each dataset, and how many there are.
+
+    written: the experts of each set; counts (set, dataset): tokens that have it; found: its `scores`; names of the
+    datasets. A set is specific to a dataset with p, adjusted over these sets, of at most `rate`. The rows of a dataset
+    are the `most` with the largest score: experts (text), dataset, tokens (in all), dataset_tokens, score, low, high,
+    p, q (adjusted p).
+    """
+    score, low, high, p = found
+    q, parts, numbers = adjusted(p), [], []
+    for index, name in enumerate(names):
+        passed = np.flatnonzero(q[:, index] <= rate)
+        best = passed[np.argsort(-score[passed, index], kind="stable")[:most]]
+        numbers.append(len(passed))
+        columns = {
+            "experts": [" ".join(map(str, written[row])) for row in best],
+            "dataset": name,
+            "tokens": counts[best].sum(axis=1),
+            "dataset_tokens": counts[best, index],
+        }
+        values = {"score": score, "low": low, "high": high, "p": p, "q": q}
+        parts.append(pd.DataFrame(columns | {key: array[best, index] for key, array in values.items()}))
+    return pd.concat(parts, ignore_index=True), numbers

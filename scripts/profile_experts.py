@@ -1,0 +1,48 @@
+"""The profile of every expert: what the chapters found about it, its kinds of token, and some of them in context."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+
+import moeatlas
+from moeatlas import expert_profiles, inputs, job, storage
+
+job.start(snakemake)
+schema = Path(moeatlas.__file__).parents[2] / "report/schemas/expert_profile.schema.json"
+validator = jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
+study = expert_profiles.read(snakemake.input.records, snakemake.input.tokens)
+chapters = ("selection_frequency", "domain_specialization", "vocabulary_specialization", "coactivation", "similarity")
+metrics = {name: storage.load(snakemake.input[name]) for name in chapters if snakemake.input[name]}
+tokenizer = inputs.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
+decode = expert_profiles.decoder(tokenizer)
+token_type = expert_profiles.types(study["token_id"].values, tokenizer)
+numbers = study["layer"].values.tolist()
+layers = job.progress(
+    expert_profiles.read_layers(snakemake.input.records, numbers),
+    total=len(numbers),
+    unit=" layers",
+    description="layers",
+)
+settings = snakemake.params.settings | snakemake.params.statistics
+
+
+def write(path: Path, content: dict) -> None:
+    """Write JSON in one line, making the folder above it."""
+    path.parent.mkdir(exist_ok=True)
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=str)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+found = []
+with storage.atomic_directory(snakemake.output.folder) as folder:
+    for layer, routing in layers:
+        for profile in expert_profiles.profiles(layer, routing, study, token_type, metrics, decode, **settings):
+            validator.validate(profile)
+            write(folder / expert_profiles.file_name(profile), profile)
+            found.append(profile)
+    storage.save_table(expert_profiles.table(found), folder / "experts.csv")
+    write(folder / "page.json", expert_profiles.page(found))
+    write(folder / "provenance.json", study.attrs | {"provenance": job.provenance()})
+    storage.copy(schema, folder / schema.name)
+job.log(f"{len(found)} profiles of experts in {len(numbers)} layers")

@@ -1,0 +1,249 @@
+"""A small study written as the expert browser's folder, counted token by token, with hostile texts among its tokens."""
+
+import shutil
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from moeatlas import contexts, report
+from moeatlas.shards import Shards
+
+REPORT = Path(__file__).parents[2] / "report"
+
+SCRIPT = "<script>window.hacked = 1</script>"
+IMAGE = "\"><img src=x onerror='window.hacked = 1'>"
+HOSTILE = [
+    SCRIPT,
+    IMAGE,
+    "\u202eright\u202c to left\x07",
+    "Ã\ufffd",
+    "x" * 10_000,
+    "'\"&amp;${1}`",
+    "שלום",
+    "</script>",
+]
+TOKENS = ["\\n", " the", "the", " cat", " sat", ".", "\\\\n", " ", *HOSTILE]
+LAYERS = [3, 7]
+EXPERTS, TOP_K = 8, 3
+DATASETS = ["code", "prose.question_only"]
+DOCUMENTS = {"code": {"a.py": 40, SCRIPT: 50}, "prose.question_only": {"1": 60, "2": 30, "\u202e3": 30}}
+MODES = ["subset", "ordered", "prefix"]
+SETTINGS = {"highest": 30, "per_token": 3, "random": 20, "around": 12}
+TEXT_TOKENS = 32
+PAIRS, TRIPLES, MINIMUM_COUNT = 6, 3, 12
+
+
+class Study:
+    """Random routing: `token`, `dataset`, `position` (token,); `selected`, `weight` (layer, token, rank)."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.sizes = [sum(DOCUMENTS[name].values()) for name in DATASETS]
+        tokens = sum(self.sizes)
+        self.token = rng.integers(len(TOKENS), size=tokens)
+        self.token[: len(TOKENS)] = np.arange(len(TOKENS))
+        self.dataset = np.repeat(np.arange(len(DATASETS)), self.sizes)
+        self.position = np.concatenate([np.arange(size) for size in self.sizes])
+        scores = rng.standard_normal((len(LAYERS), tokens, EXPERTS)) * 2
+        scores[..., 0] += 2
+        exponential = np.exp(scores)
+        self.probability = exponential / exponential.sum(axis=-1, keepdims=True)
+        self.selected = np.argsort(-scores, axis=-1)[..., :TOP_K]
+        self.weight = np.take_along_axis(self.probability, self.selected, axis=-1)
+
+    def members(self, layer: int, experts: tuple[int, ...], mode: str) -> list[int]:
+        """Tokens that the mode counts for a set of experts in a layer's place."""
+        size = len(experts)
+        chosen = self.selected[layer].tolist()
+        if mode == "subset":
+            return [i for i, each in enumerate(chosen) if set(experts) <= set(each)]
+        first = [tuple(each[:size]) for each in chosen]
+        if mode == "ordered":
+            return [i for i, each in enumerate(first) if each == experts]
+        return [i for i, each in enumerate(first) if set(each) == set(experts)]
+
+    def sets(self, layer: int, mode: str, size: int, most: int) -> list[tuple[int, ...]]:
+        """The most frequent sets of a size."""
+        found = Counter()
+        for each in self.selected[layer].tolist():
+            options = combinations(each, size) if mode == "subset" else [tuple(each[:size])]
+            found.update(option if mode == "ordered" else tuple(sorted(option)) for option in options)
+        return [experts for experts, _ in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))[:most]]
+
+    def by_dataset(self, tokens: list[int]) -> list[int]:
+        """How many of some tokens each dataset has."""
+        return np.bincount(self.dataset[tokens], minlength=len(DATASETS)).tolist()
+
+
+def _set(study: Study, layer: int, experts: tuple[int, ...], mode: str, modes: list[int]) -> dict:
+    members = study.members(layer, experts, mode)
+    weights = [
+        sum(w for e, w in zip(study.selected[layer, i], study.weight[layer, i], strict=True) if e in experts)
+        for i in members
+    ]
+    high, rand = contexts.choose(
+        np.array(members, int),
+        np.array(weights),
+        study.token[members],
+        **{key: SETTINGS[key] for key in ("highest", "per_token", "random")},
+        rng=np.random.default_rng(0),
+    )
+    weight = dict(zip(members, weights, strict=True))
+    line = [[int(study.dataset[i]), int(study.position[i]), float(f"{weight[i]:.4g}")] for i in (*high, *rand)]
+    following = [study.token[i + 1] for i in members if i + 1 < len(study.token)]
+    return {
+        "e": list(experts),
+        "m": modes,
+        "n": len(members),
+        "d": study.by_dataset(members),
+        "top": {"input": _top(study.token[members]), "next": _top(following)},
+        "high": line[: len(high)],
+        "rand": line[len(high) :],
+    }
+
+
+def _top(tokens) -> list[list]:
+    counts = Counter(int(token) for token in tokens)
+    most = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
+    return [[token, number, float(f"{number / counts.total():.4g}")] for token, number in most]
+
+
+def _layer(study: Study, layer: int) -> list[dict]:
+    found = [_set(study, layer, (expert,), "subset", [0]) for expert in range(EXPERTS)]
+    found += [_set(study, layer, (expert,), "ordered", [1, 2]) for expert in range(EXPERTS)]
+    for number, mode in enumerate(MODES):
+        for size, most in ((2, PAIRS), (3, TRIPLES)):
+            found += [_set(study, layer, experts, mode, [number]) for experts in study.sets(layer, mode, size, most)]
+    return found
+
+
+def _tokens(study: Study, layer: int, listed: list[int]) -> dict:
+    rows = {"token": listed, "share": [], "expert": [], "selected": [], "selected_expert": []}
+    for token in listed:
+        chosen = study.selected[layer, study.token == token]
+        for experts, (share, name) in ((chosen[:, 0], ("share", "expert")), (chosen, ("selected", "selected_expert"))):
+            most = Counter(experts.ravel().tolist()).most_common(3)
+            rows[share].append([round(number / len(chosen), 4) for _, number in most])
+            rows[name].append([expert for expert, _ in most])
+    return rows
+
+
+def shards(study: Study) -> Shards:
+    """The shards of the study: all tokens are stored, and the first document of each dataset is a reading text."""
+    made = Shards()
+    counts = np.bincount(study.token, minlength=len(TOKENS))
+    listed = np.flatnonzero(counts >= MINIMUM_COUNT).tolist()
+    scale = float(study.weight.max())
+    texts = [(number, next(iter(DOCUMENTS[name]))) for number, name in enumerate(DATASETS)]
+    made.add(
+        "index",
+        {
+            "model": "tiny",
+            "checkpoint": "main",
+            "layers": LAYERS,
+            "experts": EXPERTS,
+            "top_k": TOP_K,
+            "probability": "softmax",
+            "kinds": ["input", "next"],
+            "datasets": [
+                {"name": name, "tokens": size, "documents": len(DOCUMENTS[name]), "stored": size}
+                for name, size in zip(DATASETS, study.sizes, strict=True)
+            ],
+            "modes": MODES,
+            "contexts": SETTINGS,
+            "weights": True,
+            "pairs": PAIRS,
+            "triples": TRIPLES,
+            "minimum_occurrences": 10,
+            "false_discovery_rate": 0.05,
+            "texts": [
+                {"dataset": DATASETS[number], "document": document, "tokens": TEXT_TOKENS, "plots": number == 0}
+                for number, document in texts
+            ],
+            "typical_tokens": len(listed),
+            "id_bytes": 1,
+            "weight_scale": scale,
+        },
+    )
+    made.add("vocabulary", {"id": list(range(5, 5 + len(TOKENS))), "text": TOKENS, "count": counts.tolist()})
+    for number, name in enumerate(DATASETS):
+        lengths = list(DOCUMENTS[name].values())
+        made.add(
+            f"store/{name}",
+            {
+                "documents": list(DOCUMENTS[name]),
+                "start": np.cumsum([0, *lengths[:-1]]).tolist(),
+                "token": study.token[study.dataset == number].tolist(),
+            },
+        )
+    for number, layer in enumerate(LAYERS):
+        made.add(f"experts/{layer}", {"sets": _layer(study, number)})
+        pairs = [len(study.members(number, pair, "subset")) for pair in combinations(range(EXPERTS), 2)]
+        made.add(f"pairs/{layer}", {"n": pairs})
+        specific = study.sets(number, "subset", 3, TRIPLES + 3)[TRIPLES:]
+        made.add(
+            f"sets/{layer}",
+            {
+                "rows": {
+                    "mode": [0] * 3,
+                    "e": [list(experts) for experts in specific],
+                    "dataset": [0, 1, 0],
+                    "n": [len(study.members(number, experts, "subset")) for experts in specific],
+                    "c": [2, 3, 1],
+                    "score": [0.9, 0.85, 0.8],
+                    "low": [0.7, 0.75, 0.6],
+                    "high": [1, 0.95, 1],
+                    "q": [0.001, 0.002, 0.04],
+                },
+                "tested": [[9, 9], [0, 0], [0, 0]],
+                "specific": [[4, 1], [0, 0], [0, 0]],
+            },
+        )
+        made.add(f"tokens/{layer}", _tokens(study, number, listed))
+    by_dataset = [study.by_dataset(np.flatnonzero(study.token == token).tolist()) for token in listed]
+    made.add("tokens/counts", {"token": listed, "d": by_dataset})
+    for number, _ in texts:
+        span = np.flatnonzero(study.dataset == number)[:TEXT_TOKENS]
+        made.add(f"texts/{number}", {"token": study.token[span].tolist()})
+        weights = np.rint(255 * study.weight[:, span] / scale).astype(np.uint8)
+        made.add(f"texts/{number}-layers", study.selected[:, span].astype(np.uint8).tobytes() + weights.tobytes())
+        if number == 0:
+            plots = np.rint(255 * np.sqrt(study.probability[:, span])).astype(np.uint8)
+            made.add(f"texts/{number}-plots", plots.tobytes())
+    return made
+
+
+def page(folder: str, build: str) -> str:
+    """The text of the page for shards of a build in a folder."""
+    entry = {"file": "browser-tiny.html", "title": "Expert browser"}
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPORT / "templates"), autoescape=True)
+    environment.filters["local"] = report.local_link
+    return environment.get_template("browser.html.j2").render(
+        page=entry["file"],
+        title=entry["title"],
+        site={
+            "title": "A study",
+            "description": "It is tiny.",
+            "build": "0" * 12,
+            "chapters": [],
+            "model_pages": [entry],
+        },
+        browser={"model": "tiny", "checkpoint": "main", "folder": folder, "build": build},
+    )
+
+
+def write(folder: Path, study: Study) -> Path:
+    """Write the page, its assets and its shards into a folder; returns the page."""
+    made = shards(study)
+    place = "browser/tiny/main"
+    for name, text in made.files().items():
+        path = folder / place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    shutil.copytree(REPORT / "assets", folder / "assets")
+    path = folder / "browser-tiny.html"
+    path.write_text(page(place, made.build), encoding="utf-8")
+    return path

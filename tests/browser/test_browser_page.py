@@ -1,0 +1,400 @@
+"""The expert browser in a real browser: what it shows is what the study holds, and nothing in a text can act."""
+
+import re
+import time
+from itertools import combinations
+from urllib.parse import quote
+
+import browser_cases
+import numpy as np
+import pytest
+from browser_cases import DATASETS, EXPERTS, HOSTILE, LAYERS, MODES, SCRIPT, TEXT_TOKENS, TOKENS
+from selenium.webdriver.common.keys import Keys
+
+VIEWS = {
+    "one expert": "tab=experts&l=3&e=0",
+    "a pair": "tab=experts&l=7&e=2,0",
+    "a set that is not kept": "tab=experts&l=3&e=5,6,7&mode=ordered",
+    "tokens": "tab=tokens&q=%3Cscript&l=7",
+    "a token": f"tab=tokens&l=7&v={5 + TOKENS.index(SCRIPT)}",
+    "a text with probabilities": "tab=texts&t=0&l=7&p=12",
+    "a text without": "tab=texts&t=1&l=3&p=0",
+    "a document": "tab=texts&d=code&at=60",
+    "a wrong address": "tab=experts&l=4&e=1",
+}
+WRITTEN = [re.sub("[\u202a-\u202e\x07]", lambda found: f"\\u{ord(found[0]):04x}", text) for text in TOKENS]
+SHOWN = [text if len(text) <= 48 else f"{text[:48]}…" for text in WRITTEN]
+ALONE = [re.sub("^ +| +$", lambda spaces: "␣" * len(spaces[0]), text) for text in SHOWN]
+COMPLETE = """
+const complete = () => document.querySelector("#browser[aria-busy=false]") !== null;
+setTimeout(() => arguments[0](complete()), 20); // a new address is noticed in another task
+"""
+TABLE = """
+const found = [...document.querySelectorAll("#browser table")].find(
+    (table) => table.checkVisibility() && table.caption.textContent.startsWith(arguments[0]));
+return found && [...found.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+"""
+LINES = """
+return [...document.querySelectorAll(`ol[aria-label^="${arguments[0]}"] > li`)].map((line) => [
+    line.querySelector(".before").textContent, line.querySelector("mark").textContent,
+    line.querySelector(".after").textContent, line.querySelector(".weight").textContent,
+    line.querySelector("a").getAttribute("href"), line.querySelector("a").textContent]);
+"""
+
+
+class Page:
+    """The expert browser of the small study."""
+
+    def __init__(self, browser, path):
+        self.browser, self.path = browser, path
+
+    def show(self, fragment: str) -> None:
+        """Load the page at a fragment and wait for its view."""
+        self.browser.open(self.path, fragment)
+        self.wait()
+
+    def go(self, fragment: str) -> None:
+        """Follow a link within the page."""
+        self.browser.run("location.hash = arguments[0]", fragment)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until the view of the present address is complete."""
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            if self.browser.driver.execute_async_script(COMPLETE):
+                return
+        raise AssertionError("The view is still not complete.")
+
+    def table(self, caption: str) -> list[list[str]]:
+        """The text of the cells of the table whose caption begins so."""
+        return self.browser.run(TABLE, caption)
+
+    def text(self, selector: str) -> str:
+        """The text of an element."""
+        return self.browser.run("return document.querySelector(arguments[0]).textContent", selector)
+
+    def press(self, *keys: str) -> None:
+        """Press keys in the element that has the focus."""
+        for key in keys:
+            self.browser.driver.switch_to.active_element.send_keys(key)
+        self.wait()
+
+    def fragment(self) -> str:
+        """What follows the # of the address."""
+        return self.browser.run("return decodeURIComponent(location.hash.slice(1))")
+
+
+@pytest.fixture(scope="module")
+def study() -> browser_cases.Study:
+    return browser_cases.Study()
+
+
+@pytest.fixture(scope="module")
+def path(study, tmp_path_factory):
+    return browser_cases.write(tmp_path_factory.mktemp("browser"), study)
+
+
+@pytest.fixture
+def page(browser, path) -> Page:
+    return Page(browser, path)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_is_accessible_in_both_themes_and_fits_a_phone(page, view):
+    for dark in (False, True):
+        page.browser.look(dark=dark)
+        page.show(VIEWS[view])
+        assert page.browser.violations() == []
+    page.browser.look(width=390)
+    assert page.browser.overflow() == 0
+
+
+def test_clicking_through_asks_for_files_only_and_reports_no_error(page):
+    page.show(VIEWS["one expert"])
+    for fragment in VIEWS.values():
+        page.go(fragment)
+    assert page.browser.requests_elsewhere() == []
+    assert page.browser.errors() == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_counts_are_those_of_the_study(page, study, mode, size):
+    layer = 1
+    experts = study.sets(layer, mode, size, 1)[0] if size > 1 else (4,)
+    members = study.members(layer, experts, mode)
+    page.show(f"tab=experts&l={LAYERS[layer]}&e={','.join(map(str, experts))}&mode={mode}")
+    assert page.text("#set strong") == str(len(members))
+    shown = page.table("Tokens by dataset")
+    assert [(name, int(number)) for name, number, *_ in shown] == list(
+        zip(DATASETS, study.by_dataset(members), strict=True)
+    )
+    for row, number, tokens in zip(shown, study.by_dataset(members), study.sizes, strict=True):
+        share = number / tokens
+        assert float(row[2].split()[0]) == pytest.approx(100 * share, rel=0.005)
+        assert float(row[3]) == pytest.approx(share / (len(members) / len(study.token)), rel=0.005)
+    for token, number, share in page.table("Most frequent tokens"):
+        assert int(number) == sum(study.token[members] == ALONE.index(token))
+        assert float(share.split()[0]) == pytest.approx(100 * int(number) / len(members), rel=0.005)
+
+
+def test_contexts_are_the_source_text(page, study):
+    page.show(f"tab=experts&l={LAYERS[0]}&e=0")
+    highest, random = page.browser.run(LINES, "Highest"), page.browser.run(LINES, "Random")
+    assert (len(highest), len(random)) == (30, 20)
+    weights = [float(line[3]) for line in highest]
+    assert weights == sorted(weights, reverse=True)
+    places = set()
+    for before, token, after, weight, link, label in highest + random:
+        name, document = label.split(", ", 1)
+        start = 0
+        for other, length in browser_cases.DOCUMENTS[name].items():
+            if re.sub("\u202e", r"\\u202e", other) == document:
+                break
+            start += length
+        dataset = DATASETS.index(name)
+        text = dict(part.split("=") for part in link[1:].split("&"))
+        position = start + int(text["p"]) if "t" in text else int(text["at"])
+        assert "t" not in text or (start == 0 and int(text["t"]) == dataset)
+        words = study.token[study.dataset == dataset]
+        assert token == SHOWN[words[position]]
+        assert before == "".join(SHOWN[i] for i in words[max(start, position - 12) : position])
+        assert after == "".join(SHOWN[i] for i in words[position : min(start + length, position + 13)])
+        place = sum(study.sizes[:dataset]) + position
+        rank = study.selected[0, place].tolist().index(0)
+        assert float(weight) == pytest.approx(study.weight[0, place, rank], rel=0.005)
+        places.add(place)
+    assert len(places) == 50
+
+
+def test_a_context_leads_to_its_text(page):
+    page.show("tab=experts&l=7&e=0")
+    lines = page.browser.run(LINES, "Highest") + page.browser.run(LINES, "Random")
+    for kept, marked in ((True, "[aria-selected=true]"), (False, "mark")):
+        (_, token, _, _, link, _), *_ = [line for line in lines if ("&t=" in line[4]) == kept]
+        page.go(link[1:])
+        assert page.text(f"#reading {marked}").removesuffix("\n") == token
+
+
+@pytest.mark.parametrize("mode", ["subset", "prefix"])
+def test_the_order_of_a_set_does_not_matter(page, study, mode):
+    a, b = study.sets(0, mode, 2, 1)[0]
+    shown = []
+    for experts in (f"{a},{b}", f"{b},{a}"):
+        page.show(f"tab=experts&l=3&e={experts}&mode={mode}")
+        shown.append(page.text("#experts"))
+    assert shown[0] == shown[1]
+
+
+def test_a_pair_that_is_not_kept_still_has_its_count(page, study):
+    kept = study.sets(0, "subset", 2, browser_cases.PAIRS)
+    pair = next(pair for pair in combinations(range(EXPERTS), 2) if pair not in kept)
+    page.show(f"tab=experts&l=3&e={pair[0]},{pair[1]}")
+    assert page.text("#set strong") == str(len(study.members(0, pair, "subset")))
+    assert "6 most frequent pairs and the 3 most frequent triples" in page.text("#set-counts")
+    page.show(f"tab=experts&l=3&e={pair[0]},{pair[1]}&mode=ordered")
+    assert "Its count is not kept" in page.text("#set")
+
+
+def test_specific_sets_are_listed_by_score_and_by_dataset(page, study):
+    page.show("tab=experts&l=3&e=0")
+    experts = study.sets(0, "subset", 3, browser_cases.TRIPLES + 1)[-1]
+    tokens = str(len(study.members(0, experts, "subset")))
+    rows = page.table("The 3 with the highest score of 5 sets; layer 3")
+    assert rows[0] == [", ".join(map(str, experts)), "code", f"2 of {tokens}", "0.9 [0.7, 1]", "0.001"]
+    page.browser.run(
+        "const filter = document.getElementById('specific-dataset');"
+        "filter.value = '1'; filter.dispatchEvent(new Event('change'))"
+    )
+    page.wait()
+    assert [row[1] for row in page.table(f"The 1 with the highest score of 1 sets of {DATASETS[1]}")] == [DATASETS[1]]
+    page.browser.driver.find_element("css selector", "#specific a").click()
+    page.wait()
+    assert page.text("#set strong") == str(len(study.members(0, study.sets(0, "subset", 3, 5)[-1], "subset")))
+
+
+def test_search_finds_tokens_and_their_experts(page, study):
+    page.show("tab=tokens&q=THE&l=7")
+    assert {row[0] for row in page.table("Tokens and")} == {"the", "␣the"}
+    page.show(f"tab=tokens&q={quote(' the')}&how=whole&l=7")
+    ((token, number, datasets, first, selected),) = page.table("Tokens and")
+    members = np.flatnonzero(study.token == TOKENS.index(" the"))
+    assert (token, int(number)) == ("␣the", len(members))
+    assert dict(each.split(" ") for each in datasets.split(", ")) == {
+        name: str(count) for name, count in zip(DATASETS, study.by_dataset(members), strict=True) if count
+    }
+    for shown, chosen in ((first, study.selected[1, members, :1]), (selected, study.selected[1, members])):
+        expert, share = re.match(r"(\d) ([\d.]+)", shown).groups()
+        assert float(share) == pytest.approx(100 * (chosen == int(expert)).sum() / len(members), rel=0.005)
+        assert (chosen == int(expert)).sum() == max(np.bincount(chosen.ravel()))
+
+
+def test_typing_searches(page):
+    page.show("tab=tokens&l=3")
+    field = page.browser.driver.find_element("id", "query")
+    field.send_keys("cat")
+    page.wait()
+    assert [row[0] for row in page.table("Tokens and")] == ["␣cat"]
+    assert field.get_attribute("value") == "cat"
+
+
+@pytest.mark.parametrize("layer", range(len(LAYERS)))
+def test_a_token_shows_its_routing_at_any_layer(page, study, layer):
+    position = 12
+    page.show(f"tab=texts&t=0&l={LAYERS[layer]}&p={position}")
+    rows = page.table("Selected experts")
+    assert [int(row[0]) for row in rows] == study.selected[layer, position].tolist()
+    for row, weight in zip(rows, study.weight[layer, position], strict=True):
+        assert float(row[1]) == pytest.approx(weight, abs=0.004)
+        assert float(row[2]) == pytest.approx(weight, abs=0.01)
+    bars = page.browser.run(
+        "return [...document.querySelectorAll('svg.routing rect')]"
+        ".map((bar) => [bar.className.baseVal, Number(bar.getAttribute('height'))])"
+    )
+    chosen = [place for place, (kind, _) in enumerate(bars) if kind == "chosen"]
+    assert chosen == sorted(study.selected[layer, position])
+    heights = np.array([height for _, height in bars])
+    probability = study.probability[layer, position]
+    np.testing.assert_allclose(heights / heights.max(), probability / probability.max(), atol=0.02)
+
+
+def test_a_text_is_coloured_by_its_six_most_frequent_first_choices(page, study):
+    page.show("tab=texts&t=1&l=7")
+    first = study.selected[1, study.dataset == 1][:TEXT_TOKENS, 0]
+    counts = np.bincount(first, minlength=EXPERTS)
+    most = sorted(range(EXPERTS), key=lambda expert: (-counts[expert], expert))[:6]
+    classes = page.browser.run(
+        "return [...document.querySelectorAll('#reading [role=option]')].map((token) => token.className)"
+    )
+    expected = [f"token colour-{most.index(expert)}" if expert in most else "token" for expert in first]
+    assert [each.strip() for each in classes] == expected
+    assert page.text("#legend li") == f"Expert {most[0]} {counts[most[0]]}"
+
+
+def test_links_restore_views_and_back_works(page):
+    page.show("tab=experts&l=7&e=2,5&mode=ordered")
+    assert page.text("#set h2") == "Layer 7, experts 2 → 5"
+    page.go("tab=texts&t=1&l=3&p=17")
+    assert "Token 18 of 32, layer 3" in page.text("#routing")
+    page.browser.driver.back()
+    page.wait()
+    assert page.text("#set h2") == "Layer 7, experts 2 → 5"
+    page.browser.run("document.querySelector('.skip').click()")
+    page.wait()
+    assert page.text("#set h2") == "Layer 7, experts 2 → 5"
+
+
+def test_a_link_below_brings_the_reader_to_what_it_shows(page):
+    page.show("tab=experts&l=3&e=0")
+    page.browser.driver.find_element("css selector", "#specific a").click()
+    page.wait()
+    assert "experts" in page.text("#set h2")
+    assert 0 <= page.browser.run("return document.querySelector('#set h2').getBoundingClientRect().top") < 400
+
+
+def test_the_grid_is_one_tab_stop_and_follows_the_keys(page):
+    page.show("tab=experts&l=3&e=1")
+    assert len(page.browser.driver.find_elements("css selector", "#grid [tabindex='0']")) == 1
+    page.browser.run("document.querySelector('#grid [tabindex=\"0\"]').focus()")
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ENTER)
+    assert page.fragment() == "tab=experts&l=7&e=2&mode=subset"
+    page.press(Keys.END, Keys.SPACE)
+    assert page.fragment() == "tab=experts&l=7&e=2,7&mode=subset"
+    page.press(Keys.HOME, Keys.SPACE)
+    assert page.text("#set h2") == "Layer 7, experts 0, 2, 7"
+    page.press(Keys.SPACE, Keys.ARROW_UP, Keys.ENTER)
+    assert page.fragment() == "tab=experts&l=3&e=0&mode=subset"
+    assert len(page.browser.driver.find_elements("css selector", "#grid [aria-selected='true']")) == 1
+
+
+def test_the_tabs_and_the_text_follow_the_keys(page):
+    page.show("tab=experts&l=7&e=1")
+    page.browser.run("document.getElementById('tab-experts').focus()")
+    page.press(Keys.ARROW_LEFT)
+    assert page.text("[role=tab][aria-selected=true]") == "Texts"
+    page.browser.run("document.querySelector('#reading [tabindex=\"0\"]').focus()")
+    page.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_UP)
+    assert page.fragment() == "tab=texts&t=0&l=3&p=2"
+    page.press(Keys.END, Keys.ARROW_LEFT)
+    assert "Token 31 of 32, layer 3" in page.text("#routing")
+
+
+def test_hostile_texts_are_inert(page):
+    for fragment in (*VIEWS.values(), f"tab=experts&l=3&e={quote(SCRIPT)}", f"tab=tokens&q={quote(SCRIPT)}"):
+        page.show(fragment)
+        assert page.browser.run("return window.hacked") is None
+        assert page.browser.run("return document.querySelectorAll('main script, main img, main [onerror]').length") == 0
+        assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069]", page.text("main"))
+    place = TOKENS.index(HOSTILE[4])
+    page.show(f"tab=tokens&l=3&v={5 + place}")
+    assert page.text("#token h2") == f"Token {'x' * 48}…"
+    assert page.text("#token details p") == "x" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("fragment", "sentence"),
+    [
+        ("tab=experts&l=4&e=1", "There is no layer “4”: the layers are 3 and 7."),
+        ("tab=experts&l=3&e=8", "There is no expert “8”: choose one from 0 to 7."),
+        ("tab=experts&l=3&e=1,1", "“1,1” is not one to 3 different experts, such as 3, 17."),
+        ("tab=experts&l=3&e=1&mode=any", "There is no mode “any”: the modes are subset, ordered and prefix."),
+        ("tab=tokens&v=4", "The token id “4” does not occur in this study."),
+        ("tab=texts&t=2", "There is no text “2”: choose one from 0 to 1."),
+        ("tab=texts&t=0&p=32", "There is no token “32”: choose one from 0 to 31."),
+        ("tab=texts&d=poems&at=0", "There is no dataset “poems”."),
+    ],
+)
+def test_a_wrong_address_gets_one_sentence(page, fragment, sentence):
+    page.show(fragment)
+    assert page.text("#problem") == sentence
+    shown = "return [...document.querySelectorAll('.view')].filter((view) => view.checkVisibility()).length"
+    assert page.browser.run(shown) == 0
+    page.go("tab=tokens&l=3")
+    assert page.text("#problem") == ""
+    assert page.browser.run(shown) == 1
+
+
+@pytest.mark.parametrize("name", ["experts/7", "vocabulary"])
+def test_a_shard_that_is_missing_foreign_or_damaged_gets_one_sentence(browser, study, tmp_path, name):
+    page = Page(browser, browser_cases.write(tmp_path, study))
+    shard = tmp_path / "browser/tiny/main" / f"{name}.js"
+    text = shard.read_text()
+    build = text.split('"')[3]
+    for changed, sentence in (
+        (text.replace(build, "f" * 12), f"is of build {'f' * 12}, but this page is of build {build}: copy"),
+        (text.replace(text.split('"')[7][100:140], ""), "is damaged: copy"),
+        (None, "is missing or cannot be read: copy"),
+    ):
+        shard.unlink() if changed is None else shard.write_text(changed)
+        page.show("tab=experts&l=7&e=1")
+        assert page.text("#problem").startswith(f"The file browser/tiny/main/{name}.js {sentence}")
+
+
+def test_print_shows_the_view_without_controls(page):
+    page.show(VIEWS["one expert"])
+    page.browser.look(print_=True)
+    visible = (
+        "return [...document.querySelectorAll(arguments[0])].filter((element) => element.checkVisibility()).length"
+    )
+    assert page.browser.run(visible, "#browser form, #browser .tabs, #grid, #tokens, #texts") == 0
+    assert page.browser.run(visible, "#set, #set-counts table, .contexts li") > 50
+
+
+def test_without_scripts_the_page_names_where_to_look(browser, path):
+    browser.scripts(run=False)
+    browser.open(path)
+    assert "experts-tiny.html" in browser.driver.find_element("css selector", "noscript").get_attribute("innerHTML")
+    assert not browser.driver.find_element("id", "browser").is_displayed()
+
+
+def test_the_page_and_an_expert_are_fast(page):
+    loads, views = [], []
+    for expert in range(3):
+        page.show(VIEWS["one expert"])
+        loads.append(page.browser.milliseconds())
+        started = time.monotonic()
+        page.go(f"tab=experts&l=7&e={expert}&mode=subset")
+        views.append(time.monotonic() - started)
+    assert min(loads) < 500  # the least of three: other work on the machine is not the page's
+    assert min(views) < 0.3

@@ -1,0 +1,161 @@
+"""The table of expert profiles in a real browser, at full size: 16 layers x 64 experts, 12 datasets."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moeatlas import expert_profiles, report
+from moeatlas.token_types import TYPES
+from tests.unit.test_report import TEMPLATES, make_site
+
+LAYERS, EXPERTS, DATASETS = 16, 64, [f"dataset_{number}" for number in range(12)]
+HOSTILE = "<script>window.hacked = 1</script>\u202e\x07'\"" + "x" * 10_000
+CELLS = """
+const [name, shown] = arguments, table = document.querySelector(".profiles");
+const position = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === name);
+return [...table.tBodies[0].rows].filter((row) => row.checkVisibility()).map((row) => row.cells[position].textContent);
+"""
+SORT = """
+[...document.querySelectorAll(".profiles thead button")].find((button) => button.textContent === arguments[0]).click();
+return [...document.querySelectorAll(".profiles [aria-sort]")].map((cell) => [cell.textContent, cell.ariaSort]);
+"""
+FILTER = """
+const field = document.getElementById(`filter-${arguments[0]}`);
+field.value = arguments[1];
+field.dispatchEvent(new Event("input", {bubbles: true}));
+return document.querySelector(".filters output").textContent;
+"""
+
+
+def interval(value: float) -> dict:
+    """An estimate with an interval around it."""
+    return {"estimate": round(value, 4), "low": round(0.9 * value, 4), "high": round(min(1.1 * value, 1), 4)}
+
+
+def made_up(layer: int, expert: int, rng: np.random.Generator) -> dict:
+    """The parts of a profile that the page shows; expert 5 of layer 3 is never selected."""
+    idle = (layer, expert) == (3, 5)
+    nothing = dict.fromkeys(("estimate", "low", "high"))
+    share = 0.0 if idle else float(rng.uniform(0.05, 0.2))
+    tokens = [HOSTILE, *(f" token{number}" for number in rng.integers(0, 1000, 4))] if expert == 7 else [" the", "ing"]
+    others = [int(other) for other in rng.permutation(EXPERTS)[:3]]
+    return {
+        "layer": layer,
+        "expert": expert,
+        "tokens": 1_000_000,
+        "load": {"selected_share": interval(share), "lift": interval(8 * share), "first_share": interval(share / 8)},
+        "ranks": [0] * 8 if idle else rng.integers(1, 10_000, 8).tolist(),
+        "entropy": {"normalised": nothing if idle else interval(float(rng.uniform(0.3, 0.9)))},
+        "domains": [{"dataset": name, "share": interval(float(rng.uniform(0, 0.5)))} for name in DATASETS],
+        "token_types": [
+            {"type": name, "share": nothing if idle else interval(float(value)), "share_of_all_tokens": 1 / len(TYPES)}
+            for name, value in zip(TYPES, rng.dirichlet(np.ones(len(TYPES))), strict=True)
+        ],
+        "top_tokens": {"input": {"most_frequent": [] if idle else [{"text": token} for token in tokens]}},
+        "partners": [] if idle else [{"expert": other, "lift": interval(2.5)} for other in others],
+        "nearest": [{"expert": other, "mean_removed_cosine": 0.25} for other in others],
+    }
+
+
+@pytest.fixture(scope="module")
+def profiles() -> list[dict]:
+    rng = np.random.default_rng(1)
+    return [made_up(layer, expert, rng) for layer in range(LAYERS) for expert in range(EXPERTS)]
+
+
+@pytest.fixture(scope="module")
+def path(profiles, tmp_path_factory) -> Path:
+    """The page in a report."""
+    place = {"model": "demo", "checkpoint": "step1", "folder": "experts/demo/step1"}
+    entry = {"title": "Expert profiles", "file": "experts-demo.html", "template": "experts.html.j2"}
+    entry |= {"variables": {"experts": expert_profiles.page(profiles) | place}}
+    folder = tmp_path_factory.mktemp("report")
+    shutil.copytree(TEMPLATES.parent / "assets", folder / "assets")
+    page = report.render(make_site() | {"model_pages": [entry]}, TEMPLATES)["experts-demo.html"]
+    (folder / "experts-demo.html").write_text(page, encoding="utf-8")
+    return folder / "experts-demo.html"
+
+
+@pytest.fixture
+def page(browser, path):
+    browser.open(path)
+    return browser
+
+
+def test_it_loads_in_time_and_asks_for_nothing_elsewhere(page, path):
+    times = []
+    for _ in range(3):
+        page.open(path)
+        times.append(page.milliseconds())
+    assert min(times) < 500
+    assert path.stat().st_size < 2_000_000
+    assert page.errors() == [] and page.requests_elsewhere() == []
+
+
+def test_hostile_tokens_do_nothing(page):
+    assert page.run("return window.hacked") is None
+    assert page.run("return document.querySelectorAll('.profiles script').length") == 0
+    texts = page.run(CELLS, "Top tokens")
+    assert all(len(text) < 200 for text in texts) and any("<script>" in text for text in texts)
+
+
+@pytest.mark.parametrize("name", ["Layer", "Expert", "Load", "Lift", "First", "Entropy", "Top dataset", "Partners"])
+def test_buttons_sort_by_numbers_in_both_directions(page, profiles, name):
+    word = {"Top dataset": 1, "Partners": 2}.get(name, 0)  # of the cell's text, the one that is the number
+
+    for _ in range(2):
+        ((header, direction),) = page.run(SORT, name)
+        assert header == name
+        cells = page.run(CELLS, name)
+        known = [float(text.split()[word].strip(",")) for text in cells if text not in ("not available", "")]
+        assert len(cells) == len(profiles)
+        assert known == sorted(known, reverse=direction == "descending")
+        assert cells[len(known) :] in ([], ["not available"], [""])
+
+
+def test_filters_leave_the_experts_that_fit(page, profiles):
+    assert page.run(FILTER, "layer", "3") == "64 of 1,024 experts"
+    assert set(page.run(CELLS, "Layer")) == {"3"}
+    assert page.run(FILTER, "expert", "7") == "1 of 1,024 experts"
+    page.run(FILTER, "layer", "")
+    assert page.run(FILTER, "token", "TOKEN1") == f"{len(page.run(CELLS, 'Top tokens'))} of 1,024 experts"
+    assert all("token1" in text for text in page.run(CELLS, "Top tokens"))
+    page.run(FILTER, "token", "x" * 5000)
+    assert set(page.run(CELLS, "Expert")) == {"7"}
+    for name in ("expert", "token"):
+        page.run(FILTER, name, "")
+    page.run(FILTER, "dataset", "dataset_1")
+    top = [expert_profiles.top_domain(profile)["dataset"] for profile in profiles]
+    assert len(page.run(CELLS, "Expert")) == top.count("dataset_1")
+    assert page.run(FILTER, "dataset", "") == "1,024 of 1,024 experts"
+
+
+def test_it_is_complete_without_scripts(browser, path, profiles):
+    browser.open(path)
+    with_scripts = browser.run(CELLS, "Load")
+    browser.scripts(run=False)
+    browser.open(path)
+    browser.scripts(run=True)
+    assert browser.run(CELLS, "Load") == with_scripts
+    assert browser.run("return [document.querySelector('.filters').hidden, document.querySelector('button')]") == [
+        True,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("width", [1360, 390])
+def test_the_table_scrolls_in_its_own_box(page, path, width):
+    page.look(width=width)
+    page.open(path)
+    assert page.overflow() == 0
+    assert page.run("const box = document.querySelector('.scroll'); return box.scrollWidth > box.clientWidth")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_axe_has_no_objections(page, path, dark):
+    page.look(dark=dark)
+    page.open(path)
+    page.run("[...document.querySelectorAll('.profiles tbody tr')].slice(40).forEach((row) => row.remove());")
+    assert page.violations() == []

@@ -1,0 +1,291 @@
+import base64
+import json
+import re
+import zlib
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from routing_cases import completed
+from test_expert_sets import sets_of
+from vocabulary_cases import vocabulary_case, written
+
+from moeatlas import browser, vocabulary
+from moeatlas.expert_sets import MODES
+from moeatlas.job import Problem
+
+SETTINGS = {
+    "stored_tokens": 150,
+    "pairs": 5,
+    "triples": 4,
+    "highest": 6,
+    "per_token": 2,
+    "random": 5,
+    "seed": 4,
+    "minimum_occurrences": 20,
+    "false_discovery_rate": 0.2,
+    "specific_sets": 7,
+    "minimum_count": 12,
+    "typical_tokens": 8,
+    "texts": 3,
+    "text_tokens": 10,
+    "plots": 1,
+    "megabytes": 20,
+}
+LENGTHS = {"poems": [14, 50, 33, 20, 70, 3], "code": [60, 40]}
+EXPERTS, TOP_K, LAYERS = 6, 3, (0, 2)
+
+
+def case_of(name: str):
+    rng = np.random.default_rng(len(name))
+    return vocabulary_case(rng, LENGTHS[name], 1.0, experts=EXPERTS, top_k=TOP_K, layers=LAYERS)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return {name: case_of(name) for name in LENGTHS}
+
+
+@pytest.fixture
+def build(run_script, model_folder, made, tmp_path):
+    """Run the script: the folder of shards."""
+
+    def run(study=None, predicted=None, place="out", **settings) -> Path:
+        out = tmp_path / place
+        out.mkdir()
+        output = {"shards": str(out / "browser"), "table": str(out / "expert_sets.csv")}
+        params = {"model": {}, "settings": SETTINGS | settings, "confidence": 0.95}
+        input = written(study or made, out, predicted) | {"tokenizer": str(model_folder)}
+        run_script("build_browser", tmp_path, input=input, output=output, params=params)
+        return out / "browser"
+
+    return run
+
+
+def load(folder: Path, name: str):
+    """What a shard holds."""
+    call = re.fullmatch(r'put\("(.*)","[0-9a-f]{12}","(json|bytes)","(.*)"\);\n', (folder / f"{name}.js").read_text())
+    assert call[1] == name
+    raw = zlib.decompress(base64.b64decode(call[3]), -zlib.MAX_WBITS)
+    return json.loads(raw) if call[2] == "json" else raw
+
+
+def together(made, layer: int):
+    """All tokens of a layer: token id, dataset, place in the dataset, document, selected experts, weights."""
+    parts = {name: [] for name in ("token_id", "dataset", "place", "document", "selected", "weight")}
+    for index, one in enumerate(made.values()):
+        records = completed(one.layers[layer])
+        parts["token_id"].append(one.token_id)
+        parts["dataset"].append(np.full(len(one.token_id), index))
+        parts["place"].append(np.arange(len(one.token_id)))
+        parts["document"].append(one.document_id[one.owner])
+        parts["selected"].append(records["selected_expert"].values.astype(int))
+        parts["weight"].append(records["routing_weight"].values)
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def test_index_vocabulary_and_stores_hold_the_tokens(build, made, tokenizer):
+    folder = build()
+    index, words = load(folder, "index"), load(folder, "vocabulary")
+    assert (index["model"], index["checkpoint"], index["layers"]) == ("made up", "last", [0, 2])
+    assert (index["experts"], index["top_k"], index["probability"]) == (6, 3, "softmax")
+    assert index["kinds"] == ["input", "next"]
+    assert index["datasets"] == [
+        {"name": "poems", "tokens": 190, "documents": 6, "stored": 150},
+        {"name": "code", "tokens": 100, "documents": 2, "stored": 100},
+    ]
+    count = Counter(np.concatenate([one.token_id for one in made.values()]).tolist())
+    assert dict(zip(words["id"], words["count"], strict=True)) == count
+    assert words["text"] == vocabulary.token_texts(tokenizer, np.array(words["id"]))
+    for name, one in made.items():
+        store = load(folder, f"store/{name}")
+        assert [words["id"][token] for token in store["token"]] == one.token_id[:150].tolist()
+    poems = load(folder, "store/poems")
+    assert poems["start"] == [0, 14, 64, 97, 117] and poems["documents"] == [f"doc-{number}" for number in range(5)]
+    assert json.loads((folder / "page.json").read_text())["build"] in (folder / "index.js").read_text()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_set_has_its_counts_top_tokens_and_contexts(layer, build, made):
+    rng = np.random.default_rng(3)
+    predicted = {name: rng.integers(0, 12, len(one.token_id)) for name, one in made.items()}
+    folder, all_tokens = build(predicted=predicted), together(made, layer)
+    words, stores = load(folder, "vocabulary"), [load(folder, f"store/{name}") for name in made]
+    following = [vocabulary.next_token(one.token_id, one.tokens["position"].values) for one in made.values()]
+    ids = {"input": all_tokens["token_id"], "next": np.concatenate(following)}
+    ids["predicted"] = np.concatenate(list(predicted.values()))
+    seen = Counter()
+    for one in load(folder, f"experts/{layer}")["sets"]:
+        for mode in one["m"]:
+            seen[mode, len(one["e"])] += 1
+            having = [
+                token
+                for token, row in enumerate(all_tokens["selected"].tolist())
+                if tuple(one["e"]) in sets_of(row, MODES[mode], len(one["e"]))
+            ]
+            assert one["n"] == len(having)
+            assert one["d"] == np.bincount(all_tokens["dataset"][having], minlength=2).tolist()
+        for kind, top in one["top"].items():
+            count = Counter(token for token in ids[kind][having].tolist() if token >= 0)
+            assert top == [
+                [words["id"].index(token), number, float(f"{number / one['n']:.3g}")]
+                for token, number in sorted(count.items(), key=lambda item: (-item[1], item[0]))[:20]
+            ]
+        assert len(one["high"]) <= 6 and len(one["rand"]) <= 5
+        weights = []
+        for dataset, place, weight in one["high"] + one["rand"]:
+            (token,) = (
+                token
+                for token in having
+                if (all_tokens["dataset"][token], all_tokens["place"][token]) == (dataset, place)
+            )
+            assert words["id"][stores[dataset]["token"][place]] == all_tokens["token_id"][token]
+            chosen = np.isin(all_tokens["selected"][token], one["e"])
+            assert weight == pytest.approx(all_tokens["weight"][token][chosen].sum(), rel=5e-3)
+            weights.append(weight)
+        assert np.all(np.diff(weights[: len(one["high"])]) <= 0)
+        places = [(dataset, place) for dataset, place, _ in one["high"] + one["rand"]]
+        assert len(set(places)) == len(places)
+    assert seen == {(mode, size): number for mode in range(3) for size, number in ((1, 6), (2, 5), (3, 4))}
+    pairs = load(folder, f"pairs/{layer}")["n"]
+    both = Counter(pair for row in all_tokens["selected"].tolist() for pair in combinations(sorted(row), 2))
+    assert pairs == [both[pair] for pair in combinations(range(EXPERTS), 2)]
+
+
+def test_the_table_of_specific_sets_is_the_one_of_the_page(build, made):
+    folder = build()
+    table = pd.read_csv(folder.parent / "expert_sets.csv", dtype={"experts": str})
+    index = load(folder, "index")
+    assert len(table) and (table["q"] <= 0.2).all() and (table["low"] <= table["score"]).all()
+    assert (table.groupby(["layer", "mode", "dataset"]).size() <= 7).all()
+    for layer in LAYERS:
+        shard, mine = load(folder, f"sets/{layer}"), table[table["layer"] == layer]
+        rows = shard["rows"]
+        assert [MODES[mode] for mode in rows["mode"]] == mine["mode"].tolist()
+        assert [" ".join(map(str, experts)) for experts in rows["e"]] == mine["experts"].tolist()
+        assert [index["datasets"][number]["name"] for number in rows["dataset"]] == mine["dataset"].tolist()
+        assert rows["n"] == mine["tokens"].tolist() and rows["c"] == mine["dataset_tokens"].tolist()
+        for name in ("score", "low", "high", "q"):
+            assert rows[name] == pytest.approx(mine[name].tolist(), rel=5e-3)
+        everything = together(made, layer)
+        for experts, mode, dataset, number, here in zip(
+            *(rows[key] for key in ("e", "mode", "dataset", "n", "c")), strict=True
+        ):
+            having = [
+                tuple(experts) in sets_of(row, MODES[mode], len(experts)) for row in everything["selected"].tolist()
+            ]
+            assert number == sum(having) >= 20
+            assert here == (everything["dataset"][having] == dataset).sum()
+        shown = Counter(zip(rows["mode"], rows["dataset"], strict=True))
+        for mode in range(3):
+            for dataset in range(2):
+                assert shown[mode, dataset] == min(shard["specific"][mode][dataset], 7)
+                assert shard["specific"][mode][dataset] <= shard["tested"][mode][dataset]
+
+
+def test_experts_of_the_frequent_tokens(build, made):
+    folder = build()
+    words, counts = load(folder, "vocabulary"), load(folder, "tokens/counts")
+    frequent = [place for place, count in enumerate(words["count"]) if count >= 12]
+    assert counts["token"] == sorted(sorted(frequent, key=lambda place: (-words["count"][place], place))[:8])
+    everything = together(made, 2)
+    shard = load(folder, "tokens/2")
+    for row, place in enumerate(shard["token"]):
+        here = everything["token_id"] == words["id"][place]
+        assert counts["d"][row] == np.bincount(everything["dataset"][here], minlength=2).tolist()
+        for share, expert, ranks in (("share", "expert", 1), ("selected", "selected_expert", TOP_K)):
+            count = Counter(everything["selected"][here, :ranks].ravel().tolist())
+            expected = sorted(count.items(), key=lambda item: (-item[1], item[0]))[:3]
+            assert shard[expert][row] == [number for number, _ in expected]
+            assert shard[share][row] == [float(f"{number / here.sum():.3g}") for _, number in expected]
+
+
+def test_texts_hold_the_routing_of_their_tokens(build, made):
+    folder = build()
+    index, words = load(folder, "index"), load(folder, "vocabulary")
+    assert [(text["dataset"], text["document"], text["tokens"], text["plots"]) for text in index["texts"]] == [
+        ("poems", "doc-0", 10, True), ("poems", "doc-2", 10, False), ("poems", "doc-5", 3, False),
+        ("code", "doc-0", 10, True), ("code", "doc-1", 10, False),
+    ]  # fmt: skip
+    for number, text in enumerate(index["texts"]):
+        tokens = [words["id"][token] for token in load(folder, f"texts/{number}")["token"]]
+        layers = np.frombuffer(load(folder, f"texts/{number}-layers"), np.uint8).reshape(2, 2, text["tokens"], TOP_K)
+        for place, layer in enumerate(LAYERS):
+            everything = together(made, layer)
+            here = np.flatnonzero(
+                (everything["dataset"] == list(made).index(text["dataset"]))
+                & (everything["document"] == text["document"])
+            )[:10]
+            assert tokens == everything["token_id"][here].tolist()
+            np.testing.assert_array_equal(layers[0, place], everything["selected"][here])
+            np.testing.assert_allclose(
+                layers[1, place] / 255 * index["weight_scale"],
+                everything["weight"][here],
+                atol=index["weight_scale"] / 500,
+            )
+            if text["plots"]:
+                plots = np.frombuffer(load(folder, f"texts/{number}-plots"), np.uint8).reshape(
+                    2, text["tokens"], EXPERTS
+                )
+                chosen = np.take_along_axis((plots[place] / 255) ** 2, everything["selected"][here], axis=1)
+                np.testing.assert_allclose(chosen, everything["weight"][here], atol=0.01)  # weights are probabilities
+                assert ((plots[place] / 255) ** 2).sum(axis=1) == pytest.approx(1, abs=0.02)
+        assert (folder / f"texts/{number}-plots.js").exists() == text["plots"]
+
+
+def test_ids_of_more_than_256_experts_have_two_bytes():
+    text = browser.Text(0, "doc", 0, 2, plots=False)
+    tokens = type("Tokens", (), {"start": [0]})
+    routing = browser.TextRouting(tokens, [text], 300)
+    routing.add(browser.Layer(0, np.array([[299, 1], [2, 256]]), np.array([[0.5, 0.25], [0.4, 0.1]]), [None]))
+    ((_, content),) = routing.shards()
+    assert np.frombuffer(content[:8], "<u2").tolist() == [299, 1, 2, 256]
+    assert list(content[8:]) == [255, 128, 204, 51]
+
+
+def test_compact_records_have_no_plots_and_the_same_rest(build, made):
+    full, short = build(), build({name: one.compact() for name, one in made.items()}, place="compact")
+    assert not any(text["plots"] for text in load(short, "index")["texts"])
+    assert {path.name for path in short.rglob("*-plots.js")} == set()
+    for name in ("vocabulary", "store/poems", "pairs/0", "tokens/2", "texts/1"):
+        assert load(full, name) == load(short, name)
+
+
+def test_one_selected_expert_has_no_pairs(build):
+    rng = np.random.default_rng(0)
+    made = {name: vocabulary_case(rng, LENGTHS[name], 1.0, top_k=1, layers=(0,)) for name in LENGTHS}
+    folder = build(made)
+    assert load(folder, "pairs/0") == {"n": []}
+    assert {len(one["e"]) for one in load(folder, "experts/0")["sets"]} == {1}
+
+
+def test_in_a_study_of_one_dataset_no_set_is_specific(build, made):
+    folder = build({"poems": made["poems"]})
+    assert len(pd.read_csv(folder.parent / "expert_sets.csv")) == 0
+    shard = load(folder, "sets/0")
+    assert shard["tested"] == shard["specific"] == [[0]] * 3 and not any(shard["rows"].values())
+
+
+def test_the_same_study_gives_the_same_bytes(build):
+    first, second = build(place="first"), build(place="second")
+    names = sorted(path.relative_to(first) for path in first.rglob("*.js"))
+    assert names == sorted(path.relative_to(second) for path in second.rglob("*.js"))
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+
+
+def test_a_folder_above_the_budget_is_refused(build, tmp_path):
+    with pytest.raises(
+        Problem, match=r"browser\.megabytes: .* has 0\.\d MB \(.*\), and 0\.001 are allowed: lower"
+    ) as error:
+        build(megabytes=0.001)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out" / "browser").exists()
+
+
+def test_sizes_by_kind():
+    shards = {"index.js": "abc", "texts/1.js": "ab", "texts/1-layers.js": "a", "texts/1-plots.js": "abcd"}
+    assert browser.size_by_kind(shards) == {"index": 3, "texts": 3, "plots": 4}
+    browser.check_size(shards, 1)

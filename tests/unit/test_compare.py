@@ -1,0 +1,287 @@
+import numpy as np
+import pytest
+import xarray as xr
+from routing_cases import even_case, random_case
+
+from moeatlas import compare, domain_specialization, router_decisiveness, selection_frequency
+from moeatlas.compare import COMPARED, Run
+from moeatlas.job import Problem
+from moeatlas.pages import compare as page
+from moeatlas.report import VERDICTS
+
+SETTINGS = {"resamples": 40, "seed": 1, "confidence": 0.9}
+PARTS = ["estimate", "low", "high"]
+LENGTHS = {"poems": [9, 14, 6, 11, 8], "code": [12, 7, 10]}
+
+
+def run(seed: int, layers=(0, 1, 2), moe_layers=None, name="demo/a", lengths=LENGTHS, **options) -> Run:
+    """A run of random routing; the number of layers may be larger than that of the studied ones."""
+    rng = np.random.default_rng(seed)
+    study = {dataset: random_case(rng, each, layers=layers, **options).tally() for dataset, each in lengths.items()}
+    return Run(name, study, list(moe_layers or layers))
+
+
+def renamed(one: Run, prefix: str, datasets: list[str]) -> Run:
+    """The same run, but with other names for the documents of `datasets`."""
+    found = dict(one.tallies)
+    for name in datasets:
+        names = [prefix + str(each) for each in found[name]["document_id"].values]
+        found[name] = found[name].assign(document_id=("document", names))
+    return Run(one.name, found, one.moe_layers)
+
+
+@pytest.fixture(scope="module")
+def runs() -> tuple[Run, Run]:
+    return run(1), run(2, name="demo/b", expert_bias=1.5)
+
+
+@pytest.fixture(scope="module")
+def metrics(runs) -> xr.Dataset:
+    return compare.measure(*runs, **SETTINGS)
+
+
+def chapters(one: Run) -> xr.Dataset:
+    """The compared measures as the chapters measure them."""
+    load = selection_frequency.measure(one.tallies, **SETTINGS, capacity_factors=[1.0], batch_tokens=20)
+    null = {"permutations": 100, "permutation_seed": 1, "false_discovery_rate": 0.05}
+    domains = domain_specialization.measure(one.tallies, **SETTINGS, **null)
+    sources = {
+        "token_information": (router_decisiveness.measure(one.tallies, **SETTINGS), "information"),
+        "domain_information": (domains, "information"),
+        "divergence": (domains, "divergence"),
+    }
+    sources |= {name: (load, name) for name in COMPARED if name in load}
+    decisive = sources["token_information"][0]
+    sources |= {name: (decisive, name) for name in COMPARED if name not in sources}
+    found = {name: source[measure] for name, (source, measure) in sources.items()}
+    return xr.Dataset(
+        found | {f"mean_over_layers_{name}": source[f"mean_over_layers_{it}"] for name, (source, it) in sources.items()}
+    )
+
+
+# ---------------------------------------------------------------- depth
+
+
+def test_relative_depth_by_hand():
+    assert compare.relative_depth([0, 1, 2, 3, 4], 5).tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert compare.relative_depth([0], 1).tolist() == [0.5]
+    assert compare.relative_depth([1, 7], 8).tolist() == [1 / 7, 1]
+
+
+def test_depth_counts_moe_layers_and_not_those_that_are_studied():
+    assert run(0, layers=(3, 9), moe_layers=[1, 3, 5, 7, 9]).depth.tolist() == [0.25, 1]
+
+
+def test_common_depths_are_those_of_the_run_with_fewer_layers_inside_the_others():
+    few, many = np.array([0, 0.5, 1]), np.array([0.25, 0.5, 0.75, 1])
+    assert compare.common_depths(few, many).tolist() == compare.common_depths(many, few).tolist() == [0.5, 1]
+
+
+def test_values_between_layers_by_hand():
+    values = xr.Dataset({"x": (("draw", "layer"), [[1.0, 3, 4]])}, coords={"layer": [2, 5, 6]})
+    found = compare.at_depths(values, np.array([0, 0.5, 1]), np.array([0, 0.25, 0.5, 0.9]))
+    np.testing.assert_allclose(found["x"], [[1, 2, 3, 3.8]], rtol=1e-12)
+    assert found["depth"].values.tolist() == [0, 0.25, 0.5, 0.9]
+
+
+def test_runs_with_different_layers_are_compared_at_the_depths_of_the_shorter_one():
+    three, five = run(3), run(4, layers=(2, 4, 6, 7, 9), name="other/b")
+    found = compare.measure(three, five, **SETTINGS)
+    assert found["depth"].values.tolist() == [0, 0.5, 1]
+    expected = chapters(five).sel(interval="estimate", layer=[2, 6, 9])
+    for name in COMPARED:
+        values = found[name].sel(run="B", interval="estimate").transpose("dataset", "depth")
+        np.testing.assert_allclose(values, expected[name].transpose("dataset", "layer"), rtol=1e-12)
+
+
+def test_a_depth_between_two_layers_is_interpolated():
+    three, four = run(3), run(4, layers=(0, 1, 2, 3), name="other/b")
+    found = compare.measure(four, three, **SETTINGS)["top_k_mass"].sel(run="A", interval="estimate", depth=0.5)
+    expected = router_decisiveness.measure(four.tallies, **SETTINGS)["top_k_mass"].sel(interval="estimate")
+    np.testing.assert_allclose(found, expected.sel(layer=[1, 2]).mean("layer"), rtol=1e-12)
+
+
+def test_runs_without_a_common_depth_are_refused():
+    first, last = (run(0, layers=(layer,), moe_layers=range(4), name=f"demo/{layer}") for layer in (0, 3))
+    with pytest.raises(Problem, match="demo/0 and demo/3 have no layers at the same relative depth: study more"):
+        compare.measure(first, last, **SETTINGS)
+
+
+# ---------------------------------------------------------------- values
+
+
+def test_both_runs_have_the_values_and_intervals_of_the_chapters(runs, metrics):
+    for label, one in zip("AB", runs, strict=True):
+        expected, found = chapters(one), metrics.sel(run=label)
+        for name in COMPARED:
+            by_depth = found[name].transpose("dataset", "depth", "interval")
+            by_layer = expected[name].transpose("dataset", "layer", "interval")
+            np.testing.assert_allclose(by_depth, by_layer, rtol=1e-9, atol=1e-12)
+            means = found[f"mean_over_depths_{name}"], expected[f"mean_over_layers_{name}"]
+            np.testing.assert_allclose(*means, rtol=1e-9, atol=1e-12)
+
+
+def test_differences_are_those_of_the_estimates_and_inside_their_intervals(metrics):
+    for prefix in ("", "mean_over_depths_"):
+        for name in COMPARED:
+            difference, values = metrics[f"{prefix}difference_{name}"], metrics[prefix + name].sel(interval="estimate")
+            expected = values.sel(run="B") - values.sel(run="A")
+            xr.testing.assert_allclose(
+                difference.sel(interval="estimate", drop=True), expected.drop_vars("interval"), rtol=1e-12
+            )
+            assert (difference.sel(interval="low") <= difference.sel(interval="high")).all()
+
+
+def test_a_run_does_not_differ_from_itself(runs):
+    metrics = compare.measure(runs[0], Run("demo/copy", runs[0].tallies, runs[0].moe_layers), **SETTINGS)
+    assert metrics["paired"].values.tolist() == [1, 1, 1]
+    for name in COMPARED:
+        assert (metrics[f"difference_{name}"] == 0).all()
+        assert (metrics[f"mean_over_depths_difference_{name}"] == 0).all()
+
+
+@pytest.mark.parametrize("unpaired", [[], ["poems"]])
+def test_exchanging_the_runs_changes_the_sign(runs, unpaired):
+    first, second = runs[0], renamed(runs[1], "new ", unpaired)
+    one, other = compare.measure(first, second, **SETTINGS), compare.measure(second, first, **SETTINGS)
+    for name in COMPARED:
+        for difference in (f"difference_{name}", f"mean_over_depths_difference_{name}"):
+            mirrored = -other[difference].sel(interval=["estimate", "high", "low"]).values
+            np.testing.assert_allclose(one[difference], mirrored, rtol=1e-9, atol=1e-12)
+
+
+def test_uniform_routing_of_both_runs_differs_in_nothing():
+    study = {name: even_case(6, 2, [12, 18]).tally() for name in ("poems", "code")}
+    metrics = compare.measure(Run("demo/a", study, [0]), renamed(Run("demo/b", study, [0]), "x", ["code"]), **SETTINGS)
+    for name in COMPARED:
+        np.testing.assert_allclose(metrics[f"difference_{name}"], 0, atol=1e-6)
+
+
+def test_expert_numbers_mean_nothing(runs, metrics):
+    rng, new_number = np.random.default_rng(2), np.array([3, 7, 0, 2, 6, 1, 5, 4])
+    cases = {
+        name: random_case(rng, lengths, layers=(0, 1, 2), expert_bias=1.5).permute_experts(new_number)
+        for name, lengths in LENGTHS.items()
+    }
+    other = Run("demo/b", {name: made.tally() for name, made in cases.items()}, [0, 1, 2])
+    xr.testing.assert_allclose(compare.measure(runs[0], other, **SETTINGS), metrics, rtol=1e-5, atol=1e-5)
+
+
+def test_runs_with_different_numbers_of_experts():
+    one, other = run(5), run(6, name="large/b", experts=12, top_k=3)
+    found = compare.measure(one, other, **SETTINGS)["difference_top_k_mass"].sel(interval="estimate")
+    masses = [router_decisiveness.measure(each.tallies, **SETTINGS)["top_k_mass"] for each in (one, other)]
+    expected = (masses[1] - masses[0]).sel(interval="estimate").transpose("dataset", "layer")
+    np.testing.assert_allclose(found.transpose("dataset", "depth"), expected, rtol=1e-12)
+
+
+# ---------------------------------------------------------------- documents
+
+
+def test_the_same_documents_are_drawn_together_in_whatever_order(runs, metrics):
+    first, second = runs
+    shuffled = {name: tally.isel(document=slice(None, None, -1)) for name, tally in second.tallies.items()}
+    found = compare.measure(first, Run(second.name, shuffled, second.moe_layers), **SETTINGS)
+    xr.testing.assert_allclose(found, metrics, rtol=1e-12)
+    assert found["paired"].values.tolist() == [1, 1, 1]
+
+
+def test_different_documents_are_drawn_independently(runs, metrics):
+    first, second = runs
+    found = compare.measure(first, renamed(second, "new ", ["code"]), **SETTINGS)
+    assert found["paired"].values.tolist() == [0, 1, 0]
+    for part, dataset, same in (("estimate", "code", True), ("low", "code", False), ("low", "poems", True)):
+        where = {"dataset": dataset, "interval": part}
+        difference = found["difference_normalised_entropy"].sel(where)
+        assert np.array_equal(difference, metrics["difference_normalised_entropy"].sel(where)) == same
+    draws = compare.resample(first, renamed(second, "new ", ["code"]), 200, 1)
+    poems, code = (np.array([each[name].weights for each in draws]) for name in ("poems", "code"))
+    assert (poems[0] == poems[1]).all()
+    assert abs(np.corrcoef(code[0, 1:].ravel(), code[1, 1:].ravel())[0, 1]) < 0.15
+
+
+def documents_of(name: str, names: list[str]) -> Run:
+    tally = xr.Dataset(coords={"document_id": ("document", names), "layer": [0]})
+    return Run(name, {"poems": tally}, [0])
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_intervals_of_a_difference_cover_the_truth(paired):
+    documents, repetitions, covered, widths = 80, 300, 0, []
+    names = [f"{number:03d}" for number in range(documents)]
+    runs = documents_of("demo/a", names), documents_of("demo/b", names if paired else [*names[1:], "new"])
+    for seed in range(repetitions):
+        first, noise, others = np.random.default_rng(seed).normal(5, 2, size=(3, documents))
+        second = 0.8 * (first if paired else others) + noise  # its mean is 9, that of the first run 5
+        draws = [
+            xr.DataArray(resampling["poems"].sums(values) / documents, dims="draw")
+            for values, resampling in zip((first, second), compare.resample(*runs, 300, seed), strict=True)
+        ]
+        _, low, high = compare.difference_interval(*draws, 0.95).values
+        covered += low <= 4 <= high
+        widths.append(high - low)
+    assert 0.92 <= covered / repetitions <= 0.98
+    # Paired: the variance of noise and of -0.2 times the first; unpaired: of all three.
+    variance = 4 * (1 + 0.2**2) if paired else 4 * (1 + 1 + 0.8**2)
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * np.sqrt(variance / documents), rel=0.05)
+
+
+def test_the_interval_of_a_difference_by_hand():
+    # Resamples 0, ..., 10 around 4 (bias 1), minus 3 in every draw: quantiles 1 and 9, moved by 2.
+    first = xr.DataArray(np.full(12, 3.0), dims="draw")
+    second = xr.DataArray(np.append(4.0, np.arange(11.0)), dims="draw")
+    np.testing.assert_allclose(compare.difference_interval(first, second, 0.8), [1, -4, 4])
+    # On squares: quantiles of 0, ..., 10 moved by 2, cut at 0 and rooted.
+    squared = compare.difference_interval(first, np.sqrt(second), 0.8, squared=True)
+    np.testing.assert_allclose(squared, [2 - 3, 0 - 3, np.sqrt(7) - 3])
+
+
+# ---------------------------------------------------------------- table and page
+
+
+def test_the_table_has_both_runs_and_their_difference(metrics):
+    table = compare.table(metrics)
+    assert list(table.columns) == ["measure", "unit", "run", "dataset", "depth", *PARTS]
+    assert len(table) == len(COMPARED) * 3 * 3 * 3
+    row = table[(table["run"] == "B - A") & (table["measure"] == "divergence") & (table["depth"] == 0.5)]
+    expected = metrics["difference_divergence"].sel(depth=0.5, interval=PARTS)
+    np.testing.assert_array_equal(row.set_index("dataset")[PARTS], expected.sel(dataset=row["dataset"].values))
+
+
+def with_difference(metrics: xr.Dataset, name: str, interval: tuple[float, float, float]) -> xr.Dataset:
+    changed = metrics.copy(deep=True)
+    changed[f"mean_over_depths_difference_{name}"].loc[{"dataset": "pooled"}] = list(interval)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("interval", "entropy", "information"),
+    [((-2, -3, -1), "yes", "no"), ((2, 1, 3), "no", "yes"), ((1, -1, 3), "unclear", "unclear")],
+)
+def test_verdicts_follow_from_the_interval_of_the_difference(metrics, interval, entropy, information):
+    for name, verdict in (("normalised_entropy", entropy), ("domain_information", information)):
+        index = [asked[0] for asked in page.ASKED].index(name)
+        finding = page.findings(with_difference(metrics, name, interval))[index]
+        assert finding.verdict == verdict in VERDICTS
+        assert (finding.estimate, finding.low, finding.high, finding.null_value) == (*interval, 0)
+        assert ("holds 0" in finding.answer) == (verdict == "unclear")
+        assert "demo/a" in finding.question and "demo/b" in finding.question
+
+
+def test_figures_say_which_runs_and_how_many_measures_differ(metrics):
+    same = metrics.copy(deep=True)
+    for name in COMPARED:
+        same[f"mean_over_depths_difference_{name}"].loc[{"dataset": "pooled"}] = [0, -1, 1]
+    for source, title in ((same, "0 of 9"), (with_difference(same, "divergence", (1, 0.5, 2)), "1 of 9")):
+        figures = {figure.name: figure for figure in page.figures(source)}
+        assert figures["differences_by_depth"].title.startswith(title)
+        for figure in figures.values():
+            assert len(figure.alt) >= 40
+            assert "A is demo/a, 77 tokens of 8 documents; B is demo/b" in figure.caption
+            assert {finding.figure for finding in page.findings(source)} <= set(figures)
+
+
+def test_captions_name_the_datasets_whose_documents_differ(runs, metrics):
+    found = compare.measure(runs[0], renamed(runs[1], "new ", ["code"]), **SETTINGS)
+    assert "unpaired, because documents differ, in code." in page.figures(found)[0].caption
+    assert "the same documents, drawn together." in page.figures(metrics)[0].caption

@@ -1,0 +1,343 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import jsonschema
+import numpy as np
+import pytest
+import xarray as xr
+from routing_cases import Case, case, completed, records, saved
+from test_report import TEMPLATES, Page, make_site
+from vocabulary_cases import vocabulary_case, written
+
+from moeatlas import (
+    coactivation,
+    domain_specialization,
+    expert_profiles,
+    report,
+    selection_frequency,
+    storage,
+    vocabulary,
+    vocabulary_specialization,
+)
+from moeatlas.tables import csv_text
+from moeatlas.token_types import TYPES
+
+SCHEMA = json.loads((TEMPLATES.parent / "schemas" / "expert_profile.schema.json").read_text(encoding="utf-8"))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+TEXTS = [" the", "ing", ".", "7", " ", "<s>", "日本", "The", "a_b", "<script>x</script>", "\u202ey", "=1+1"]
+STATISTICS = {"resamples": 20, "seed": 1, "confidence": 0.95}
+SETTINGS = {"partners": 3, "highest": 4, "per_token": 2, "random": 3, "around": 5, "seed": 4, "confidence": 0.95}
+CAPACITY = {"capacity_factors": [1.0], "batch_tokens": 100}
+PERMUTATION = {"permutations": 100, "permutation_seed": 2, "false_discovery_rate": 0.05}
+LENGTHS = {"poems": [90, 40, 70], "code": [60, 100]}
+HOSTILE = "<script>alert(1)</script>\u202e\x07'\"" + "x" * 10_000
+
+
+class Tokenizer:
+    """Stands in for one of transformers: the text of id i is TEXTS[i]; "<s>" is special."""
+
+    all_special_ids = (5,)
+    added_tokens_decoder: ClassVar = {}
+
+    def decode(self, ids: list[int], clean_up_tokenization_spaces: bool) -> str:
+        assert not clean_up_tokenization_spaces
+        return "".join(TEXTS[one] for one in ids)
+
+    def convert_ids_to_tokens(self, one: int) -> str:
+        return TEXTS[one].replace(" ", "Ġ")
+
+
+class SentencePiece(Tokenizer):
+    """The same, with a tokenizer that marks blanks by ▁ and drops that of the first token."""
+
+    def decode(self, ids: list[int], clean_up_tokenization_spaces: bool) -> str:
+        return super().decode(ids, clean_up_tokenization_spaces).removeprefix(" ")
+
+    def convert_ids_to_tokens(self, one: int) -> str:
+        return TEXTS[one].replace(" ", "▁")
+
+
+def made_up(strength: float = 1.0) -> dict[str, Case]:
+    """Two datasets, two layers, 6 experts of which a token selects 2."""
+    rng = np.random.default_rng(3)
+    return {name: vocabulary_case(rng, lengths, strength) for name, lengths in LENGTHS.items()}
+
+
+def profiled(
+    study: dict[str, Case], folder: Path, predicted: dict | None = None, similarity: xr.Dataset | None = None
+) -> list[dict]:
+    """The profiles of a study, from its real metrics."""
+    identity = {"checkpoint": "step1"}
+    marked = {
+        name: replace(made, layers={layer: one.assign_attrs(identity) for layer, one in made.layers.items()})
+        for name, made in study.items()
+    }
+    paths = written(marked, folder / "records", predicted)
+    (folder / "tallies").mkdir()
+    words = vocabulary.read(**paths)
+    numbers = words["layer"].values.tolist()
+    with storage.open_tallies(saved(study, folder / "tallies")) as tallies:
+        metrics = {
+            "selection_frequency": selection_frequency.measure(tallies, **STATISTICS, **CAPACITY),
+            "domain_specialization": domain_specialization.measure(tallies, **STATISTICS, **PERMUTATION),
+            "coactivation": coactivation.measure(tallies, confidence=0.95),
+        }
+    specialization = vocabulary_specialization.measure(
+        words, vocabulary.read_layers(paths["records"], numbers), permutations=1, seed=1, confidence=0.95
+    )
+    metrics["vocabulary_specialization"] = vocabulary_specialization.with_texts(
+        specialization, lambda ids: [vocabulary.escaped(TEXTS[one]) for one in ids]
+    )
+    if similarity is not None:
+        metrics["similarity"] = similarity
+    tokens = expert_profiles.read(**paths)
+    types = expert_profiles.types(tokens["token_id"].values, Tokenizer())
+    decode = expert_profiles.decoder(Tokenizer())
+    found = []
+    for layer, routing in expert_profiles.read_layers(paths["records"], numbers):
+        found += expert_profiles.profiles(layer, routing, tokens, types, metrics, decode, **SETTINGS)
+    return found
+
+
+def outputs_alike(layers: list[int], experts: int) -> xr.Dataset:
+    """Similarity of experts i and j: 1 / (1 + |i - j|), and unknown between the first and the last."""
+    place = np.arange(experts)
+    values = np.repeat(1 / (1 + np.abs(place[:, None] - place)[None]), len(layers), axis=0)
+    values[:, 0, -1] = values[:, -1, 0] = np.nan
+    names = ("pair_mean_removed_cosine", "pair_output_cosine", "pair_cka")
+    return xr.Dataset(dict.fromkeys(names, (("layer", "expert", "other"), values)), {"layer": layers})
+
+
+@pytest.fixture(scope="module")
+def study() -> dict[str, Case]:
+    return made_up()
+
+
+@pytest.fixture(scope="module")
+def found(study, tmp_path_factory) -> list[dict]:
+    rng = np.random.default_rng(5)
+    predicted = {name: rng.integers(0, len(TEXTS), len(made.token_id)) for name, made in study.items()}
+    return profiled(study, tmp_path_factory.mktemp("study"), predicted, outputs_alike([0, 2], 6))
+
+
+def joined(study: dict[str, Case], layer: int) -> xr.Dataset:
+    """All records of a layer with what follows from them, one dataset after another, and the id of every token."""
+    whole = xr.concat([completed(made.layers[layer]) for made in study.values()], "token")
+    return whole.assign(token_id=("token", np.concatenate([made.token_id for made in study.values()])))
+
+
+def tokens_of(study: dict[str, Case], profile: dict) -> tuple[xr.Dataset, np.ndarray]:
+    """The records of a profile's layer, and which of their tokens select its expert."""
+    whole = joined(study, profile["layer"])
+    return whole, (whole["selected_expert"].values == profile["expert"]).any(axis=1)
+
+
+def test_the_schema_is_right_and_describes_every_value():
+    VALIDATOR.check_schema(SCHEMA)
+
+    def described(schema: dict) -> bool:
+        inner = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values()]
+        inner += [schema["items"]] if "items" in schema else []
+        return all(
+            ("description" in one or "$ref" in one or one.keys() <= {"type", "minimum"}) for one in inner
+        ) and all(map(described, inner))
+
+    assert described(SCHEMA)
+    listed = SCHEMA["properties"]["token_types"]["items"]["properties"]["type"]["oneOf"]
+    assert {one["const"]: one["description"].casefold() for one in listed} == {
+        name: f"{meaning}.".casefold() for name, meaning in TYPES.items()
+    }
+
+
+def test_there_is_a_valid_profile_for_every_expert(found):
+    assert [(one["layer"], one["expert"]) for one in found] == [(layer, one) for layer in (0, 2) for one in range(6)]
+    for profile in found:
+        VALIDATOR.validate(json.loads(json.dumps(profile, allow_nan=False)))
+        assert (profile["model"], profile["checkpoint"], profile["tokens"]) == ("made up", "last", 360)
+
+
+def test_counts_are_those_of_the_records(study, found):
+    for profile in found:
+        whole, mine = tokens_of(study, profile)
+        ranks = (whole["selected_expert"].values == profile["expert"]).sum(axis=0)
+        load = profile["load"]
+        assert profile["ranks"] == ranks.tolist()
+        assert (load["selected_tokens"], load["first_tokens"]) == (mine.sum(), ranks[0])
+        assert load["selected_share"]["estimate"] == pytest.approx(mine.mean(), rel=1e-3)
+        assert load["first_share"]["estimate"] == pytest.approx(ranks[0] / 360, rel=1e-3)
+        assert load["lift"]["estimate"] == pytest.approx(mine.mean() / (2 / 6), rel=1e-3)
+        entropy = whole["entropy"].values
+        assert profile["entropy"]["nats"]["estimate"] == pytest.approx(entropy[mine].mean(), rel=1e-3)
+        assert profile["entropy"]["normalised"]["estimate"] == pytest.approx(entropy[mine].mean() / np.log(6), rel=1e-3)
+        assert profile["entropy"]["normalised_all_tokens"] == pytest.approx(entropy.mean() / np.log(6), rel=1e-3)
+        starts = np.cumsum([0, *(sum(lengths) for lengths in LENGTHS.values())])
+        for domain, name, start, end in zip(profile["domains"], LENGTHS, starts[:-1], starts[1:], strict=True):
+            assert domain["dataset"] == name
+            assert domain["share"]["estimate"] == pytest.approx(mine[start:end].mean(), rel=1e-3)
+
+
+def test_types_of_the_tokens_are_counted(study, found):
+    expected = ["lower-case word", "word piece", "punctuation", "number", "whitespace", "special", "other script"]
+    expected += ["capitalised", "identifier", "identifier", "identifier", "number"]
+    for profile in found:
+        whole, mine = tokens_of(study, profile)
+        names = np.array(expected)[whole["token_id"].values]
+        assert [one["type"] for one in profile["token_types"]] == list(TYPES)
+        for one in profile["token_types"]:
+            share = one["share"]
+            assert share["estimate"] == pytest.approx((names[mine] == one["type"]).mean(), rel=1e-3)
+            assert one["share_of_all_tokens"] == pytest.approx((names == one["type"]).mean(), rel=1e-3)
+            assert 0 <= share["low"] <= share["estimate"] <= share["high"] <= 1
+
+
+def test_top_tokens_are_counted_as_first_choices(study, found):
+    for profile in found:
+        assert list(profile["top_tokens"]) == ["input", "next", "predicted"]
+        whole, _ = tokens_of(study, profile)
+        ids, first = whole["token_id"].values, whole["selected_expert"].values[:, 0] == profile["expert"]
+        tops = profile["top_tokens"]["input"]
+        for one in [*tops["most_frequent"], *tops["most_specific"]]:
+            mine = ids == one["token_id"]
+            assert one["text"] == vocabulary.escaped(TEXTS[one["token_id"]])
+            assert one["count"] == (mine & first).sum()
+            assert one["share_of_expert"] == pytest.approx(mine[first].mean(), rel=1e-3)
+            assert one["share_of_token"] == pytest.approx(first[mine].mean(), rel=1e-3)
+        counts = [one["count"] for one in tops["most_frequent"]]
+        often = [(first & (ids == one)).sum() for one in np.unique(ids) if (ids == one).sum() >= 10]
+        assert counts == [number for number in sorted(often, reverse=True) if number][:5]
+
+
+def test_partners_have_the_largest_lift_and_share_tokens(study, found):
+    for profile in found:
+        whole, mine = tokens_of(study, profile)
+        lifts = [one["lift"]["estimate"] for one in profile["partners"]]
+        assert len(lifts) == 3 and lifts == sorted(lifts, reverse=True)
+        for one in profile["partners"]:
+            both = (whole["selected_expert"].values[mine] == one["expert"]).any(axis=1)
+            assert one["expert"] != profile["expert"]
+            assert one["coactivation"] == pytest.approx(both.mean(), rel=1e-3)
+            assert one["lift"]["low"] <= one["lift"]["estimate"] <= one["lift"]["high"]
+
+
+def test_the_nearest_experts_are_the_others_with_the_most_similar_outputs(found):
+    nearest = {profile["expert"]: [one["expert"] for one in profile["nearest"]] for profile in found[:6]}
+    assert nearest == {0: [1, 2, 3], 1: [0, 2, 3], 2: [1, 3, 0], 3: [2, 4, 1], 4: [3, 5, 2], 5: [4, 3, 2]}
+    assert found[0]["nearest"][1]["cka"] == 0.3333
+
+
+def test_contexts_are_the_source_text_of_tokens_that_select_the_expert(study, found):
+    for profile in found:
+        shown = profile["contexts"]
+        assert len(shown["highest"]) == 4 and len(shown["random"]) == 3
+        weights = [one["weight"] for one in shown["highest"]]
+        assert weights == sorted(weights, reverse=True)
+        assert max(one["weight"] for one in shown["random"]) <= max(weights)
+        for one in [*shown["highest"], *shown["random"]]:
+            made = study[one["dataset"]]
+            document = made.document_id.tolist().index(one["document"])
+            start, size = int(made.lengths[:document].sum()), int(made.lengths[document])
+            text = [TEXTS[token] for token in made.token_id[start : start + size]]
+            at = one["position"]
+            assert one["before"] == "".join(text[max(0, at - 5) : at])
+            assert one["token"] == text[at]
+            assert one["after"] == "".join(text[at + 1 : at + 6])
+            record = completed(made.layers[profile["layer"]]).isel(token=start + at)
+            mine = record["selected_expert"].values == profile["expert"]
+            assert record["routing_weight"].values[mine] == pytest.approx([one["weight"]], rel=1e-3)
+
+
+def test_compact_records_without_predictions_and_samples_give_the_same_profiles(study, found, tmp_path):
+    compact = profiled({name: made.compact() for name, made in study.items()}, tmp_path)
+    for one, other in zip(compact, found, strict=True):
+        VALIDATOR.validate(one)
+        assert "nearest" not in one and list(one["top_tokens"]) == ["input", "next"]
+        for name in ("ranks", "domains", "token_types", "partners"):
+            assert one[name] == other[name]
+        assert one["entropy"]["nats"]["estimate"] == pytest.approx(other["entropy"]["nats"]["estimate"], rel=1e-3)
+
+
+def uniform_with_idle_expert() -> dict[str, Case]:
+    """All logits equal; experts 0 to 3 are selected in turn, 4 and 5 never."""
+    selected = (np.arange(240)[:, None] + np.arange(2)) % 4
+    made = records(np.zeros((240, 6)), 2, selected)
+    return {name: case({0: made}, [80, 80, 80], np.arange(240) % 3) for name in ("one", "two")}
+
+
+def test_uniform_routing_has_its_known_values_and_an_idle_expert_none(tmp_path):
+    busy, *_, idle = profiled(uniform_with_idle_expert(), tmp_path)
+    assert busy["load"]["lift"] == {"estimate": 1.5, "low": 1.5, "high": 1.5}
+    assert busy["entropy"]["normalised"]["estimate"] == 1 and busy["ranks"] == [120, 120]
+    assert [one["share"]["estimate"] for one in busy["domains"]] == [0.5, 0.5]
+    for one in busy["token_types"]:
+        assert one["share"]["estimate"] == one["share_of_all_tokens"]
+    nothing = {"estimate": None, "low": None, "high": None}
+    assert idle["load"]["selected_tokens"] == 0 and idle["entropy"]["nats"] == nothing
+    assert idle["contexts"] == {"highest": [], "random": []} and idle["ranks"] == [0, 0]
+    assert idle["top_tokens"]["input"] == {"most_frequent": [], "most_specific": []}
+    VALIDATOR.validate(idle)
+    assert expert_profiles.typical_types(idle) == []
+    page = page_of([busy, idle])
+    assert "not available" in page.text
+
+
+def test_typical_types_are_those_above_their_share_of_all_tokens():
+    def one(name: str, low: float, share: float, everywhere: float) -> dict:
+        return {"type": name, "share": {"estimate": share, "low": low, "high": 1}, "share_of_all_tokens": everywhere}
+
+    listed = [one("number", 0.3, 0.4, 0.2), one("special", 0.1, 0.3, 0.2), one("whitespace", 0.5, 0.6, 0.1)]
+    assert [each["type"] for each in expert_profiles.typical_types({"token_types": listed})] == ["whitespace", "number"]
+
+
+@pytest.mark.parametrize("tokenizer", [Tokenizer(), SentencePiece()])
+def test_text_has_the_blank_before_its_first_word(tokenizer):
+    decode = expert_profiles.decoder(tokenizer)
+    assert decode(np.array([0, 1, 0])) == " theing the" and decode(np.array([1, 0])) == "ing the"
+    assert decode(np.array([], dtype=int)) == ""
+
+
+def page_of(found: list[dict], browser: bool = False) -> Page:
+    """The page of profiles in a report."""
+    place = {"model": "demo", "checkpoint": "step1", "folder": "experts/demo/step1"}
+    entry = {"title": "Expert profiles", "template": "experts.html.j2"}
+    entry |= {"file": "experts-demo.html", "variables": {"experts": expert_profiles.page(found) | place}}
+    other = entry | {"file": "browser-demo.html"}
+    site = make_site() | {"model_pages": [entry, other] if browser else [entry]}
+    return Page(report.render(site, TEMPLATES)["experts-demo.html"])
+
+
+def test_the_page_has_a_row_with_links_for_every_expert(found):
+    page = page_of(found, browser=True)
+    rows = [row["id"] for row in page.all("tr") if "id" in row]
+    assert rows == [f"layer-{one['layer']}-expert-{one['expert']}" for one in found]
+    links = [link["href"] for link in page.all("a")]
+    assert "experts/demo/step1/layer_2/expert_5.json" in links
+    assert "browser-demo.html#tab=experts&l=2&e=5" in links
+    assert not any("browser-demo" in link["href"] for link in page_of(found).all("a"))
+    share = found[7]["load"]["selected_share"]
+    assert f"{100 * share['estimate']:.1f}\xa0%" in page.text
+    assert f"[{100 * share['low']:.1f}, {100 * share['high']:.1f}]" in page.text
+
+
+def test_hostile_tokens_are_inert_on_the_page_and_in_the_table(found):
+    hostile = json.loads(json.dumps(found))
+    for profile in hostile:
+        for one in profile["top_tokens"]["input"]["most_frequent"]:
+            one["text"] = HOSTILE
+    page, ordinary = page_of(hostile), page_of(found)
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in ordinary.elements]
+    assert "x" * 30 not in page.text and "<script>alert(1)" in page.text
+    titles = {code["title"] for code in page.all("code") if "title" in code}
+    assert titles == {HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\u0007")}
+    for profile in hostile:
+        profile["top_tokens"]["input"]["most_frequent"][0]["text"] = "=1+1"
+    assert ",'=1+1," in csv_text(expert_profiles.table(hostile))
+
+
+def test_the_table_has_a_row_of_scalars_for_every_expert(found):
+    table = expert_profiles.table(found)
+    assert len(table) == 12 and not table.columns.duplicated().any()
+    assert table["selected_tokens"].groupby(table["layer"]).sum().tolist() == [720, 720]
+    shares = table[[f"share_of_{name.replace(' ', '_')}" for name in TYPES]]
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=2e-3)
