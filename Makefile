@@ -17,8 +17,8 @@ study: environment ## Run the default study; ends with results/report/index.html
 	$(BIN)/snakemake --cores $(CORES)
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
-test: $(VENV)/test.done ## Run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/test.done ## Run all tests, files of tests side by side
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check scripts tests benchmarks

@@ -38,6 +38,14 @@ OLMOE = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes a file is tested by one of them, and all tests that share the tiny study by one, too."""
+    for item in items:
+        group = "tiny study" if "tiny_study" in item.fixturenames else item.path.relative_to(ROOT).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 class Items(SimpleNamespace):
     """A named list of the snakemake object: attributes, `items()` and `get()`."""
 
@@ -57,7 +65,7 @@ class Workflow:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self, *arguments: str, configs: list[Path] = (), timeout: int = 600) -> subprocess.CompletedProcess:
+    def run(self, *arguments: str, configs: list[Path] = (), timeout: int = 1200) -> subprocess.CompletedProcess:
         """Run snakemake with `arguments` and config overlays; stdout and stderr are captured as text."""
         overlays = ["--configfile", *map(str, configs)] if configs else []
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
