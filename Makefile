@@ -18,7 +18,7 @@ study: environment ## Run the default study; ends with results/report/index.html
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
 test: $(VENV)/test.done ## Run all tests, files of tests side by side
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check scripts tests benchmarks

@@ -29,6 +29,7 @@ include: "rules/browser.smk"
 include: "rules/experts.smk"
 include: "rules/compare.smk"
 include: "rules/report.smk"
+include: "rules/provenance.smk"
 
 
 rule all:
@@ -36,4 +37,5 @@ rule all:
     default_target: True
     input:
         "results/report",
+        "results/provenance.json",
         every_checkpoint("results/metrics/{model}/{checkpoint}/{chapter}.nc"),

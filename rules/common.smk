@@ -33,6 +33,7 @@ LIBRARY = [
     "configuration",
     "contexts",
     "counting",
+    "crate",
     "domain_specialization",
     "expert_geometry",
     "expert_profiles",
@@ -49,7 +50,9 @@ LIBRARY = [
     "maps",
     "models",
     "plotting",
+    "provenance",
     "published_counts",
+    "receipts",
     "records",
     "reference",
     "report",
@@ -291,6 +294,15 @@ def chapter_files(pattern):
     ] + [pattern.format(**run, chapter="compare") for run in study.compared[1:]]
 
 
+def every_model(pattern):
+    """`pattern` filled in for every model of the study and each of its checkpoints."""
+    return [
+        pattern.format(model=model, checkpoint=checkpoint)
+        for model in study.models
+        for checkpoint in study.models[model]["checkpoints"]
+    ]
+
+
 def every_checkpoint(pattern):
     """`pattern` filled in for every model of the study, each of its checkpoints, and its chapters."""
     return [
@@ -330,6 +342,11 @@ def commit():
     except (OSError, subprocess.CalledProcessError):
         return "not from a git checkout"
     return f"{head} {'with local changes' if changed.strip() else '(clean)'}"
+
+
+def perhaps_temporary(path):
+    """An output that Snakemake deletes once nothing needs it any more, unless `storage.keep_records` is true."""
+    return path if config["storage"]["keep_records"] else temp(path)
 
 
 if workflow.local_exec and "gpu" not in workflow.global_resources:

@@ -8,7 +8,7 @@ rule extract_routing:
         description="results/inputs/{model}/checkpoints/{checkpoint}.json",
         tokens="results/inputs/{model}/{dataset}.nc",
     output:
-        records=directory("results/routing/{model}/{checkpoint}/{dataset}"),
+        records=perhaps_temporary(directory("results/routing/{model}/{checkpoint}/{dataset}")),
     log:
         "results/logs/extract_routing/{model}/{checkpoint}/{dataset}.log",
     benchmark:

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import moeatlas
-from moeatlas import job, reference, report, site, storage
+from moeatlas import job, receipts, reference, report, site, storage
+from moeatlas.chapter import of_counts
 
 job.start(snakemake)
 source = Path(moeatlas.__file__).parents[2] / "report"
@@ -15,7 +16,7 @@ for path, metrics in zip(snakemake.input.figures, snakemake.input.metrics, stric
     words = json.loads(Path(path, "chapter.json").read_text(encoding="utf-8"))
     with storage.open_lazily(metrics) as found:
         beside = [reference.compare(found, chapter, each) for each in snakemake.params.references]
-        absent = site.absent(chapter, found)
+        absent = site.absent(chapter, found) if of_counts(found) else []
     section = {"model": model, "checkpoint": checkpoint, "chapter": chapter, "words": words, "absent": absent}
     sections.append(section | {"published": [each for each in beside if each is not None]})
 model_pages = []
@@ -47,7 +48,7 @@ with storage.atomic_directory(snakemake.output.folder) as folder:
         outputs=outputs,
         licences=job.licences(site.packages(snakemake.params.config)),
     )
-    times = job.run_times(Path(snakemake.log[0]).parent)
+    times = receipts.run_times("results/logs", snakemake.log[0])
     (folder / "run.js").write_text(report.run_script(**times), encoding="utf-8")
     storage.copy(source / "assets", folder / "assets")
     for name, page in report.render(content, source / "templates").items():

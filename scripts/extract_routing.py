@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from moeatlas import extraction, job, models, routing, storage
+from moeatlas import extraction, job, models, records, routing, storage
 
 job.start(snakemake)
 settings, extraction_settings = snakemake.params.model, snakemake.params.extraction
@@ -24,6 +24,10 @@ model = models.load(
     snakemake.input.folder, device=device, last_layer=None if whole else layers[-1], head=whole, **loading
 )
 rule = routing.routing_rule(model.config)
+dtype = str(model.dtype).removeprefix("torch.")
+storage.check_room(
+    snakemake.output.records, records.largest_bytes(rule, extraction_settings["records"], dtype, total, len(layers))
+)
 budget = extraction_settings["tokens_per_batch"][device.type]
 if budget == "auto":
     free = torch.cuda.mem_get_info(device)[0]
@@ -31,7 +35,7 @@ if budget == "auto":
 computation = {
     "device": device.type,
     "gpus": settings["gpus"],
-    "dtype": str(model.dtype).removeprefix("torch."),
+    "dtype": dtype,
     "attention": model.config._attn_implementation,
     "experts": model.config._experts_implementation,
 }

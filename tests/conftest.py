@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import hypothesis
 import pytest
 import yaml
+from filelock import FileLock
 
 hypothesis.settings.register_profile("atlas", deadline=None, derandomize=True)  # no test asserts a time
 hypothesis.settings.load_profile("atlas")
@@ -36,14 +37,6 @@ OLMOE = {
     "num_experts_per_tok": 3,
     "max_position_embeddings": 64,
 }
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes a file is tested by one of them, and all tests that share the tiny study by one, too."""
-    for item in items:
-        group = "tiny study" if "tiny_study" in item.fixturenames else item.path.relative_to(ROOT).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 class Items(SimpleNamespace):
@@ -140,7 +133,7 @@ def restored_process():
 
     hook, handler = sys.excepthook, signal.getsignal(signal.SIGTERM)
     yield
-    atexit.unregister(job._finish)
+    atexit.unregister(job._leave_receipt)
     sys.excepthook = hook
     signal.signal(signal.SIGTERM, handler)
     log = logging.getLogger("moeatlas")
@@ -189,15 +182,24 @@ def tiny_config():
 
 
 @pytest.fixture(scope="session")
-def tiny_study(tmp_path_factory, tiny_config):
-    """The finished tiny study, made with two cores."""
-    study = Workflow(tmp_path_factory.mktemp("tiny") / "two cores")
-    study.finish("--cores", "2", configs=[tiny_config])
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that the processes of a test run share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def tiny_study(shared_folder, tiny_config):
+    """The finished tiny study, made with two cores by the first process that needs it."""
+    study = Workflow(shared_folder / "tiny" / "two cores")
+    with FileLock(shared_folder / "tiny.lock"):
+        study.finish("--cores", "2", configs=[tiny_config])
     return study
 
 
 @pytest.fixture(scope="session")
-def snakemake_report(tiny_study, tiny_config) -> Path:
+def snakemake_report(shared_folder, tiny_study, tiny_config) -> Path:
     """Snakemake's own report of the tiny study, a zip file."""
-    tiny_study.finish("--report", "report.zip", configs=[tiny_config])
+    with FileLock(shared_folder / "tiny.lock"):
+        tiny_study.finish("--report", "report.zip", configs=[tiny_config])
     return tiny_study.folder / "report.zip"

@@ -1,17 +1,12 @@
-"""One job of the workflow: its log, its progress bar, its provenance, and errors that end in one sentence."""
+"""One job of the workflow: its log, progress bar, provenance and receipt, and errors that end in one sentence."""
 
 import atexit
 import logging
 import os
-import platform
-import re
 import signal
 import sys
-import time
 from importlib import metadata
-from pathlib import Path
 
-import psutil
 from tqdm import tqdm
 
 import moeatlas
@@ -20,8 +15,6 @@ SOFTWARE = (
     "python", "torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "xarray", "netCDF4", "pandas",
     "matplotlib", "jinja2", "snakemake",
 )  # fmt: skip
-
-FINISHED = re.compile(r"^Finished in ([0-9.]+) s on (.+)$", re.MULTILINE)
 
 _log = logging.getLogger("moeatlas")
 _provenance: dict = {}
@@ -35,8 +28,10 @@ def start(snakemake) -> None:
     """Begin a job: log to its file and to stderr, note its provenance, and turn errors into one sentence.
 
     A `Problem` is printed as it is; any other error is printed in one line, its traceback goes to the log. A job that
-    ends well says so in the last line of its log, see `FINISHED`.
+    ends well leaves a receipt of its outputs.
     """
+    from moeatlas import receipts  # which imports this module
+
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if snakemake.log:
         handlers.append(logging.FileHandler(snakemake.log[0], mode="w", encoding="utf-8"))
@@ -55,41 +50,14 @@ def start(snakemake) -> None:
     )
     sys.excepthook = _report
     signal.signal(signal.SIGTERM, _stop)
-    atexit.register(_finish)
+    outputs, log = [str(path) for path in snakemake.output], snakemake.log[0]
+    receipts.path_beside(log).unlink(missing_ok=True)
+    atexit.register(_leave_receipt, provenance(), outputs, log)
 
 
 def provenance() -> dict:
     """Rule, wildcards, settings, code hash and software of the running job; empty outside a job."""
     return dict(_provenance)
-
-
-def run_times(logs: str | Path) -> dict:
-    """What the logs below a folder say of the jobs, but for the running one.
-
-    Returns {rules, unfinished, machines}: rules is a list of {rule, jobs, seconds}, how many jobs of each rule finished
-    and their summed wall time; unfinished names the logs of jobs that failed, were stopped or still run.
-    """
-    rules: dict[str, list[float]] = {}
-    unfinished, machines = [], {}
-    for path in sorted(Path(logs).rglob("*.log")):
-        rule = path.relative_to(logs).parts[0].removesuffix(".log")
-        found = FINISHED.search(path.read_text(encoding="utf-8"))
-        if found:
-            rules.setdefault(rule, []).append(float(found[1]))
-            machines[found[2]] = None
-        elif rule != _provenance.get("rule"):
-            unfinished.append(path.relative_to(logs).as_posix())
-    times = [{"rule": rule, "jobs": len(times), "seconds": round(sum(times), 1)} for rule, times in rules.items()]
-    return {"rules": times, "unfinished": unfinished, "machines": list(machines)}
-
-
-def machine() -> str:
-    """The hardware of this job: system, processor cores, and the GPUs if it used them."""
-    parts = [f"{platform.system()} {platform.machine()} with {os.cpu_count()} processor cores"]
-    torch = sys.modules.get("torch")
-    if torch and torch.cuda.is_initialized():
-        parts += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return ", ".join(parts)
 
 
 def software() -> dict[str, str]:
@@ -128,20 +96,24 @@ def interval() -> float:
     return 0.2 if sys.stderr.isatty() else 10
 
 
-def _finish() -> None:
-    message = f"Finished in {time.time() - psutil.Process().create_time():.1f} s on {machine()}"
-    for handler in _log.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(_log.makeRecord(_log.name, logging.INFO, __file__, 0, message, (), None))
+def _leave_receipt(provenance: dict, outputs: list[str], log: str) -> None:
+    from moeatlas import receipts, storage
+
+    try:
+        with storage.atomic_file(receipts.path_beside(log)) as path:
+            path.write_text(receipts.text(receipts.make(provenance, outputs)), encoding="utf-8")
+    except Exception as error:
+        _report(type(error), error, error.__traceback__)
+        os._exit(1)  # an exception that leaves an exit handler would not fail the job
 
 
 def _stop(*_) -> None:
-    atexit.unregister(_finish)
+    atexit.unregister(_leave_receipt)
     sys.exit("stopped by SIGTERM")
 
 
 def _report(kind: type[BaseException], error: BaseException, trace) -> None:
-    atexit.unregister(_finish)
+    atexit.unregister(_leave_receipt)
     if issubclass(kind, Problem):
         _log.error("Error: %s", error)
     elif issubclass(kind, KeyboardInterrupt):

@@ -1,5 +1,6 @@
 """Routing records on disk: one netCDF file per layer, compressed and written by threads while the model computes."""
 
+import math
 import queue
 import threading
 import zlib
@@ -19,6 +20,8 @@ from moeatlas.routing import SCALARS, RoutingRule
 TOKENS_PER_CHUNK = 4096
 BITS = {"rounded": 10, "compact": 7}
 """Bits after the leading one that router logits keep in rounded records, and all floats per token in compact ones."""
+BITS_OF = {"float32": 23, "float16": 10, "bfloat16": 7}
+"""Bits after the leading one of the floats that models compute with."""
 CONTENTS = ("exact", "rounded", "compact")
 PER_TOKEN = {
     "router_logits": (("token", "expert"), "raw router logits", "1"),
@@ -51,6 +54,22 @@ def contents_of(rule: RoutingRule, contents: str) -> list[str]:
     if contents != "compact":
         return ["router_logits", "selected_expert"]
     return ["selected_expert", "routing_weight", *(name for name in SCALARS if name not in rule.in_the_weights)]
+
+
+def largest_bytes(rule: RoutingRule, contents: str, dtype: str, tokens: int, layers: int) -> int:
+    """An upper estimate of the disk that records take: a float costs its sign, exponent and the bits that it keeps.
+
+    dtype: that of the model, "float32", "bfloat16" or "float16", which limits what its logits can hold.
+    """
+    width = {"expert": rule.experts, "rank": rule.top_k}
+    float_bytes = (9 + BITS.get(contents, BITS_OF[dtype])) / 8
+    expert_bytes = np.dtype(expert_dtype(rule.experts)).itemsize
+    per_token = sum(
+        math.prod(width.get(dim, 1) for dim in PER_TOKEN[name][0])
+        * (expert_bytes if name == "selected_expert" else float_bytes)
+        for name in contents_of(rule, contents)
+    )
+    return int(per_token * tokens * layers)
 
 
 def expert_dtype(experts: int) -> type:

@@ -236,7 +236,7 @@ def visible(value: Any) -> Any:
 
 
 def run_script(rules: Sequence[Mapping], unfinished: Sequence[str], machines: Sequence[str]) -> str:
-    """The script `run.js`, with which the pages say how the jobs went: see `job.run_times` for the arguments.
+    """The script `run.js`, with which the pages say how the jobs went: see `receipts.run_times` for the arguments.
 
     It stands beside the pages and not in them, because times differ between two runs of the same study.
     """

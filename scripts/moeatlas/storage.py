@@ -211,6 +211,16 @@ def array_sha256(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+def check_room(path: str | Path, needed: int) -> None:
+    """A `Problem` if about `needed` bytes do not fit on the disk where `path` will be written."""
+    free = shutil.disk_usage(_existing_folder(Path(path))).free
+    if needed > free:
+        raise job.Problem(
+            f"{path} would take about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free on that disk: make room, "
+            "lower limits.tokens of the dataset, or set extraction.records to compact."
+        )
+
+
 @contextmanager
 def _partial(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` that is this job's own; what killed jobs left there is deleted first."""
@@ -235,8 +245,11 @@ def _partial(path: Path) -> Iterator[Path]:
 
 
 def _free(path: Path) -> str:
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    return f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free on that disk"
+    return f"{shutil.disk_usage(_existing_folder(path)).free / 1e9:.1f} GB free on that disk"
+
+
+def _existing_folder(path: Path) -> Path:
+    return next(parent for parent in path.absolute().parents if parent.exists())
 
 
 def _remove(path: Path) -> None:

@@ -1,5 +1,6 @@
 """A job ends in one sentence for people, a full traceback in the log, and never leaves half a file."""
 
+import hashlib
 import json
 import signal
 import subprocess
@@ -21,7 +22,7 @@ sys.path.insert(0, {scripts!r})
 from types import SimpleNamespace
 class Params(dict):
     pass
-snakemake = SimpleNamespace(rule="measure", log=[{log!r}], wildcards={{"model": "tiny"}},
+snakemake = SimpleNamespace(rule="measure", log=[{log!r}], output={output!r}, wildcards={{"model": "tiny"}},
                             params=Params(code="c0de", statistics={{"seed": 1}}))
 from moeatlas import job, storage
 job.start(snakemake)
@@ -33,7 +34,9 @@ def run(tmp_path):
     """Run lines of a script in a process of its own: (exit code, stderr, log)."""
 
     def start(lines: str) -> subprocess.Popen:
-        code = PREAMBLE.format(scripts=str(SCRIPTS), log=str(tmp_path / "job.log")) + textwrap.dedent(lines)
+        code = PREAMBLE.format(
+            scripts=str(SCRIPTS), log=str(tmp_path / "job.log"), output=["out.csv"] if "out.csv" in lines else []
+        ) + textwrap.dedent(lines)
         (tmp_path / "script.py").write_text(code)
         command = [sys.executable, str(tmp_path / "script.py")]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
@@ -82,8 +85,7 @@ def test_a_problem_raised_from_another_error_is_still_one_sentence(run):
 def test_lines_of_the_log_go_to_both_and_a_new_run_starts_a_new_log(run):
     for word in ("first", "second"):
         code, stderr, log = run(f"job.log('{word} 漢字')")
-        assert (code, stderr) == (0, f"{word} 漢字\n")
-        assert log.startswith(f"{word} 漢字\nFinished in ")
+        assert (code, stderr, log) == (0, f"{word} 漢字\n", f"{word} 漢字\n")
 
 
 def test_sigterm_removes_partial_files(run, tmp_path):
@@ -145,28 +147,21 @@ def test_a_progress_bar_counts_what_it_wraps(capsys):
     assert capsys.readouterr().err == ""  # too short to be worth a bar
 
 
-def test_run_times_are_read_from_the_logs(tmp_path):
-    logs = {
-        "tally/demo/a.log": "counted\nFinished in 1.5 s on Linux with 2 cores\n",
-        "tally/demo/b.log": "Finished in 2.0 s on Linux with 2 cores\n",
-        "train.log": "Finished in 60.0 s on Linux with 2 cores, a GPU\n",
-        "extract/demo/a.log": "Error: no room.\n",
-    }
-    for name, text in logs.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert job.run_times(tmp_path) == {
-        "rules": [{"rule": "tally", "jobs": 2, "seconds": 3.5}, {"rule": "train", "jobs": 1, "seconds": 60.0}],
-        "unfinished": ["extract/demo/a.log"],
-        "machines": ["Linux with 2 cores", "Linux with 2 cores, a GPU"],
-    }
-
-
 @pytest.mark.parametrize(
-    "end", ["", "raise job.Problem('no.')", "raise KeyError", "import os, signal; os.kill(os.getpid(), 15)"]
+    "end", ["", "raise job.Problem('full')", "raise ValueError('x')", "import os, signal; os.kill(os.getpid(), 15)"]
 )
-def test_only_a_job_that_ends_well_says_that_it_finished(run, tmp_path, end):
-    _, _, log = run(end)
-    rules = job.run_times(tmp_path)["rules"]
-    assert bool(job.FINISHED.search(log)) == bool(rules) == (end == "")
-    assert all(0 < rule["seconds"] < 60 for rule in rules)
+def test_only_a_job_that_ends_well_leaves_a_receipt(run, tmp_path, end):
+    receipt = tmp_path / "job.json"
+    receipt.write_text("of an earlier run")
+    code, _, _ = run(f"open('out.csv', 'w').write('a')\n{end}")
+    assert receipt.exists() == (code == 0)
+    if receipt.exists():
+        assert json.loads(receipt.read_text())["outputs"] == [
+            {"path": "out.csv", "sha256": hashlib.sha256(b"a").hexdigest(), "bytes": 1}
+        ]
+
+
+def test_a_receipt_that_cannot_be_written_fails_the_job(run, tmp_path):
+    (tmp_path / "job.json").mkdir()
+    code, stderr, _ = run("open('out.csv', 'w').write('a')")
+    assert code == 1 and "job.json" in stderr

@@ -231,3 +231,27 @@ def test_other_readers_open_the_files(tmp_path):
         assert "_FillValue" not in file["selected_expert"].ncattrs()
     with xr.open_dataset(tmp_path / "r" / "layer_0.nc") as read:
         assert read["selected_expert"].dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("contents", "dtype", "bytes_per_token"),
+    [
+        ("exact", "float32", 64 * 4 + 8),
+        ("exact", "bfloat16", 64 * 2 + 8),
+        ("rounded", "float32", 64 * 19 / 8 + 8),
+        ("compact", "bfloat16", 8 + 2 * 8 + 2 * 3),
+    ],
+)
+def test_the_largest_size_counts_the_bits_that_floats_keep(contents, dtype, bytes_per_token):
+    rule = RoutingRule("z", 64, 8, normalised=False)
+    assert records.largest_bytes(rule, contents, dtype, 1000, 16) == 1000 * 16 * bytes_per_token
+
+
+@pytest.mark.parametrize("contents", ["exact", "rounded", "compact"])
+def test_written_records_are_not_larger_than_the_largest_size(tmp_path, contents):
+    spans = [some_records(4096, seed, contents, RULE) for seed in range(4)]
+    write(tmp_path / "r", spans, contents=contents)
+    written = sum(path.stat().st_size for path in (tmp_path / "r").glob("layer_*.nc"))
+    layers = len(list((tmp_path / "r").glob("layer_*.nc")))
+    totals = 60_000 * layers if contents == "compact" else 20_000 * layers  # histograms, headers, attributes
+    assert written < records.largest_bytes(RULE, contents, "float32", 4 * 4096, layers) + totals

@@ -21,15 +21,18 @@ CHAPTERS = sorted(
 )
 
 
+ABOUT_THE_RUN = ("logs", "benchmarks", "receipts", "provenance.json", "ro-crate-metadata.json")
+
+
 def checksums(results: Path) -> dict[str, str]:
-    """SHA-256 of every result; logs, times and Snakemake's time stamps tell of the run, not of the study."""
+    """SHA-256 of every result; what tells of the run, not of the study, is left out."""
     return {
         path.relative_to(results).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(results.rglob("*"))
         if path.is_file()
-        and path.relative_to(results).parts[0] not in ("logs", "benchmarks")
+        and path.relative_to(results).parts[0] not in ABOUT_THE_RUN
+        and path.name != "run.js"
         and path.name[0] != "."
-        and path.relative_to(results).as_posix() != "report/run.js"
     }
 
 

@@ -1,0 +1,43 @@
+"""Provenance: what ran, on what, when and with which result; and whether the results are still what was written."""
+
+
+localrules:
+    record_provenance,
+    verify,
+
+
+rule record_provenance:
+    """Models, data, code, config, versions, seeds, hardware and run times of the study, and an RO-Crate of the results."""
+    input:
+        report="results/report",
+        metrics=every_checkpoint("results/metrics/{model}/{checkpoint}/{chapter}.nc"),
+        models=every_model("results/inputs/{model}/checkpoints/{checkpoint}.json"),
+        datasets=described_datasets(),
+    output:
+        provenance="results/provenance.json",
+        crate="results/ro-crate-metadata.json",
+    log:
+        "results/logs/record_provenance.log",
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("record_provenance.py"),
+        config=config,
+        commit=commit(),
+    script:
+        "../scripts/record_provenance.py"
+
+
+rule verify:
+    """Compare every file of the results with the checksum recorded when it was written, and name each that differs."""
+    log:
+        "results/logs/verify.log",
+    conda:
+        "../envs/study.yaml"
+    params:
+        temporary=[] if config["storage"]["keep_records"] else ["routing"],
+    script:
+        "../scripts/verify_results.py"
