@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
+SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study test lint benchmark benchmark-gpu clean
+.PHONY: help environment study test test-cluster lint benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +20,11 @@ study: environment ## Run the default study; ends with results/report/index.html
 
 test: $(VENV)/test.done ## Run all tests, files of tests side by side
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-cluster: $(VENV)/test.done ## Run the study on a real Slurm, installed and started for it (root on Debian)
+	@which slurmctld slurmd munged >/dev/null || { echo "Installing with apt-get: $(SLURM)" && apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $(SLURM); } || true
+	$(BIN)/python -m pytest tests/cluster
 
 lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check scripts tests benchmarks

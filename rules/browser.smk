@@ -15,8 +15,8 @@ rule build_browser:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=growing(3000),
+        runtime=growing(60),
     params:
         code=code("build_browser.py"),
         model=model_settings("trust_remote_code"),

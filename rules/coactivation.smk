@@ -13,8 +13,8 @@ rule measure_coactivation:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("measure_coactivation.py"),
         confidence=config["statistics"]["confidence"],
@@ -41,8 +41,8 @@ rule plot_coactivation:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("plot_coactivation.py"),
         thresholds={name: config["report"]["thresholds"][name] for name in ("strong_lift", "remaining_lift")},

@@ -248,6 +248,11 @@ def first_run(pattern):
     return list(dict.fromkeys(paths))
 
 
+def growing(amount):
+    """A resource that grows with each attempt: a job that was stopped for want of it gets more when it is retried."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 def studied(pattern):
     """`pattern` filled in for every model of the study, at the checkpoint that the report is about."""
     return [pattern.format(model=model, checkpoint=study.studied_checkpoint(model)) for model in study.models]
@@ -349,7 +354,7 @@ def perhaps_temporary(path):
     return path if config["storage"]["keep_records"] else temp(path)
 
 
-if workflow.local_exec and "gpu" not in workflow.global_resources:
+if "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", max(model["gpus"] for model in study.models.values()))
 
 

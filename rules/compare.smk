@@ -16,8 +16,8 @@ rule measure_compare:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("measure_compare.py"),
         statistics=config["statistics"],
@@ -43,8 +43,8 @@ rule plot_compare:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("plot_compare.py"),
     script:

@@ -14,8 +14,8 @@ rule describe_counts:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code("describe_counts.py"),
         model=model_settings("id", "revision", "experts_per_layer", "experts_per_token"),
@@ -36,8 +36,8 @@ rule tally_counts:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code("tally_counts.py"),
         model=model_settings("id", "revision", "experts_per_layer", "experts_per_token"),

@@ -14,8 +14,8 @@ rule harvest_corpora:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code("harvest_corpora.py"),
         corpora=config["demo"]["corpora"],
@@ -34,8 +34,8 @@ rule train_tokenizer:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code("train_tokenizer.py"),
         tokenizer=config["demo"]["tokenizer"],
@@ -58,8 +58,8 @@ rule train_model:
         "../envs/study.yaml"
     threads: config["demo"]["training"]["threads"]
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         code=code("train_model.py"),
         model=config["demo"]["model"],

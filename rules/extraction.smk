@@ -18,8 +18,8 @@ rule extract_routing:
     threads: config["extraction"]["threads"]
     resources:
         gpu=gpus,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         code=code("extract_routing.py"),
         model=model_settings("dtype", "device", "attention", "experts", "gpus", "trust_remote_code"),
@@ -42,8 +42,8 @@ rule tally_routing:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=growing(2000),
+        runtime=growing(120),
     params:
         code=code("tally_routing.py"),
     script:

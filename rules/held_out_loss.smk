@@ -13,8 +13,8 @@ rule measure_held_out_loss:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("measure_held_out_loss.py"),
         statistics=config["statistics"],
@@ -40,8 +40,8 @@ rule plot_held_out_loss:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("plot_held_out_loss.py"),
     script:

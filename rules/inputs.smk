@@ -49,8 +49,8 @@ rule describe_model:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         code=code("describe_model.py"),
         model=model_settings("id", "path", "layers", "trust_remote_code"),
@@ -70,8 +70,8 @@ rule tokenize_dataset:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         code=code("tokenize_dataset.py"),
         dataset=dataset_settings,

@@ -16,8 +16,8 @@ rule measure_maps:
         "../envs/study.yaml"
     resources:
         gpu=gpus,
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         code=code("measure_maps.py"),
         model=model_settings("dtype", "device", "experts"),
@@ -46,8 +46,8 @@ rule plot_maps:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("plot_maps.py"),
         thresholds={"plane_variance": config["report"]["thresholds"]["plane_variance"]},

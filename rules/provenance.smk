@@ -21,8 +21,8 @@ rule record_provenance:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         code=code("record_provenance.py"),
         config=config,

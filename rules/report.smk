@@ -22,8 +22,8 @@ rule build_report:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("build_report.py"),
         pages=storage.sha256(*REPORT_FILES),

@@ -13,8 +13,8 @@ rule measure_router_decisiveness:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("measure_router_decisiveness.py"),
         statistics=config["statistics"],
@@ -41,8 +41,8 @@ rule plot_router_decisiveness:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("plot_router_decisiveness.py"),
         thresholds=config["report"]["thresholds"],

@@ -13,8 +13,8 @@ rule measure_selection_frequency:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("measure_selection_frequency.py"),
         statistics=config["statistics"],
@@ -42,8 +42,8 @@ rule plot_selection_frequency:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("plot_selection_frequency.py"),
         thresholds=config["report"]["thresholds"],

@@ -19,8 +19,8 @@ rule measure_similarity:
     threads: config["extraction"]["threads"]
     resources:
         gpu=gpus,
-        mem_mb=8000,
-        runtime=480,
+        mem_mb=growing(8000),
+        runtime=growing(480),
     params:
         code=code("measure_similarity.py"),
         model=model_settings("dtype", "device", "experts"),
@@ -50,8 +50,8 @@ rule plot_similarity:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("plot_similarity.py"),
     script:

@@ -14,8 +14,8 @@ rule measure_token_overlap:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("measure_token_overlap.py"),
         settings=config["token_overlap"],
@@ -43,8 +43,8 @@ rule plot_token_overlap:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("plot_token_overlap.py"),
     script:

@@ -15,8 +15,8 @@ rule measure_vocabulary_specialization:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("measure_vocabulary_specialization.py"),
         model=model_settings("trust_remote_code"),
@@ -45,8 +45,8 @@ rule plot_vocabulary_specialization:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("plot_vocabulary_specialization.py"),
     script:

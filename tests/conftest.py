@@ -5,7 +5,6 @@ import logging
 import os
 import runpy
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +12,8 @@ from types import SimpleNamespace
 
 import hypothesis
 import pytest
-import yaml
 from filelock import FileLock
+from studies import TINY, Workflow
 
 hypothesis.settings.register_profile("atlas", deadline=None, derandomize=True)  # no test asserts a time
 hypothesis.settings.load_profile("atlas")
@@ -49,37 +48,6 @@ class Items(SimpleNamespace):
     def get(self, name, default=None):
         """The value of a name."""
         return vars(self).get(name, default)
-
-
-class Workflow:
-    """Snakemake on this repository's Snakefile, with results in `folder`."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def run(self, *arguments: str, configs: list[Path] = (), timeout: int = 1200) -> subprocess.CompletedProcess:
-        """Run snakemake with `arguments` and config overlays; stdout and stderr are captured as text."""
-        overlays = ["--configfile", *map(str, configs)] if configs else []
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-        return subprocess.run(
-            [*command, "--directory", str(self.folder), *overlays, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
-
-    def finish(self, *arguments: str, configs: list[Path] = ()) -> subprocess.CompletedProcess:
-        """Run snakemake and require that it succeeds."""
-        done = self.run(*arguments, configs=configs)
-        assert done.returncode == 0, done.stderr[-4000:]
-        return done
-
-    def overlay(self, name: str, content: dict) -> Path:
-        """Write a config overlay into the folder."""
-        path = self.folder / name
-        path.write_text(yaml.safe_dump(content), encoding="utf-8")
-        return path
 
 
 def save_olmoe(folder: Path, tokenizer, seed: int) -> Path:
@@ -178,7 +146,7 @@ def new_workflow(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_config():
     """The overlay of the smallest study that has every part."""
-    return ROOT / "tests" / "config" / "tiny.yaml"
+    return TINY
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The tiny study from nothing to the report: what comes out, and what runs again when something changes."""
 
-import hashlib
 import json
 import re
 import zipfile
@@ -19,21 +18,6 @@ from moeatlas.routing import complete, routing_rule_of
 CHAPTERS = sorted(
     path.stem.removeprefix("measure_") for path in (Path(__file__).parents[2] / "scripts").glob("measure_*.py")
 )
-
-
-ABOUT_THE_RUN = ("logs", "benchmarks", "receipts", "provenance.json", "ro-crate-metadata.json")
-
-
-def checksums(results: Path) -> dict[str, str]:
-    """SHA-256 of every result; what tells of the run, not of the study, is left out."""
-    return {
-        path.relative_to(results).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(results.rglob("*"))
-        if path.is_file()
-        and path.relative_to(results).parts[0] not in ABOUT_THE_RUN
-        and path.name != "run.js"
-        and path.name[0] != "."
-    }
 
 
 def jobs(dry_run) -> set[str]:
@@ -63,7 +47,7 @@ def test_nothing_is_to_be_done_after_a_finished_study(tiny_study, tiny_config):
 
 def test_one_core_and_two_cores_give_the_same_bytes(tiny_study, tiny_config, workflow):
     workflow.finish("--cores", "1", configs=[tiny_config])
-    one, two = checksums(workflow.folder / "results"), checksums(tiny_study.folder / "results")
+    one, two = workflow.checksums(), tiny_study.checksums()
     assert one == two
     assert len(two) > 50
 

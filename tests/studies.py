@@ -1,0 +1,67 @@
+"""The real workflow run in a folder of its own, and what it wrote."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "tests" / "config" / "tiny.yaml"  # the overlay of the smallest study that has every part
+ABOUT_THE_RUN = ("logs", "benchmarks", "receipts", "provenance.json", "ro-crate-metadata.json")
+
+
+class Workflow:
+    """Snakemake on this repository's Snakefile, with results in `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def command(self, *arguments: str, configs: list[Path] = ()) -> list[str]:
+        """The command line of snakemake with `arguments` and config overlays."""
+        overlays = ["--configfile", *map(str, configs)] if configs else []
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+        return [*command, "--directory", str(self.folder), *overlays, *arguments]
+
+    def run(self, *arguments: str, configs: list[Path] = (), timeout: int = 1800) -> subprocess.CompletedProcess:
+        """Run snakemake; stdout and stderr are captured as text."""
+        return subprocess.run(
+            self.command(*arguments, configs=configs), capture_output=True, text=True, timeout=timeout
+        )
+
+    def finish(self, *arguments: str, configs: list[Path] = (), timeout: int = 1800) -> subprocess.CompletedProcess:
+        """Run snakemake and require that it succeeds."""
+        done = self.run(*arguments, configs=configs, timeout=timeout)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done
+
+    def start(self, *arguments: str, configs: list[Path] = ()) -> subprocess.Popen:
+        """Start snakemake as the leader of a process group; what it prints is added to `folder`/printed.txt."""
+        with self.printed.open("ab") as output:
+            command = self.command(*arguments, configs=configs)
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    @property
+    def printed(self) -> Path:
+        """What the runs of `start` printed."""
+        return self.folder / "printed.txt"
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of every result; what tells of the run, not of the study, is left out."""
+        results = self.folder / "results"
+        files = {path.relative_to(results): path for path in sorted(results.rglob("*")) if path.is_file()}
+        return {
+            name.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for name, path in files.items()
+            if name.parts[0] not in ABOUT_THE_RUN and name.name != "run.js" and name.name[0] != "."
+        }
+
+    def overlay(self, name: str, content: dict) -> Path:
+        """Write a config overlay into the folder."""
+        path = self.folder / name
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return path
