@@ -15,7 +15,7 @@ help: ## List the targets
 environment: $(VENV)/study.done ## Create .venv with the pinned packages of the study
 
 study: environment ## Run the default study; ends with results/report/index.html
-	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
 test: $(VENV)/test.done ## Run all tests, files of tests side by side
