@@ -50,6 +50,15 @@ class Size:
     layers: int
 
 
+RUN = "random/random"
+"""Model and checkpoint of a study, as in the paths of the workflow."""
+MODEL = {
+    "model": "random",
+    "checkpoint": "random",
+    "model_id": "random",
+    "model_revision": "local",
+    "weights_sha256": 64 * "0",
+}
 STUDY, ONE_DATASET = Size(1_000_000, 12, 16), (Size(100_000, 1, 2), Size(1_000_000, 1, 2))
 
 
@@ -67,10 +76,12 @@ def make_study(folder: Path, size: Size) -> tuple[list[Path], list[Path]]:
         routing.append(folder / f"dataset_{number}")
         token_id, predicted = rng.choice(TYPES, (2, count), p=frequency / frequency.sum()).astype(np.int32)
         attrs = {"dataset": routing[-1].name, "tokens_sha256": storage.array_sha256(token_id), "window": 2048}
+        attrs |= {"model": "random", "dataset_id": "random", "dataset_revision": "local", "documents_left_out": 0}
+        attrs |= {"dataset_sha256": attrs["tokens_sha256"], "dataset_bytes": token_id.nbytes}
         _write_tokens(tokens[-1], token_id, document, lengths, attrs)
         routing[-1].mkdir()
         storage.save(xr.Dataset({"predicted_token": ("token", predicted)}), routing[-1] / "predictions.nc")
-        attrs |= {"model": "random", "checkpoint": "random", "routing_rule": RULE.as_json()}
+        attrs |= MODEL | {"routing_rule": RULE.as_json()}
         options = {"tokens": count, "windows": len(lengths), "contents": "exact", "attrs": attrs, "threads": 2}
         with records.RecordWriter(routing[-1], RULE, list(range(size.layers)), **options) as writer:
             for layer in range(size.layers):
@@ -133,7 +144,8 @@ def analyse(folder: Path, size: Size, config: dict, chapters: tuple[str, ...] = 
         ]
     }
     for name in chapters:
-        script, output = f"measure_{name}", {"metrics": folder / f"{name}.nc", "table": folder / f"{name}.csv"}
+        script = f"measure_{name}"
+        output = {"metrics": folder / "metrics" / RUN / f"{name}.nc", "table": folder / "tables" / RUN / f"{name}.csv"}
         input, params = given[name]
         usages[script] = [measuring.run_job(script, MODULES[script], input, output, params)]
     return usages

@@ -21,7 +21,7 @@ def main(request: dict) -> measuring.Usage:
         output=OutputFiles(fromdict=request["output"]),
         params=Params(fromdict=request["params"]),
         wildcards=Wildcards(),
-        log=Log(),
+        log=Log([request["log"]] if request["log"] else []),
         threads=1,
         config={},
     )

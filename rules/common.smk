@@ -81,9 +81,11 @@ LIBRARY = [
     "demo/tokenizer",
     "demo/training",
     "pages/__init__",
+    "pages/browser",
     "pages/coactivation",
     "pages/compare",
     "pages/domain_specialization",
+    "pages/experts",
     "pages/held_out_loss",
     "pages/maps",
     "pages/router_decisiveness",
@@ -268,6 +270,11 @@ def model_pages():
     """The folders of the pages about one model, which need tokens."""
     kinds = [] if study.of_counts else MODEL_PAGES
     return [folder for kind in kinds for folder in studied(f"results/{kind}/{{model}}/{{checkpoint}}")]
+
+
+def expert_sets():
+    """The tables of expert sets that are specific to a dataset, which the pages of the expert browser link to."""
+    return [] if study.of_counts else studied("results/tables/{model}/{checkpoint}/expert_sets.csv")
 
 
 def left_out(model):

@@ -6,7 +6,7 @@ rule build_report:
     input:
         figures=chapter_files("results/figures/{model}/{checkpoint}/{chapter}"),
         metrics=chapter_files("results/metrics/{model}/{checkpoint}/{chapter}.nc"),
-        tables=chapter_files("results/tables/{model}/{checkpoint}/{chapter}.csv"),
+        tables=chapter_files("results/tables/{model}/{checkpoint}/{chapter}.csv") + expert_sets(),
         pages=model_pages(),
         models=studied("results/inputs/{model}/checkpoints/{checkpoint}.json"),
         datasets=described_datasets(),

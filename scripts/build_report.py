@@ -53,5 +53,6 @@ with storage.atomic_directory(snakemake.output.folder) as folder:
     storage.copy(source / "assets", folder / "assets")
     for name, page in report.render(content, source / "templates").items():
         (folder / name).write_text(page, encoding="utf-8")
-    report.check_size(storage.manifest(folder), snakemake.params.config["report"]["megabytes"])
+    allowed = snakemake.params.config["report"]
+    report.check_size(storage.manifest(folder), allowed["megabytes"], allowed["download_megabytes"])
 job.log(f"{len(content['findings'])} findings; open {Path(snakemake.output.folder, 'index.html')}")

@@ -20,8 +20,9 @@ relative path below the report's folder, with `/` as separator, not yet percent-
     model_pages          list of {file, title, template, variables}: pages about one model, such as its experts; each is
                          its `template` with `variables`, a dictionary of which this module knows nothing
     methods              {metrics, statistics, configuration, software, inputs, outputs, rules, rebuild, licences}:
-        metrics          list of {name, formula, definition, unit, source, source_url or None, chapter}; `chapter` is
-                         the name of a chapter; `source_url` becomes a link to follow, never something that is loaded
+        metrics          list of {name, formula, definition, unit, source, source_url or None, page, href}; `page` is
+                         the title of the page at `href`; `source_url` becomes a link to follow, never something that
+                         is loaded
         statistics       list of paragraphs
         configuration    YAML text of the configuration as run
         software         list of {name, version}
@@ -51,7 +52,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -61,6 +62,8 @@ from moeatlas.job import Problem
 
 NOT_AVAILABLE = "not available"
 VERDICTS = ("yes", "no", "unclear")
+SHOWN = (".html", ".css", ".js", ".svg")
+"""Kinds of file that a reader's browser loads; what else is in the report is only linked."""
 
 # Invisible characters that change how a text is read: controls other than tab and line feed, marks and overrides of
 # the writing direction, line and paragraph separators, and lone surrogates, which UTF-8 cannot encode.
@@ -254,20 +257,38 @@ def run_script(rules: Sequence[Mapping], unfinished: Sequence[str], machines: Se
     return f"showRun({json.dumps(shown, indent=1)});\n"
 
 
-def check_size(files: Sequence[Mapping], megabytes: float) -> None:
-    """`job.Problem`: `files`, a list of {path, bytes}, exceed the report's budget; it names the largest parts."""
-    parts: dict[str, int] = {}
+def sizes(files: Sequence[Mapping], shown: bool) -> dict[str, int]:
+    """Bytes of the `files`, a list of {path, bytes}, that pages show, or else only link to, by kind, largest first.
+
+    A kind is a folder and an ending, such as "figures/*.svg".
+    """
+    found: dict[str, int] = {}
     for file in files:
-        part = file["path"].partition("/")[0]
-        parts[part] = parts.get(part, 0) + file["bytes"]
-    total = sum(parts.values())
-    if total > megabytes * 1e6:
-        largest = sorted(parts.items(), key=lambda item: -item[1])[:3]
-        raise Problem(
-            f"config: report.megabytes: the report would take {format_bytes(total)}, more than {megabytes:g} MB "
-            f"({', '.join(f'{part} {format_bytes(size)}' for part, size in largest)}): raise report.megabytes, or "
-            "study fewer models, layers or datasets at a time."
-        )
+        path = PurePosixPath(file["path"])
+        if (path.suffix in SHOWN) == shown:
+            kind = "/".join([*path.parts[:-1][:1], f"*{path.suffix}"])
+            found[kind] = found.get(kind, 0) + file["bytes"]
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def check_size(files: Sequence[Mapping], megabytes: float, download_megabytes: float) -> None:
+    """`job.Problem`: `files`, a list of {path, bytes}, exceed a budget of the report; it names the largest parts.
+
+    `megabytes` is that of what the pages show, `download_megabytes` that of the other files, which they only link to.
+    """
+    budgets = {
+        "megabytes": (megabytes, True, "what it shows"),
+        "download_megabytes": (download_megabytes, False, "downloads"),
+    }
+    for key, (allowed, shown, what) in budgets.items():
+        kinds = sizes(files, shown)
+        total = sum(kinds.values())
+        if total > allowed * 1e6:
+            largest = ", ".join(f"{kind} {format_bytes(size)}" for kind, size in list(kinds.items())[:3])
+            raise Problem(
+                f"config: report.{key}: the report would take {format_bytes(total)} for {what}, more than {allowed:g} "
+                f"MB ({largest}): raise report.{key}, or study fewer models, layers or datasets at a time."
+            )
 
 
 def local_link(path: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from types import ModuleType
 
 import xarray as xr
 import yaml
@@ -9,9 +10,11 @@ import yaml
 from moeatlas import job, reference
 from moeatlas.demo import sources
 from moeatlas.pages import (
+    browser,
     coactivation,
     compare,
     domain_specialization,
+    experts,
     held_out_loss,
     maps,
     router_decisiveness,
@@ -33,7 +36,7 @@ PAGES = {
     "maps": maps,
     "compare": compare,
 }
-MODEL_PAGES = {"experts": "Expert profiles", "browser": "Expert browser"}
+MODEL_PAGES = {"experts": experts, "browser": browser}
 INTERVALS = "What the intervals cover"
 WITHOUT_DOCUMENTS = "not available: published counts do not say which document a token is from"
 CAUTIONS = {
@@ -86,7 +89,7 @@ def assemble(
         "chapters": chapters,
         "model_pages": [_model_page(each, len(models)) for each in model_pages],
         "methods": {
-            "metrics": [metric for name in names for metric in _metrics(name, sections)],
+            "metrics": [metric for name in names for metric in _metrics(name, sections)] + _model_metrics(model_pages),
             "unmeasured": [
                 reference.unmeasured(each)
                 for each in references
@@ -158,10 +161,11 @@ def _chapter(number: int, name: str, sections: list[dict]) -> dict:
 
 def _model_page(page: dict, models: int) -> dict:
     kind, model, checkpoint = page["kind"], page["model"], page["checkpoint"]
+    title = MODEL_PAGES[kind].TITLE
     place = {"model": model, "checkpoint": checkpoint, "folder": f"{kind}/{model}/{checkpoint}"}
     return {
-        "file": f"{kind}-{model}.html",
-        "title": MODEL_PAGES[kind] if models == 1 else f"{MODEL_PAGES[kind]}: {model}",
+        "file": _model_file(kind, model),
+        "title": title if models == 1 else f"{title}: {model}",
         "template": f"{kind}.html.j2",
         "variables": {kind: page["content"] | place},
     }
@@ -182,10 +186,28 @@ def _figure(number: str, chapter: str, where: str, words: dict) -> dict:
     }
 
 
+def _model_file(kind: str, model: str) -> str:
+    return f"{kind}-{model}.html"
+
+
 def _metrics(name: str, sections: list[dict]) -> list[dict]:
-    page = PAGES[name]
-    source, url = page.SOURCE
     absent = set.intersection(*(set(section["absent"]) for section in sections if section["chapter"] == name))
+    return [metric for metric in _described(PAGES[name], f"{name}.html") if metric["name"] not in absent]
+
+
+def _model_metrics(pages: list[dict]) -> list[dict]:
+    """Those of each kind of page about one model, with a link to the page about the first model."""
+    first = {page["kind"]: page["model"] for page in reversed(pages)}
+    return [
+        metric
+        for kind, page in MODEL_PAGES.items()
+        if kind in first
+        for metric in _described(page, _model_file(kind, first[kind]))
+    ]
+
+
+def _described(page: ModuleType, href: str) -> list[dict]:
+    source, url = page.SOURCE
     return [
         {
             "name": title,
@@ -194,10 +216,10 @@ def _metrics(name: str, sections: list[dict]) -> list[dict]:
             "unit": "none" if unit == "1" else unit,
             "source": source,
             "source_url": url,
-            "chapter": name,
+            "page": page.TITLE,
+            "href": href,
         }
         for measure, (title, unit, formula) in page.MEASURES.items()
-        if title not in absent
     ]
 
 

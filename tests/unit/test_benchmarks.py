@@ -1,6 +1,9 @@
 """The benchmarks measure what they say, at tiny sizes; no test looks at a time."""
 
 import json
+import multiprocessing
+import shutil
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import h5py
@@ -9,10 +12,9 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
-import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import analysis, browser, extraction, gpu, measuring, olmoe, published, storage
+from benchmarks import analysis, extraction, gpu, job, measuring, olmoe, published, report, storage
 from benchmarks.measuring import Row, Times, Usage
 from moeatlas import models
 from moeatlas import storage as files
@@ -187,20 +189,75 @@ def test_storage_counts_what_is_in_the_file(tmp_path):
     assert 0 < sum(found.values()) < path.stat().st_size
 
 
-def test_the_jobs_of_the_analysis_run_on_a_synthetic_study(tmp_path):
-    config = yaml.safe_load((measuring.ROOT / "config" / "config.yaml").read_text())
+@pytest.fixture
+def jobs(monkeypatch):
+    """The script and usage of every job; they run in copies of this process, which has their packages already.
+
+    Only one chapter is plotted, which takes longest; the others have no figures.
+    """
+    found = []
+
+    def run(script, modules, input, output, params=None, log=""):
+        request = {
+            "script": script,
+            "modules": [],
+            "input": input,
+            "output": output,
+            "params": params or {},
+            "log": log,
+        }
+        if script.startswith("plot_") and script != "plot_token_overlap":
+            output["figures"].mkdir(parents=True)
+            (output["figures"] / "chapter.json").write_text('{"figures": [], "findings": []}')
+            return None
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as process:
+            usage = process.submit(job.main, json.loads(json.dumps(request, default=str))).result()
+        found.append((script, usage))
+        return usage
+
+    monkeypatch.setattr(measuring, "run_job", run)
+    return found
+
+
+def test_the_whole_report_of_a_synthetic_study_is_made_and_weighed(tmp_path, jobs):
+    config = report.settings()
     config["statistics"]["resamples"] = config["domain_specialization"]["permutations"] = 20
     config["token_overlap"]["rarefied_tokens"] = 10
-    usages = analysis.analyse(tmp_path, analysis.Size(1400, 2, 2), config)
-    assert set(usages) == set(analysis.MODULES) and [len(jobs) for jobs in usages.values()] == [2] + [1] * 6
+    made, usage = report.build(tmp_path, analysis.Size(1400, 2, 2), config)
+    scripts = [script for script, _ in jobs]
+    others = ["plot_token_overlap", "profile_experts", "build_browser", "build_report"]
+    assert scripts == [analysis.TALLY, *analysis.MODULES, *others]
+    assert all(min(one.seconds, one.processor) > 0 and one.peak >= one.start > 0 for _, one in jobs)
+    assert usage == dict(jobs)["build_browser"]
     tally = files.load(tmp_path / "tally_1.nc")
     assert int(tally["tokens"].sum()) == 700 and tally.sizes["layer"] == 2 and tally.sizes["expert"] == 64
     for chapter in analysis.CHAPTERS:
-        metrics = files.load(tmp_path / f"{chapter}.nc")
+        metrics = files.load(tmp_path / "metrics" / analysis.RUN / f"{chapter}.nc")
         assert int(metrics["tokens"].sel(dataset="pooled")) == 1400 and metrics.sizes["layer"] == 2
-    for jobs in usages.values():
-        for job in jobs:
-            assert min(job.seconds, job.processor, job.imports) > 0 and job.peak >= job.start > 0
+    rows = report.weight(made, usage, {"megabytes": 20, "download_megabytes": 0.001})
+    assert [row.met for row in rows if row.goal] == ["yes", "yes", "yes", "no"]
+    total = sum(path.stat().st_size for path in made.rglob("*") if path.is_file()) / 1e6
+    shown, linked = (
+        next(row for row in rows if row.what == f"what the report {what}") for what in ("shows", "links to")
+    )
+    assert sum(numbers([shown, linked])) == pytest.approx(total, abs=0.02)
+    kinds = {row.what for row in rows}
+    assert {"- pairs", "- plots", "- figures/*.svg", "- browser/*.js", "- data/*.nc", "- tables/*.csv"} <= kinds
+
+
+def test_without_a_browser_pages_have_no_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "PROGRAMS", ("no_such_program",))
+    assert [row.measured for row in report.speed(tmp_path)] == ["not measured: needs selenium, no_such_program"]
+
+
+def test_pages_are_timed(tmp_path):
+    if not all(map(shutil.which, report.PROGRAMS)):
+        pytest.skip(f"{' and '.join(report.PROGRAMS)} not found")
+    (tmp_path / "index.html").write_text("<p>A page.")
+    (tmp_path / "browser-random.html").write_text("<div id=browser aria-busy=false>")
+    rows = report.speed(tmp_path)
+    assert [row.what for row in rows] == ["browser-random.html: loaded", "index.html: loaded", "an expert: shown"]
+    assert min(numbers(rows)) >= 0
 
 
 def test_routing_of_the_synthetic_study_depends_on_the_token(tmp_path):
@@ -285,13 +342,3 @@ def test_the_gpu_benchmark_without_a_gpu_says_so(capsys):
     with pytest.raises(SystemExit) as stopped:
         gpu.main([])
     assert stopped.value.code == 2 and "no GPU is visible" in capsys.readouterr().err
-
-
-def test_the_data_of_the_expert_browser_are_built_and_weighed(tmp_path):
-    config = yaml.safe_load((measuring.ROOT / "config" / "config.yaml").read_text())
-    usage, sizes = browser.build(tmp_path, analysis.Size(1200, 2, 2), config)
-    kinds = {"vocabulary", "store", "texts", "plots", "tokens", "experts", "pairs", "sets", "index"}
-    assert set(sizes) == kinds and min(sizes.values()) > 100
-    assert usage.seconds > 0 and usage.peak >= usage.start > 0
-    rows = browser.summary(Usage(599, 500, 1, 2_999_000_000, 0), {"experts": 12_000_000, "store": 9_000_000})
-    assert [row.met for row in rows] == ["yes", "", "yes", "no", "", ""] and numbers(rows)[3:] == [21, 12, 9]

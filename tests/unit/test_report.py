@@ -153,7 +153,8 @@ def make_site() -> dict:
                     "unit": "nats",
                     "source": "A paper",
                     "source_url": "https://example.org/paper",
-                    "chapter": "decisiveness",
+                    "page": "Decisiveness",
+                    "href": "decisiveness.html",
                 },
                 {
                     "name": "CV",
@@ -162,7 +163,8 @@ def make_site() -> dict:
                     "unit": "none",
                     "source": "this study",
                     "source_url": None,
-                    "chapter": "load",
+                    "page": "Load",
+                    "href": "load.html",
                 },
             ],
             "statistics": ["Intervals come from resampling documents."],
@@ -501,10 +503,16 @@ def test_a_page_about_a_model_has_its_template_and_a_place_in_the_navigation(tmp
 
 def test_a_report_beyond_its_budget_is_refused_and_told_where_the_bytes_are():
     files = [{"path": "data/a.nc", "bytes": 9_000_000}, {"path": "data/b.nc", "bytes": 2_000_000}]
-    files += [{"path": "index.html", "bytes": 1_000_000}]
-    report.check_size(files, 12)
-    with pytest.raises(Problem, match=re.escape("12.0 MB, more than 11.5 MB (data 11.0 MB, index.html")):
-        report.check_size(files, 11.5)
+    files += [{"path": f"figures/a.{kind}", "bytes": 2_000_000} for kind in ("svg", "pdf")]
+    files += [{"path": f"{name}.html", "bytes": 500_000} for name in ("index", "methods")]
+    assert report.sizes(files, shown=True) == {"figures/*.svg": 2_000_000, "*.html": 1_000_000}
+    assert report.sizes(files, shown=False) == {"data/*.nc": 11_000_000, "figures/*.pdf": 2_000_000}
+    report.check_size(files, 3, 13)
+    shown = "report.megabytes: the report would take 3.00 MB for what it shows, more than 2.9 MB (figures/*.svg 2.00"
+    with pytest.raises(Problem, match=re.escape(shown)):
+        report.check_size(files, 2.9, 13)
+    with pytest.raises(Problem, match=re.escape("13.0 MB for downloads, more than 12 MB (data/*.nc 11.0 MB, figures")):
+        report.check_size(files, 3, 12)
 
 
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'>&amp;{{ 7 * 7 }}"
