@@ -41,7 +41,7 @@ def save(
 
 
 def finish_svg(text: str, description: str) -> str:
-    """matplotlib's SVG with a <desc>, dark colours and short path coordinates; without comments and doctype."""
+    """matplotlib's SVG with a <desc>, dark colours and short coordinates; without comments, doctype and indentation."""
     for prefix, uri in NAMESPACES.items():
         ET.register_namespace(prefix, uri)
     root = ET.fromstring(text)
@@ -56,8 +56,10 @@ def finish_svg(text: str, description: str) -> str:
     root.set("role", "img")
     root.set("aria-labelledby", "title desc")
     for element in root.iter():
-        if "d" in element.attrib:
-            element.set("d", round_numbers(element.get("d")))
+        for name in ("d", "x", "y"):
+            if name in element.attrib:
+                element.set(name, round_numbers(element.get(name)))
+        element.text, element.tail = (text if text and text.strip() else None for text in (element.text, element.tail))
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
@@ -72,5 +74,6 @@ def dark_rules() -> str:
 
 
 def round_numbers(path: str) -> str:
-    """SVG path data with coordinates of at most two decimals (a hundredth of a point)."""
-    return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):z.2f}".rstrip("0").rstrip("."), path)
+    """Coordinates or path data with at most two decimals (a hundredth of a point), and one blank between numbers."""
+    short = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):z.2f}".rstrip("0").rstrip("."), path)
+    return re.sub(r"\s*([A-Za-z])\s*|\s+", lambda between: between[1] or " ", short)

@@ -14,6 +14,6 @@ MEANINGS = {
     "entropy": "How undecided the router is about the tokens that select the expert: 0 one expert has all the "
     "probability, 1 all are equally likely.",
     "type_share": "What part of the expert's tokens are of the type y, told from the token's text alone. Every token "
-    "has one type, the first of a list that fits; the page has the list, beside each type's share of all tokens.",
+    "has one type, the first of a list that fits; the page has the list.",
 }
 SOURCE = ("this study; intervals: jackknife over groups of documents", None)
