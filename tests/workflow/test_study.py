@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 from moeatlas import report, tallies
+from moeatlas.pages import browser, experts
 from moeatlas.routing import complete, routing_rule_of
 
 CHAPTERS = sorted(
@@ -150,6 +151,16 @@ def test_the_report_says_what_the_metrics_hold(tiny_study, chapter):
         assert len(figure["alt"]) >= 40 and re.search("[0-9]", figure["alt"])
         assert "n = " in figure["caption"]
         assert (results / "report" / "figures/demo/step20" / chapter / f"{figure['name']}.svg").is_file()
+
+
+def test_the_report_has_the_table_of_expert_sets_and_the_methods_of_pages_without_a_chapter(tiny_study):
+    results, table = tiny_study.folder / "results", "tables/demo/step20/expert_sets.csv"
+    assert (results / "report" / table).read_bytes() == (results / table).read_bytes()
+    assert table in (results / "report/browser-demo.html").read_text(encoding="utf-8")
+    methods = (results / "report/methods.html").read_text(encoding="utf-8")
+    for page in (browser, experts):
+        assert page.MEASURES.keys() == page.MEANINGS.keys()
+        assert all(f"<h3>{title}</h3>" in methods for title, _, _ in page.MEASURES.values())
 
 
 def test_findings_netcdf_and_csv_hold_the_same_number(tiny_study):
