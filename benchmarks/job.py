@@ -5,6 +5,7 @@ import json
 import runpy
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 from snakemake.iocontainers import InputFiles, Log, OutputFiles, Params, Wildcards
@@ -13,15 +14,16 @@ from benchmarks import measuring
 
 
 def main(request: dict) -> measuring.Usage:
-    """Run `scripts/<script>.py` on one core as Snakemake would, and measure it after the import of `modules`."""
-    began = time.perf_counter()
+    """Run `scripts/<script>.py` as Snakemake would, its log beside its output; measured after importing `modules`."""
+    began, log = time.perf_counter(), Path(f"{next(iter(request['output'].values()))}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
     snakemake = SimpleNamespace(
         rule=request["script"],
         input=InputFiles(fromdict=request["input"]),
         output=OutputFiles(fromdict=request["output"]),
         params=Params(fromdict=request["params"]),
         wildcards=Wildcards(),
-        log=Log([request["log"]] if request["log"] else []),
+        log=Log([str(log)]),
         threads=1,
         config={},
     )

@@ -93,7 +93,9 @@ def test_peak_memory_is_that_of_this_process_and_stays():
 
 def test_a_job_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match=r"tally_routing failed(?s:.*)nowhere\.nc"):
-        measuring.run_job("tally_routing", (), {"tokens": tmp_path / "nowhere.nc", "records": tmp_path}, {"tally": "x"})
+        measuring.run_job(
+            "tally_routing", (), {"tokens": tmp_path / "nowhere.nc", "records": tmp_path}, {"tally": tmp_path / "x"}
+        )
 
 
 def test_operations_are_those_of_the_published_sizes():
@@ -197,14 +199,13 @@ def jobs(monkeypatch):
     """
     found = []
 
-    def run(script, modules, input, output, params=None, log=""):
+    def run(script, modules, input, output, params=None):
         request = {
             "script": script,
             "modules": [],
             "input": input,
             "output": output,
             "params": params or {},
-            "log": log,
         }
         if script.startswith("plot_") and script != "plot_token_overlap":
             output["figures"].mkdir(parents=True)
