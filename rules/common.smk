@@ -7,6 +7,7 @@ from functools import cache
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
 CHAPTERS = [
     "held_out_loss",
@@ -124,10 +125,15 @@ from moeatlas.job import Problem
 
 
 def checked():
-    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong."""
+    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong.
+
+    The config that an importing workflow hands over by `module:` is an overlay, too, of the default study.
+    """
     schema = yaml.safe_load(Path(workflow.source_path("../config/schemas/config.schema.yaml")).read_text())
+    default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
+    update_config(default, config)
     try:
-        complete = configuration.check(config, schema)
+        complete = configuration.check(default, schema)
         return complete, configuration.resolve(complete)
     except Problem as problem:
         sys.exit(f"Error: {problem}")
@@ -137,11 +143,14 @@ config, study = checked()
 
 
 def check_paths():
-    """Say at once what is missing or cannot be written, before any job starts."""
+    """Say at once what is missing or cannot be written, before any job starts; object storage says so itself."""
+    if workflow.storage_settings.default_storage_provider:
+        return
+    place = workflow.modifier.modify_path  # an importing workflow may have all files under a `prefix:`
     for key, path in study.local_paths().items():
-        if not Path(path).exists():
-            sys.exit(f"Error: config: {key}: {path} does not exist: correct the path.")
-    results = Path("results").absolute()
+        if not Path(place(path)).exists():
+            sys.exit(f"Error: config: {key}: {place(path)} does not exist: correct the path.")
+    results = Path(place("results")).absolute()
     folder = results if results.exists() else results.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         sys.exit(f"Error: {results} cannot be written: make it a folder that you may write to.")
@@ -318,9 +327,9 @@ def every_checkpoint(pattern):
     ]
 
 
-def rule_graph():
+def rule_graph(report):
     """The rules that the report rests on, in the order of the workflow: what each makes, and whose outputs it reads."""
-    reads, waiting, known = {}, ["results/report"], set()
+    reads, waiting, known = {}, [report], set()
     while waiting:
         path = waiting.pop()
         maker = next((rule for rule in workflow.rules if rule.is_producer(path)), None)
