@@ -142,15 +142,19 @@ def checked():
 config, study = checked()
 
 
+ON_OBJECT_STORAGE = workflow.storage_settings.default_storage_provider is not None
+place = workflow.modifier.path_modifier.replace_prefix  # a workflow that imports this one may put all under a `prefix:`
+RESULTS = place("results")
+
+
 def check_paths():
     """Say at once what is missing or cannot be written, before any job starts; object storage says so itself."""
-    if workflow.storage_settings.default_storage_provider:
+    if ON_OBJECT_STORAGE:
         return
-    place = workflow.modifier.modify_path  # an importing workflow may have all files under a `prefix:`
     for key, path in study.local_paths().items():
         if not Path(place(path)).exists():
             sys.exit(f"Error: config: {key}: {place(path)} does not exist: correct the path.")
-    results = Path(place("results")).absolute()
+    results = Path(RESULTS).absolute()
     folder = results if results.exists() else results.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         sys.exit(f"Error: {results} cannot be written: make it a folder that you may write to.")
@@ -243,6 +247,13 @@ def chapter_metrics(chapter):
     """An input function: the metrics of a chapter, if the model's report has it."""
     path = f"results/metrics/{{model}}/{{checkpoint}}/{chapter}.nc"
     return lambda wildcards: path.format(**wildcards) if chapter in chapters(wildcards.model) else []
+
+
+def results_folder(wildcards):
+    """The folder of the results, for what reads all of it; on object storage there is none."""
+    if ON_OBJECT_STORAGE:
+        raise WorkflowError("The results are on object storage: provenance and verify need them in a folder.")
+    return RESULTS
 
 
 def gpus(wildcards):
