@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -67,14 +66,16 @@ SUMMARIZE = """
 from pathlib import Path
 from words import WORD
 
-Path(snakemake.output[0]).write_text(" ".join([WORD, *sorted(path.name for path in Path(snakemake.input[0]).iterdir())]))
+pages = sorted(path.name for path in Path(snakemake.input[0]).iterdir())
+Path(snakemake.output[0]).write_text(" ".join([WORD, *pages]))
 """
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Run snakemake in `folder` and require that it succeeds."""
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    env = os.environ | environment
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return done
 
@@ -87,7 +88,7 @@ def planned(done: subprocess.CompletedProcess) -> dict[str, int]:
 def contents(results: Path) -> dict[str, str]:
     """Checksums of the results, without what tells of runs."""
     files = storage.manifest(results)
-    told = ("logs/", "receipts/", "report/run.js", "report/methods.html", "provenance.json", "ro-crate-metadata.json")
+    told = ("logs/", "receipts/", "report/run.js", "provenance.json", "ro-crate-metadata.json")
     return {file["path"]: file["sha256"] for file in files if not file["path"].startswith(told)}
 
 
@@ -161,3 +162,54 @@ def test_nothing_is_written_outside_the_given_directory(study):
     assert {path.name for path in study.folder.iterdir()} == {"results", ".snakemake", "counts.csv", "counts.yaml"}
     for path in (study.folder / "results").rglob("*.json"):
         assert str(ROOT) not in path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def file_storage(tmp_path):
+    """A folder as storage: snakemake's arguments and environment, and a function that says where its files are."""
+    pytest.importorskip("snakemake_storage_plugin_fs")
+    if not shutil.which("rsync"):
+        pytest.skip("rsync is not installed")
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    (bucket / "counts.csv").write_text(COUNTS, encoding="utf-8")
+    return ["--default-storage-provider", "fs", "--default-storage-prefix", str(bucket)], {}, lambda: bucket
+
+
+@pytest.fixture
+def s3_storage(tmp_path):
+    """A bucket of an S3 server on this machine: as `file_storage`; the function fetches the bucket's files."""
+    pytest.importorskip("snakemake_storage_plugin_s3")
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    key = {"endpoint_url": f"http://{host}:{port}", "access_key": "key", "secret_key": "secret"}
+    session = boto3.Session("key", "secret", region_name="us-east-1")
+    bucket = session.resource("s3", endpoint_url=key["endpoint_url"]).create_bucket(Bucket="studies")
+    bucket.put_object(Key="counts/counts.csv", Body=COUNTS.encode())
+
+    def fetch() -> Path:
+        for item in bucket.objects.all():
+            path = tmp_path / "fetched" / item.key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            bucket.download_file(item.key, str(path))
+        return tmp_path / "fetched/counts"
+
+    environment = {f"SNAKEMAKE_STORAGE_S3_{name.upper()}": value for name, value in key.items()}
+    yield ["--default-storage-provider", "s3", "--default-storage-prefix", "s3://studies/counts"], environment, fetch
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_inputs_and_results_can_be_on_object_storage(kind, request, study, tmp_path):
+    arguments, environment, fetch = request.getfixturevalue(f"{kind}_storage")
+    run = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(study.folder / "counts.yaml"), *arguments]
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    snakemake(folder, *run, **environment)
+    alone = contents(study.folder / "results")
+    assert contents(fetch() / "results") == alone
+    assert not (folder / "results").exists()
+    again = snakemake(folder, *run, "--dry-run", **environment)
+    assert "Nothing to be done" in again.stdout + again.stderr
