@@ -115,7 +115,7 @@ def size_text(metrics: xr.Dataset) -> str:
 
 def of_counts(metrics: xr.Dataset) -> bool:
     """Whether the metrics are those of published counts: documents, intervals and what rests on them are not known."""
-    return not metrics["documents"].sel(dataset="pooled")
+    return not metrics["documents"].sel(dataset="pooled").any()
 
 
 def unless_counts(metrics: xr.Dataset, text: str) -> str:
