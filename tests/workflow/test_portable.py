@@ -27,7 +27,7 @@ STUDY = {
             "source": "counts",
             "id": "a/b",
             "revision": "v1",
-            "files": ["counts.csv"],
+            "files": ["data/counts.csv"],
             "experts_per_layer": 4,
             "experts_per_token": 2,
         }
@@ -96,8 +96,9 @@ def contents(results: Path) -> dict[str, str]:
 def study(new_workflow):
     """A finished study of counts."""
     made = new_workflow("portable")
-    (made.folder / "counts.csv").write_text(COUNTS, encoding="utf-8")
-    made.finish("--cores", "1", configs=[made.overlay("counts.yaml", STUDY)])
+    (made.folder / "data").mkdir()
+    (made.folder / "data/counts.csv").write_text(COUNTS, encoding="utf-8")
+    made.finish("--cores", "1", configs=[made.overlay("data/counts.yaml", STUDY)])
     return made
 
 
@@ -121,8 +122,8 @@ def outer(tmp_path):
 
 def test_another_workflow_imports_this_one_under_a_prefix(outer, study):
     folder = outer('config: config["atlas"]\n    prefix: "routing"', "routing/")
-    (folder / "routing").mkdir()
-    (folder / "routing/counts.csv").write_text(COUNTS, encoding="utf-8")
+    (folder / "routing/data").mkdir(parents=True)
+    (folder / "routing/data/counts.csv").write_text(COUNTS, encoding="utf-8")
     snakemake(folder)
     pages = (folder / "summary.txt").read_text().split()
     assert pages[0] == "Pages:" and {"index.html", "selection_frequency.html"} <= set(pages)
@@ -149,17 +150,16 @@ def test_an_importing_workflow_can_have_the_whole_default_study(outer, settings,
 def test_results_moved_to_a_new_clone_are_complete(study, tmp_path):
     clone = tmp_path / "clone"
     shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".venv", ".snakemake", ".*_cache", "results"))
-    for name in ("results", ".snakemake", "counts.csv", "counts.yaml"):
-        source = study.folder / name
-        (shutil.copytree if source.is_dir() else shutil.copy2)(source, clone / name)
-    again = snakemake(clone, "--dry-run", "--configfile", "counts.yaml")
+    for name in ("results", ".snakemake", "data"):
+        shutil.copytree(study.folder / name, clone / name)
+    again = snakemake(clone, "--dry-run", "--configfile", "data/counts.yaml")
     assert "Nothing to be done" in again.stdout + again.stderr
-    verified = snakemake(clone, "--configfile", "counts.yaml", "--", "verify")
+    verified = snakemake(clone, "--configfile", "data/counts.yaml", "--", "verify")
     assert "are what was written" in verified.stderr
 
 
 def test_nothing_is_written_outside_the_given_directory(study):
-    assert {path.name for path in study.folder.iterdir()} == {"results", ".snakemake", "counts.csv", "counts.yaml"}
+    assert {path.name for path in study.folder.iterdir()} == {"results", ".snakemake", "data"}
     for path in (study.folder / "results").rglob("*.json"):
         assert str(ROOT) not in path.read_text(encoding="utf-8")
 
@@ -171,8 +171,8 @@ def file_storage(tmp_path):
     if not shutil.which("rsync"):
         pytest.skip("rsync is not installed")
     bucket = tmp_path / "bucket"
-    bucket.mkdir()
-    (bucket / "counts.csv").write_text(COUNTS, encoding="utf-8")
+    (bucket / "data").mkdir(parents=True)
+    (bucket / "data/counts.csv").write_text(COUNTS, encoding="utf-8")
     return ["--default-storage-provider", "fs", "--default-storage-prefix", str(bucket)], {}, lambda: bucket
 
 
@@ -187,7 +187,7 @@ def s3_storage(tmp_path):
     key = {"endpoint_url": f"http://{host}:{port}", "access_key": "key", "secret_key": "secret"}
     session = boto3.Session("key", "secret", region_name="us-east-1")
     bucket = session.resource("s3", endpoint_url=key["endpoint_url"]).create_bucket(Bucket="studies")
-    bucket.put_object(Key="counts/counts.csv", Body=COUNTS.encode())
+    bucket.put_object(Key="counts/data/counts.csv", Body=COUNTS.encode())
 
     def fetch() -> Path:
         for item in bucket.objects.all():
@@ -204,7 +204,7 @@ def s3_storage(tmp_path):
 @pytest.mark.parametrize("kind", ["file", "s3"])
 def test_inputs_and_results_can_be_on_object_storage(kind, request, study, tmp_path):
     arguments, environment, fetch = request.getfixturevalue(f"{kind}_storage")
-    run = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(study.folder / "counts.yaml"), *arguments]
+    run = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(study.folder / "data/counts.yaml"), *arguments]
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     snakemake(folder, *run, **environment)
