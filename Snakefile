@@ -8,7 +8,7 @@ min_version("9.0")
 CONFIG = "config/config.yaml"
 
 
-configfile: CONFIG if Path(CONFIG).exists() else workflow.source_path(CONFIG)
+configfile: CONFIG if workflow.modifier.is_main_snakefile() and Path(CONFIG).exists() else workflow.source_path(CONFIG)
 
 
 include: "rules/common.smk"
@@ -37,5 +37,5 @@ rule all:
     default_target: True
     input:
         "results/report",
-        "results/provenance.json",
+        [] if ON_OBJECT_STORAGE else "results/provenance.json",
         every_checkpoint("results/metrics/{model}/{checkpoint}/{chapter}.nc"),

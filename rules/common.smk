@@ -7,6 +7,7 @@ from functools import cache
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
 CHAPTERS = [
     "held_out_loss",
@@ -126,10 +127,15 @@ from moeatlas.job import Problem
 
 
 def checked():
-    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong."""
+    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong.
+
+    The config that an importing workflow hands over by `module:` is an overlay, too, of the default study.
+    """
     schema = yaml.safe_load(Path(workflow.source_path("../config/schemas/config.schema.yaml")).read_text())
+    default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
+    update_config(default, config)
     try:
-        complete = configuration.check(config, schema)
+        complete = configuration.check(default, schema)
         return complete, configuration.resolve(complete)
     except Problem as problem:
         sys.exit(f"Error: {problem}")
@@ -138,12 +144,19 @@ def checked():
 config, study = checked()
 
 
+ON_OBJECT_STORAGE = workflow.storage_settings.default_storage_provider is not None
+place = workflow.modifier.path_modifier.replace_prefix  # a workflow that imports this one may put all under a `prefix:`
+RESULTS = place("results")
+
+
 def check_paths():
-    """Say at once what is missing or cannot be written, before any job starts."""
+    """Say at once what is missing or cannot be written, before any job starts; object storage says so itself."""
+    if ON_OBJECT_STORAGE:
+        return
     for key, path in study.local_paths().items():
-        if not Path(path).exists():
-            sys.exit(f"Error: config: {key}: {path} does not exist: correct the path.")
-    results = Path("results").absolute()
+        if not Path(place(path)).exists():
+            sys.exit(f"Error: config: {key}: {place(path)} does not exist: correct the path.")
+    results = Path(RESULTS).absolute()
     folder = results if results.exists() else results.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         sys.exit(f"Error: {results} cannot be written: make it a folder that you may write to.")
@@ -238,6 +251,13 @@ def chapter_metrics(chapter):
     return lambda wildcards: path.format(**wildcards) if chapter in chapters(wildcards.model) else []
 
 
+def results_folder(wildcards):
+    """The folder of the results, for what reads all of it; on object storage there is none."""
+    if ON_OBJECT_STORAGE:
+        raise WorkflowError("The results are on object storage: provenance and verify need them in a folder.")
+    return RESULTS
+
+
 def gpus(wildcards):
     """GPUs that an extraction asks for: none when its model is to run on the CPU."""
     model = study.models[wildcards.model]
@@ -325,9 +345,9 @@ def every_checkpoint(pattern):
     ]
 
 
-def rule_graph():
+def rule_graph(report):
     """The rules that the report rests on, in the order of the workflow: what each makes, and whose outputs it reads."""
-    reads, waiting, known = {}, ["results/report"], set()
+    reads, waiting, known = {}, [report], set()
     while waiting:
         path = waiting.pop()
         maker = next((rule for rule in workflow.rules if rule.is_producer(path)), None)

@@ -27,6 +27,7 @@ rule record_provenance:
         code=code("record_provenance.py"),
         config=config,
         commit=commit(),
+        results=results_folder,
     script:
         "../scripts/record_provenance.py"
 
@@ -38,6 +39,7 @@ rule verify:
     conda:
         "../envs/study.yaml"
     params:
+        results=results_folder,
         temporary=[] if config["storage"]["keep_records"] else ["routing"],
     script:
         "../scripts/verify_results.py"

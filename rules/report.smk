@@ -30,7 +30,7 @@ rule build_report:
         references=REFERENCES,
         config=config,
         commit=commit(),
-        graph=lambda wildcards: rule_graph(),
+        graph=lambda wildcards, output: rule_graph(output.folder),
         left_out={model: left_out(model) for model in study.models},
     script:
         "../scripts/build_report.py"

@@ -48,7 +48,7 @@ with storage.atomic_directory(snakemake.output.folder) as folder:
         outputs=outputs,
         licences=job.licences(site.packages(snakemake.params.config)),
     )
-    times = receipts.run_times("results/logs", snakemake.log[0])
+    times = receipts.run_times(Path(snakemake.log[0]).parent, snakemake.log[0])
     (folder / "run.js").write_text(report.run_script(**times), encoding="utf-8")
     storage.copy(source / "assets", folder / "assets")
     for name, page in report.render(content, source / "templates").items():

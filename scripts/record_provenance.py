@@ -6,7 +6,7 @@ from pathlib import Path
 from moeatlas import crate, job, provenance, receipts, storage
 
 job.start(snakemake)
-results = Path("results")
+results = Path(snakemake.params.results)
 found = [receipt for _, receipt in receipts.read(results / "receipts") if receipt]
 whole = [receipt for receipt in found if all(Path(entry["path"]).is_file() for entry in receipt["outputs"])]
 account = provenance.account(

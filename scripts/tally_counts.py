@@ -19,7 +19,7 @@ tally = published_counts.tally(counts, domain, top_k).assign_attrs(
     model_revision=model["revision"],
     checkpoint=snakemake.wildcards.checkpoint,
     dataset=dataset,
-    dataset_id=f"domain {domain} of {', '.join(files)}",
+    dataset_id=f"domain {domain} of {', '.join(model['files'])}",
     dataset_sha256=storage.sha256(*files),
     dataset_bytes=sum(Path(file).stat().st_size for file in files),
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 from moeatlas import job, receipts
 
 job.start(snakemake)
-results = Path("results")
+results = Path(snakemake.params.results)
 found = list(receipts.read(results / "receipts"))
 outputs = [entry for _, receipt in found if receipt for entry in receipt["outputs"]]
 faults = {path.as_posix(): "was changed: a receipt with its own checksum" for path, receipt in found if not receipt}

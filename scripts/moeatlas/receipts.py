@@ -59,7 +59,7 @@ def read(folder: Path) -> Iterator[tuple[Path, dict | None]]:
             yield path, None
 
 
-def run_times(logs: str, running: str) -> dict:
+def run_times(logs: str | Path, running: str) -> dict:
     """What the logs below the folder `logs`, and the receipts, say of the jobs, but for the one whose log is `running`.
 
     Returns {rules, unfinished, machines}: rules is a list of {rule, jobs, seconds}, how many jobs of each rule finished

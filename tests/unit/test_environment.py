@@ -27,6 +27,19 @@ def test_the_conda_environment_has_the_same_pins():
     assert sorted(pip) == sorted(pins("requirements.txt"))
 
 
+@pytest.mark.parametrize("name", ["Dockerfile", "apptainer.def"])
+def test_an_image_has_the_python_of_the_conda_environment_and_the_same_pins(name):
+    conda = yaml.safe_load((ROOT / "envs" / "study.yaml").read_text(encoding="utf-8"))
+    (python,) = (part for part in conda["dependencies"] if str(part).startswith("python="))
+    lines = [line for line in (ROOT / "envs" / name).read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+    (base,) = (line for line in lines if line.lower().startswith("from"))
+    assert base.endswith(f"python:{python.removeprefix('python=')}-slim")
+    (copy,) = (line.split() for line in lines if re.match("COPY|.*/requirements.txt /", line))
+    assert Path(copy[-2]).name == "requirements.txt" and (ROOT / "envs" / Path(copy[-2]).name).is_file()
+    (install,) = (line for line in lines if "pip install" in line)
+    assert install.endswith(f"--requirement {copy[-1]}")
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_has_all_its_parts(chapter):
     parts = (

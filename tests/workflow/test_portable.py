@@ -1,0 +1,215 @@
+"""The workflow elsewhere: imported by another workflow, from another directory, in another clone, on object storage."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from moeatlas import storage
+
+ROOT = Path(__file__).parents[2]
+COUNTS = "domain,layer,expert,selected_count,tokens\n" + "".join(
+    f"{domain},{layer},{expert},{count},10\n"
+    for domain in ("code", "prose")
+    for layer in (0, 1)
+    for expert, count in enumerate((8, 6, 4, 2) if domain == "code" else (2, 4, 6, 8))
+)
+STUDY = {
+    "study": {"title": "Counts", "models": ["published"], "datasets": ["code", "prose"]},
+    "models": {
+        "published": {
+            "source": "counts",
+            "id": "a/b",
+            "revision": "v1",
+            "files": ["data/counts.csv"],
+            "experts_per_layer": 4,
+            "experts_per_token": 2,
+        }
+    },
+    "datasets": {name: {"source": "counts", "domain": name} for name in ("code", "prose")},
+}
+OUTER = """
+import importlib
+
+importlib.import_module("scripts.words")
+
+
+configfile: "config/config.yaml"
+
+
+module atlas:
+    snakefile:
+        "{snakefile}"
+    {settings}
+
+
+use rule * from atlas as atlas_*
+
+
+rule summarize:
+    default_target: True
+    input:
+        "{prefix}results/report",
+        "{prefix}results/provenance.json",
+    output:
+        "summary.txt",
+    script:
+        "scripts/summarize.py"
+"""
+SUMMARIZE = """
+from pathlib import Path
+from words import WORD
+
+pages = sorted(path.name for path in Path(snakemake.input[0]).iterdir())
+Path(snakemake.output[0]).write_text(" ".join([WORD, *pages]))
+"""
+
+
+def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run snakemake in `folder` and require that it succeeds."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
+    env = os.environ | environment
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def planned(done: subprocess.CompletedProcess) -> dict[str, int]:
+    """How many jobs of each rule a dry-run announces."""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)}
+
+
+def contents(results: Path) -> dict[str, str]:
+    """Checksums of the results, without what tells of runs."""
+    files = storage.manifest(results)
+    told = ("logs/", "receipts/", "report/run.js", "provenance.json", "ro-crate-metadata.json")
+    return {file["path"]: file["sha256"] for file in files if not file["path"].startswith(told)}
+
+
+@pytest.fixture(scope="module")
+def study(new_workflow):
+    """A finished study of counts."""
+    made = new_workflow("portable")
+    (made.folder / "data").mkdir()
+    (made.folder / "data/counts.csv").write_text(COUNTS, encoding="utf-8")
+    made.finish("--cores", "1", configs=[made.overlay("data/counts.yaml", STUDY)])
+    return made
+
+
+@pytest.fixture
+def outer(tmp_path):
+    """Another workflow, with a config and a package `scripts` of its own, that imports this one."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/__init__.py").write_text("")
+    (tmp_path / "scripts/words.py").write_text('WORD = "Pages:"\n')
+    (tmp_path / "scripts/summarize.py").write_text(SUMMARIZE)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump({"samples": ["a", "b"], "atlas": STUDY}))
+
+    def write(settings: str, prefix: str = ""):
+        text = OUTER.format(snakefile=ROOT / "Snakefile", settings=settings, prefix=prefix)
+        (tmp_path / "Snakefile").write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_another_workflow_imports_this_one_under_a_prefix(outer, study):
+    folder = outer('config: config["atlas"]\n    prefix: "routing"', "routing/")
+    (folder / "routing/data").mkdir(parents=True)
+    (folder / "routing/data/counts.csv").write_text(COUNTS, encoding="utf-8")
+    snakemake(folder)
+    pages = (folder / "summary.txt").read_text().split()
+    assert pages[0] == "Pages:" and {"index.html", "selection_frequency.html"} <= set(pages)
+    assert not (folder / "results").exists()
+    results = folder / "routing/results"
+    made, expected = contents(results), contents(study.folder / "results")
+    assert made.keys() == expected.keys()
+    counted = [path for path in made if path.endswith((".csv", ".svg"))]
+    assert counted and {path: made[path] for path in counted} == {path: expected[path] for path in counted}
+    crate = json.loads((results / "ro-crate-metadata.json").read_text())
+    assert "tallies/published/v1/code.nc" in {entity["@id"] for entity in crate["@graph"]}
+    snakemake(folder, "atlas_verify")
+    assert planned(snakemake(folder, "--dry-run")) == {}
+
+
+@pytest.mark.parametrize("settings", ["", "config: {}"])
+def test_an_importing_workflow_can_have_the_whole_default_study(outer, settings, workflow):
+    jobs = planned(snakemake(outer(settings), "--dry-run"))
+    alone = planned(workflow.finish("--dry-run"))
+    imported = {name.removeprefix("atlas_"): count for name, count in jobs.items() if name.startswith("atlas_")}
+    assert imported == {name: count for name, count in alone.items() if name not in ("all", "total")}
+
+
+def test_results_moved_to_a_new_clone_are_complete(study, tmp_path):
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".venv", ".snakemake", ".*_cache", "results"))
+    for name in ("results", ".snakemake", "data"):
+        shutil.copytree(study.folder / name, clone / name)
+    again = snakemake(clone, "--dry-run", "--configfile", "data/counts.yaml")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    verified = snakemake(clone, "--configfile", "data/counts.yaml", "--", "verify")
+    assert "are what was written" in verified.stderr
+
+
+def test_nothing_is_written_outside_the_given_directory(study):
+    assert {path.name for path in study.folder.iterdir()} == {"results", ".snakemake", "data"}
+    for path in (study.folder / "results").rglob("*.json"):
+        assert str(ROOT) not in path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def file_storage(tmp_path):
+    """A folder as storage: snakemake's arguments and environment, and a function that says where its files are."""
+    pytest.importorskip("snakemake_storage_plugin_fs")
+    if not shutil.which("rsync"):
+        pytest.skip("rsync is not installed")
+    bucket = tmp_path / "bucket"
+    (bucket / "data").mkdir(parents=True)
+    (bucket / "data/counts.csv").write_text(COUNTS, encoding="utf-8")
+    return ["--default-storage-provider", "fs", "--default-storage-prefix", str(bucket)], {}, lambda: bucket
+
+
+@pytest.fixture
+def s3_storage(tmp_path):
+    """A bucket of an S3 server on this machine: as `file_storage`; the function fetches the bucket's files."""
+    pytest.importorskip("snakemake_storage_plugin_s3")
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    key = {"endpoint_url": f"http://{host}:{port}", "access_key": "key", "secret_key": "secret"}
+    session = boto3.Session("key", "secret", region_name="us-east-1")
+    bucket = session.resource("s3", endpoint_url=key["endpoint_url"]).create_bucket(Bucket="studies")
+    bucket.put_object(Key="counts/data/counts.csv", Body=COUNTS.encode())
+
+    def fetch() -> Path:
+        for item in bucket.objects.all():
+            path = tmp_path / "fetched" / item.key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            bucket.download_file(item.key, str(path))
+        return tmp_path / "fetched/counts"
+
+    environment = {f"SNAKEMAKE_STORAGE_S3_{name.upper()}": value for name, value in key.items()}
+    yield ["--default-storage-provider", "s3", "--default-storage-prefix", "s3://studies/counts"], environment, fetch
+    server.stop()
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_inputs_and_results_can_be_on_object_storage(kind, request, study, tmp_path):
+    arguments, environment, fetch = request.getfixturevalue(f"{kind}_storage")
+    run = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(study.folder / "data/counts.yaml"), *arguments]
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    snakemake(folder, *run, **environment)
+    alone = contents(study.folder / "results")
+    assert contents(fetch() / "results") == alone
+    assert not (folder / "results").exists()
+    again = snakemake(folder, *run, "--dry-run", **environment)
+    assert "Nothing to be done" in again.stdout + again.stderr
