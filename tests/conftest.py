@@ -39,7 +39,10 @@ OLMOE = {
 
 
 class Items(SimpleNamespace):
-    """A named list of the snakemake object: attributes, `items()` and `get()`."""
+    """A named list of the snakemake object: attributes, `items()`, `get()`, and an iterator over its values."""
+
+    def __iter__(self):
+        return iter(vars(self).values())
 
     def items(self):
         """Pairs of name and value."""
