@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row, Usage
-from moeatlas import records, storage
+from moeatlas import parts, records, storage
 from moeatlas.routing import RoutingRule
 
 RULE, TYPES = RoutingRule("olmoe", experts=64, top_k=8, normalised=False), 50_000
@@ -36,6 +36,7 @@ MODULES = {TALLY: ("netCDF4", "moeatlas.counting")} | {
 }
 MODULES["measure_vocabulary_specialization"] += ("transformers",)
 """The modules that each script imports, which is done before it is measured."""
+WHOLE = {"place": parts.place_of("a dataset in one piece")}
 SECONDS, PEAK, FLAT = 120.0, 2000.0, 1.25
 """Goals: seconds of all jobs of `STUDY` and MB of the largest one; memory counts as flat when ten times the tokens take
 at most so many times the memory."""
@@ -139,7 +140,7 @@ def analyse(folder: Path, size: Size, config: dict, chapters: tuple[str, ...] = 
     }
     usages = {
         TALLY: [
-            measuring.run_job(TALLY, MODULES[TALLY], {"tokens": one, "records": made}, {"tally": tally})
+            measuring.run_job(TALLY, MODULES[TALLY], {"tokens": one, "records": made}, {"tally": tally}, WHOLE)
             for one, made, tally in zip(tokens, routing, tallies, strict=True)
         ]
     }

@@ -1,6 +1,7 @@
 """Shared by all rules: the library, the checked config, the study, and helpers."""
 
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -50,6 +51,7 @@ LIBRARY = [
     "job",
     "maps",
     "models",
+    "parts",
     "plotting",
     "provenance",
     "published_counts",
@@ -121,7 +123,7 @@ library = Path([workflow.source_path(f"../scripts/moeatlas/{module}.py") for mod
 sys.path.insert(0, str(library.parent))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
 
-from moeatlas import configuration, storage
+from moeatlas import configuration, parts, storage
 from moeatlas.code import code_hash
 from moeatlas.job import Problem
 
@@ -164,8 +166,10 @@ def check_paths():
 
 check_paths()
 
-MODEL, NO_MODEL = "[A-Za-z0-9_-]+", "(?!)"
-MODEL_OF_COUNTS, MODEL_WITH_TOKENS = (MODEL, NO_MODEL) if study.of_counts else (NO_MODEL, MODEL)
+MODEL, NOTHING = "[A-Za-z0-9_-]+", "(?!)"
+MODEL_OF_COUNTS, MODEL_WITH_TOKENS = (MODEL, NOTHING) if study.of_counts else (NOTHING, MODEL)
+PART = "|".join(re.escape(part) for dataset in study.datasets for part in study.parts(dataset))
+DATASET_IN_SHARDS = "|".join(re.escape(dataset) for dataset, shards in study.shards.items() if shards > 1) or NOTHING
 
 
 @cache
@@ -231,7 +235,28 @@ def of_datasets(pattern):
 
 tallies = of_datasets("results/tallies/{model}/{checkpoint}/{dataset}.nc")
 tokens = of_datasets("results/inputs/{model}/{dataset}.nc")
-records = of_datasets("results/routing/{model}/{checkpoint}/{dataset}")
+
+
+def records(wildcards):
+    """The records of every part of the study's datasets, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [f"{folder}{part}" for dataset in study.datasets for part in study.parts(dataset)]
+
+
+def tokens_of_part(wildcards):
+    """The tokens of the dataset that a part is of."""
+    return f"results/inputs/{wildcards.model}/{parts.dataset_of(wildcards.part)}.nc"
+
+
+def place(wildcards):
+    """Which part of its dataset a part is."""
+    return parts.place_of(wildcards.part)
+
+
+def shard_tallies(wildcards):
+    """The tallies of a dataset's shards, in order."""
+    folder = "results/tallies/{model}/{checkpoint}/".format(**wildcards)
+    return [f"{folder}{part}.nc" for part in study.parts(wildcards.dataset)]
 
 
 def untrained_metrics(chapter):
@@ -348,16 +373,21 @@ def every_checkpoint(pattern):
 def rule_graph(report):
     """The rules that the report rests on, in the order of the workflow: what each makes, and whose outputs it reads."""
     reads, waiting, known = {}, [report], set()
+
+    @cache
+    def maker_of(path):
+        return next((rule for rule in workflow.rules if rule.is_producer(path)), None)
+
     while waiting:
         path = waiting.pop()
-        maker = next((rule for rule in workflow.rules if rule.is_producer(path)), None)
+        maker = maker_of(path)
         if maker is None or path in known:
             continue
         known.add(path)
-        inputs = [str(each) for each in maker.expand_input(maker.get_wildcards(path))[0]]
-        makers = {rule.name for rule in workflow.rules if any(rule.is_producer(each) for each in inputs)}
+        inputs = {str(each) for each in maker.expand_input(maker.get_wildcards(path))[0]}
+        makers = {rule.name for rule in map(maker_of, inputs) if rule}
         reads[maker.name] = reads.get(maker.name, set()) | makers
-        waiting += inputs
+        waiting += inputs - known
     return [
         {"rule": rule.name, "makes": rule.docstring.strip(), "reads": sorted(reads[rule.name])}
         for rule in workflow.rules
@@ -389,3 +419,4 @@ wildcard_constraints:
     model=MODEL,
     checkpoint="[A-Za-z0-9._-]+",
     dataset="[A-Za-z0-9_-]+([.]question_only)?",
+    part=PART,

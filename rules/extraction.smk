@@ -1,4 +1,7 @@
-"""Extraction: one forward pass per model, checkpoint and dataset; then tallies, which all chapters read."""
+"""Extraction: one forward pass per model, checkpoint and part of a dataset; then tallies, which all chapters read.
+
+A part is a whole dataset, or one of its shards.
+"""
 
 
 rule extract_routing:
@@ -6,13 +9,13 @@ rule extract_routing:
     input:
         folder=model_folder,
         description="results/inputs/{model}/checkpoints/{checkpoint}.json",
-        tokens="results/inputs/{model}/{dataset}.nc",
+        tokens=tokens_of_part,
     output:
-        records=perhaps_temporary(directory("results/routing/{model}/{checkpoint}/{dataset}")),
+        records=perhaps_temporary(directory("results/routing/{model}/{checkpoint}/{part}")),
     log:
-        "results/logs/extract_routing/{model}/{checkpoint}/{dataset}.log",
+        "results/logs/extract_routing/{model}/{checkpoint}/{part}.log",
     benchmark:
-        "results/benchmarks/extract_routing/{model}/{checkpoint}/{dataset}.tsv"
+        "results/benchmarks/extract_routing/{model}/{checkpoint}/{part}.tsv"
     conda:
         "../envs/study.yaml"
     threads: config["extraction"]["threads"]
@@ -24,19 +27,20 @@ rule extract_routing:
         code=code("extract_routing.py"),
         model=model_settings("dtype", "device", "attention", "experts", "gpus", "trust_remote_code"),
         extraction=config["extraction"],
+        place=place,
     script:
         "../scripts/extract_routing.py"
 
 
 rule tally_routing:
-    """Small additive statistics of a dataset's records: counts, sums and histograms per document."""
+    """Small additive statistics of a part's records: counts, sums and histograms per document."""
     input:
-        tokens="results/inputs/{model}/{dataset}.nc",
-        records="results/routing/{model}/{checkpoint}/{dataset}",
+        tokens=tokens_of_part,
+        records="results/routing/{model}/{checkpoint}/{part}",
     output:
-        tally="results/tallies/{model}/{checkpoint}/{dataset}.nc",
+        tally="results/tallies/{model}/{checkpoint}/{part}.nc",
     log:
-        "results/logs/tally_routing/{model}/{checkpoint}/{dataset}.log",
+        "results/logs/tally_routing/{model}/{checkpoint}/{part}.log",
     wildcard_constraints:
         model=MODEL_WITH_TOKENS,
     conda:
@@ -46,5 +50,28 @@ rule tally_routing:
         runtime=growing(120),
     params:
         code=code("tally_routing.py"),
+        place=place,
     script:
         "../scripts/tally_routing.py"
+
+
+rule combine_tallies:
+    """The tally of a dataset from those of its shards."""
+    input:
+        shards=shard_tallies,
+    output:
+        tally="results/tallies/{model}/{checkpoint}/{dataset}.nc",
+    log:
+        "results/logs/combine_tallies/{model}/{checkpoint}/{dataset}.log",
+    wildcard_constraints:
+        model=MODEL_WITH_TOKENS,
+        dataset=DATASET_IN_SHARDS,
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        code=code("combine_tallies.py"),
+    script:
+        "../scripts/combine_tallies.py"

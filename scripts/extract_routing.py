@@ -14,10 +14,10 @@ settings, extraction_settings = snakemake.params.model, snakemake.params.extract
 threads = extraction_settings["threads"]
 torch.set_num_threads(threads)
 description = json.loads(Path(snakemake.input.description).read_text())
-tokens = storage.load_tokens(snakemake.input.tokens)
+tokens = storage.load_tokens(snakemake.input.tokens, **snakemake.params.place)
 extraction.check_tokens(description["model"], description, tokens.attrs["window"], tokens["token_id"].values)
 device = models.choose_device(settings["device"])
-layers, total = description["layers"], tokens.sizes["token"]
+layers, total, first = description["layers"], tokens.sizes["token"], tokens.attrs.get("first_token", 0)
 loading = {name: settings[name] for name in ("dtype", "attention", "experts", "gpus", "trust_remote_code")}
 whole = extraction_settings["predictions"]
 model = models.load(
@@ -39,6 +39,9 @@ computation = {
     "attention": model.config._attn_implementation,
     "experts": model.config._experts_implementation,
 }
+in_dataset, sample = storage.describe_dataset(snakemake.input.tokens)["tokens"], extraction_settings["sample"]
+sampled = extraction.sample_tokens(in_dataset, **sample, name=tokens.attrs["dataset"])
+sampled = sampled[(first <= sampled) & (sampled < first + total)] - first
 bar = job.progress(total=total, unit=" tokens", description=f"route {tokens.attrs['dataset']}")
 began = time.perf_counter()
 
@@ -55,7 +58,8 @@ def run(tokens_per_batch: int) -> None:
             np.flatnonzero(tokens["position"].values == 0),
             tokens_per_batch=tokens_per_batch,
             records=extraction_settings["records"],
-            sampled=extraction.sample_tokens(total, **extraction_settings["sample"], name=tokens.attrs["dataset"]),
+            sampled=sampled if sample["size"] else None,
+            first_token=first,
             threads=threads,
             advance=bar.update,
             attrs=storage.identity(description | tokens.attrs)

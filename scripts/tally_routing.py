@@ -1,4 +1,4 @@
-"""Small additive statistics of a dataset's records: counts, sums and histograms per document."""
+"""Small additive statistics of a part's records: counts, sums and histograms per document."""
 
 import torch
 
@@ -6,7 +6,7 @@ from moeatlas import counting, job, storage
 
 job.start(snakemake)
 torch.set_num_threads(snakemake.threads)
-tokens = storage.load_tokens(snakemake.input.tokens)
+tokens = storage.load_tokens(snakemake.input.tokens, **snakemake.params.place)
 files = list(storage.layer_files(snakemake.input.records).values())
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from moeatlas import contexts, expert_sets, storage, tallies, vocabulary
+from moeatlas import contexts, expert_sets, parts, storage, tallies, vocabulary
 from moeatlas.expert_sets import MODES, SIZES, Sets
 from moeatlas.job import Problem
 from moeatlas.routing import RoutingRule, routing_rule_of
@@ -83,8 +83,8 @@ def read_layers(records: list[str], layers: list[int], texts: list[Text]) -> Ite
     """One layer after another from the record folders of all datasets; a text has plots only if records hold logits."""
     for layer in layers:
         selected, weight, probability = [], [], []
-        for dataset, folder in enumerate(records):
-            with storage.open_lazily(storage.layer_files(folder)[layer]) as record:
+        for dataset, folders in enumerate(parts.by_dataset(records)):
+            with storage.open_layer(folders, layer) as record:
                 rule = routing_rule_of(record.attrs)
                 selected.append(record["selected_expert"].values)
                 weight += _weights(record, rule, selected[-1])

@@ -1,5 +1,6 @@
 """The configuration: checked against its schema, completed with the schema's defaults, and resolved into a study."""
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -7,6 +8,7 @@ from difflib import get_close_matches
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from moeatlas import parts
 from moeatlas.job import Problem
 
 VARIANT = ".question_only"
@@ -25,18 +27,24 @@ BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of 
 class Study:
     """What a study runs: settings of the selected models and datasets by name, in the order of the config.
 
-    A model's `checkpoints` are in training order; `folders` says where the files of each are. `compared` names the runs
-    to compare, {model, checkpoint}, the first one against all others; there are at least two, or none.
+    A model's `checkpoints` are in training order; `folders` says where the files of each are. `shards` says into how
+    many shards each dataset is split. `compared` names the runs to compare, {model, checkpoint}, the first one against
+    all others; there are at least two, or none.
     """
 
     models: dict[str, dict]
     datasets: dict[str, dict]
+    shards: dict[str, int]
     compared: list[dict[str, str]]
 
     @property
     def of_counts(self) -> bool:
         """Whether this is a study of published counts; then all of its models and datasets are."""
         return any(model["source"] == "counts" for model in self.models.values())
+
+    def parts(self, dataset: str) -> list[str]:
+        """The parts in which a dataset is read by extraction: its shards, or itself."""
+        return parts.names(dataset, self.shards[dataset])
 
     def studied_checkpoint(self, model: str) -> str:
         """The last checkpoint of a model: the one that the report is about."""
@@ -75,7 +83,10 @@ def resolve(config: dict) -> Study:
             f"config: study: {key} has `source: counts` and {other} `source: {entries[other]['source']}`: select only "
             "models and datasets of counts, or none."
         )
-    return Study(models, datasets, _compared(config, models))
+    shards = {
+        name: _shards(dataset, models, config["storage"]["tokens_per_shard"]) for name, dataset in datasets.items()
+    }
+    return Study(models, datasets, shards, _compared(config, models))
 
 
 def _model(name: str, config: dict) -> dict:
@@ -144,6 +155,17 @@ def _dataset(name: str, config: dict) -> dict:
             f"{', '.join(domains)}, or add it to demo.corpora.domains."
         )
     return dataset
+
+
+def _shards(dataset: dict, models: dict[str, dict], tokens_per_shard: int) -> int:
+    """Into how many shards a dataset is split, for all models; takes `shards` out of it: it changes no token."""
+    stated = dataset.pop("shards", None)
+    limits = [dataset["limits"].get("tokens", math.inf), max(_most_tokens(model) for model in models.values())]
+    return stated or (1 if min(limits) == math.inf else math.ceil(min(limits) / tokens_per_shard))
+
+
+def _most_tokens(model: dict) -> float:
+    return math.inf if model["tokens_per_dataset"] == "all" else model["tokens_per_dataset"]
 
 
 def _compared(config: dict, models: dict[str, dict]) -> list[dict[str, str]]:

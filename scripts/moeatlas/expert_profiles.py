@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from moeatlas import contexts, statistics, storage
+from moeatlas import contexts, parts, statistics, storage
 from moeatlas.routing import complete, routing_rule_of
 from moeatlas.tallies import GROUPS, document_groups
 from moeatlas.token_types import TYPES, classify
@@ -48,21 +48,24 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
     tokens, `group` int8 (see `tallies.document_groups`), `dataset`, `document_id` text (document). The coordinate
     `layer` holds the layers; the attributes say which model and which tokens it is.
     """
-    parts, sources = [], {}
-    for folder, path in zip(records, tokens, strict=True):
-        with storage.open_lazily(next(iter(storage.layer_files(folder).values()))) as record:
+    datasets, sources = [], {}
+    for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
+        with storage.open_lazily(next(iter(storage.layer_files(folders[0]).values()))) as record:
             sources[record.attrs["dataset"]] = xr.Dataset(attrs=record.attrs)
         known = storage.load_tokens(path)
         names = known["document_id"].values
-        part = {
+        dataset = {
             "token_id": ("token", known["token_id"].values),
             "size": ("document", known["document_tokens"].values),
             "group": ("document", document_groups(names)),
             "dataset": ("document", np.full(len(names), list(sources)[-1], dtype=object)),
             "document_id": ("document", names.astype(object)),
         }
-        parts.append({name: xr.Variable(*value) for name, value in part.items()})
-    whole = {name: xr.Variable.concat([part[name] for part in parts], parts[0][name].dims[0]) for name in parts[0]}
+        datasets.append({name: xr.Variable(*value) for name, value in dataset.items()})
+    whole = {
+        name: xr.Variable.concat([dataset[name] for dataset in datasets], first.dims[0])
+        for name, first in datasets[0].items()
+    }
     size = whole.pop("size").values.astype(np.int64)
     whole["document"] = ("token", np.repeat(np.arange(len(size), dtype=np.int32), size))
     whole["start"], whole["end"] = ("document", np.cumsum(size) - size), ("document", np.cumsum(size))
@@ -73,12 +76,12 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
 def read_layers(records: list[str], layers: list[int]) -> Iterator[tuple[int, Routing]]:
     """One layer after another: its number, and its routing of all tokens of `read`."""
     for layer in layers:
-        parts = []
+        blocks = []
         for folder in records:
             with storage.open_lazily(storage.layer_files(folder)[layer]) as record:
                 experts = record.sizes["expert"]
-                parts += _blocks(record)
-        yield layer, Routing(*map(np.concatenate, zip(*parts, strict=True)), experts)
+                blocks += _blocks(record)
+        yield layer, Routing(*map(np.concatenate, zip(*blocks, strict=True)), experts)
 
 
 def _blocks(record: xr.Dataset) -> Iterator[tuple[np.ndarray, ...]]:

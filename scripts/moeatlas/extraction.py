@@ -125,7 +125,7 @@ class Extras:
         extras = cls(head=model.get_output_embeddings())
         if extras.head is not None:
             extras.predicted = np.empty(tokens, dtype=np.int32)
-        if sampled is not None and len(sampled):
+        if sampled is not None:
             extras.sampled = sampled
             extras.states = np.empty((layers, len(sampled), model.config.hidden_size), dtype=np.float32)
         return extras
@@ -166,6 +166,7 @@ def write_records(
     tokens_per_batch: int,
     records: str = "exact",
     sampled: np.ndarray | None = None,
+    first_token: int = 0,
     threads: int = 1,
     attrs: dict | None = None,
     advance: Callable[[int], object] = lambda tokens: None,
@@ -175,9 +176,10 @@ def write_records(
     `token_id` is (token,), `window_start` (window,) the offset of each window's first token, in order; `records` is one
     of `records.CONTENTS`; `threads` compress; `advance` is called with numbers of tokens done. If the model has its
     language-model head, `predictions.nc` holds `predicted_token(token)`. If tokens are `sampled` (sample,), `states.nc`
-    holds `state(layer, sample, hidden)`, what the routers received, and `sampled_token(sample)`.
+    holds `state(layer, sample, hidden)`, what the routers received, and `sampled_token(sample)`, which counts from the
+    first token of the dataset: the first one here is its `first_token`, an attribute of every file.
     """
-    base, attrs = model.base_model, attrs or {}
+    base, attrs = model.base_model, (attrs or {}) | {"first_token": first_token}
     rule, routers = routing_rule(base.config), find_routers(base)
     biases = {layer: selection_bias(routers[layer]) for layer in layers}
     extras = Extras.of(model, len(layers), len(token_id), sampled)
@@ -200,7 +202,7 @@ def write_records(
         storage.save(xr.Dataset({"predicted_token": predicted}, attrs=attrs), folder / "predictions.nc")
     if extras.states is not None:
         state = (("layer", "sample", "hidden"), extras.states, {"long_name": "router input", "units": "1"})
-        places = ("sample", extras.sampled, {"long_name": "index of the token", "units": "1"})
+        places = ("sample", extras.sampled + first_token, {"long_name": "index of the token", "units": "1"})
         kept = xr.Dataset({"state": state, "sampled_token": places}, coords={"layer": layers}, attrs=attrs)
         storage.save(kept, folder / "states.nc")
 

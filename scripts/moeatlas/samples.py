@@ -1,11 +1,12 @@
 """The sampled tokens of a study: their documents, what the routers received for them, and what they chose."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from moeatlas import storage, tallies
+from moeatlas import parts, storage, tallies
 
 
 def read(records: list[str], tokens: list[str]) -> xr.Dataset:
@@ -15,22 +16,22 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
     `tallies.document_groups`), `token_id` int32. The coordinate `layer` holds the layers with router inputs; the
     attributes say which model and which tokens it is.
     """
-    parts, sources, documents = [], {}, 0
-    for folder, path in zip(records, tokens, strict=True):
-        with storage.open_lazily(Path(folder) / "states.nc") as states:
+    samples, sources, documents = [], {}, 0
+    for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
+        with _open_states(folders) as states:
             places, layers, attrs = states["sampled_token"].values, states["layer"].values, states.attrs
         known = storage.load_tokens(path)
         document = known["document_index"].values[places].astype(np.int64)
-        part = {
+        sample = {
             "dataset": np.full(len(places), attrs["dataset"], dtype=object),
             "document": document + documents,
             "group": tallies.document_groups(known["document_id"].values)[document],
             "token_id": known["token_id"].values[places],
         }
-        parts.append(xr.Dataset({name: ("sample", values) for name, values in part.items()}, {"layer": layers}))
+        samples.append(xr.Dataset({name: ("sample", values) for name, values in sample.items()}, {"layer": layers}))
         sources[attrs["dataset"]] = xr.Dataset(attrs=attrs)
         documents += known.sizes["document"]
-    whole = xr.concat(parts, dim="sample", join="exact", data_vars="minimal", coords="minimal", compat="equals")
+    whole = xr.concat(samples, dim="sample", join="exact", data_vars="minimal", coords="minimal", compat="equals")
     return whole.assign_attrs(storage.study_identity(sources))
 
 
@@ -40,10 +41,14 @@ def read_layer(records: list[str], layer: int) -> tuple[np.ndarray, np.ndarray]:
     Router inputs (sample, hidden) float32, selected experts (sample, rank) int64.
     """
     states, selected = [], []
-    for folder in records:
-        with storage.open_lazily(Path(folder) / "states.nc") as sample:
+    for folders in parts.by_dataset(records):
+        with _open_states(folders) as sample:
             states.append(sample["state"].sel(layer=layer).values)
             places = sample["sampled_token"].values
-        with storage.open_lazily(storage.layer_files(folder)[layer]) as record:
+        with storage.open_layer(folders, layer) as record:
             selected.append(record["selected_expert"].values[places].astype(np.int64))
     return np.concatenate(states), np.concatenate(selected)
+
+
+def _open_states(folders: list[Path]) -> AbstractContextManager[xr.Dataset]:
+    return storage.open_joined([folder / "states.nc" for folder in folders], along="sample")

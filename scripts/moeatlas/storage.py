@@ -7,15 +7,17 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import netCDF4
 import numpy as np
 import pandas as pd
 import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
 
-from moeatlas import job
+from moeatlas import job, parts
 from moeatlas.tables import csv_text
 
 IDENTITY = (
@@ -84,10 +86,13 @@ def layer_files(folder: str | Path) -> dict[int, Path]:
     return dict(sorted(files.items()))
 
 
-def load_tokens(path: str | Path) -> xr.Dataset:
-    """Read a dataset's token file, but not `text`: xarray would pad every document to the longest one in memory."""
+def load_tokens(path: str | Path, shard: int = 1, shards: int = 1) -> xr.Dataset:
+    """Read a dataset's token file, or a shard of it (see `parts.take`).
+
+    `text` is left out: xarray would pad every document to the longest one in memory.
+    """
     with open_lazily(path, leave_out="text") as tokens:
-        return tokens.load()
+        return tokens.load() if shards == 1 else parts.take(tokens, shard, shards).load()
 
 
 def open_lazily(path: str | Path, leave_out: str | None = None, cached_bytes: int = 4 << 20) -> xr.Dataset:
@@ -105,6 +110,30 @@ def open_lazily(path: str | Path, leave_out: str | None = None, cached_bytes: in
         raise job.Problem(f"{path} is not a readable netCDF file ({error}): delete it and run again.") from error
     finally:
         netCDF4.set_chunk_cache(*default)
+
+
+@contextmanager
+def open_joined(paths: list[Path], along: str) -> Iterator[xr.Dataset]:
+    """The files of a dataset's parts as one dataset: joined along a dimension, and read only where it is used.
+
+    A variable without that dimension is kept if it is the same in all parts. Attributes are those of the first part.
+    """
+    with ExitStack() as files:
+        first, *others = [files.enter_context(open_lazily(path)) for path in paths]
+        joined = {}
+        for name, variable in first.variables.items():
+            rest = [other.variables[name] for other in others]
+            if along in variable.dims:
+                lazy = indexing.LazilyIndexedArray(_Joined([variable, *rest], along))
+                joined[name] = xr.Variable(variable.dims, lazy, variable.attrs)
+            elif all(map(variable.equals, rest)):
+                joined[name] = variable
+        yield xr.Dataset(joined, attrs=first.attrs) if others else first
+
+
+def open_layer(folders: list[Path], layer: int) -> AbstractContextManager[xr.Dataset]:
+    """One layer's records of a dataset, from the folders of its parts."""
+    return open_joined([layer_files(folder)[layer] for folder in folders], along="token")
 
 
 @contextmanager
@@ -242,6 +271,34 @@ def _partial(path: Path) -> Iterator[Path]:
         raise job.Problem(
             f"{path} cannot be written ({reason}; {_free(path)}): make room or make it writable, then run again."
         ) from error
+
+
+class _Joined(BackendArray):
+    """Variables of several files, joined along a dimension, of which only what is asked for is read."""
+
+    def __init__(self, variables: list[xr.Variable], along: str):
+        self._variables, self._along, self._dims = variables, along, variables[0].dims
+        self._ends = np.cumsum([variable.sizes[along] for variable in variables])
+        self._size = int(self._ends[-1])
+        sizes = variables[0].sizes | {along: self._size}
+        self.shape, self.dtype = tuple(sizes[dim] for dim in self._dims), variables[0].dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
+        """What integers and slices of positive steps, one for each dimension, say."""
+        wanted = dict(zip(self._dims, key, strict=True))
+        single = not isinstance(wanted[self._along], slice)
+        rows = range(self._size)[slice(wanted[self._along], wanted[self._along] + 1) if single else wanted[self._along]]
+        found = []
+        for variable, end in zip(self._variables, self._ends.tolist(), strict=True):
+            start = end - variable.sizes[self._along]
+            here = rows[max(0, -((rows.start - start) // rows.step)) : max(0, -((rows.start - end) // rows.step))]
+            part = slice(here.start - start, here.stop - start, here.step) if here else slice(0, 0)
+            found.append(variable.isel(wanted | {self._along: part}))
+        whole = xr.Variable.concat(found, self._along)
+        return (whole.isel({self._along: 0}) if single else whole).values
 
 
 def _free(path: Path) -> str:

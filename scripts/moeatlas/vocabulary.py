@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from moeatlas import storage
+from moeatlas import parts, storage
 from moeatlas.statistics import POOLED
 from moeatlas.tallies import GROUPS, document_groups
 
@@ -78,18 +78,18 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
     """
     kinds = KINDS if all((Path(folder) / PREDICTIONS).exists() for folder in records) else KINDS[:2]
     ids, groups, sources, documents = [], [], {}, []
-    for folder, path in zip(records, tokens, strict=True):
+    for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
         known = storage.load_tokens(path)
         document = np.repeat(np.arange(known.sizes["document"]), known["document_tokens"].values)
         given = known["token_id"].values
         found = [given, next_token(given, known["position"].values)]
         if "predicted" in kinds:
-            with storage.open_lazily(Path(folder) / PREDICTIONS) as predictions:
+            with storage.open_joined([folder / PREDICTIONS for folder in folders], along="token") as predictions:
                 found.append(predictions["predicted_token"].values)
         ids.append(np.array(found, dtype=np.int32))
         groups.append(document_groups(known["document_id"].values)[document])
         documents.append(known.sizes["document"])
-        with storage.open_lazily(next(iter(storage.layer_files(folder).values()))) as record:
+        with storage.open_lazily(next(iter(storage.layer_files(folders[0]).values()))) as record:
             sources[record.attrs["dataset"]] = xr.Dataset(attrs=record.attrs)
     return xr.Dataset(
         {
@@ -106,12 +106,12 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
 def read_layers(records: list[str], layers: list[int]) -> Iterator[tuple[int, np.ndarray, int]]:
     """For one layer after another: its number, the selected experts (token, rank) of all tokens of `read`, and E."""
     for layer in layers:
-        parts = []
+        selected = []
         for folder in records:
             with storage.open_lazily(storage.layer_files(folder)[layer]) as record:
-                parts.append(record["selected_expert"].values)
+                selected.append(record["selected_expert"].values)
                 experts = record.sizes["expert"]
-        yield layer, np.concatenate(parts), experts
+        yield layer, np.concatenate(selected), experts
 
 
 def next_token(token_id: np.ndarray, position: np.ndarray) -> np.ndarray:

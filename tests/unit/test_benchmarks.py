@@ -94,7 +94,11 @@ def test_peak_memory_is_that_of_this_process_and_stays():
 def test_a_job_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match=r"tally_routing failed(?s:.*)nowhere\.nc"):
         measuring.run_job(
-            "tally_routing", (), {"tokens": tmp_path / "nowhere.nc", "records": tmp_path}, {"tally": tmp_path / "x"}
+            "tally_routing",
+            (),
+            {"tokens": tmp_path / "nowhere.nc", "records": tmp_path},
+            {"tally": tmp_path / "x"},
+            analysis.WHOLE,
         )
 
 

@@ -71,6 +71,31 @@ def test_the_default_config_is_right_and_stays_as_it_is():
     assert default == before
 
 
+@pytest.mark.parametrize(
+    ("dataset", "models", "shards"),
+    [
+        ({}, {"demo": 300, "mine": 1001}, 11),
+        ({}, {"demo": 300, "mine": "all"}, 1),
+        ({"limits": {"tokens": 250}}, {"demo": 300, "mine": "all"}, 3),
+        ({"limits": {"tokens": 250}}, {"demo": 200}, 2),
+        ({"shards": 4}, {"demo": "all"}, 4),
+        ({"shards": 4, "limits": {"tokens": 2000}}, {"demo": 1000}, 4),
+    ],
+)
+def test_shards_are_those_stated_or_follow_from_the_limits(dataset, models, shards):
+    whole = config()
+    whole["storage"]["tokens_per_shard"] = 100
+    whole["datasets"]["gsm8k"] |= dataset
+    for name, tokens in models.items():
+        whole["models"][name]["tokens_per_dataset"] = tokens
+    whole["study"] |= {"models": list(models), "datasets": ["gsm8k", "gsm8k.question_only"]}
+    whole["compare"] = []
+    study = resolved(whole)
+    assert study.shards == {"gsm8k": shards, "gsm8k.question_only": shards}
+    assert all("shards" not in settings for settings in study.datasets.values())  # which would make tokens again
+    assert len(study.parts("gsm8k")) == shards and study.parts("gsm8k")[-1].startswith("gsm8k")
+
+
 def test_defaults_are_filled_at_every_level_and_given_values_kept():
     whole = config()
     whole["models"]["olmoe"] |= {"layers": ["0-3", 5], "dtype": "bfloat16"}

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from transformers import AutoModelForCausalLM
 
-from moeatlas import storage
+from moeatlas import parts, storage
 from moeatlas.job import Problem
 from moeatlas.records import RecordWriter
 
@@ -40,7 +41,17 @@ EXTRACTION = {
 def pipeline(run_script, model_folder, tmp_path):
     """Run the scripts up to the named one, with changed settings: the folder of what they wrote."""
 
-    def run(last: str, *, dataset=None, model=None, extraction=None, folder=model_folder, place="out", rows=ROWS):
+    def run(
+        last: str,
+        *,
+        dataset=None,
+        model=None,
+        extraction=None,
+        folder=model_folder,
+        place="out",
+        rows=ROWS,
+        part="gsm8k",
+    ):
         out = tmp_path / place
         out.mkdir(exist_ok=True)
         (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -63,9 +74,17 @@ def pipeline(run_script, model_folder, tmp_path):
             "extract_routing": (
                 {"folder": str(folder), "description": description, "tokens": tokens},
                 {"records": records},
-                {"model": settings, "extraction": EXTRACTION | (extraction or {})},
+                {
+                    "model": settings,
+                    "extraction": EXTRACTION | (extraction or {}),
+                    "place": parts.place_of(part),
+                },
             ),
-            "tally_routing": ({"tokens": tokens, "records": records}, {"tally": str(out / "tally.nc")}, {}),
+            "tally_routing": (
+                {"tokens": tokens, "records": records},
+                {"tally": str(out / "tally.nc")},
+                {"place": parts.place_of(part)},
+            ),
         }
         for name, (input, output, params) in steps.items():
             params = {"code": "c0de"} | params
@@ -129,6 +148,26 @@ def test_two_runs_write_identical_bytes(pipeline):
     second = pipeline("tally_routing")
     assert kept == {path.name: path.read_bytes() for path in sorted(second.rglob("*.nc"))}
     assert len(kept) == 6
+
+
+def test_shards_of_a_dataset_combine_into_the_whole(pipeline, run_script, tmp_path):
+    batches = {"cpu": 1}  # of one window: those of a shard are then those of the whole
+    settings = {"extraction": {"predictions": True, "sample": {"size": 2, "seed": 0}, "tokens_per_batch": batches}}
+    whole = pipeline("tally_routing", **settings)
+    shards = [pipeline("tally_routing", part=part, place=part, **settings) for part in parts.names("gsm8k", 3)]
+    for name, along in {"layer_3.nc": "token", "predictions.nc": "token", "states.nc": "sample"}.items():
+        with storage.open_joined([out / "records" / name for out in shards], along) as joined:
+            one = storage.load(whole / "records" / name)
+            xr.testing.assert_equal(joined, one)
+    assert storage.load(shards[2] / "records/layer_3.nc").attrs["first_token"] > 200
+
+    inputs = {"shards": [str(out / "tally.nc") for out in shards]}
+    output = {"tally": str(tmp_path / "tally.nc")}
+    run_script("combine_tallies", tmp_path, input=inputs, output=output, params={"code": "c0de"})
+    combined, tally = storage.load(tmp_path / "tally.nc"), storage.load(whole / "tally.nc")
+    xr.testing.assert_equal(combined, tally)
+    for attribute in ("model", "dataset", "weights_sha256", "tokens_sha256", "routing_rule"):
+        assert combined.attrs[attribute] == tally.attrs[attribute]
 
 
 def test_chosen_layers_are_the_same_records_as_in_a_run_of_all(pipeline):

@@ -9,9 +9,14 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 
+def jobs(dry_run) -> dict[str, int]:
+    """How many jobs of each rule a dry run would run, and their `total`."""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", dry_run.stdout, flags=re.MULTILINE)}
+
+
 def test_the_olmoe_study_fits_a_scheduler(workflow):
     dry = workflow.finish("--dry-run", configs=[ROOT / "config" / "olmoe.yaml"])
-    planned = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", dry.stdout, flags=re.MULTILINE)}
+    planned = jobs(dry)
     assert planned["total"] < 2000
     assert planned["extract_routing"] == 12
     assert planned["fetch_model"] == 1 and planned["fetch_dataset"] == 12
@@ -32,11 +37,26 @@ def test_the_olmoe_study_fits_a_scheduler(workflow):
 def test_other_models_are_planned_on_the_same_datasets(workflow, example, checkpoints, gpus):
     overlays = [ROOT / "config" / "olmoe.yaml", ROOT / "config" / "examples" / f"{example}.yaml"]
     dry = workflow.finish("--dry-run", configs=overlays)
-    planned = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", dry.stdout, flags=re.MULTILINE)}
+    planned = jobs(dry)
     assert planned["fetch_model"] == checkpoints
     assert planned["extract_routing"] == 12 * checkpoints
     assert planned["measure_router_decisiveness"] == checkpoints
     assert set(re.findall(r"gpu=([1-9])", dry.stdout)) == {str(gpus)}
+
+
+def test_a_large_study_in_shards_is_planned(workflow):
+    for name in range(10):
+        (workflow.folder / f"model_{name}").mkdir()
+    (workflow.folder / "rows.jsonl").touch()
+    models = {f"m{name}": {"source": "local", "path": f"model_{name}"} for name in range(10)}
+    limits = {"tokens": 80_000_000}
+    datasets = {f"d{name}": {"source": "files", "files": ["rows.jsonl"], "limits": limits} for name in range(30)}
+    study = {"title": "Large", "models": list(models), "datasets": list(datasets)}
+    overlay = workflow.overlay("large.yaml", {"study": study, "models": models, "datasets": datasets})
+    planned = jobs(workflow.finish("--dry-run", "--quiet", "rules", configs=[overlay]))
+    assert planned["extract_routing"] == planned["tally_routing"] == 10 * 30 * 8
+    assert planned["tokenize_dataset"] == planned["combine_tallies"] == 10 * 30
+    assert planned["measure_maps"] == 10
 
 
 def test_only_what_runs_experts_asks_for_a_gpu(workflow):
@@ -48,7 +68,7 @@ def test_only_what_runs_experts_asks_for_a_gpu(workflow):
 
 def test_the_default_study_is_planned_without_a_profile(workflow):
     dry = workflow.finish("--dry-run")
-    planned = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", dry.stdout, flags=re.MULTILINE)}
+    planned = jobs(dry)
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     assert planned["extract_routing"] == 2 * len(config["study"]["datasets"])
 
