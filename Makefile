@@ -7,7 +7,7 @@ CORES ?= all
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study test test-cluster lint benchmark benchmark-gpu clean
+.PHONY: help environment study test test-faults test-cluster lint benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ study: environment ## Run the default study; ends with results/report/index.html
 
 test: $(VENV)/test.done ## Run all tests, files of tests side by side
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-faults: $(VENV)/test.done ## Kill a local study at ten random moments and take it up again
+	$(BIN)/python -m pytest tests/faults
 
 test-cluster: $(VENV)/test.done ## Run the study on a real Slurm, installed and started for it (root on Debian)
 	@which slurmctld slurmd munged >/dev/null || { echo "Installing with apt-get: $(SLURM)" && apt-get -qq update && \

@@ -119,7 +119,7 @@ def test_the_summary_and_the_methods_tell_how_the_jobs_went(browser, site):
     }
     assert re.fullmatch("[0-9]+ finished, none failed", facts["Jobs"])
     assert facts["Wall time"].endswith("all jobs added up")
-    assert "processor cores" in facts["Hardware"]
+    assert "cores" in facts["Hardware"]
     assert facts["Left out"] == "0 documents of the datasets"
     assert facts["Data"].startswith("3 datasets, ")
     browser.open(site / "methods.html")

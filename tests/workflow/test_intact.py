@@ -10,7 +10,7 @@ import pytest
 def copied_study(tiny_study, tiny_config, workflow):
     """A copy of the tiny study, and a function that verifies it."""
     shutil.copytree(tiny_study.folder / "results", workflow.folder / "results", dirs_exist_ok=True)
-    return workflow, lambda: workflow.run("verify", "--cores", "2", configs=[tiny_config])
+    return workflow, lambda: workflow.run("--cores", "2", "verify", configs=[tiny_config])
 
 
 def test_a_finished_study_is_intact(copied_study):

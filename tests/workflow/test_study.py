@@ -100,13 +100,19 @@ def test_a_statistics_setting_runs_no_extraction_again(tiny_study, tiny_config):
     overlay = tiny_study.overlay("statistics.yaml", {"statistics": {"seed": 2}})
     planned = jobs(tiny_study.finish("--dry-run", configs=[tiny_config, overlay]))
     chapters = [chapter for chapter in CHAPTERS if chapter != "coactivation"]  # it draws nothing at random
-    assert planned == {f"{verb}_{name}" for verb in ("measure", "plot") for name in chapters} | {"build_report"}
+    remade = {f"{verb}_{name}" for verb in ("measure", "plot") for name in chapters}
+    assert planned == remade | {"profile_experts", "build_report", "record_provenance"}
 
 
 def test_a_threshold_runs_only_what_shows_it_again(tiny_study, tiny_config):
     overlay = tiny_study.overlay("threshold.yaml", {"report": {"thresholds": {"decisive_entropy": 0.6}}})
     planned = jobs(tiny_study.finish("--dry-run", configs=[tiny_config, overlay]))
-    assert planned == {"plot_router_decisiveness", "plot_selection_frequency", "build_report"}
+    assert planned == {
+        "plot_router_decisiveness",
+        "plot_selection_frequency",
+        "build_report",
+        "record_provenance",
+    }
 
 
 def test_one_more_dataset_leaves_the_others_alone(tiny_study, tiny_config):
@@ -148,7 +154,7 @@ def test_the_report_says_what_the_metrics_hold(tiny_study, chapter):
         estimate, bounds = report.format_estimate(finding["estimate"], finding["low"], finding["high"])
         assert all(estimate in page and bounds in page for page in pages)
     for figure in words["figures"]:
-        assert len(figure["alt"]) >= 40 and re.search("[0-9]", figure["alt"])
+        assert len(figure["alt"]) >= 40 and re.search("[0-9]|not available", figure["alt"])
         assert "n = " in figure["caption"]
         assert (results / "report" / "figures/demo/step20" / chapter / f"{figure['name']}.svg").is_file()
 
