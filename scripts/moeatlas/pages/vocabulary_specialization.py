@@ -226,7 +226,7 @@ def _specialization_by_dataset(metrics: xr.Dataset) -> Figure:
     ratio = (value / mine["null_split_half"]).transpose("dataset", "layer")
     datasets = [str(name) for name in ratio["dataset"].values]
     mean = value.mean("layer").dropna("dataset").to_series().sort_values()
-    ends = ""
+    ends = "; the value is not available for any dataset"
     if len(mean):
         low, high = (f"{mean.index[place]} ({mean.iloc[place]:.2f})" for place in (0, -1))
         ends = f"; on average over layers the value is lowest on {low} and highest on {high}"
