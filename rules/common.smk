@@ -147,8 +147,8 @@ config, study = checked()
 
 
 ON_OBJECT_STORAGE = workflow.storage_settings.default_storage_provider is not None
-place = workflow.modifier.path_modifier.replace_prefix  # a workflow that imports this one may put all under a `prefix:`
-RESULTS = place("results")
+prefixed = workflow.modifier.path_modifier.replace_prefix  # an importing workflow may put all under a `prefix:`
+RESULTS = prefixed("results")
 
 
 def check_paths():
@@ -156,8 +156,8 @@ def check_paths():
     if ON_OBJECT_STORAGE:
         return
     for key, path in study.local_paths().items():
-        if not Path(place(path)).exists():
-            sys.exit(f"Error: config: {key}: {place(path)} does not exist: correct the path.")
+        if not Path(prefixed(path)).exists():
+            sys.exit(f"Error: config: {key}: {prefixed(path)} does not exist: correct the path.")
     results = Path(RESULTS).absolute()
     folder = results if results.exists() else results.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
