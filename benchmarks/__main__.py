@@ -1,6 +1,10 @@
 """All benchmarks that need no GPU, as one table."""
 
-from benchmarks import analysis, extraction, measuring, published, report, storage
+from benchmarks import analysis, extraction, measuring, memory, published, report, storage
 
 print(f"On {measuring.machine()}:\n")
-print(measuring.table([row for script in (extraction, storage, analysis, report, published) for row in script.rows()]))
+print(
+    measuring.table(
+        [row for script in (extraction, storage, analysis, memory, report, published) for row in script.rows()]
+    )
+)

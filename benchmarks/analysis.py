@@ -37,9 +37,8 @@ MODULES = {TALLY: ("netCDF4", "moeatlas.counting")} | {
 MODULES["measure_vocabulary_specialization"] += ("transformers",)
 """The modules that each script imports, which is done before it is measured."""
 WHOLE = {"place": parts.place_of("a dataset in one piece")}
-SECONDS, PEAK, FLAT = 120.0, 2000.0, 1.25
-"""Goals: seconds of all jobs of `STUDY` and MB of the largest one; memory counts as flat when ten times the tokens take
-at most so many times the memory."""
+SECONDS, PEAK = 120.0, 2000.0
+"""Goals: seconds of all jobs of `STUDY` and MB of the largest one."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ MODEL = {
     "model_revision": "local",
     "weights_sha256": 64 * "0",
 }
-STUDY, ONE_DATASET = Size(1_000_000, 12, 16), (Size(100_000, 1, 2), Size(1_000_000, 1, 2))
+STUDY = Size(1_000_000, 12, 16)
 
 
 def make_study(folder: Path, size: Size) -> tuple[list[Path], list[Path]]:
@@ -116,7 +115,7 @@ def make_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def analyse(folder: Path, size: Size, config: dict, chapters: tuple[str, ...] = CHAPTERS) -> dict[str, list[Usage]]:
+def analyse(folder: Path, size: Size, config: dict) -> dict[str, list[Usage]]:
     """Time and memory of the jobs on a new study, by the name of their script; the tally has a job for each dataset."""
     tokens, routing = make_study(folder, size)
     tallies = [folder / f"tally_{number}.nc" for number in range(size.datasets)]
@@ -144,7 +143,7 @@ def analyse(folder: Path, size: Size, config: dict, chapters: tuple[str, ...] = 
             for one, made, tally in zip(tokens, routing, tallies, strict=True)
         ]
     }
-    for name in chapters:
+    for name in CHAPTERS:
         script = f"measure_{name}"
         output = {"metrics": folder / "metrics" / RUN / f"{name}.nc", "table": folder / "tables" / RUN / f"{name}.csv"}
         input, params = given[name]
@@ -153,16 +152,11 @@ def analyse(folder: Path, size: Size, config: dict, chapters: tuple[str, ...] = 
 
 
 def rows() -> list[Row]:
-    """Seconds and memory of a whole study by job, and how memory grows with ten times the tokens of one dataset."""
+    """Seconds and memory of a whole study by job."""
     config = yaml.safe_load((measuring.ROOT / "config" / "config.yaml").read_text())
-    found, usages = [], {}
-    for size in (STUDY, *ONE_DATASET):
-        measuring.say(f"analysis: {size}")
-        with tempfile.TemporaryDirectory() as folder:
-            chapters = CHAPTERS if size == STUDY else CHAPTERS[:1]
-            usages[size] = analyse(Path(folder), size, config, chapters)
-    found += whole(usages.pop(STUDY))
-    return found + growth({size.tokens: {job: used[0] for job, used in jobs.items()} for size, jobs in usages.items()})
+    measuring.say(f"analysis: {STUDY}")
+    with tempfile.TemporaryDirectory() as folder:
+        return whole(analyse(Path(folder), STUDY, config))
 
 
 def whole(usages: dict[str, list[Usage]]) -> list[Row]:
@@ -180,21 +174,6 @@ def whole(usages: dict[str, list[Usage]]) -> list[Row]:
     found.append(measuring.judged("- processor time", processor, "s"))
     found.append(measuring.judged("- imports, not included", imports, "s"))
     found.append(measuring.judged("- peak memory", max(job.peak for job in together) / 1e6, "MB", at_most=PEAK))
-    return found
-
-
-def growth(usages: dict[int, dict[str, Usage]]) -> list[Row]:
-    """Peak memory of jobs on one dataset by its number of tokens."""
-    found, few, many = [], min(usages), max(usages)
-    for job in usages[few]:
-        peaks = [usages[tokens][job].peak for tokens in (few, many)]
-        packages = usages[few][job].start
-        for tokens, peak in zip((few, many), peaks, strict=True):
-            what = f"{job}, {tokens:,} tokens: peak memory ({packages / 1e6:.0f} MB of it packages)"
-            found.append(measuring.judged(what, peak / 1e6, "MB"))
-        what = f"- {many // few} times the tokens / once"
-        found.append(measuring.judged(what, peaks[1] / peaks[0], "x", at_most=FLAT))
-        found.append(measuring.judged("- growth per token", (peaks[1] - peaks[0]) / (many - few), "B"))
     return found
 
 

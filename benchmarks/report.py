@@ -18,7 +18,12 @@ from benchmarks.measuring import Row, Usage
 from moeatlas import browser, configuration, report, storage
 
 LEFT_OUT = ("held_out_loss", "similarity", "maps")
-BROWSER, MODULES = "build_browser", ("netCDF4", "moeatlas.browser", "transformers")
+PROFILED = ("selection_frequency", "domain_specialization", "vocabulary_specialization", "coactivation")
+PROFILES, BROWSER = "profile_experts", "build_browser"
+MODULES = {
+    PROFILES: ("netCDF4", "moeatlas.expert_profiles", "transformers"),
+    BROWSER: ("netCDF4", "moeatlas.browser", "transformers"),
+}
 SECONDS, PEAK = 600.0, 3000.0
 PAGE, EXPERT, TIMES = 500.0, 300.0, 5
 """Goals: seconds and MB of `build_browser`, milliseconds until a page is loaded and until an expert is shown; the least
@@ -37,35 +42,44 @@ setTimeout(look); // a new address is noticed in another task
 def build(folder: Path, size: analysis.Size, config: dict) -> tuple[Path, Usage]:
     """The report of a new study, and time and memory of the job that made the data of its expert browser."""
     analysis.analyse(folder, size, config)
-    datasets = [folder / f"dataset_{number}" for number in range(size.datasets)]
-    tokens = [dataset.with_suffix(".nc") for dataset in datasets]
-    of_records = {"tokens": tokens, "records": datasets, "tokenizer": folder / "tokenizer"}
-    confidence, thresholds = config["statistics"]["confidence"], config["report"]["thresholds"]
+    usage = expert_pages(folder, size, config)[BROWSER]
     metrics = {name: folder / "metrics" / analysis.RUN / f"{name}.nc" for name in analysis.CHAPTERS}
     figures = {name: folder / "figures" / analysis.RUN / name for name in analysis.CHAPTERS}
+    thresholds = {"thresholds": config["report"]["thresholds"]}
     for name in analysis.CHAPTERS:
         given = {"metrics": metrics[name], "untrained": []}
-        measuring.run_job(f"plot_{name}", (), given, {"figures": figures[name]}, {"thresholds": thresholds})
-    profiled = {name: path for name, path in metrics.items() if name not in ("router_decisiveness", "token_overlap")}
-    settings = {"model": {}, "settings": config["expert_profiles"], "statistics": {"confidence": confidence}}
-    experts, shards = (folder / kind / analysis.RUN for kind in ("experts", "browser"))
-    measuring.run_job("profile_experts", (), of_records | profiled | {"similarity": []}, {"folder": experts}, settings)
-    tables = [folder / "tables" / analysis.RUN / f"{name}.csv" for name in (*analysis.CHAPTERS, "expert_sets")]
-    settings = {"model": {}, "settings": config["browser"], "confidence": confidence}
-    usage = measuring.run_job(BROWSER, MODULES, of_records, {"shards": shards, "table": tables[-1]}, settings)
+        measuring.run_job(f"plot_{name}", (), given, {"figures": figures[name]}, thresholds)
     given = {
         "figures": list(figures.values()),
         "metrics": list(metrics.values()),
-        "tables": tables,
-        "pages": [experts, shards],
+        "tables": [folder / "tables" / analysis.RUN / f"{name}.csv" for name in (*analysis.CHAPTERS, "expert_sets")],
+        "pages": [folder / kind / analysis.RUN for kind in ("experts", "browser")],
         "models": [folder / "model.json"],
-        "datasets": tokens,
+        "datasets": [folder / f"dataset_{number}.nc" for number in range(size.datasets)],
     }
     given["models"][0].write_text(json.dumps(description(size)))
     left_out = {"random": dict.fromkeys(LEFT_OUT, "this benchmark has no model")}
     settings = {"config": config, "commit": "", "graph": [], "left_out": left_out, "references": []}
     measuring.run_job("build_report", (), given, {"folder": folder / "report"}, settings)
     return folder / "report", usage
+
+
+def expert_pages(folder: Path, size: analysis.Size, config: dict) -> dict[str, Usage]:
+    """Time and memory of the jobs whose pages are about experts, on the study that `analysis.analyse` made there."""
+    datasets = [folder / f"dataset_{number}" for number in range(size.datasets)]
+    tokens = [dataset.with_suffix(".nc") for dataset in datasets]
+    given = {"tokens": tokens, "records": datasets, "tokenizer": folder / "tokenizer"}
+    metrics = {name: folder / "metrics" / analysis.RUN / f"{name}.nc" for name in PROFILED} | {"similarity": []}
+    confidence = config["statistics"]["confidence"]
+    of_profiles = {"model": {}, "settings": config["expert_profiles"], "statistics": {"confidence": confidence}}
+    of_browser = {"model": {}, "settings": config["browser"], "confidence": confidence}
+    experts, shards = (folder / kind / analysis.RUN for kind in ("experts", "browser"))
+    table = folder / "tables" / analysis.RUN / "expert_sets.csv"
+    jobs = {
+        PROFILES: (given | metrics, {"folder": experts}, of_profiles),
+        BROWSER: (given, {"shards": shards, "table": table}, of_browser),
+    }
+    return {script: measuring.run_job(script, MODULES[script], *of_job) for script, of_job in jobs.items()}
 
 
 def description(size: analysis.Size) -> dict:

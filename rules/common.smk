@@ -59,6 +59,7 @@ LIBRARY = [
     "records",
     "reference",
     "report",
+    "routed",
     "router_decisiveness",
     "routing",
     "samples",
@@ -406,9 +407,12 @@ def commit():
     return f"{head} {'with local changes' if changed.strip() else '(clean)'}"
 
 
+TEMPORARY = [] if config["storage"]["keep_records"] else ["routing"]  # folders of the results
+
+
 def perhaps_temporary(path):
     """An output that Snakemake deletes once nothing needs it any more, unless `storage.keep_records` is true."""
-    return path if config["storage"]["keep_records"] else temp(path)
+    return temp(path) if TEMPORARY else path
 
 
 if "gpu" not in workflow.global_resources:

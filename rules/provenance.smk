@@ -28,6 +28,7 @@ rule record_provenance:
         config=config,
         commit=commit(),
         results=results_folder,
+        temporary=TEMPORARY,
     script:
         "../scripts/record_provenance.py"
 
@@ -40,6 +41,6 @@ rule verify:
         "../envs/study.yaml"
     params:
         results=results_folder,
-        temporary=[] if config["storage"]["keep_records"] else ["routing"],
+        temporary=TEMPORARY,
     script:
         "../scripts/verify_results.py"

@@ -2,21 +2,24 @@
 
 import json
 
-from moeatlas import browser, inputs, job, storage, vocabulary
+from moeatlas import browser, inputs, job, routed, storage, vocabulary
 
 job.start(snakemake)
 records, settings = snakemake.input.records, snakemake.params.settings
-study = vocabulary.read(records, snakemake.input.tokens)
-tokens = browser.Tokens(study, browser.read_documents(snakemake.input.tokens), settings["stored_tokens"])
-numbers = study["layer"].values.tolist()
+study = routed.read(records, snakemake.input.tokens)
+tokens = browser.Tokens(study, settings["stored_tokens"])
 plots = settings["plots"] if browser.hold_logits(records) else 0
 texts = browser.choose_texts(tokens.documents, settings["texts"], settings["text_tokens"], plots)
 tokenizer = inputs.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
-layers = job.progress(
-    browser.read_layers(records, numbers, texts), total=len(numbers), unit=" layers", description="layers"
-)
+layers = routed.read_layers(study, records, "routing_weight")
 shards, table = browser.assemble(
-    tokens, texts, layers, vocabulary.token_texts(tokenizer, tokens.ids), snakemake.params.confidence, settings
+    tokens,
+    texts,
+    job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers"),
+    lambda layer: browser.read_plots(records, layer, texts),
+    vocabulary.token_texts(tokenizer, tokens.ids),
+    snakemake.params.confidence,
+    settings,
 )
 files = shards.files()
 browser.check_size(files, settings["megabytes"])
@@ -28,4 +31,4 @@ with storage.atomic_directory(snakemake.output.shards) as folder:
     (folder / "page.json").write_text(json.dumps(page, indent=1, default=str) + "\n", encoding="utf-8")
 storage.save_table(table, snakemake.output.table)
 sizes = ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in browser.size_by_kind(files).items())
-job.log(f"{len(files)} shards of {len(numbers)} layers, {sum(map(len, files.values())) / 1e6:.1f} MB: {sizes}")
+job.log(f"{len(files)} shards of {study.sizes['layer']} layers, {sum(map(len, files.values())) / 1e6:.1f} MB: {sizes}")

@@ -1,15 +1,13 @@
 """Whether the experts of a layer share their vocabulary."""
 
-from moeatlas import job, storage, token_overlap, vocabulary
+from moeatlas import job, routed, storage, token_overlap
 
 job.start(snakemake)
-study = vocabulary.read(snakemake.input.records, snakemake.input.tokens)
-numbers = study["layer"].values.tolist()
-layers = job.progress(
-    vocabulary.read_layers(snakemake.input.records, numbers), total=len(numbers), unit=" layers", description="layers"
-)
-metrics = token_overlap.measure(study, layers, **snakemake.params.settings, **snakemake.params.statistics)
+study = routed.read(snakemake.input.records, snakemake.input.tokens)
+layers = routed.read_layers(study, snakemake.input.records)
+bar = job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers")
+metrics = token_overlap.measure(study, bar, **snakemake.params.settings, **snakemake.params.statistics)
 metrics.attrs |= study.attrs
 storage.save(metrics, snakemake.output.metrics)
 storage.save_table(token_overlap.table(metrics), snakemake.output.table)
-job.log(f"{study.sizes['token']} tokens of {study.sizes['name']} datasets in {len(numbers)} layers")
+job.log(f"{study.sizes['token']} tokens of {study.sizes['name']} datasets in {study.sizes['layer']} layers")

@@ -6,24 +6,19 @@ from pathlib import Path
 import jsonschema
 
 import moeatlas
-from moeatlas import expert_profiles, inputs, job, storage
+from moeatlas import expert_profiles, inputs, job, routed, storage
 
 job.start(snakemake)
 schema = Path(moeatlas.__file__).parents[2] / "report/schemas/expert_profile.schema.json"
 validator = jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
-study = expert_profiles.read(snakemake.input.records, snakemake.input.tokens)
+study = routed.read(snakemake.input.records, snakemake.input.tokens)
 chapters = ("selection_frequency", "domain_specialization", "vocabulary_specialization", "coactivation", "similarity")
 metrics = {name: storage.load(snakemake.input[name]) for name in chapters if snakemake.input[name]}
 tokenizer = inputs.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
 decode = expert_profiles.decoder(tokenizer)
-token_type = expert_profiles.types(study["token_id"].values, tokenizer)
-numbers = study["layer"].values.tolist()
-layers = job.progress(
-    expert_profiles.read_layers(snakemake.input.records, numbers),
-    total=len(numbers),
-    unit=" layers",
-    description="layers",
-)
+token_type = expert_profiles.types(study["token_id"].sel(kind="input").values, tokenizer)
+layers = routed.read_layers(study, snakemake.input.records, "routing_weight", "entropy")
+bar = job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers")
 settings = snakemake.params.settings | snakemake.params.statistics
 
 
@@ -36,8 +31,8 @@ def write(path: Path, content: dict) -> None:
 
 found = []
 with storage.atomic_directory(snakemake.output.folder) as folder:
-    for layer, routing in layers:
-        for profile in expert_profiles.profiles(layer, routing, study, token_type, metrics, decode, **settings):
+    for layer in bar:
+        for profile in expert_profiles.profiles(layer, study, token_type, metrics, decode, **settings):
             validator.validate(profile)
             write(folder / expert_profiles.file_name(profile), profile)
             found.append(profile)
@@ -45,4 +40,4 @@ with storage.atomic_directory(snakemake.output.folder) as folder:
     write(folder / "page.json", expert_profiles.page(found))
     write(folder / "provenance.json", study.attrs | {"provenance": job.provenance()})
     storage.copy(schema, folder / schema.name)
-job.log(f"{len(found)} profiles of experts in {len(numbers)} layers")
+job.log(f"{len(found)} profiles of experts in {study.sizes['layer']} layers")

@@ -5,7 +5,7 @@ Counts and top tokens are of all tokens. Everywhere a token is an index into the
 3 significant digits unless it is a count. Each function that makes shards says what they hold.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,11 +17,11 @@ import xarray as xr
 from moeatlas import contexts, expert_sets, parts, storage, tallies, vocabulary
 from moeatlas.expert_sets import MODES, SIZES, Sets
 from moeatlas.job import Problem
-from moeatlas.routing import RoutingRule, routing_rule_of
+from moeatlas.routed import NONE, Layer
+from moeatlas.routing import routing_rule_of
 from moeatlas.shards import Shards
 from moeatlas.tallies import GROUPS
 
-TOKENS_PER_BLOCK = 1 << 16
 TOP, TOP_EXPERTS = 20, 3
 CONTEXTS = ("highest", "per_token", "random")
 AROUND = 12
@@ -47,25 +47,6 @@ class Text:
         return slice(self.start, self.start + self.tokens)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """What a layer's routers did: `selected` (token, rank), `weight` (token, rank) float32 of all tokens.
-
-    `probability`: (token, expert) float32 of each text with plots, None for others.
-    """
-
-    number: int
-    selected: np.ndarray
-    weight: np.ndarray
-    probability: list[np.ndarray | None]
-
-
-def read_documents(tokens: list[str]) -> list[tuple[list[str], np.ndarray]]:
-    """For every dataset the identifiers of its documents and the number of tokens of each, from its token file."""
-    files = map(storage.load_tokens, tokens)
-    return [(file["document_id"].values.astype(str).tolist(), file["document_tokens"].values) for file in files]
-
-
 def choose_texts(documents: list[tuple[list[str], np.ndarray]], texts: int, text_tokens: int, plots: int) -> list[Text]:
     """At most `texts` reading texts of each dataset, of documents from its first to its last, evenly spaced."""
     found = []
@@ -79,31 +60,20 @@ def choose_texts(documents: list[tuple[list[str], np.ndarray]], texts: int, text
     return found
 
 
-def read_layers(records: list[str], layers: list[int], texts: list[Text]) -> Iterator[Layer]:
-    """One layer after another from the record folders of all datasets; a text has plots only if records hold logits."""
-    for layer in layers:
-        selected, weight, probability = [], [], []
-        for dataset, folders in enumerate(parts.by_dataset(records)):
-            with storage.open_layer(folders, layer) as record:
-                rule = routing_rule_of(record.attrs)
-                selected.append(record["selected_expert"].values)
-                weight += _weights(record, rule, selected[-1])
-                for text in texts:
-                    if text.dataset == dataset:
-                        logits = torch.from_numpy(record["router_logits"][text.span].values) if text.plots else None
-                        probability.append(rule.probability(logits).numpy() if text.plots else None)
-        yield Layer(layer, np.concatenate(selected), np.concatenate(weight), probability)
+def read_plots(records: list[str], layer: int, texts: list[Text]) -> list[np.ndarray | None]:
+    """The probabilities of all experts of a layer in each text with plots, (token, expert) float32; None for others.
 
-
-def _weights(record: xr.Dataset, rule: RoutingRule, selected: np.ndarray) -> list[np.ndarray]:
-    """The routing weights of a dataset in blocks of tokens: those of the records, or what follows from the logits."""
-    if "routing_weight" in record:
-        return [record["routing_weight"].values]
-    spans = (slice(start, start + TOKENS_PER_BLOCK) for start in range(0, len(selected), TOKENS_PER_BLOCK))
-    chosen = torch.from_numpy(selected.astype(np.int64))
-    return [
-        rule.weights(torch.from_numpy(record["router_logits"][span].values), chosen[span]).numpy() for span in spans
-    ]
+    The record folders of all datasets must hold router logits if there is such a text.
+    """
+    folders, found = parts.by_dataset(records), []
+    for text in texts:
+        if text.plots:
+            with storage.open_layer(folders[text.dataset], layer) as record:
+                logits = torch.from_numpy(record["router_logits"][text.span].values)
+                found.append(routing_rule_of(record.attrs).probability(logits).numpy())
+        else:
+            found.append(None)
+    return found
 
 
 def hold_logits(records: list[str]) -> bool:
@@ -113,21 +83,28 @@ def hold_logits(records: list[str]) -> bool:
 
 
 class Tokens:
-    """The tokens of a study (`vocabulary.read`), and which of them are stored: the first `stored` of every dataset.
+    """The tokens of a study (`routed.read`), and which of them are stored: the first `stored` of every dataset.
 
     names, kinds: datasets and kinds of token; ids (type,): every token id that occurs, increasing, the vocabulary;
-    code (kind, token): indices into it, `vocabulary.NONE` where there is none; dataset, place (token,): dataset, and
-    place in the dataset; start, size, stored (dataset,).
+    code (kind, token): indices into it, `NONE` where there is none; dataset, place (token,): dataset, and
+    place in the dataset; start, size, stored (dataset,); documents: for every dataset the identifiers of its documents
+    and the number of tokens of each.
     """
 
-    def __init__(self, study: xr.Dataset, documents: list[tuple[list[str], np.ndarray]], stored: int):
+    def __init__(self, study: xr.Dataset, stored: int):
         """Number the tokens of all datasets."""
         self.names, self.kinds = study["name"].values.tolist(), study["kind"].values.tolist()
-        self.documents, self.attrs = documents, study.attrs
+        self.attrs = study.attrs
+        lengths = np.diff(np.append(study["start"].values, study.sizes["token"]))
+        ends = np.cumsum(study["documents"].values)[:-1]
+        identifiers = np.split(study["document_id"].values.astype(str), ends)
+        self.documents = [
+            (part.tolist(), sizes) for part, sizes in zip(identifiers, np.split(lengths, ends), strict=True)
+        ]
         token_id = study["token_id"].values
-        self.ids = np.unique(token_id[token_id != vocabulary.NONE])
+        self.ids = np.unique(token_id[token_id != NONE])
         self.code = np.searchsorted(self.ids, token_id).astype(np.int32)
-        self.code[token_id == vocabulary.NONE] = vocabulary.NONE
+        self.code[token_id == NONE] = NONE
         self.dataset = study["dataset"].values.astype(np.int32)
         self.size = np.bincount(self.dataset, minlength=len(self.names))
         self.start = np.cumsum(self.size) - self.size
@@ -176,7 +153,7 @@ def token_shards(tokens: Tokens, texts: list[Text], token_texts: list[str], list
 
 
 def layer_shards(
-    tokens: Tokens, layer: Layer, experts: int, listed: np.ndarray, *, confidence: float, settings: dict
+    tokens: Tokens, layer: Layer, listed: np.ndarray, *, confidence: float, settings: dict
 ) -> tuple[dict[str, dict], pd.DataFrame]:
     """The shards of a layer by name, and its table of dataset-specific expert sets (see `expert_sets.specific`).
 
@@ -190,6 +167,7 @@ def layer_shards(
     (`selected_expert`), most often, with the shares of its occurrences (`share`, `selected`).
     """
     groups = np.bincount(tokens.column, minlength=len(tokens.names) * GROUPS).reshape(-1, GROUPS)
+    experts = layer.experts
     numbers = {1: experts, 2: settings["pairs"], 3: settings["triples"]}
     shown, pairs, tables, tested, specific = [], np.zeros(0, int), [], [], []
     for index, mode in enumerate(MODES):
@@ -249,7 +227,7 @@ def _received(tokens: Tokens, member: np.ndarray, weight: np.ndarray, rng: np.ra
     top = {}
     for kind, code in zip(tokens.kinds, tokens.code, strict=True):
         known = code[member]
-        count = np.bincount(known[known != vocabulary.NONE], minlength=len(tokens.ids))
+        count = np.bincount(known[known != NONE], minlength=len(tokens.ids))
         most = _largest(count, TOP)
         top[kind] = _lists(most, count[most], _rounded(count[most] / len(member)))
     stored = tokens.is_stored[member]
@@ -278,9 +256,9 @@ def _largest(count: np.ndarray, number: int) -> np.ndarray:
 
 def _routed(tokens: Tokens, selected: np.ndarray, experts: int, listed: np.ndarray) -> dict:
     """The content of tokens/LAYER."""
-    row = np.full(len(tokens.ids), vocabulary.NONE, np.int32)
+    row = np.full(len(tokens.ids), NONE, np.int32)
     row[listed] = np.arange(len(listed))
-    known = np.flatnonzero(row[tokens.input] != vocabulary.NONE)
+    known = np.flatnonzero(row[tokens.input] != NONE)
     code, chosen, total = row[tokens.input[known]], selected[known], tokens.count.sum(axis=0)[listed]
     out = {"token": listed.tolist()}
     for (share, expert), part in ((("share", "expert"), chosen[:, :1]), (("selected", "selected_expert"), chosen)):
@@ -300,9 +278,9 @@ class TextRouting:
         self._tokens, self._texts, self._experts = tokens, texts, experts
         self._layers: list[list[tuple]] = [[] for _ in texts]
 
-    def add(self, layer: Layer) -> None:
-        """Keep what one layer did to the texts."""
-        for number, (text, probability) in enumerate(zip(self._texts, layer.probability, strict=True)):
+    def add(self, layer: Layer, plots: list[np.ndarray | None]) -> None:
+        """Keep what one layer did to the texts; `plots` are those of `read_plots`."""
+        for number, (text, probability) in enumerate(zip(self._texts, plots, strict=True)):
             selected, weight = (_of_text(self._tokens, text, part).copy() for part in (layer.selected, layer.weight))
             self._layers[number].append((selected, weight, probability))
 
@@ -328,13 +306,15 @@ def assemble(
     tokens: Tokens,
     texts: list[Text],
     layers: Iterable[Layer],
+    plots: Callable[[int], list[np.ndarray | None]],
     token_texts: list[str],
     confidence: float,
     settings: dict,
 ) -> tuple[Shards, pd.DataFrame]:
     """All shards, and the table of dataset-specific expert sets in all layers.
 
-    `token_texts` are those of `tokens.ids`; `settings` is the section `browser` of the config.
+    `layers` have weights, `plots` gives those of `read_plots` for a layer. `token_texts` are those of `tokens.ids`;
+    `settings` is the section `browser` of the config.
     """
     listed = tokens.frequent(settings["minimum_count"], settings["typical_tokens"])
     experts = tallies.routing_rule(tokens.attrs)["experts"]
@@ -342,12 +322,10 @@ def assemble(
     for name, content in token_shards(tokens, texts, token_texts, listed):
         shards.add(name, content)
     for layer in layers:
-        found, tables[layer.number] = layer_shards(
-            tokens, layer, experts, listed, confidence=confidence, settings=settings
-        )
+        found, tables[layer.number] = layer_shards(tokens, layer, listed, confidence=confidence, settings=settings)
         for name, content in found.items():
             shards.add(name, content)
-        routing.add(layer)
+        routing.add(layer, plots(layer.number))
     for name, content in routing.shards():
         shards.add(name, content)
     shards.add("index", index(tokens, texts, list(tables), routing.weight_scale, listed, settings))

@@ -11,10 +11,11 @@ TYPES = {".nc": "application/x-netcdf", ".jsonl": "application/jsonl", ".safeten
 WORKFLOW = "#workflow"
 
 
-def describe(account: dict, receipts: list[dict], results: Path) -> dict:
+def describe(account: dict, outputs: list[dict], results: Path) -> dict:
     """The content of ro-crate-metadata.json: every file with its checksum, and the run that made them.
 
-    account: what `provenance.account` returns; receipts: those of the jobs whose outputs are in `results`.
+    account: what `provenance.account` returns; outputs: entries of receipts, {path, sha256, bytes}, of the files below
+    `results`.
     """
     crate = ROCrate(gen_preview=False)
     ends = [datetime.fromisoformat(job["started"]) + timedelta(seconds=job["seconds"]) for job in account["jobs"]]
@@ -45,8 +46,7 @@ def describe(account: dict, receipts: list[dict], results: Path) -> dict:
                 "encodingFormat": _media_type(entry["path"]),
             },
         )
-        for receipt in receipts
-        for entry in receipt["outputs"]
+        for entry in outputs
     ]
     run = ContextEntity(
         crate,

@@ -6,20 +6,17 @@ that they give it, and a few of them in their context. report/schemas/expert_pro
 is.
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from moeatlas import contexts, parts, statistics, storage
-from moeatlas.routing import complete, routing_rule_of
-from moeatlas.tallies import GROUPS, document_groups
+from moeatlas import contexts, statistics
+from moeatlas.routed import NONE, Layer
+from moeatlas.tallies import GROUPS
 from moeatlas.token_types import TYPES, classify
-from moeatlas.vocabulary import NONE
 
-TOKENS_PER_BLOCK = 1 << 16
 ORDERS = {"most_frequent": "count", "most_specific": "share"}
 """List of top tokens: the order of `vocabulary_specialization` that it has."""
 TOP = 5
@@ -28,81 +25,14 @@ IN_A_ROW = {"types": 2, "tokens": 5, "partners": 3}
 """How many of each list a row of the page shows."""
 
 
-class Routing(NamedTuple):
-    """What one layer's router did to all tokens of a study.
-
-    selected (token, rank) unsigned integers, weight (token, rank) float32: routing weights, entropy (token,) float32 in
-    nats; experts: their number.
-    """
-
-    selected: np.ndarray
-    weight: np.ndarray
-    entropy: np.ndarray
-    experts: int
-
-
-def read(records: list[str], tokens: list[str]) -> xr.Dataset:
-    """The tokens of a study, one dataset after another, from the record folders and token files of its datasets.
-
-    `token_id` int32, `document` int32 (token), numbered through all datasets; `start`, `end` int64: the document's
-    tokens, `group` int8 (see `tallies.document_groups`), `dataset`, `document_id` text (document). The coordinate
-    `layer` holds the layers; the attributes say which model and which tokens it is.
-    """
-    datasets, sources = [], {}
-    for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
-        with storage.open_lazily(next(iter(storage.layer_files(folders[0]).values()))) as record:
-            sources[record.attrs["dataset"]] = xr.Dataset(attrs=record.attrs)
-        known = storage.load_tokens(path)
-        names = known["document_id"].values
-        dataset = {
-            "token_id": ("token", known["token_id"].values),
-            "size": ("document", known["document_tokens"].values),
-            "group": ("document", document_groups(names)),
-            "dataset": ("document", np.full(len(names), list(sources)[-1], dtype=object)),
-            "document_id": ("document", names.astype(object)),
-        }
-        datasets.append({name: xr.Variable(*value) for name, value in dataset.items()})
-    whole = {
-        name: xr.Variable.concat([dataset[name] for dataset in datasets], first.dims[0])
-        for name, first in datasets[0].items()
-    }
-    size = whole.pop("size").values.astype(np.int64)
-    whole["document"] = ("token", np.repeat(np.arange(len(size), dtype=np.int32), size))
-    whole["start"], whole["end"] = ("document", np.cumsum(size) - size), ("document", np.cumsum(size))
-    layers = {"layer": list(storage.layer_files(records[0]))}
-    return xr.Dataset(whole, layers, storage.study_identity(sources))
-
-
-def read_layers(records: list[str], layers: list[int]) -> Iterator[tuple[int, Routing]]:
-    """One layer after another: its number, and its routing of all tokens of `read`."""
-    for layer in layers:
-        blocks = []
-        for folder in records:
-            with storage.open_lazily(storage.layer_files(folder)[layer]) as record:
-                experts = record.sizes["expert"]
-                blocks += _blocks(record)
-        yield layer, Routing(*map(np.concatenate, zip(*blocks, strict=True)), experts)
-
-
-def _blocks(record: xr.Dataset) -> Iterator[tuple[np.ndarray, ...]]:
-    """Selected experts, weights and entropy of consecutive tokens of full or compact records."""
-    rule = routing_rule_of(record.attrs)
-    bias = record["selection_bias"].values if "selection_bias" in record else None
-    per_token = record[[name for name, array in record.items() if "token" in array.dims]]
-    for start in range(0, record.sizes["token"], TOKENS_PER_BLOCK):
-        block = per_token.isel(token=slice(start, start + TOKENS_PER_BLOCK))
-        whole = complete({name: array.values for name, array in block.items()}, rule, bias)
-        yield tuple(whole[name] for name in ("selected_expert", "routing_weight", "entropy"))
-
-
-def count(routing: Routing, token_type: np.ndarray, group: np.ndarray) -> xr.Dataset:
+def count(layer: Layer, token_type: np.ndarray, group: np.ndarray) -> xr.Dataset:
     """Counts of a layer by group of documents, from the type (index into `TYPES`) and group of every token (token,).
 
     `tokens`, `entropy_sum` (group, expert) and `type_tokens` (group, expert, type), of those that select an expert.
     """
-    experts, types = routing.experts, len(TYPES)
-    top_k = routing.selected.shape[1]
-    cell = (group.astype(np.int32)[:, None] * experts + routing.selected).ravel()
+    experts, types = layer.experts, len(TYPES)
+    top_k = layer.selected.shape[1]
+    cell = (group.astype(np.int32)[:, None] * experts + layer.selected).ravel()
 
     def sums(index, size, shape, weights=None):
         return np.bincount(index, weights=weights, minlength=size).reshape(shape)
@@ -112,7 +42,7 @@ def count(routing: Routing, token_type: np.ndarray, group: np.ndarray) -> xr.Dat
     return xr.Dataset(
         {
             "tokens": (dims, sums(cell, cells, shape)),
-            "entropy_sum": (dims, sums(cell, cells, shape, np.repeat(routing.entropy, top_k))),
+            "entropy_sum": (dims, sums(cell, cells, shape, np.repeat(layer.entropy, top_k))),
             "type_tokens": ((*dims, "type"), sums(cell * types + kinds, cells * types, (*shape, types))),
         }
     )
@@ -135,8 +65,7 @@ def shares(counts: xr.Dataset, confidence: float) -> xr.Dataset:
 
 
 def profiles(
-    layer: int,
-    routing: Routing,
+    layer: Layer,
     study: xr.Dataset,
     token_type: np.ndarray,
     metrics: dict[str, xr.Dataset],
@@ -152,44 +81,44 @@ def profiles(
 ) -> list[dict]:
     """The profiles of all experts of a layer, as the schema has them.
 
-    `study` is that of `read`, token_type (token,) the types of its tokens. `metrics`: those of the chapters
-    selection_frequency, domain_specialization, vocabulary_specialization and coactivation, and, if there is one,
-    similarity. `decode` turns token ids into text. A profile shows `partners` experts that work with it and as many
-    that are alike, and the contexts that `contexts.choose` chooses, with up to `around` tokens of the document on both
-    sides.
+    `layer` has weights and entropy; `study` is that of `routed.read`, token_type (token,) the types of its input
+    tokens. `metrics`: those of the chapters selection_frequency, domain_specialization, vocabulary_specialization and
+    coactivation, and, if there is one, similarity. `decode` turns token ids into text. A profile shows `partners`
+    experts that work with it and as many that are alike, and the contexts that `contexts.choose` chooses, with up to
+    `around` tokens of the document on both sides.
     """
-    found = {name: values.sel(layer=layer) for name, values in metrics.items()}
-    tokens = {name: study[name].values for name in study.variables}
-    means = shares(count(routing, token_type, tokens["group"][tokens["document"]]), confidence)
+    found = {name: values.sel(layer=layer.number) for name, values in metrics.items()}
+    means = shares(count(layer, token_type, study["group"].values), confidence)
+    token_id = study["token_id"].sel(kind="input").values
     per_expert = {
-        "load": _loads(found["selection_frequency"], routing),
-        "entropy": _entropies(means["entropy"], routing),
+        "load": _loads(found["selection_frequency"], layer),
+        "entropy": _entropies(means["entropy"], layer),
         "domains": _domains(found["domain_specialization"]),
-        "top_tokens": _top_tokens(found["vocabulary_specialization"], routing),
+        "top_tokens": _top_tokens(found["vocabulary_specialization"], layer),
         "token_types": _token_types(means["type_share"], token_type),
         "partners": _partners(found["coactivation"], partners),
     }
     if "similarity" in found:
         per_expert["nearest"] = _nearest(found["similarity"], partners)
-    top_k = routing.selected.shape[1]
-    order = np.argsort(routing.selected, axis=None, kind="stable")
-    ends = np.cumsum(np.bincount(routing.selected.ravel(), minlength=routing.experts))
+    top_k = layer.selected.shape[1]
+    order = np.argsort(layer.selected, axis=None, kind="stable")
+    ends = np.cumsum(np.bincount(layer.selected.ravel(), minlength=layer.experts))
     out = []
     for expert, slots in enumerate(np.split(order, ends[:-1])):
         place, rank = np.divmod(slots, top_k)
-        weight = routing.weight.ravel()[slots]
+        weight = layer.weight.ravel()[slots]
         chosen = contexts.choose(
             place,
             weight,
-            tokens["token_id"][place],
+            token_id[place],
             highest=highest,
             per_token=per_token,
             random=random,
-            rng=np.random.default_rng([seed, layer, expert]),
+            rng=np.random.default_rng([seed, layer.number, expert]),
         )
         shown = {
             name: [
-                _excerpt(tokens, int(position), around, decode)
+                _excerpt(study, token_id, int(position), around, decode)
                 | {"weight": number(weight[np.searchsorted(place, position)])}
                 for position in positions
             ]
@@ -199,7 +128,7 @@ def profiles(
             {
                 "model": study.attrs["model"],
                 "checkpoint": study.attrs["checkpoint"],
-                "layer": layer,
+                "layer": layer.number,
                 "expert": expert,
                 "tokens": study.sizes["token"],
                 "ranks": np.bincount(rank, minlength=top_k).tolist(),
@@ -227,14 +156,14 @@ def _values(array: xr.DataArray, *dims: str) -> np.ndarray:
     return array.transpose(*dims).values
 
 
-def _loads(frequency: xr.Dataset, routing: Routing) -> list[dict]:
+def _loads(frequency: xr.Dataset, layer: Layer) -> list[dict]:
     pooled = frequency.sel(dataset=statistics.POOLED)
     selected, first = (_values(pooled[name], "expert") for name in ("selection_frequency", "first_share"))
     number_of, first_of = (
-        np.bincount(chosen.ravel(), minlength=routing.experts).tolist()
-        for chosen in (routing.selected, routing.selected[:, 0])
+        np.bincount(chosen.ravel(), minlength=layer.experts).tolist()
+        for chosen in (layer.selected, layer.selected[:, 0])
     )
-    even = routing.selected.shape[1] / routing.experts
+    even = layer.selected.shape[1] / layer.experts
     return [
         {
             "selected_tokens": number_of[expert],
@@ -243,13 +172,13 @@ def _loads(frequency: xr.Dataset, routing: Routing) -> list[dict]:
             "first_tokens": first_of[expert],
             "first_share": interval(first[expert]),
         }
-        for expert in range(routing.experts)
+        for expert in range(layer.experts)
     ]
 
 
-def _entropies(entropy: xr.DataArray, routing: Routing) -> list[dict]:
-    largest = np.log(max(routing.experts, 2))
-    everywhere = number(routing.entropy.mean(dtype=np.float64) / largest)
+def _entropies(entropy: xr.DataArray, layer: Layer) -> list[dict]:
+    largest = np.log(max(layer.experts, 2))
+    everywhere = number(layer.entropy.mean(dtype=np.float64) / largest)
     return [
         {"nats": interval(mine), "normalised": interval(mine / largest), "normalised_all_tokens": everywhere}
         for mine in _values(entropy, "expert")
@@ -270,10 +199,10 @@ def _domains(specialization: xr.Dataset) -> list[list[dict]]:
     ]
 
 
-def _top_tokens(vocabulary: xr.Dataset, routing: Routing) -> list[dict]:
+def _top_tokens(vocabulary: xr.Dataset, layer: Layer) -> list[dict]:
     texts = dict(zip(vocabulary["token_id"].values.tolist(), vocabulary["token_text"].values.tolist(), strict=True))
-    first = np.bincount(routing.selected[:, 0], minlength=routing.experts)
-    out: list[dict] = [{} for _ in range(routing.experts)]
+    first = np.bincount(layer.selected[:, 0], minlength=layer.experts)
+    out: list[dict] = [{} for _ in range(layer.experts)]
     for kind in vocabulary["kind"].values.tolist():
         for name, order in ORDERS.items():
             top = vocabulary.sel(kind=kind, order=order)
@@ -342,17 +271,20 @@ def _largest(values: np.ndarray, most: int) -> list[int]:
     return order[np.isfinite(values[order])][:most].tolist()
 
 
-def _excerpt(tokens: dict[str, np.ndarray], position: int, around: int, decode: Callable[[np.ndarray], str]) -> dict:
+def _excerpt(
+    study: xr.Dataset, token_id: np.ndarray, position: int, around: int, decode: Callable[[np.ndarray], str]
+) -> dict:
     """A token in its document, as text."""
-    document, ids = tokens["document"][position], tokens["token_id"]
-    first, end = int(tokens["start"][document]), int(tokens["end"][document])
+    starts = study["start"].values
+    document = int(np.searchsorted(starts, position, side="right")) - 1
+    first, end = np.append(starts, len(token_id))[document : document + 2].tolist()
     return {
-        "dataset": tokens["dataset"][document],
-        "document": tokens["document_id"][document],
+        "dataset": study["name"].values[study["dataset"].values[position]],
+        "document": study["document_id"].values[document],
         "position": position - first,
-        "before": decode(ids[max(first, position - around) : position]),
-        "token": decode(ids[position : position + 1]),
-        "after": decode(ids[position + 1 : min(end, position + 1 + around)]),
+        "before": decode(token_id[max(first, position - around) : position]),
+        "token": decode(token_id[position : position + 1]),
+        "after": decode(token_id[position + 1 : min(end, position + 1 + around)]),
     }
 
 

@@ -15,7 +15,7 @@ def account(
     """What made the results.
 
     models: descriptions of the checkpoints; datasets: attributes of their token files with `documents` and `tokens`;
-    receipts: those of the jobs whose outputs are in the results. Returns `title`, `code` {commit, hashes by rule},
+    receipts: those of the study's jobs (`receipts.of_study`). Returns `title`, `code` {commit, hashes by rule},
     `software`, `config`, `seeds` by config key, `models`, `datasets`, `hardware` (machines, with their jobs), `jobs`
     {rule, wildcards, started, seconds, hardware (index), files, bytes} in the order of their start, and `totals`.
     """

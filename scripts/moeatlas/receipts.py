@@ -88,8 +88,7 @@ def faults(results: Path, outputs: list[dict], temporary: tuple[str, ...] = ()) 
     for name, entry in sorted(known.items()):
         path = Path(name)
         if not path.is_file():
-            gone = any(path.is_relative_to(results / folder) for folder in temporary)
-            yield name, "" if gone else "is missing"
+            yield name, "" if _may_be_gone(path, results, temporary) else "is missing"
         elif path.stat().st_size != entry["bytes"]:
             yield name, f"has {path.stat().st_size:,} bytes, {entry['bytes']:,} were written"
         else:
@@ -97,6 +96,18 @@ def faults(results: Path, outputs: list[dict], temporary: tuple[str, ...] = ()) 
     for path in _files(results):
         if path.as_posix() not in known and path.relative_to(results).parts[0] not in UNRECORDED:
             yield path.as_posix(), "was written by no finished job"
+
+
+def of_study(found: list[dict], results: Path, temporary: tuple[str, ...] = ()) -> list[dict]:
+    """Of the receipts `found`, those of jobs whose outputs are all there, or may be gone, as in `faults`.
+
+    Receipts of an earlier study in the same folder, whose outputs were replaced by others, are left out.
+    """
+
+    def stands(path: Path) -> bool:
+        return path.is_file() or _may_be_gone(path, results, temporary)
+
+    return [receipt for receipt in found if all(stands(Path(entry["path"])) for entry in receipt["outputs"])]
 
 
 def hardware() -> dict:
@@ -110,6 +121,10 @@ def hardware() -> dict:
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": gpus,
     }
+
+
+def _may_be_gone(path: Path, results: Path, temporary: tuple[str, ...]) -> bool:
+    return any(path.is_relative_to(results / folder) for folder in temporary)
 
 
 def _machine(hardware: dict) -> str:

@@ -21,6 +21,7 @@ from scipy.spatial.distance import squareform
 
 from moeatlas import statistics
 from moeatlas.chapter import interval_table
+from moeatlas.routed import Layer
 from moeatlas.tallies import GROUPS
 from moeatlas.vocabulary import Occurrences, count, occurrences
 
@@ -101,14 +102,14 @@ def _fill_present(number, missing, present):
 
 def measure(
     study: xr.Dataset,
-    layers: Iterable[tuple[int, np.ndarray, int]],
+    layers: Iterable[Layer],
     *,
     permutations: int,
     rarefied_tokens: int,
     seed: int,
     confidence: float,
 ) -> xr.Dataset:
-    """All measures of the chapter, from the tokens of a study (`vocabulary.read`) and its layers (`read_layers`).
+    """All measures of the chapter, from the tokens of a study and its layers (see `routed`).
 
     Everything is pooled and about input tokens. `weighted_jaccard` and `rarefied_jaccard` (layer, expert, other):
     estimates of all pairs, NaN on the diagonal; `null_*`: their means over so many `permutations` of the selections
@@ -122,10 +123,10 @@ def measure(
         "rarefied_jaccard": lambda number: rarefied_jaccard(number, rarefied_tokens),
     }
     numbers, per_layer = [], []
-    for layer, selected, experts in layers:
-        numbers.append(layer)
-        rng = np.random.default_rng([seed, layer, zlib.crc32(b"token_overlap")])
-        per_layer.append(_layer(found, selected, experts, functions, permutations, rng))
+    for layer in layers:
+        numbers.append(layer.number)
+        rng = np.random.default_rng([seed, layer.number, zlib.crc32(b"token_overlap")])
+        per_layer.append(_layer(found, layer.selected, layer.experts, functions, permutations, rng))
     parts = xr.concat(per_layer, dim="layer").assign_coords(layer=numbers)
     out = xr.Dataset(coords={"dataset": [statistics.POOLED], "layer": numbers})
     for name in functions:

@@ -20,8 +20,9 @@ import xarray as xr
 
 from moeatlas import statistics
 from moeatlas.chapter import interval_table
+from moeatlas.routed import NONE, Layer
 from moeatlas.tallies import GROUPS
-from moeatlas.vocabulary import NONE, Occurrences, count, occurrences
+from moeatlas.vocabulary import Occurrences, count, occurrences
 
 SELECTIONS = ("first", "selected")
 OFTEN = 10
@@ -146,13 +147,13 @@ def ratios(parts: np.ndarray) -> np.ndarray:
 
 def measure(
     study: xr.Dataset,
-    layers: Iterable[tuple[int, np.ndarray, int]],
+    layers: Iterable[Layer],
     *,
     permutations: int,
     seed: int,
     confidence: float,
 ) -> xr.Dataset:
-    """All measures of the chapter, from the tokens of a study (`vocabulary.read`) and its layers (`read_layers`).
+    """All measures of the chapter, from the tokens of a study and its layers (see `routed`).
 
     Datasets by themselves have values for the input token only, NaN for other kinds; "pooled" has them for all kinds.
     `split_half`, `micro`, `macro`, `macro_often` (dataset, layer, kind, selection, interval), and `null_*` without
@@ -170,15 +171,16 @@ def measure(
     wanted = [(name, kind) for name in names for kind in kinds if name == statistics.POOLED or kind == "input"]
     found = {key: occurrences(study, key[1], key[0]) for key in wanted}
     numbers, draws, nulls, top = [], [], [], []
-    for layer, selected, experts in layers:
-        numbers.append(layer)
+    for layer in layers:
+        experts = layer.experts
+        numbers.append(layer.number)
         shape = (len(names), len(kinds), 1 + GROUPS, len(SELECTIONS), len(BY_LAYER) + experts)
         draws.append(np.full(shape, np.nan))
         nulls.append(np.full((*shape[:2], *shape[3:]), np.nan))
         for (name, kind), one in found.items():
-            place, mine = (names.index(name), kinds.index(kind)), selected[one.place]
+            place, mine = (names.index(name), kinds.index(kind)), layer.selected[one.place]
             draws[-1][place] = observed(one, mine, experts)
-            rng = np.random.default_rng([seed, layer, zlib.crc32(name.encode()), zlib.crc32(kind.encode())])
+            rng = np.random.default_rng([seed, layer.number, zlib.crc32(name.encode()), zlib.crc32(kind.encode())])
             nulls[-1][place] = permuted(one, mine, experts, permutations, rng)
             if name == statistics.POOLED:
                 top.append(top_tokens(one, mine[:, :1], experts))

@@ -14,7 +14,7 @@ import scipy.stats
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import analysis, extraction, gpu, job, measuring, olmoe, published, report, storage
+from benchmarks import analysis, extraction, gpu, job, measuring, memory, olmoe, published, report, storage
 from benchmarks.measuring import Row, Times, Usage
 from moeatlas import models
 from moeatlas import storage as files
@@ -230,7 +230,7 @@ def test_the_whole_report_of_a_synthetic_study_is_made_and_weighed(tmp_path, job
     config["token_overlap"]["rarefied_tokens"] = 10
     made, usage = report.build(tmp_path, analysis.Size(1400, 2, 2), config)
     scripts = [script for script, _ in jobs]
-    others = ["plot_token_overlap", "profile_experts", "build_browser", "build_report"]
+    others = ["profile_experts", "build_browser", "plot_token_overlap", "build_report"]
     assert scripts == [analysis.TALLY, *analysis.MODULES, *others]
     assert all(min(one.seconds, one.processor) > 0 and one.peak >= one.start > 0 for _, one in jobs)
     assert usage == dict(jobs)["build_browser"]
@@ -288,10 +288,18 @@ def test_rows_of_the_analysis():
     ]
     assert numbers(rows) == [4, 150, 100, 1900, 104, 93, 2, 1900]
     assert [row.met for row in rows if row.goal] == ["yes", "yes"]
-    few, many = replace(one, start=100_000_000), replace(one, peak=180_000_000)
-    rows = analysis.growth({1000: {"job": few}, 10_000: {"job": many}})
-    assert numbers(rows) == [150, 180, 1.20, 3333]
-    assert rows[-2] == Row("- 10 times the tokens / once", "1.20 x", "at most 1.25", "yes")
+
+
+def test_rows_of_memory_tell_what_a_token_takes():
+    one, (flat, *_) = Usage(2.0, 1.5, 0.5, 150_000_000, 100_000_000), memory.FLAT_JOBS
+    peaks = {1000: 150, 10_000: 180, 20_000: 181}
+    rows = memory.growth(
+        {tokens: dict.fromkeys((flat, "other"), replace(one, peak=peak * 10**6)) for tokens, peak in peaks.items()}
+    )
+    assert rows[0] == Row(f"{flat}: peak memory with 1,000, 10,000, 20,000 tokens", "150, 180, 181 MB")
+    assert numbers(rows[1:3]) == [100, 100] and [row.what for row in rows[1:3]] == ["- packages", "- a token"]
+    assert rows[3] == Row("- 10,000 tokens / 1,000 tokens", "1.20 x", "at most 1.25", "yes")
+    assert [row.what.split(":")[0] for row in rows[4:]] == ["other", "- packages", "- a token"]
 
 
 def test_published_ways_give_the_outputs_of_ours(model, records, tokens, tmp_path):

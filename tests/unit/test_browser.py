@@ -13,9 +13,10 @@ from routing_cases import completed
 from test_expert_sets import sets_of
 from vocabulary_cases import vocabulary_case, written
 
-from moeatlas import browser, vocabulary
+from moeatlas import browser, routed, vocabulary
 from moeatlas.expert_sets import MODES
 from moeatlas.job import Problem
+from moeatlas.routed import Layer
 
 SETTINGS = {
     "stored_tokens": 150,
@@ -114,7 +115,7 @@ def test_every_set_has_its_counts_top_tokens_and_contexts(layer, build, made):
     predicted = {name: rng.integers(0, 12, len(one.token_id)) for name, one in made.items()}
     folder, all_tokens = build(predicted=predicted), together(made, layer)
     words, stores = load(folder, "vocabulary"), [load(folder, f"store/{name}") for name in made]
-    following = [vocabulary.next_token(one.token_id, one.tokens["position"].values) for one in made.values()]
+    following = [routed.next_token(one.token_id, one.tokens["position"].values) for one in made.values()]
     ids = {"input": all_tokens["token_id"], "next": np.concatenate(following)}
     ids["predicted"] = np.concatenate(list(predicted.values()))
     seen = Counter()
@@ -240,7 +241,7 @@ def test_ids_of_more_than_256_experts_have_two_bytes():
     text = browser.Text(0, "doc", 0, 2, plots=False)
     tokens = type("Tokens", (), {"start": [0]})
     routing = browser.TextRouting(tokens, [text], 300)
-    routing.add(browser.Layer(0, np.array([[299, 1], [2, 256]]), np.array([[0.5, 0.25], [0.4, 0.1]]), [None]))
+    routing.add(Layer(0, 300, np.array([[299, 1], [2, 256]]), np.array([[0.5, 0.25], [0.4, 0.1]])), [None])
     ((_, content),) = routing.shards()
     assert np.frombuffer(content[:8], "<u2").tolist() == [299, 1, 2, 256]
     assert list(content[8:]) == [255, 128, 204, 51]

@@ -16,6 +16,7 @@ from moeatlas import (
     domain_specialization,
     expert_profiles,
     report,
+    routed,
     selection_frequency,
     storage,
     vocabulary,
@@ -76,8 +77,7 @@ def profiled(
     }
     paths = written(marked, folder / "records", predicted)
     (folder / "tallies").mkdir()
-    words = vocabulary.read(**paths)
-    numbers = words["layer"].values.tolist()
+    tokens = routed.read(**paths)
     with storage.open_tallies(saved(study, folder / "tallies")) as tallies:
         metrics = {
             "selection_frequency": selection_frequency.measure(tallies, **STATISTICS, **CAPACITY),
@@ -85,19 +85,18 @@ def profiled(
             "coactivation": coactivation.measure(tallies, confidence=0.95),
         }
     specialization = vocabulary_specialization.measure(
-        words, vocabulary.read_layers(paths["records"], numbers), permutations=1, seed=1, confidence=0.95
+        tokens, routed.read_layers(tokens, paths["records"]), permutations=1, seed=1, confidence=0.95
     )
     metrics["vocabulary_specialization"] = vocabulary_specialization.with_texts(
         specialization, lambda ids: [vocabulary.escaped(TEXTS[one]) for one in ids]
     )
     if similarity is not None:
         metrics["similarity"] = similarity
-    tokens = expert_profiles.read(**paths)
-    types = expert_profiles.types(tokens["token_id"].values, Tokenizer())
+    types = expert_profiles.types(tokens["token_id"].sel(kind="input").values, Tokenizer())
     decode = expert_profiles.decoder(Tokenizer())
     found = []
-    for layer, routing in expert_profiles.read_layers(paths["records"], numbers):
-        found += expert_profiles.profiles(layer, routing, tokens, types, metrics, decode, **SETTINGS)
+    for layer in routed.read_layers(tokens, paths["records"], "routing_weight", "entropy"):
+        found += expert_profiles.profiles(layer, tokens, types, metrics, decode, **SETTINGS)
     return found
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeatlas import browser, expert_profiles, extraction, models, parts, samples, storage, vocabulary
+from moeatlas import browser, extraction, models, parts, routed, samples, storage
 from moeatlas.job import Problem
 from moeatlas.routing import routing_rule
 
@@ -186,7 +186,7 @@ def both(study) -> list[dict]:
     return [inputs(study, dict.fromkeys(SHARDS, 1)), inputs(study, SHARDS)]
 
 
-@pytest.mark.parametrize("read", [vocabulary.read, expert_profiles.read, samples.read])
+@pytest.mark.parametrize("read", [routed.read, samples.read])
 def test_what_is_known_of_tokens_does_not_depend_on_shards(both, read):
     whole, sharded = (read(**given) for given in both)
     xr.testing.assert_identical(whole, sharded)
@@ -196,7 +196,7 @@ def equal(one, other) -> bool:
     """Whether arrays, or containers of arrays, are the same bit for bit."""
     if isinstance(one, np.ndarray):
         return one.dtype == other.dtype and np.array_equal(one, other)
-    if isinstance(one, browser.Layer):
+    if isinstance(one, routed.Layer):
         one, other = (list(vars(layer).values()) for layer in (one, other))
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(equal, one, other))
@@ -204,12 +204,12 @@ def equal(one, other) -> bool:
 
 
 def test_what_is_read_of_layers_does_not_depend_on_shards(both):
-    documents = browser.read_documents(both[0]["tokens"])
+    tokens = routed.read(**both[0])
+    documents = browser.Tokens(tokens, 10).documents
     texts = browser.choose_texts(documents, texts=6, text_tokens=8, plots=6)
     for read in (
-        lambda records: list(vocabulary.read_layers(records, [1, 3])),
-        lambda records: list(expert_profiles.read_layers(records, [1, 3])),
-        lambda records: list(browser.read_layers(records, [1, 3], texts)),
+        lambda records: list(routed.read_layers(tokens, records, "routing_weight", "entropy")),
+        lambda records: [browser.read_plots(records, layer, texts) for layer in (1, 3)],
         lambda records: [samples.read_layer(records, layer) for layer in (1, 3)],
     ):
         whole, sharded = (read(given["records"]) for given in both)

@@ -48,7 +48,8 @@ def test_seeds_are_named_by_their_config_keys():
 
 
 def test_the_crate_names_every_file_with_its_checksum_and_the_run_that_made_it():
-    content = crate.describe(ACCOUNT, RECEIPTS, Path("results"))
+    outputs = [entry for one in RECEIPTS for entry in one["outputs"]]
+    content = crate.describe(ACCOUNT, outputs, Path("results"))
     entities = {entity["@id"]: entity for entity in content["@graph"]}
     files = {name: entity for name, entity in entities.items() if entity["@type"] == "File"}
     assert set(files) == {f"tables/{name}.csv" for name in ("first%200", "first%201", "second%200", "third%200")}

@@ -73,6 +73,15 @@ def test_temporary_files_may_be_gone_but_not_changed(study):
     assert list(found(temporary=("figures",))) == ["results/figures/tiny/b.csv"]
 
 
+def test_jobs_of_the_study_are_those_whose_outputs_are_there_or_may_be_gone(study):
+    known = [receipt for _, receipt in receipts.read(Path("results/receipts"))]
+    other = receipts.make(PROVENANCE, []) | {"outputs": [{"path": "results/tables/old.csv"}]}
+    assert receipts.of_study([*known, other], Path("results")) == known
+    Path("results/figures/tiny/a.nc").unlink()
+    assert receipts.of_study(known, Path("results")) == []
+    assert receipts.of_study(known, Path("results"), ("figures",)) == known
+
+
 def test_every_changed_byte_of_a_receipt_is_found(study):
     whole = study.read_bytes()
     for place in range(0, len(whole), 7):

@@ -6,58 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocabulary_cases import vocabulary_case, written
 
-from moeatlas import tallies, vocabulary
+from moeatlas import routed, vocabulary
 
 
 @pytest.fixture(scope="module")
 def study():
     rng = np.random.default_rng(1)
-    made = {name: vocabulary_case(rng, lengths, 1.0) for name, lengths in (("poems", [4, 9, 3]), ("code", [6, 2]))}
-    return made, {name: rng.integers(0, 12, len(one.token_id)) for name, one in made.items()}
-
-
-def test_the_next_token_is_the_one_that_follows_in_the_same_window():
-    token_id, position = np.array([7, 8, 9, 5, 6, 4]), np.array([0, 1, 2, 0, 1, 0])
-    assert vocabulary.next_token(token_id, position).tolist() == [8, 9, -1, 6, -1, -1]
-
-
-def test_a_study_is_read_dataset_after_dataset(study, tmp_path):
-    made, predicted = study
-    found = vocabulary.read(**written(made, tmp_path, predicted))
-    assert found["kind"].values.tolist() == ["input", "next", "predicted"]
-    assert found["name"].values.tolist() == ["poems", "code"] and found["layer"].values.tolist() == [0, 2]
-    assert found["documents"].values.tolist() == [3, 2]
-    assert found["dataset"].values.tolist() == [0] * 16 + [1] * 8
-    for kind, ids in (
-        ("input", [one.token_id for one in made.values()]),
-        ("next", [vocabulary.next_token(one.token_id, one.tokens["position"].values) for one in made.values()]),
-        ("predicted", list(predicted.values())),
-    ):
-        np.testing.assert_array_equal(found["token_id"].sel(kind=kind), np.concatenate(ids))
-    groups = [tallies.document_groups(one.document_id)[one.owner] for one in made.values()]
-    np.testing.assert_array_equal(found["group"], np.concatenate(groups))
-    assert found.attrs["datasets"] == '{"poems": "sum of poems", "code": "sum of code"}'
-
-
-def test_layers_are_read_dataset_after_dataset(study, tmp_path):
-    made, _ = study
-    paths = written(made, tmp_path)
-    for layer, selected, experts in vocabulary.read_layers(paths["records"], [2, 0]):
-        expected = np.concatenate([one.layers[layer]["selected_expert"].values for one in made.values()])
-        np.testing.assert_array_equal(selected, expected)
-        assert experts == 6
-
-
-def test_predictions_of_some_datasets_only_are_left_out(study, tmp_path):
-    made, predicted = study
-    paths = written(made, tmp_path, predicted)
-    (tmp_path / "code" / "predictions.nc").unlink()
-    assert vocabulary.read(**paths)["kind"].values.tolist() == ["input", "next"]
+    return {name: vocabulary_case(rng, lengths, 1.0) for name, lengths in (("poems", [4, 9, 3]), ("code", [6, 2]))}
 
 
 def test_occurrences_of_a_dataset_and_of_all(study, tmp_path):
-    made, _ = study
-    whole = vocabulary.read(**written(made, tmp_path))
+    whole = routed.read(**written(study, tmp_path))
     ids = whole["token_id"].sel(kind="next").values
     for dataset, places in (("pooled", range(24)), ("poems", range(16)), ("code", range(16, 24))):
         found = vocabulary.occurrences(whole, "next", dataset)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from routing_cases import Case
 from vocabulary_cases import measured, selection, vocabulary_case
 
-from moeatlas import report, statistics, tallies, vocabulary
+from moeatlas import report, routed, statistics, tallies, vocabulary
 from moeatlas import vocabulary_specialization as chapter
 from moeatlas.pages import vocabulary_specialization as page
 
@@ -184,7 +184,7 @@ def test_the_next_token_is_counted_in_its_window(study, tmp_path):
     for layer in (0, 2):
         token_id, selected = [], []
         for one in made.values():
-            following = vocabulary.next_token(one.token_id, one.tokens["position"].values)
+            following = routed.next_token(one.token_id, one.tokens["position"].values)
             kept = following != -1
             token_id += following[kept].tolist()
             selected += one.layers[layer]["selected_expert"].values[kept, :1].tolist()

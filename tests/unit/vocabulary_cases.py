@@ -6,11 +6,11 @@ import numpy as np
 import xarray as xr
 from routing_cases import Case, case, logits_for, records
 
-from moeatlas import storage, vocabulary
+from moeatlas import routed, storage
 
 
 def written(study: dict[str, Case], folder: Path, predicted: dict[str, np.ndarray] | None = None) -> dict[str, list]:
-    """Write the records and tokens of every dataset of a study; the arguments of `vocabulary.read`."""
+    """Write the records and tokens of every dataset of a study; the arguments of `routed.read`."""
     paths = {"records": [], "tokens": []}
     for name, made in study.items():
         attrs = {"dataset": name, "tokens_sha256": f"sum of {name}", "model": "made up", "checkpoint": "last"}
@@ -28,10 +28,9 @@ def written(study: dict[str, Case], folder: Path, predicted: dict[str, np.ndarra
 def measured(measure, study: dict[str, Case], folder: Path, predicted: dict | None = None, **options) -> xr.Dataset:
     """What `measure` finds in a study."""
     paths = written(study, folder, predicted)
-    tokens = vocabulary.read(**paths)
-    numbers = tokens["layer"].values.tolist()
+    tokens = routed.read(**paths)
     options = {"permutations": 2, "seed": 1, "confidence": 0.95} | options
-    return measure(tokens, vocabulary.read_layers(paths["records"], numbers), **options)
+    return measure(tokens, routed.read_layers(tokens, paths["records"]), **options)
 
 
 def vocabulary_case(

@@ -1,6 +1,8 @@
-"""The tiny study with one of its datasets in shards: the same study."""
+"""The tiny study with one of its datasets in shards, and records that are deleted: the same study, in less room."""
 
+import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,16 +16,23 @@ CHAOTIC = ["map", "mean_map", "trustworthiness"]
 
 @pytest.fixture(scope="module")
 def sharded(tiny_study, tiny_config, new_workflow):
-    """The tiny study with `stories` in three shards, up to its metrics; tokens and models are those of the tiny one."""
+    """The tiny study with `stories` in three shards and without records; tokens and models are those of the tiny one.
+
+    `shards`: one layer of each shard, read before the study deleted them.
+    """
     study = new_workflow("shards")
-    made_again = shutil.ignore_patterns("metrics", "browser", "experts")
+    made_again = shutil.ignore_patterns("metrics", "figures", "browser", "experts", "report")
     shutil.copytree(tiny_study.folder, study.folder, dirs_exist_ok=True, ignore=made_again)
-    overlay = study.overlay("shards.yaml", {"datasets": {"stories": {"shards": 3}}})
-    targets = [f"results/metrics/demo/step20/{chapter}.nc" for chapter in OF_SELECTIONS + OF_LOGITS]
-    targets += ["results/browser/demo/step20", "results/experts/demo/step20"]
-    done = study.finish("--cores", "2", *targets, configs=[tiny_config, overlay])
+    changed = {"datasets": {"stories": {"shards": 3}}, "storage": {"keep_records": False}}
+    configs = [tiny_config, study.overlay("shards.yaml", changed)]
+    folders = [f"results/routing/demo/step20/stories.shard_{number}_of_3" for number in (1, 2, 3)]
+    study.finish("--cores", "2", *folders, configs=configs)
+    shards = [xr.load_dataset(study.folder / folder / "layer_1.nc") for folder in folders]
+    done = study.finish("--cores", "2", configs=configs)
     assert "tokenize_dataset" not in done.stderr and "train_model" not in done.stderr
-    return study
+    return SimpleNamespace(
+        folder=study.folder, shards=shards, run=lambda *arguments: study.finish(*arguments, configs=configs)
+    )
 
 
 def both(tiny_study, sharded, path: str) -> list[xr.Dataset]:
@@ -31,13 +40,39 @@ def both(tiny_study, sharded, path: str) -> list[xr.Dataset]:
 
 
 def test_shards_have_every_token_once(tiny_study, sharded):
-    folder = sharded.folder / "results/routing/demo/step20"
-    shards = [xr.load_dataset(folder / f"stories.shard_{number}_of_3/layer_1.nc") for number in (1, 2, 3)]
     whole = xr.load_dataset(tiny_study.folder / "results/routing/demo/step20/stories/layer_1.nc")
-    selected = np.concatenate([shard["selected_expert"] for shard in shards])
+    selected = np.concatenate([shard["selected_expert"] for shard in sharded.shards])
     np.testing.assert_array_equal(selected, whole["selected_expert"])
-    first = np.cumsum([0, *(shard.sizes["token"] for shard in shards[:2])])
-    assert [shard.attrs["first_token"] for shard in shards] == first.tolist()
+    first = np.cumsum([0, *(shard.sizes["token"] for shard in sharded.shards[:2])])
+    assert [shard.attrs["first_token"] for shard in sharded.shards] == first.tolist()
+
+
+def test_records_are_deleted_and_nothing_is_to_be_done(sharded):
+    assert not list((sharded.folder / "results/routing").rglob("*.nc"))
+    again = sharded.run("--dry-run")
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_a_study_without_records_is_intact_and_accounts_for_its_extractions(sharded):
+    assert "are what was written" in sharded.run("--cores", "1", "verify").stderr
+    account, crate = (
+        json.loads((sharded.folder / "results" / name).read_text())
+        for name in ("provenance.json", "ro-crate-metadata.json")
+    )
+    extracted = [job["wildcards"] for job in account["jobs"] if job["rule"] == "extract_routing"]
+    parts = ["unicode", "arithmetic", *(f"stories.shard_{number}_of_3" for number in (1, 2, 3))]
+    expected = {(checkpoint, part) for checkpoint in ("step0", "step20") for part in parts}
+    assert expected <= {(job["checkpoint"], job["part"]) for job in extracted}
+    files = [entity["@id"] for entity in crate["@graph"] if entity["@type"] == "File"]
+    assert files and not any(name.startswith("routing/") for name in files)
+
+
+def test_the_report_has_the_same_pages(tiny_study, sharded):
+    pages = [
+        sorted(path.name for path in (study.folder / "results/report").glob("*.html"))
+        for study in (tiny_study, sharded)
+    ]
+    assert pages[0] == pages[1]
 
 
 @pytest.mark.parametrize("chapter", OF_SELECTIONS)

@@ -1,0 +1,100 @@
+"""Tokens of a study and its layers are read in the order of the datasets, whole or not at all."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from routing_cases import completed
+from vocabulary_cases import vocabulary_case, written
+
+from moeatlas import routed, storage, tallies
+from moeatlas.job import Problem
+
+LENGTHS = {"poems": [4, 9, 3], "code": [6, 2]}
+
+
+@pytest.fixture(scope="module")
+def made():
+    rng = np.random.default_rng(1)
+    return {name: vocabulary_case(rng, lengths, 1.0) for name, lengths in LENGTHS.items()}
+
+
+@pytest.fixture(scope="module")
+def predicted(made):
+    rng = np.random.default_rng(2)
+    return {name: rng.integers(0, 12, len(one.token_id)) for name, one in made.items()}
+
+
+def test_the_next_token_is_the_one_that_follows_in_the_same_window():
+    token_id, position = np.array([7, 8, 9, 5, 6, 4]), np.array([0, 1, 2, 0, 1, 0])
+    assert routed.next_token(token_id, position).tolist() == [8, 9, -1, 6, -1, -1]
+
+
+def test_a_study_is_read_dataset_after_dataset(made, predicted, tmp_path):
+    found = routed.read(**written(made, tmp_path, predicted))
+    assert found["kind"].values.tolist() == ["input", "next", "predicted"]
+    assert found["name"].values.tolist() == ["poems", "code"] and found["layer"].values.tolist() == [0, 2]
+    assert found["documents"].values.tolist() == [3, 2]
+    assert found["dataset"].values.tolist() == [0] * 16 + [1] * 8
+    for kind, ids in (
+        ("input", [one.token_id for one in made.values()]),
+        ("next", [routed.next_token(one.token_id, one.tokens["position"].values) for one in made.values()]),
+        ("predicted", list(predicted.values())),
+    ):
+        np.testing.assert_array_equal(found["token_id"].sel(kind=kind), np.concatenate(ids))
+    groups = [tallies.document_groups(one.document_id)[one.owner] for one in made.values()]
+    np.testing.assert_array_equal(found["group"], np.concatenate(groups))
+    assert found["start"].values.tolist() == [0, 4, 13, 16, 22]
+    assert found["document_id"].values.tolist() == [name for one in made.values() for name in one.document_id]
+    assert found.attrs["datasets"] == '{"poems": "sum of poems", "code": "sum of code"}'
+
+
+def test_predictions_of_some_datasets_only_are_left_out(made, predicted, tmp_path):
+    paths = written(made, tmp_path, predicted)
+    (tmp_path / "code" / "predictions.nc").unlink()
+    assert routed.read(**paths)["kind"].values.tolist() == ["input", "next"]
+
+
+@pytest.mark.parametrize("block", [5, 1000])
+@pytest.mark.parametrize("wanted", [(), ("routing_weight",), ("routing_weight", "entropy"), ("entropy",)])
+def test_layers_are_read_dataset_after_dataset(made, tmp_path, monkeypatch, wanted, block):
+    monkeypatch.setattr(routed, "TOKENS_PER_BLOCK", block)
+    paths = written(made, tmp_path)
+    layers = list(routed.read_layers(routed.read(**paths), paths["records"], *wanted))
+    assert [layer.number for layer in layers] == [0, 2]
+    for layer in layers:
+        whole = [completed(one.layers[layer.number]) for one in made.values()]
+        expected = {
+            name: np.concatenate([one[name].values for one in whole])
+            for name in ("selected_expert", "routing_weight", "entropy")
+        }
+        np.testing.assert_array_equal(layer.selected, expected["selected_expert"])
+        assert layer.experts == 6 and layer.selected.dtype == np.uint8
+        for name, found in (("routing_weight", layer.weight), ("entropy", layer.entropy)):
+            if name in wanted:
+                np.testing.assert_allclose(found, expected[name], rtol=1e-5, atol=1e-6)
+            else:
+                assert found is None
+
+
+def test_compact_records_say_the_same_but_for_rounding(made, tmp_path):
+    paths = [written(study, tmp_path / kind) for kind, study in (
+        ("exact", made), ("compact", {name: one.compact() for name, one in made.items()}),
+    )]  # fmt: skip
+    read = [list(routed.read_layers(routed.read(**one), one["records"], "routing_weight", "entropy")) for one in paths]
+    for exact, compact in zip(*read, strict=True):
+        np.testing.assert_array_equal(exact.selected, compact.selected)
+        np.testing.assert_allclose(exact.weight, compact.weight, rtol=2**-7)
+        np.testing.assert_allclose(exact.entropy, compact.entropy, rtol=2**-7)
+
+
+@pytest.mark.parametrize("tokens", [15, 17])
+def test_records_of_other_tokens_are_refused(made, tmp_path, tokens):
+    paths = written(made, tmp_path)
+    study = routed.read(**paths)
+    path = Path(paths["records"][0], "layer_2.nc")
+    storage.save(storage.load(path).isel(token=np.arange(tokens) % 16), path)
+    layers = routed.read_layers(study, paths["records"])
+    assert next(layers).number == 0
+    with pytest.raises(Problem, match="the records of layer 2 and the token files have different numbers of tokens"):
+        next(layers)
