@@ -1,5 +1,6 @@
 """Shared by all rules: the library, the checked config, the study, and helpers."""
 
+import math
 import os
 import re
 import subprocess
@@ -296,9 +297,17 @@ def first_run(pattern):
     return list(dict.fromkeys(paths))
 
 
-def growing(amount):
-    """A resource that grows with each attempt: a job that was stopped for want of it gets more when it is retried."""
-    return lambda wildcards, attempt: amount * attempt
+def growing(amount, per_million=0):
+    """A resource that grows with each attempt: a job that was stopped for want of it gets more when it is retried.
+
+    `per_million` of it are added for each million tokens that the model's datasets may have.
+    """
+
+    def resource(wildcards, attempt):
+        tokens = study.most_tokens(wildcards.model) if per_million else 0
+        return attempt * math.ceil(amount + per_million * tokens / 10**6)
+
+    return resource
 
 
 def studied(pattern):

@@ -9,6 +9,27 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "config" / "tiny.yaml"  # the overlay of the smallest study that has every part
+COUNTS = "domain,layer,expert,selected_count,tokens\n" + "".join(
+    f"{domain},{layer},{expert},{count},10\n"
+    for domain in ("code", "prose")
+    for layer in (0, 1)
+    for expert, count in enumerate((8, 6, 4, 2) if domain == "code" else (2, 4, 6, 8))
+)
+COUNTS_STUDY = {
+    "study": {"title": "Counts", "models": ["published"], "datasets": ["code", "prose"]},
+    "models": {
+        "published": {
+            "source": "counts",
+            "id": "a/b",
+            "revision": "v1",
+            "files": ["data/counts.csv"],
+            "experts_per_layer": 4,
+            "experts_per_token": 2,
+        }
+    },
+    "datasets": {name: {"source": "counts", "domain": name} for name in ("code", "prose")},
+}
+"""A study of published counts, read from data/counts.csv, which holds `COUNTS`."""
 ABOUT_THE_RUN = ("logs", "benchmarks", "receipts", "provenance.json", "ro-crate-metadata.json")
 
 

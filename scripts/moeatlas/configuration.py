@@ -46,6 +46,11 @@ class Study:
         """The parts in which a dataset is read by extraction: its shards, or itself."""
         return parts.names(dataset, self.shards[dataset])
 
+    def most_tokens(self, model: str) -> int:
+        """How many tokens all datasets together have at most for a model; a dataset without a limit counts as 10^6."""
+        limits = [_most_tokens(dataset, self.models[model]) for dataset in self.datasets.values()]
+        return sum(10**6 if limit == math.inf else limit for limit in limits)
+
     def studied_checkpoint(self, model: str) -> str:
         """The last checkpoint of a model: the one that the report is about."""
         return self.models[model]["checkpoints"][-1]
@@ -160,12 +165,13 @@ def _dataset(name: str, config: dict) -> dict:
 def _shards(dataset: dict, models: dict[str, dict], tokens_per_shard: int) -> int:
     """Into how many shards a dataset is split, for all models; takes `shards` out of it: it changes no token."""
     stated = dataset.pop("shards", None)
-    limits = [dataset["limits"].get("tokens", math.inf), max(_most_tokens(model) for model in models.values())]
-    return stated or (1 if min(limits) == math.inf else math.ceil(min(limits) / tokens_per_shard))
+    most = max(_most_tokens(dataset, model) for model in models.values())
+    return stated or (1 if most == math.inf else math.ceil(most / tokens_per_shard))
 
 
-def _most_tokens(model: dict) -> float:
-    return math.inf if model["tokens_per_dataset"] == "all" else model["tokens_per_dataset"]
+def _most_tokens(dataset: dict, model: dict) -> float:
+    limits = (dataset["limits"].get("tokens"), model["tokens_per_dataset"])
+    return min((limit for limit in limits if limit not in (None, "all")), default=math.inf)
 
 
 def _compared(config: dict, models: dict[str, dict]) -> list[dict[str, str]]:

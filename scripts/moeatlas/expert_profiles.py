@@ -17,6 +17,7 @@ from moeatlas.routed import NONE, Layer
 from moeatlas.tallies import GROUPS
 from moeatlas.token_types import TYPES, classify
 
+TOKENS_PER_BLOCK = 1 << 16
 ORDERS = {"most_frequent": "count", "most_specific": "share"}
 """List of top tokens: the order of `vocabulary_specialization` that it has."""
 TOP = 5
@@ -30,20 +31,21 @@ def count(layer: Layer, token_type: np.ndarray, group: np.ndarray) -> xr.Dataset
 
     `tokens`, `entropy_sum` (group, expert) and `type_tokens` (group, expert, type), of those that select an expert.
     """
-    experts, types = layer.experts, len(TYPES)
-    top_k = layer.selected.shape[1]
-    cell = (group.astype(np.int32)[:, None] * experts + layer.selected).ravel()
-
-    def sums(index, size, shape, weights=None):
-        return np.bincount(index, weights=weights, minlength=size).reshape(shape)
-
-    cells, kinds = GROUPS * experts, np.repeat(token_type.astype(np.int32), top_k)
-    dims, shape = ("group", "expert"), (GROUPS, experts)
+    cells, types, top_k = GROUPS * layer.experts, len(TYPES), layer.selected.shape[1]
+    type_tokens, entropy_sum = np.zeros(cells * types, np.int64), np.zeros(cells)
+    for start in range(0, len(group), TOKENS_PER_BLOCK):
+        block = slice(start, start + TOKENS_PER_BLOCK)
+        cell = (group[block].astype(np.int32)[:, None] * layer.experts + layer.selected[block]).ravel()
+        entropy_sum += np.bincount(cell, np.repeat(layer.entropy[block], top_k), minlength=cells)
+        kind = np.repeat(token_type[block].astype(np.int32), top_k)
+        type_tokens += np.bincount(cell * types + kind, minlength=cells * types)
+    dims, shape = ("group", "expert"), (GROUPS, layer.experts)
+    type_tokens = type_tokens.reshape(*shape, types)
     return xr.Dataset(
         {
-            "tokens": (dims, sums(cell, cells, shape)),
-            "entropy_sum": (dims, sums(cell, cells, shape, np.repeat(layer.entropy, top_k))),
-            "type_tokens": ((*dims, "type"), sums(cell * types + kinds, cells * types, (*shape, types))),
+            "tokens": (dims, type_tokens.sum(axis=-1)),
+            "entropy_sum": (dims, entropy_sum.reshape(shape)),
+            "type_tokens": ((*dims, "type"), type_tokens),
         }
     )
 
@@ -101,10 +103,9 @@ def profiles(
     if "similarity" in found:
         per_expert["nearest"] = _nearest(found["similarity"], partners)
     top_k = layer.selected.shape[1]
-    order = np.argsort(layer.selected, axis=None, kind="stable")
-    ends = np.cumsum(np.bincount(layer.selected.ravel(), minlength=layer.experts))
     out = []
-    for expert, slots in enumerate(np.split(order, ends[:-1])):
+    for expert in range(layer.experts):
+        slots = np.flatnonzero(layer.selected == expert)
         place, rank = np.divmod(slots, top_k)
         weight = layer.weight.ravel()[slots]
         chosen = contexts.choose(

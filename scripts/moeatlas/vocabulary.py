@@ -6,6 +6,7 @@ A type is a token id that occurs. Counts are dense, (expert, type), of one layer
 from dataclasses import dataclass
 from functools import cached_property
 
+import numba
 import numpy as np
 import xarray as xr
 
@@ -73,8 +74,17 @@ def occurrences(study: xr.Dataset, kind: str, dataset: str) -> Occurrences:
 
 def count(code: np.ndarray, selected: np.ndarray, types: int, experts: int) -> np.ndarray:
     """How often each expert is selected by each type: int32 (expert, type), from types (n,), selections (n, rank)."""
-    cell = code.astype(np.intp)[:, None] * experts + selected
-    return np.bincount(cell.ravel(), minlength=types * experts).astype(np.int32).reshape(types, experts).T
+    number = np.zeros((types, experts), np.int32)
+    _add_tokens(code, selected, number)
+    return number.T
+
+
+@numba.njit
+def _add_tokens(code, selected, number):
+    """Add the selections of tokens, (n,) and (n, rank), to `number` (type, expert)."""
+    for token in range(len(code)):
+        for rank in range(selected.shape[1]):
+            number[code[token], selected[token, rank]] += 1
 
 
 def token_texts(tokenizer, token_ids: np.ndarray) -> list[str]:

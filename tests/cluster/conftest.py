@@ -1,8 +1,11 @@
 """A Slurm for all tests of this folder, and a hard time limit for each of them."""
 
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from slurm import Cluster, missing
 
 LIMIT = 2400  # seconds
@@ -28,9 +31,10 @@ def cluster():
     """A running Slurm."""
     if reason := missing():
         pytest.skip(reason)
-    slurm = Cluster()
-    try:
-        slurm.start()
-        yield slurm
-    finally:
-        slurm.stop()
+    with FileLock(Path(tempfile.gettempdir(), "atlas-slurm.lock")):  # srun knows one cluster on a machine
+        slurm = Cluster()
+        try:
+            slurm.start()
+            yield slurm
+        finally:
+            slurm.stop()

@@ -6,9 +6,11 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from slurm import wait_until
 from studies import ROOT, TINY, Workflow
 
+PROFILE = yaml.safe_load((ROOT / "config/profiles/slurm/profile.yaml").read_text(encoding="utf-8"))
 SLURM = ("--profile", str(ROOT / "config/profiles/slurm"), "--slurm-init-seconds-before-status-checks", "1")
 # README, "On a cluster": how to end the jobs that a killed Snakemake left behind
 CANCEL_ORPHANS = """
@@ -95,10 +97,13 @@ def test_extraction_alone_asks_for_a_gpu(disturbed):
     assert {job["Partition"] for job in disturbed.jobs if job not in extractions} == {"cpu"}
 
 
-def test_small_jobs_go_together(disturbed):
-    comments = [job["Comment"] for job in disturbed.jobs]
-    assert len(comments) < 35, comments
-    assert not any("rule_plot_" in comment for comment in comments)
+@pytest.mark.parametrize("group", ["tokens", "tallies", "measures", "figures"])
+def test_small_jobs_go_together(disturbed, group):
+    rules = [rule for rule, name in PROFILE["groups"].items() if name == group]
+    jobs = [path for rule in rules for path in (disturbed.study.folder / "results/receipts" / rule).rglob("*.json")]
+    submitted = [job for job in disturbed.jobs if job["Comment"].startswith(f"rule_{group}_")]
+    assert 1 <= len(submitted) <= len(jobs) / 2
+    assert not {f"rule_{rule}" for rule in rules} & {job["Comment"].split("_wildcards_")[0] for job in disturbed.jobs}
 
 
 def test_killed_and_interrupted_runs_are_taken_up_again(cluster, tmp_path, configs, local):

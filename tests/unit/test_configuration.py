@@ -96,6 +96,18 @@ def test_shards_are_those_stated_or_follow_from_the_limits(dataset, models, shar
     assert len(study.parts("gsm8k")) == shards and study.parts("gsm8k")[-1].startswith("gsm8k")
 
 
+def test_the_most_tokens_of_a_model_are_those_of_its_limits():
+    whole = config()
+    whole["datasets"]["gsm8k"]["limits"] = {"tokens": 700}
+    whole["models"]["mine"]["tokens_per_dataset"] = 500
+    whole["models"]["demo"]["tokens_per_dataset"] = "all"
+    whole["study"] |= {"models": ["mine", "demo"], "datasets": ["gsm8k", "python"]}
+    whole["compare"] = []
+    study = resolved(whole)
+    assert study.most_tokens("mine") == 500 + 500
+    assert study.most_tokens("demo") == 700 + 10**6  # the second one has no limit
+
+
 def test_defaults_are_filled_at_every_level_and_given_values_kept():
     whole = config()
     whole["models"]["olmoe"] |= {"layers": ["0-3", 5], "dtype": "bfloat16"}

@@ -10,30 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from studies import COUNTS, COUNTS_STUDY
 
 from moeatlas import storage
 
 ROOT = Path(__file__).parents[2]
-COUNTS = "domain,layer,expert,selected_count,tokens\n" + "".join(
-    f"{domain},{layer},{expert},{count},10\n"
-    for domain in ("code", "prose")
-    for layer in (0, 1)
-    for expert, count in enumerate((8, 6, 4, 2) if domain == "code" else (2, 4, 6, 8))
-)
-STUDY = {
-    "study": {"title": "Counts", "models": ["published"], "datasets": ["code", "prose"]},
-    "models": {
-        "published": {
-            "source": "counts",
-            "id": "a/b",
-            "revision": "v1",
-            "files": ["data/counts.csv"],
-            "experts_per_layer": 4,
-            "experts_per_token": 2,
-        }
-    },
-    "datasets": {name: {"source": "counts", "domain": name} for name in ("code", "prose")},
-}
 OUTER = """
 import importlib
 
@@ -98,7 +79,7 @@ def study(new_workflow):
     made = new_workflow("portable")
     (made.folder / "data").mkdir()
     (made.folder / "data/counts.csv").write_text(COUNTS, encoding="utf-8")
-    made.finish("--cores", "1", configs=[made.overlay("data/counts.yaml", STUDY)])
+    made.finish("--cores", "1", configs=[made.overlay("data/counts.yaml", COUNTS_STUDY)])
     return made
 
 
@@ -110,7 +91,7 @@ def outer(tmp_path):
     (tmp_path / "scripts/words.py").write_text('WORD = "Pages:"\n')
     (tmp_path / "scripts/summarize.py").write_text(SUMMARIZE)
     (tmp_path / "config").mkdir()
-    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump({"samples": ["a", "b"], "atlas": STUDY}))
+    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump({"samples": ["a", "b"], "atlas": COUNTS_STUDY}))
 
     def write(settings: str, prefix: str = ""):
         text = OUTER.format(snakefile=ROOT / "Snakefile", settings=settings, prefix=prefix)
