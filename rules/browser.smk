@@ -15,8 +15,8 @@ rule build_browser:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(3000),
-        runtime=growing(60),
+        mem_mb=growing(2000, per_million=170),
+        runtime=growing(60, per_million=6),
     params:
         code=code("build_browser.py"),
         model=model_settings("trust_remote_code"),

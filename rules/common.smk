@@ -300,11 +300,11 @@ def first_run(pattern):
 def growing(amount, per_million=0):
     """A resource that grows with each attempt: a job that was stopped for want of it gets more when it is retried.
 
-    `per_million` of it are added for each million tokens that the model's datasets may have.
+    `per_million` of it are added for each million tokens that the job's dataset may have, or all datasets of its model.
     """
 
     def resource(wildcards, attempt):
-        tokens = study.most_tokens(wildcards.model) if per_million else 0
+        tokens = study.most_tokens(wildcards.model, wildcards.get("dataset")) if per_million else 0
         return attempt * math.ceil(amount + per_million * tokens / 10**6)
 
     return resource

@@ -16,8 +16,8 @@ rule measure_compare:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        mem_mb=growing(2000, per_million=100),
+        runtime=growing(60, per_million=1),
     params:
         code=code("measure_compare.py"),
         statistics=config["statistics"],

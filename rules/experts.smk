@@ -19,8 +19,8 @@ rule profile_experts:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        mem_mb=growing(1000, per_million=150),
+        runtime=growing(60, per_million=5),
     params:
         code=code("profile_experts.py"),
         schema=storage.sha256(workflow.source_path("../report/schemas/expert_profile.schema.json")),

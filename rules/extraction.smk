@@ -69,8 +69,8 @@ rule combine_tallies:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        mem_mb=growing(2000, per_million=60),
+        runtime=growing(60, per_million=0.5),
     params:
         code=code("combine_tallies.py"),
     script:

@@ -70,7 +70,7 @@ rule tokenize_dataset:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(2000, per_million=60),
         runtime=growing(60),
     params:
         code=code("tokenize_dataset.py"),

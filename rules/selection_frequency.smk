@@ -13,8 +13,8 @@ rule measure_selection_frequency:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        mem_mb=growing(2000, per_million=50),
+        runtime=growing(60, per_million=0.5),
     params:
         code=code("measure_selection_frequency.py"),
         statistics=config["statistics"],

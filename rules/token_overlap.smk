@@ -14,8 +14,8 @@ rule measure_token_overlap:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        mem_mb=growing(1000, per_million=80),
+        runtime=growing(60, per_million=2),
     params:
         code=code("measure_token_overlap.py"),
         settings=config["token_overlap"],

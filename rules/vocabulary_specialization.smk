@@ -15,8 +15,8 @@ rule measure_vocabulary_specialization:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
+        mem_mb=growing(1000, per_million=130),
+        runtime=growing(60, per_million=2),
     params:
         code=code("measure_vocabulary_specialization.py"),
         model=model_settings("trust_remote_code"),

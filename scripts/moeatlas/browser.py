@@ -103,7 +103,7 @@ class Tokens:
         ]
         token_id = study["token_id"].values
         self.ids = np.unique(token_id[token_id != NONE])
-        self.code = np.searchsorted(self.ids, token_id).astype(np.int32)
+        self.code = np.array([np.searchsorted(self.ids, kind).astype(np.int32) for kind in token_id])
         self.code[token_id == NONE] = NONE
         self.dataset = study["dataset"].values.astype(np.int32)
         self.size = np.bincount(self.dataset, minlength=len(self.names))

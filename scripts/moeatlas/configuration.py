@@ -46,9 +46,10 @@ class Study:
         """The parts in which a dataset is read by extraction: its shards, or itself."""
         return parts.names(dataset, self.shards[dataset])
 
-    def most_tokens(self, model: str) -> int:
-        """How many tokens all datasets together have at most for a model; a dataset without a limit counts as 10^6."""
-        limits = [_most_tokens(dataset, self.models[model]) for dataset in self.datasets.values()]
+    def most_tokens(self, model: str, dataset: str | None = None) -> int:
+        """How many tokens a dataset, or all together, have at most for a model; one without a limit counts as 10^6."""
+        names = [dataset] if dataset else self.datasets
+        limits = [_most_tokens(self.datasets[name], self.models[model]) for name in names]
         return sum(10**6 if limit == math.inf else limit for limit in limits)
 
     def studied_checkpoint(self, model: str) -> str:

@@ -90,10 +90,11 @@ def profiles(
     `around` tokens of the document on both sides.
     """
     found = {name: values.sel(layer=layer.number) for name, values in metrics.items()}
-    means = shares(count(layer, token_type, study["group"].values), confidence)
+    counts = count(layer, token_type, study["group"].values)
+    means = shares(counts, confidence)
     token_id = study["token_id"].sel(kind="input").values
     per_expert = {
-        "load": _loads(found["selection_frequency"], layer),
+        "load": _loads(found["selection_frequency"], layer, counts["tokens"].sum("group").values.tolist()),
         "entropy": _entropies(means["entropy"], layer),
         "domains": _domains(found["domain_specialization"]),
         "top_tokens": _top_tokens(found["vocabulary_specialization"], layer),
@@ -157,20 +158,17 @@ def _values(array: xr.DataArray, *dims: str) -> np.ndarray:
     return array.transpose(*dims).values
 
 
-def _loads(frequency: xr.Dataset, layer: Layer) -> list[dict]:
+def _loads(frequency: xr.Dataset, layer: Layer, tokens: list[int]) -> list[dict]:
     pooled = frequency.sel(dataset=statistics.POOLED)
     selected, first = (_values(pooled[name], "expert") for name in ("selection_frequency", "first_share"))
-    number_of, first_of = (
-        np.bincount(chosen.ravel(), minlength=layer.experts).tolist()
-        for chosen in (layer.selected, layer.selected[:, 0])
-    )
+    first_tokens = np.bincount(layer.selected[:, 0], minlength=layer.experts).tolist()
     even = layer.selected.shape[1] / layer.experts
     return [
         {
-            "selected_tokens": number_of[expert],
+            "selected_tokens": tokens[expert],
             "selected_share": interval(selected[expert]),
             "lift": interval(selected[expert] / even),
-            "first_tokens": first_of[expert],
+            "first_tokens": first_tokens[expert],
             "first_share": interval(first[expert]),
         }
         for expert in range(layer.experts)

@@ -14,15 +14,17 @@ does not refuse (Fieller 1954), and p, one-sided, is that of s = 1 / D, the null
 as the others do on average.
 """
 
+from collections.abc import Iterator
 from itertools import combinations
 
+import numba
 import numpy as np
 import pandas as pd
 import scipy.stats
 
 MODES = ("subset", "ordered", "prefix")
 SIZES = (1, 2, 3)
-SETS_PER_BLOCK = 1 << 14
+SETS_PER_BLOCK, TOKENS_PER_BLOCK = 1 << 14, 1 << 16
 
 
 class Sets:
@@ -34,59 +36,65 @@ class Sets:
 
     def __init__(self, selected: np.ndarray, weight: np.ndarray, experts: int, mode: str, size: int):
         """Put every token's experts into the order in which the mode writes sets."""
-        if mode != "subset":
-            selected, weight = selected[:, :size], weight[:, :size]
-        if mode != "ordered":
-            order = np.argsort(selected, axis=1)
-            selected, weight = (np.take_along_axis(values, order, axis=1) for values in (selected, weight))
+        ranks = selected.shape[1] if mode == "subset" else size
         self.experts, self.size = experts, size
-        self._expert = np.ascontiguousarray(selected.T, dtype=np.int32)
-        self._weight = np.ascontiguousarray(weight.T, dtype=np.float32)
-        self._places = list(combinations(range(len(self._expert)), size))
+        self._expert = np.empty((ranks, len(selected)), selected.dtype)
+        self._weight = np.empty((ranks, len(selected)), np.float32)
+        for start in range(0, len(selected), TOKENS_PER_BLOCK):
+            block = slice(start, start + TOKENS_PER_BLOCK)
+            chosen, heavy = selected[block, :ranks], weight[block, :ranks]
+            if mode != "ordered":
+                order = np.argsort(chosen, axis=1)
+                chosen, heavy = (np.take_along_axis(values, order, axis=1) for values in (chosen, heavy))
+            self._expert[:, block], self._weight[:, block] = chosen.T, heavy.T
+        self._places = np.array(list(combinations(range(ranks), size)))
 
     def totals(self) -> np.ndarray:
         """How many tokens have each set: int64 by code."""
-        return sum(np.bincount(self._code(places), minlength=self.experts**self.size) for places in self._places)
+        everything = np.zeros(self._expert.shape[1], np.int8)
+        return self._count(np.arange(self.experts**self.size), everything, 1)[:, 0]
 
     def counts(self, codes: np.ndarray, column: np.ndarray, columns: int) -> np.ndarray:
-        """How many tokens of each column have the sets `codes`: int32 (set, column), from each token's column."""
-        row, found = self._row(codes), np.zeros(len(codes) * columns, np.int32)
-        for places in self._places:
-            place = row[self._code(places)]
-            known = place >= 0
-            np.add.at(found, place[known].astype(np.intp) * columns + column[known], np.int32(1))
-        return found.reshape(len(codes), columns)
+        """How many tokens of each column have the sets `codes`: int64 (set, column), from each token's column."""
+        return self._count(codes, column, columns)
 
-    def members(self, codes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    def members(self, codes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each of the sets `codes` the tokens that have it, increasing, and its weight there.
 
         The weight of a set is the sum of the routing weights of its experts.
         """
-        row, parts = self._row(codes), []
-        for places in self._places:
-            place = row[self._code(places)]
-            token = np.flatnonzero(place >= 0).astype(np.int32)
-            parts.append((place[token], token, sum(self._weight[rank][token] for rank in places)))
-        place, token, weight = map(np.concatenate, zip(*parts, strict=True))
-        order = np.lexsort((token, place))
-        ends = np.cumsum(np.bincount(place, minlength=len(codes)))[:-1]
-        return list(zip(np.split(token[order], ends), np.split(weight[order], ends), strict=True))
+        for experts in self.written(codes).tolist():
+            token: slice | np.ndarray = slice(None)
+            for place, expert in enumerate(experts):
+                ranks = slice(place, place + 1) if len(self._places) == 1 else slice(None)
+                having = np.flatnonzero((self._expert[ranks, token] == expert).any(axis=0)).astype(np.int32)
+                token = token[having] if place else having
+            ranks = [(self._expert[:, token] == expert).argmax(axis=0) for expert in experts]
+            yield token, sum(self._weight[rank, token] for rank in ranks)
 
     def written(self, codes: np.ndarray) -> np.ndarray:
         """The experts of the sets `codes`: (set, expert)."""
         powers = self.experts ** np.arange(self.size)[::-1]
         return codes[:, None] // powers % self.experts
 
-    def _code(self, places: tuple[int, ...]) -> np.ndarray:
-        code = self._expert[places[0]]
-        for place in places[1:]:
-            code = code * np.int32(self.experts) + self._expert[place]
-        return code
-
-    def _row(self, codes: np.ndarray) -> np.ndarray:
-        row = np.full(self.experts**self.size, -1, np.int32)
+    def _count(self, codes: np.ndarray, column: np.ndarray, columns: int) -> np.ndarray:
+        row, found = np.full(self.experts**self.size, -1), np.zeros((len(codes), columns), np.int64)
         row[codes] = np.arange(len(codes))
-        return row
+        _add_sets(self._expert, self._places, self.experts, row, column, found)
+        return found
+
+
+@numba.njit
+def _add_sets(expert, places, experts, row, column, found):
+    """Add to `found` (set, column) the tokens that have sets: of the experts (rank, token) at each of the `places`
+    (place, rank), if `row` by code is not -1, in each token's `column`."""
+    for token in range(expert.shape[1]):
+        for place in range(len(places)):
+            code = 0
+            for rank in places[place]:
+                code = code * experts + np.int64(expert[rank, token])
+            if row[code] >= 0:
+                found[row[code], column[token]] += 1
 
 
 def most_frequent(totals: np.ndarray, number: int) -> np.ndarray:

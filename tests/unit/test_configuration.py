@@ -104,7 +104,7 @@ def test_the_most_tokens_of_a_model_are_those_of_its_limits():
     whole["study"] |= {"models": ["mine", "demo"], "datasets": ["gsm8k", "python"]}
     whole["compare"] = []
     study = resolved(whole)
-    assert study.most_tokens("mine") == 500 + 500
+    assert study.most_tokens("mine") == 500 + 500 and study.most_tokens("demo", "gsm8k") == 700
     assert study.most_tokens("demo") == 700 + 10**6  # the second one has no limit
 
 
