@@ -416,12 +416,15 @@ def commit():
     return f"{head} {'with local changes' if changed.strip() else '(clean)'}"
 
 
-TEMPORARY = [] if config["storage"]["keep_records"] else ["routing"]  # folders of the results
-
-
 def perhaps_temporary(path):
     """An output that Snakemake deletes once nothing needs it any more, unless `storage.keep_records` is true."""
-    return temp(path) if TEMPORARY else path
+    return path if config["storage"]["keep_records"] else temp(path)
+
+
+def deleted_records():
+    """The folders of the study's records, below the results, if Snakemake deletes them."""
+    folders = [] if config["storage"]["keep_records"] else every_model("routing/{model}/{checkpoint}")
+    return [f"{folder}/{part}" for folder in folders for dataset in study.datasets for part in study.parts(dataset)]
 
 
 if "gpu" not in workflow.global_resources:

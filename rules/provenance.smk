@@ -28,7 +28,7 @@ rule record_provenance:
         config=config,
         commit=commit(),
         results=results_folder,
-        temporary=TEMPORARY,
+        temporary=deleted_records(),
     script:
         "../scripts/record_provenance.py"
 
@@ -41,6 +41,6 @@ rule verify:
         "../envs/study.yaml"
     params:
         results=results_folder,
-        temporary=TEMPORARY,
+        temporary=[] if config["storage"]["keep_records"] else ["routing"],
     script:
         "../scripts/verify_results.py"

@@ -7,7 +7,7 @@ from moeatlas import job, receipts
 job.start(snakemake)
 results = Path(snakemake.params.results)
 found = list(receipts.read(results / "receipts"))
-outputs = [entry for _, receipt in found if receipt for entry in receipt["outputs"]]
+outputs = receipts.written([receipt for _, receipt in found if receipt])
 faults = {path.as_posix(): "was changed: a receipt with its own checksum" for path, receipt in found if not receipt}
 checked = receipts.faults(results, outputs, snakemake.params.temporary)
 for path, fault in job.progress(checked, total=len(outputs), unit=" files", description="verify"):

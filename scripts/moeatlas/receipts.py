@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,6 +48,12 @@ def text(receipt: dict) -> str:
     return json.dumps(content | {"sha256": _digest(content)}, indent=1) + "\n"
 
 
+def written(found: list[dict]) -> dict[str, dict]:
+    """What the latest job that wrote it says of each output: entries {path, sha256, bytes} by path."""
+    latest = sorted(found, key=lambda receipt: receipt["started"])
+    return {entry["path"]: entry for receipt in latest for entry in receipt["outputs"]}
+
+
 def read(folder: Path) -> Iterator[tuple[Path, dict | None]]:
     """Every receipt below a folder with its path; None for one that was changed since it was written."""
     for path in sorted(folder.rglob("*.json")):
@@ -79,12 +85,12 @@ def run_times(logs: str | Path, running: str) -> dict:
     return {"rules": times, "unfinished": unfinished, "machines": list(machines)}
 
 
-def faults(results: Path, outputs: list[dict], temporary: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+def faults(results: Path, known: dict[str, dict], temporary: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
     """Path and fault of every file of the results, and "" for one that is what its job wrote.
 
-    `outputs` are those of all receipts. `temporary` are the folders of the results whose files may be gone.
+    `known` are the entries of all outputs (`written`). `temporary` are the folders of the results whose files may be
+    gone.
     """
-    known = {entry["path"]: entry for entry in outputs}
     for name, entry in sorted(known.items()):
         path = Path(name)
         if not path.is_file():
@@ -98,16 +104,20 @@ def faults(results: Path, outputs: list[dict], temporary: tuple[str, ...] = ()) 
             yield path.as_posix(), "was written by no finished job"
 
 
-def of_study(found: list[dict], results: Path, temporary: tuple[str, ...] = ()) -> list[dict]:
+def of_study(found: list[dict], results: Path, temporary: Sequence[str] = ()) -> list[dict]:
     """Of the receipts `found`, those of jobs whose outputs are all there, or may be gone, as in `faults`.
 
-    Receipts of an earlier study in the same folder, whose outputs were replaced by others, are left out.
+    Those of an earlier study in the same folder, whose outputs were deleted or written again by another job, are left
+    out.
     """
+    known = written(found)
 
-    def stands(path: Path) -> bool:
-        return path.is_file() or _may_be_gone(path, results, temporary)
+    def stands(entry: dict) -> bool:
+        """Whether an output is still that of its job."""
+        path = Path(entry["path"])
+        return known[entry["path"]] is entry and (path.is_file() or _may_be_gone(path, results, temporary))
 
-    return [receipt for receipt in found if all(stands(Path(entry["path"])) for entry in receipt["outputs"])]
+    return [receipt for receipt in found if all(map(stands, receipt["outputs"]))]
 
 
 def hardware() -> dict:
@@ -123,7 +133,7 @@ def hardware() -> dict:
     }
 
 
-def _may_be_gone(path: Path, results: Path, temporary: tuple[str, ...]) -> bool:
+def _may_be_gone(path: Path, results: Path, temporary: Sequence[str]) -> bool:
     return any(path.is_relative_to(results / folder) for folder in temporary)
 
 

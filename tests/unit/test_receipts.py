@@ -30,9 +30,8 @@ def study(tmp_path, monkeypatch):
 
 def found(**changes) -> dict[str, str]:
     """The faults of the folder, by path."""
-    known = [receipt for _, receipt in receipts.read(Path("results/receipts"))]
-    outputs = [entry for receipt in known if receipt for entry in receipt["outputs"]]
-    return {path: fault for path, fault in receipts.faults(Path("results"), outputs, **changes) if fault}
+    known = receipts.written([receipt for _, receipt in receipts.read(Path("results/receipts"))])
+    return {path: fault for path, fault in receipts.faults(Path("results"), known, **changes) if fault}
 
 
 def test_what_was_written_is_found_whole(study):
@@ -77,6 +76,9 @@ def test_jobs_of_the_study_are_those_whose_outputs_are_there_or_may_be_gone(stud
     known = [receipt for _, receipt in receipts.read(Path("results/receipts"))]
     other = receipts.make(PROVENANCE, []) | {"outputs": [{"path": "results/tables/old.csv"}]}
     assert receipts.of_study([*known, other], Path("results")) == known
+    earlier = known[0] | {"started": "2020-01-01T00:00:00+00:00", "outputs": [dict(known[0]["outputs"][0], bytes=1)]}
+    assert receipts.of_study([earlier, *known], Path("results")) == known
+    assert receipts.written([*known, earlier]) == receipts.written(known)
     Path("results/figures/tiny/a.nc").unlink()
     assert receipts.of_study(known, Path("results")) == []
     assert receipts.of_study(known, Path("results"), ("figures",)) == known
