@@ -249,7 +249,11 @@ def _cka_without(
 
 
 def _normalised(products: np.ndarray, squares: np.ndarray | None = None) -> np.ndarray:
-    """Products (expert, other) over the roots of those of each expert with itself; NaN where one is not positive."""
+    """Products (expert, other) over the roots of those of each expert with itself; NaN where one is not positive.
+
+    Those of i and j are taken where i <= j: matrix products may differ in the last bits from their transposes.
+    """
+    products = np.triu(products) + np.triu(products, 1).T
     squares = np.diag(products) if squares is None else squares
     root = np.sqrt(np.where(squares > 0, squares, np.nan))
     return products / np.outer(root, root)

@@ -22,6 +22,10 @@ def test_the_olmoe_study_fits_a_scheduler(workflow):
     assert planned["fetch_model"] == 1 and planned["fetch_dataset"] == 12
     assert "train_model" not in planned
     assert not (workflow.folder / "results").exists()
+    blocks = dict(re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", dry.stdout, flags=re.MULTILINE))
+    asked = {name: re.search(r"mem_mb=(\d+)", blocks[name])[1] for name in ("tokenize_dataset", "build_browser")}
+    # of 200,000 tokens of a dataset, and of all twelve
+    assert asked == {"tokenize_dataset": str(2000 + 60 * 200_000 // 10**6), "build_browser": str(2000 + 170 * 24 // 10)}
 
 
 @pytest.mark.parametrize(

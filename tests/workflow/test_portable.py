@@ -185,12 +185,15 @@ def s3_storage(tmp_path):
 @pytest.mark.parametrize("kind", ["file", "s3"])
 def test_inputs_and_results_can_be_on_object_storage(kind, request, study, tmp_path):
     arguments, environment, fetch = request.getfixturevalue(f"{kind}_storage")
-    run = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(study.folder / "data/counts.yaml"), *arguments]
+    chapters = ("selection_frequency", "domain_specialization")
+    run = [f"results/metrics/published/v1/{chapter}.nc" for chapter in chapters]
+    run += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", str(study.folder / "data/counts.yaml"), *arguments]
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     snakemake(folder, *run, **environment)
-    alone = contents(study.folder / "results")
-    assert contents(fetch() / "results") == alone
+    made, alone = contents(fetch() / "results"), contents(study.folder / "results")
+    assert {path.split("/")[0] for path in made} == {"metrics", "tables", "tallies"}
+    assert made == {path: alone[path] for path in made}
     assert not (folder / "results").exists()
     again = snakemake(folder, *run, "--dry-run", **environment)
     assert "Nothing to be done" in again.stdout + again.stderr

@@ -10,20 +10,24 @@ import xarray as xr
 
 OF_SELECTIONS = ["domain_specialization", "vocabulary_specialization", "token_overlap", "coactivation"]
 OF_LOGITS = ["router_decisiveness", "selection_frequency", "similarity", "maps"]
+MADE_AGAIN = [
+    *("routing", "tallies", "metrics", "tables", "figures", "experts", "browser", "report", "ro-crate-metadata.json"),
+    *("extract_routing", "tally_routing", "measure_*", "plot_*", "profile_experts", "build_*", "*provenance.json"),
+]
 CHAOTIC = ["map", "mean_map", "trustworthiness"]
 """What a rounding error moves anywhere: UMAP and t-SNE."""
 
 
 @pytest.fixture(scope="module")
 def sharded(tiny_study, tiny_config, new_workflow):
-    """The tiny study with `stories` in three shards and without records; tokens and models are those of the tiny one.
+    """The tiny study's last checkpoint, with `stories` in three shards and without records; the tokens are the same.
 
     `shards`: one layer of each shard, read before the study deleted them.
     """
     study = new_workflow("shards")
-    made_again = shutil.ignore_patterns("metrics", "figures", "browser", "experts", "report", "stories")
-    shutil.copytree(tiny_study.folder, study.folder, dirs_exist_ok=True, ignore=made_again)
+    shutil.copytree(tiny_study.folder, study.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*MADE_AGAIN))
     changed = {"datasets": {"stories": {"shards": 3}}, "storage": {"keep_records": False}}
+    changed |= {"models": {"demo": {"checkpoints": ["step20"], "untrained": "step20"}}, "compare": []}
     configs = [tiny_config, study.overlay("shards.yaml", changed)]
     folders = [f"results/routing/demo/step20/stories.shard_{number}_of_3" for number in (1, 2, 3)]
     study.finish("--cores", "2", *folders, configs=configs)
@@ -60,9 +64,8 @@ def test_a_study_without_records_is_intact_and_accounts_for_its_extractions(shar
         for name in ("provenance.json", "ro-crate-metadata.json")
     )
     extracted = [job["wildcards"] for job in account["jobs"] if job["rule"] == "extract_routing"]
-    parts = ["unicode", "arithmetic", *(f"stories.shard_{number}_of_3" for number in (1, 2, 3))]
-    expected = {(checkpoint, part) for checkpoint in ("step0", "step20") for part in parts}
-    assert {(job["checkpoint"], job["part"]) for job in extracted} == expected
+    parts = {"unicode", "arithmetic", *(f"stories.shard_{number}_of_3" for number in (1, 2, 3))}
+    assert len(extracted) == len(parts) and {job["part"] for job in extracted} == parts
     files = [entity["@id"] for entity in crate["@graph"] if entity["@type"] == "File"]
     assert files and not any(name.startswith("routing/") for name in files)
 
@@ -72,7 +75,7 @@ def test_the_report_has_the_same_pages(tiny_study, sharded):
         sorted(path.name for path in (study.folder / "results/report").glob("*.html"))
         for study in (tiny_study, sharded)
     ]
-    assert pages[0] == pages[1]
+    assert pages[1] == [name for name in pages[0] if not name.startswith("compare")]
 
 
 @pytest.mark.parametrize("chapter", OF_SELECTIONS)
