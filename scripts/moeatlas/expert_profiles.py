@@ -276,7 +276,8 @@ def _excerpt(
     """A token in its document, as text."""
     starts = study["start"].values
     document = int(np.searchsorted(starts, position, side="right")) - 1
-    first, end = np.append(starts, len(token_id))[document : document + 2].tolist()
+    first = int(starts[document])
+    end = int(starts[document + 1]) if document + 1 < len(starts) else len(token_id)
     return {
         "dataset": study["name"].values[study["dataset"].values[position]],
         "document": study["document_id"].values[document],
