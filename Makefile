@@ -19,7 +19,7 @@ study: environment ## Run the default study; ends with results/report/index.html
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
 test: $(VENV)/test.done ## Run all tests, files of tests side by side
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-faults: $(VENV)/test.done ## Kill a local study at ten random moments and take it up again
 	$(BIN)/python -m pytest tests/faults

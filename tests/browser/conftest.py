@@ -23,7 +23,6 @@ SWITCHES = (
     "--hide-scrollbars",
 )
 OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-DURATION = "return performance.getEntriesByType('navigation')[0].loadEventEnd"
 AXE = """
 const done = arguments[0];
 axe.run({preload: false}).then(({violations}) => done(violations.map(
@@ -62,10 +61,6 @@ class Browser:
     def run(self, script: str, *arguments):
         """The value that a piece of JavaScript returns."""
         return self.driver.execute_script(script, *arguments)
-
-    def milliseconds(self) -> float:
-        """From the start of the navigation to the end of the load event."""
-        return self.run(DURATION)
 
     def overflow(self) -> int:
         """Pixels by which the page is wider than the window."""
