@@ -97,7 +97,7 @@ class Tokens:
         self.attrs = study.attrs
         lengths = np.diff(np.append(study["start"].values, study.sizes["token"]))
         ends = np.cumsum(study["documents"].values)[:-1]
-        identifiers = np.split(study["document_id"].values.astype(str), ends)
+        identifiers = np.split(study["document_id"].values, ends)
         self.documents = [
             (part.tolist(), sizes) for part, sizes in zip(identifiers, np.split(lengths, ends), strict=True)
         ]
