@@ -18,8 +18,9 @@ import yaml
 
 from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row, Usage
-from moeatlas import parts, records, storage
-from moeatlas.routing import RoutingRule
+from gatebook.files import checksums, netcdf, parts
+from gatebook.routing import records
+from gatebook.routing.rule import RoutingRule
 
 RULE, TYPES = RoutingRule("olmoe", experts=64, top_k=8, normalised=False), 50_000
 TALLY = "tally_routing"
@@ -75,12 +76,12 @@ def make_study(folder: Path, size: Size) -> tuple[list[Path], list[Path]]:
         tokens.append(folder / f"dataset_{number}.nc")
         routing.append(folder / f"dataset_{number}")
         token_id, predicted = rng.choice(TYPES, (2, count), p=frequency / frequency.sum()).astype(np.int32)
-        attrs = {"dataset": routing[-1].name, "tokens_sha256": storage.array_sha256(token_id), "window": 2048}
+        attrs = {"dataset": routing[-1].name, "tokens_sha256": checksums.array_sha256(token_id), "window": 2048}
         attrs |= {"model": "random", "dataset_id": "random", "dataset_revision": "local", "documents_left_out": 0}
         attrs |= {"dataset_sha256": attrs["tokens_sha256"], "dataset_bytes": token_id.nbytes}
         _write_tokens(tokens[-1], token_id, document, lengths, attrs)
         routing[-1].mkdir()
-        storage.save(xr.Dataset({"predicted_token": ("token", predicted)}), routing[-1] / "predictions.nc")
+        netcdf.save(xr.Dataset({"predicted_token": ("token", predicted)}), routing[-1] / "predictions.nc")
         attrs |= MODEL | {"routing_rule": RULE.as_json()}
         options = {"tokens": count, "windows": len(lengths), "contents": "exact", "attrs": attrs, "threads": 2}
         with records.RecordWriter(routing[-1], RULE, list(range(size.layers)), **options) as writer:
@@ -105,7 +106,7 @@ def _write_tokens(path: Path, token_id: np.ndarray, document: np.ndarray, length
         "text": ("document", np.full(len(lengths), "", dtype=object)),
         "document_tokens": ("document", lengths.astype(np.int32)),
     }
-    storage.save(xr.Dataset(values, coords={"document_id": ("document", names)}, attrs=attrs), path)
+    netcdf.save(xr.Dataset(values, coords={"document_id": ("document", names)}, attrs=attrs), path)
 
 
 def make_tokenizer(folder: Path) -> Path:

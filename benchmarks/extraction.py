@@ -11,7 +11,7 @@ from transformers import OlmoeForCausalLM
 
 from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row
-from moeatlas import extraction, models
+from gatebook.routing import extraction, models
 
 BATCH = "model(**batch)"
 WITH_LOGITS = "model(**batch, output_router_logits=True)"

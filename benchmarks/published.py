@@ -23,8 +23,9 @@ from transformers import OlmoeForCausalLM
 from benchmarks import extraction as passes
 from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row
-from moeatlas import extraction, models, storage
-from moeatlas.routing import complete, routing_rule, routing_rule_of
+from gatebook.files import netcdf
+from gatebook.routing import extraction, models, records
+from gatebook.routing.rule import complete, routing_rule, routing_rule_of
 
 LIMIT = 20.0
 SIZE, TOKENS_PER_BATCH, TOKENS_PER_BLOCK = "tiny", 4096, 16_384
@@ -45,14 +46,14 @@ class Outputs:
 def from_records(folder: Path) -> Outputs:
     """Our way: count the selected experts of records; their entropies are read or, in full records, computed."""
     parts = []
-    for path in storage.layer_files(folder).values():
-        with storage.open_lazily(path) as records:
-            experts, tokens = records.sizes["expert"], records.sizes["token"]
-            rule, names = routing_rule_of(records.attrs), ["selected_expert"]
-            names.append("entropy" if "entropy" in records else "router_logits")
+    for path in records.layer_files(folder).values():
+        with netcdf.open_lazily(path) as record:
+            experts, tokens = record.sizes["expert"], record.sizes["token"]
+            rule, names = routing_rule_of(record.attrs), ["selected_expert"]
+            names.append("entropy" if "entropy" in record else "router_logits")
             selected, first, entropy = np.zeros(experts, dtype=np.int64), np.zeros(experts, dtype=np.int64), 0.0
             for start in range(0, tokens, TOKENS_PER_BLOCK):
-                block = {name: records[name][start : start + TOKENS_PER_BLOCK].values for name in names}
+                block = {name: record[name][start : start + TOKENS_PER_BLOCK].values for name in names}
                 selected += np.bincount(block["selected_expert"].ravel(), minlength=experts)
                 first += np.bincount(block["selected_expert"][:, 0], minlength=experts)
                 whole = block if "entropy" in block else complete(block, rule)
@@ -133,9 +134,9 @@ def layer_by_layer(model: OlmoeForCausalLM, batches: list[torch.Tensor]) -> dict
 def logits_of_documents(folder: Path, starts: np.ndarray, tokens: int) -> list[np.ndarray]:
     """Router logits (layer, token, expert) float32 of the documents within the first `tokens` tokens of records."""
     layers = []
-    for path in storage.layer_files(folder).values():
-        with storage.open_lazily(path) as records:
-            layers.append(records["router_logits"][:tokens].values)
+    for path in records.layer_files(folder).values():
+        with netcdf.open_lazily(path) as record:
+            layers.append(record["router_logits"][:tokens].values)
     return np.split(np.stack(layers), starts[(starts > 0) & (starts < tokens)], axis=1)
 
 
@@ -168,10 +169,10 @@ def postprocessing_rows() -> list[Row]:
         recording = {name: runs[name] for name in (passes.STOPPED, *passes.EXTRACTION.values())}
         times = measuring.interleaved(ours | theirs | recording, rounds=3)
     count, found, own = len(token_id) * layers, [], {}
-    for records in ours:
-        spent = times[passes.EXTRACTION[records]].processor - times[passes.STOPPED].processor
-        own[f"ours, from {records} records"] = times[records].wall / count
-        own[f"ours, recording included, {records} records"] = (times[records].wall + spent) / count
+    for kind in ours:
+        spent = times[passes.EXTRACTION[kind]].processor - times[passes.STOPPED].processor
+        own[f"ours, from {kind} records"] = times[kind].wall / count
+        own[f"ours, recording included, {kind} records"] = (times[kind].wall + spent) / count
     for name, seconds in own.items():
         found.append(measuring.judged(f"{name}: per token and layer", 1e9 * np.median(seconds), "ns"))
     for way in theirs:

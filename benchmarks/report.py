@@ -15,7 +15,10 @@ import yaml
 
 from benchmarks import analysis, measuring
 from benchmarks.measuring import Row, Usage
-from moeatlas import browser, configuration, report, storage
+from gatebook.atlas import browser
+from gatebook.report import render
+from gatebook.report.manifest import manifest
+from gatebook.run import configuration
 
 LEFT_OUT = ("held_out_loss", "similarity", "maps")
 PROFILED = ("selection_frequency", "domain_specialization", "vocabulary_specialization", "coactivation")
@@ -123,7 +126,7 @@ def weight(made: Path, usage: Usage, allowed: dict) -> list[Row]:
         *(measuring.judged(f"- {kind}", size / 1e6, "MB") for kind, size in kinds.items()),
     ]
     for what, key, shown in (("shows", "megabytes", True), ("links to", "download_megabytes", False)):
-        sizes = report.sizes(storage.manifest(made), shown)
+        sizes = render.sizes(manifest(made), shown)
         total = sum(sizes.values()) / 1e6
         found.append(measuring.judged(f"what the report {what}", total, "MB", at_most=allowed[key]))
         found += [measuring.judged(f"- {kind}", size / 1e6, "MB") for kind, size in sizes.items()]

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row
-from moeatlas import extraction
+from gatebook.routing import extraction
 
 LIMITS = {"exact": 95.0, "compact": 20.0}
 TOKENS = {"tokens": 65_536, "typical": 256, "longest": 1024}

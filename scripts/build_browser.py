@@ -2,7 +2,13 @@
 
 import json
 
-from moeatlas import browser, inputs, job, routed, storage, vocabulary
+from gatebook.atlas import browser
+from gatebook.files import origin
+from gatebook.files import atomic, tables
+from gatebook.inputs import documents
+from gatebook.measures import vocabulary
+from gatebook.run import job
+from gatebook.study import routed
 
 job.start(snakemake)
 records, settings = snakemake.input.records, snakemake.params.settings
@@ -10,7 +16,7 @@ study = routed.read(records, snakemake.input.tokens)
 tokens = browser.Tokens(study, settings["stored_tokens"])
 plots = settings["plots"] if browser.hold_logits(records) else 0
 texts = browser.choose_texts(tokens.documents, settings["texts"], settings["text_tokens"], plots)
-tokenizer = inputs.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
+tokenizer = documents.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
 layers = routed.read_layers(study, records, "routing_weight")
 shards, table = browser.assemble(
     tokens,
@@ -23,12 +29,12 @@ shards, table = browser.assemble(
 )
 files = shards.files()
 browser.check_size(files, settings["megabytes"])
-with storage.atomic_directory(snakemake.output.shards) as folder:
+with atomic.atomic_directory(snakemake.output.shards) as folder:
     for path, text in files.items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(text, encoding="ascii")
-    page = {"build": shards.build, "provenance": job.provenance()}
+    page = {"build": shards.build, "provenance": origin.provenance()}
     (folder / "page.json").write_text(json.dumps(page, indent=1, default=str) + "\n", encoding="utf-8")
-storage.save_table(table, snakemake.output.table)
+tables.save_table(table, snakemake.output.table)
 sizes = ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in browser.size_by_kind(files).items())
 job.log(f"{len(files)} shards of {study.sizes['layer']} layers, {sum(map(len, files.values())) / 1e6:.1f} MB: {sizes}")

@@ -3,20 +3,24 @@
 import json
 from pathlib import Path
 
-import moeatlas
-from moeatlas import job, receipts, reference, report, site, storage
-from moeatlas.chapter import of_counts
+import gatebook
+from gatebook.chapters.base.page import of_counts
+from gatebook.files import atomic, netcdf
+from gatebook.inputs import documents
+from gatebook.report import assemble, published, render
+from gatebook.report.manifest import manifest, summary
+from gatebook.run import job, receipts
 
 job.start(snakemake)
-source = Path(moeatlas.__file__).parents[2] / "report"
+source = Path(gatebook.__file__).parents[2] / "report"
 copies = {"figures": snakemake.input.figures, "tables": snakemake.input.tables, "data": snakemake.input.metrics}
 sections = []
 for path, metrics in zip(snakemake.input.figures, snakemake.input.metrics, strict=True):
     model, checkpoint, chapter = Path(path).parts[-3:]
     words = json.loads(Path(path, "chapter.json").read_text(encoding="utf-8"))
-    with storage.open_lazily(metrics) as found:
-        beside = [reference.compare(found, chapter, each) for each in snakemake.params.references]
-        absent = site.absent(chapter, found) if of_counts(found) else []
+    with netcdf.open_lazily(metrics) as found:
+        beside = [published.compare(found, chapter, each) for each in snakemake.params.references]
+        absent = assemble.absent(chapter, found) if of_counts(found) else []
     section = {"model": model, "checkpoint": checkpoint, "chapter": chapter, "words": words, "absent": absent}
     sections.append(section | {"published": [each for each in beside if each is not None]})
 model_pages = []
@@ -24,35 +28,35 @@ for path in map(Path, snakemake.input.pages):
     kind, model, checkpoint = path.parts[-3:]
     content = json.loads((path / "page.json").read_text(encoding="utf-8"))
     model_pages.append({"kind": kind, "model": model, "checkpoint": checkpoint, "content": content})
-with storage.atomic_directory(snakemake.output.folder) as folder:
+with atomic.atomic_directory(snakemake.output.folder) as folder:
     for kind, paths in copies.items():
         for path in map(Path, paths):
-            storage.copy(path, folder.joinpath(kind, *path.parts[-3:]))
-    outputs = storage.manifest(folder)
+            atomic.copy(path, folder.joinpath(kind, *path.parts[-3:]))
+    outputs = manifest(folder)
     for path in map(Path, snakemake.input.pages):
         copied = folder.joinpath(*path.parts[-3:])
-        storage.copy(path, copied)
+        atomic.copy(path, copied)
         (copied / "page.json").unlink()
-        outputs.append(storage.summary(copied, folder))
-    content = site.assemble(
+        outputs.append(summary(copied, folder))
+    content = assemble.assemble(
         config=snakemake.params.config,
         commit=snakemake.params.commit,
         left_out=snakemake.params.left_out,
         graph=snakemake.params.graph,
         software=job.software(),
         models=[json.loads(Path(path).read_text()) for path in snakemake.input.models],
-        datasets=[storage.describe_dataset(path) for path in snakemake.input.datasets],
+        datasets=[documents.describe_dataset(path) for path in snakemake.input.datasets],
         sections=sections,
         references=snakemake.params.references,
         model_pages=model_pages,
         outputs=outputs,
-        licences=job.licences(site.packages(snakemake.params.config)),
+        licences=job.licences(assemble.packages(snakemake.params.config)),
     )
     times = receipts.run_times(Path(snakemake.log[0]).parent, snakemake.log[0])
-    (folder / "run.js").write_text(report.run_script(**times), encoding="utf-8")
-    storage.copy(source / "assets", folder / "assets")
-    for name, page in report.render(content, source / "templates").items():
+    (folder / "run.js").write_text(render.run_script(**times), encoding="utf-8")
+    atomic.copy(source / "assets", folder / "assets")
+    for name, page in render.render(content, source / "templates").items():
         (folder / name).write_text(page, encoding="utf-8")
     allowed = snakemake.params.config["report"]
-    report.check_size(storage.manifest(folder), allowed["megabytes"], allowed["download_megabytes"])
+    render.check_size(manifest(folder), allowed["megabytes"], allowed["download_megabytes"])
 job.log(f"{len(content['findings'])} findings; open {Path(snakemake.output.folder, 'index.html')}")

@@ -2,15 +2,17 @@
 
 from contextlib import ExitStack
 
-from moeatlas import job, storage, tallies
+from gatebook.files import netcdf
+from gatebook.run import job
+from gatebook.study import tallies
 
 job.start(snakemake)
 with ExitStack() as files:
-    shards = [files.enter_context(storage.open_lazily(path)) for path in snakemake.input.shards]
+    shards = [files.enter_context(netcdf.open_lazily(path)) for path in snakemake.input.shards]
     layers = shards[0].sizes["layer"]
     by_layer = (
         tallies.combine([shard.isel(layer=[index]).load() for shard in shards])
         for index in job.progress(range(layers), unit=" layers", description=f"combine {shards[0].attrs['dataset']}")
     )
-    storage.save_parts(by_layer, snakemake.output.tally, along="layer")
+    netcdf.save_parts(by_layer, snakemake.output.tally, along="layer")
     job.log(f"{len(shards)} shards, {sum(shard.sizes['document'] for shard in shards)} documents, {layers} layers")

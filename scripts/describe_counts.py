@@ -2,7 +2,9 @@
 
 import json
 
-from moeatlas import job, published_counts, storage
+from gatebook.files import atomic
+from gatebook.inputs import published_counts
+from gatebook.run import job
 
 job.start(snakemake)
 name, model = snakemake.wildcards.model, snakemake.params.model
@@ -17,6 +19,6 @@ description = {
     "experts": experts,
     "top_k": top_k,
 }
-with storage.atomic_file(snakemake.output.description) as path:
+with atomic.atomic_file(snakemake.output.description) as path:
     path.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
 job.log(f"{name}: {counts.sizes['domain']} domains, layers {description['layers']}")

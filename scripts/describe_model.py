@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from moeatlas import job, models, storage
+from gatebook.files import atomic
+from gatebook.routing import models
+from gatebook.run import job
 
 job.start(snakemake)
 folder = Path(snakemake.input.folder)
@@ -16,6 +18,6 @@ description |= {
     "model_id": settings.get("id") or settings.get("path") or "embedded demo",
     "layers": layers,
 }
-with storage.atomic_file(snakemake.output.description) as path:
+with atomic.atomic_file(snakemake.output.description) as path:
     path.write_text(json.dumps(description, indent=2, sort_keys=True) + "\n")
 job.log(f"{name} {checkpoint}: weights sha256 {description['weights_sha256']}, layers {layers}")

@@ -7,14 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from moeatlas import extraction, job, models, records, routing, storage
+from gatebook.files import atomic
+from gatebook.files.origin import identity
+from gatebook.inputs import documents
+from gatebook.routing import extraction, models, records
+from gatebook.routing.rule import routing_rule
+from gatebook.run import job
 
 job.start(snakemake)
 settings, extraction_settings = snakemake.params.model, snakemake.params.extraction
 threads = extraction_settings["threads"]
 torch.set_num_threads(threads)
 description = json.loads(Path(snakemake.input.description).read_text())
-tokens = storage.load_tokens(snakemake.input.tokens, **snakemake.params.place)
+tokens = documents.load_tokens(snakemake.input.tokens, **snakemake.params.place)
 extraction.check_tokens(description["model"], description, tokens.attrs["window"], tokens["token_id"].values)
 device = models.choose_device(settings["device"])
 layers, total, first = description["layers"], tokens.sizes["token"], tokens.attrs.get("first_token", 0)
@@ -23,9 +28,9 @@ whole = extraction_settings["predictions"]
 model = models.load(
     snakemake.input.folder, device=device, last_layer=None if whole else layers[-1], head=whole, **loading
 )
-rule = routing.routing_rule(model.config)
+rule = routing_rule(model.config)
 dtype = str(model.dtype).removeprefix("torch.")
-storage.check_room(
+atomic.check_room(
     snakemake.output.records, records.largest_bytes(rule, extraction_settings["records"], dtype, total, len(layers))
 )
 budget = extraction_settings["tokens_per_batch"][device.type]
@@ -39,7 +44,7 @@ computation = {
     "attention": model.config._attn_implementation,
     "experts": model.config._experts_implementation,
 }
-in_dataset, sample = storage.describe_dataset(snakemake.input.tokens)["tokens"], extraction_settings["sample"]
+in_dataset, sample = documents.describe_dataset(snakemake.input.tokens)["tokens"], extraction_settings["sample"]
 sampled = extraction.sample_tokens(in_dataset, **sample, name=tokens.attrs["dataset"])
 sampled = sampled[(first <= sampled) & (sampled < first + total)] - first
 bar = job.progress(total=total, unit=" tokens", description=f"route {tokens.attrs['dataset']}")
@@ -49,7 +54,7 @@ began = time.perf_counter()
 def run(tokens_per_batch: int) -> None:
     """One extraction, whole or not at all."""
     bar.reset()
-    with storage.atomic_directory(snakemake.output.records) as folder:
+    with atomic.atomic_directory(snakemake.output.records) as folder:
         extraction.write_records(
             folder,
             model,
@@ -62,7 +67,7 @@ def run(tokens_per_batch: int) -> None:
             first_token=first,
             threads=threads,
             advance=bar.update,
-            attrs=storage.identity(description | tokens.attrs)
+            attrs=identity(description | tokens.attrs)
             | {
                 "routing_rule": rule.as_json(dense_layers=description["dense_layers"]),
                 "computation": json.dumps(computation | {"tokens_per_batch": tokens_per_batch}, sort_keys=True),

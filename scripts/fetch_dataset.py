@@ -2,7 +2,9 @@
 
 import pyarrow.parquet as pq
 
-from moeatlas import hub, job, storage
+from gatebook.files import atomic
+from gatebook.inputs import hub
+from gatebook.run import job
 
 job.start(snakemake)
 settings = snakemake.params.dataset
@@ -14,7 +16,7 @@ rows = hub.fetch_rows(
     revision=settings["revision"],
     limit=settings["documents"],
 )
-with storage.atomic_file(snakemake.output.rows) as path:
+with atomic.atomic_file(snakemake.output.rows) as path:
     pq.write_table(rows, path)
 commit = rows.schema.metadata[b"commit"].decode()
 job.log(f"{settings['path']} at {settings['revision']}: commit {commit}, {rows.num_rows} rows")

@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from moeatlas import job, storage
-from moeatlas.demo import corpora
+from gatebook.files import atomic, checksums
+from gatebook.inputs.demo import corpora
+from gatebook.run import job
 
 job.start(snakemake)
 harvested = corpora.harvest(**snakemake.params.corpora)
@@ -12,7 +13,7 @@ for split in corpora.SPLITS:
     for path in snakemake.output[split]:
         documents = harvested[Path(path).stem][split]
         lines = [json.dumps(document._asdict(), ensure_ascii=False) + "\n" for document in documents]
-        with storage.atomic_file(path) as partial:
+        with atomic.atomic_file(path) as partial:
             partial.write_text("".join(lines), encoding="utf-8")
         characters = sum(len(document.text) for document in documents)
-        job.log(f"{path}: {len(documents)} documents, {characters} characters, sha256 {storage.sha256(path)}")
+        job.log(f"{path}: {len(documents)} documents, {characters} characters, sha256 {checksums.sha256(path)}")

@@ -1,12 +1,16 @@
 """Which experts are selected together, against what their loads explain."""
 
-from moeatlas import chapter, coactivation, job, storage
+from gatebook.chapters.coactivation import measure as coactivation
+from gatebook.files import netcdf, tables
+from gatebook.measures import summary
+from gatebook.run import job
+from gatebook.study import tallies
 
 job.start(snakemake)
-with storage.open_tallies(snakemake.input.tallies) as tallies:
+with tallies.open_tallies(snakemake.input.tallies) as tallies:
     metrics = coactivation.measure(tallies, confidence=snakemake.params.confidence)
-    metrics.attrs |= storage.study_identity(tallies)
-storage.save(metrics, snakemake.output.metrics)
-storage.save_table(chapter.table(metrics, list(coactivation.MEASURES)), snakemake.output.table)
+    metrics.attrs |= tallies.study_identity(tallies)
+netcdf.save(metrics, snakemake.output.metrics)
+tables.save_table(summary.table(metrics, list(coactivation.MEASURES)), snakemake.output.table)
 pooled = metrics.sel(dataset="pooled")
 job.log(f"{int(pooled['tested_pairs'].sum())} pairs tested in {metrics.sizes['layer']} layers, {len(tallies)} datasets")

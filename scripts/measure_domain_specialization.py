@@ -1,12 +1,16 @@
 """Whether experts serve particular kinds of text, per layer and dataset."""
 
-from moeatlas import chapter, domain_specialization, job, storage
+from gatebook.chapters.domain_specialization import measure as domain_specialization
+from gatebook.files import netcdf, tables
+from gatebook.measures import summary
+from gatebook.run import job
+from gatebook.study import tallies
 
 job.start(snakemake)
-with storage.open_tallies(snakemake.input.tallies) as tallies:
+with tallies.open_tallies(snakemake.input.tallies) as tallies:
     metrics = domain_specialization.measure(tallies, **snakemake.params.statistics, **snakemake.params.permutation)
-    metrics.attrs |= storage.study_identity(tallies)
-storage.save(metrics, snakemake.output.metrics)
+    metrics.attrs |= tallies.study_identity(tallies)
+netcdf.save(metrics, snakemake.output.metrics)
 measures = [name for name in domain_specialization.MEASURES if name in metrics]
-storage.save_table(chapter.table(metrics, measures), snakemake.output.table)
+tables.save_table(summary.table(metrics, measures), snakemake.output.table)
 job.log(f"{int(metrics['documents'][0])} documents, {len(tallies)} datasets")

@@ -2,10 +2,13 @@
 
 import json
 
-from moeatlas import chapter, held_out_loss, job, storage
+from gatebook.chapters.held_out_loss import measure as held_out_loss
+from gatebook.files import netcdf, tables
+from gatebook.measures import summary
+from gatebook.run import job
 
 job.start(snakemake)
-training = storage.load(snakemake.input.training)
+training = netcdf.load(snakemake.input.training)
 metrics = held_out_loss.measure(training, **snakemake.params.statistics)
 checkpoint = snakemake.wildcards.checkpoint
 weights = json.loads(training.attrs["weights_sha256"])
@@ -15,7 +18,7 @@ metrics.attrs |= {
     "checkpoint": checkpoint,
     "weights_sha256": weights[checkpoint],
 }
-storage.save(metrics, snakemake.output.metrics)
-table = chapter.interval_table(metrics["loss"])
-storage.save_table(table.rename(columns={"dataset": "domain"}), snakemake.output.table)
+netcdf.save(metrics, snakemake.output.metrics)
+table = summary.interval_table(metrics["loss"])
+tables.save_table(table.rename(columns={"dataset": "domain"}), snakemake.output.table)
 job.log(f"weights sha256 by checkpoint: {json.dumps(weights)}")

@@ -5,14 +5,19 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from moeatlas import chapter, job, maps, models, samples, storage, tallies
+from gatebook.chapters.maps import measure as maps
+from gatebook.files import netcdf, tables
+from gatebook.measures import summary
+from gatebook.routing import models
+from gatebook.run import job
+from gatebook.study import samples, tallies
 
 job.start(snakemake)
 settings, chosen = snakemake.params.model, snakemake.params.maps
 sample = samples.read(snakemake.input.records, snakemake.input.tokens)
 available = sample["layer"].values.tolist()
 numbers = (
-    chapter.spread(sample["layer"].values, 3)
+    summary.spread(sample["layer"].values, 3)
     if chosen["layers"] == "first_middle_last"
     else models.choose_layers(chosen["layers"], available, "maps.layers")
 )
@@ -40,6 +45,6 @@ def layers(bar: tqdm) -> Iterator[maps.Layer]:
 with job.progress(total=len(numbers), unit=" layers", description="maps") as bar:
     metrics = maps.measure(sample, layers(bar), points=chosen["points"], **snakemake.params.statistics)
 metrics.attrs |= sample.attrs
-storage.save(metrics, snakemake.output.metrics)
-storage.save_table(maps.table(metrics), snakemake.output.table)
+netcdf.save(metrics, snakemake.output.metrics)
+tables.save_table(maps.table(metrics), snakemake.output.table)
 job.log(f"{sample.sizes['sample']} tokens in layers {numbers}, {metrics.sizes['point']} of them on the maps")

@@ -1,12 +1,16 @@
 """How sure the router is of its choice, per layer and dataset."""
 
-from moeatlas import chapter, job, router_decisiveness, storage
+from gatebook.chapters.router_decisiveness import measure as router_decisiveness
+from gatebook.files import netcdf, tables
+from gatebook.measures import summary
+from gatebook.run import job
+from gatebook.study import tallies
 
 job.start(snakemake)
-with storage.open_tallies(snakemake.input.tallies) as tallies:
+with tallies.open_tallies(snakemake.input.tallies) as tallies:
     metrics = router_decisiveness.measure(tallies, **snakemake.params.statistics)
-    metrics.attrs |= storage.study_identity(tallies)
-storage.save(metrics, snakemake.output.metrics)
-storage.save_table(chapter.table(metrics, list(router_decisiveness.MEASURES)), snakemake.output.table)
+    metrics.attrs |= tallies.study_identity(tallies)
+netcdf.save(metrics, snakemake.output.metrics)
+tables.save_table(summary.table(metrics, list(router_decisiveness.MEASURES)), snakemake.output.table)
 pooled = metrics.sel(dataset="pooled")
 job.log(f"{int(pooled['documents'])} documents, {int(pooled['tokens'])} tokens, {len(tallies)} datasets")

@@ -6,7 +6,13 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
-from moeatlas import chapter, expert_geometry, job, models, samples, similarity, storage
+from gatebook.chapters.similarity import geometry
+from gatebook.chapters.similarity import measure as similarity
+from gatebook.files import netcdf, tables
+from gatebook.measures import summary
+from gatebook.routing import models
+from gatebook.run import job
+from gatebook.study import samples
 
 job.start(snakemake)
 settings, seed = snakemake.params.model, snakemake.params.statistics["seed"]
@@ -23,7 +29,7 @@ def layers(bar: tqdm) -> Iterator[xr.Dataset]:
         block = models.load_block(
             snakemake.input.folder, number, dtype=settings["dtype"], device=device, experts=settings["experts"]
         )
-        found = expert_geometry.compare(
+        found = geometry.compare(
             block,
             states,
             selected,
@@ -40,12 +46,12 @@ with job.progress(total=len(numbers), unit=" layers", description="compare exper
     metrics = similarity.measure(
         sample,
         layers(bar),
-        lift=storage.load(snakemake.input.coactivation)["lift"],
-        overlap=storage.load(snakemake.input.token_overlap)["weighted_jaccard"],
+        lift=netcdf.load(snakemake.input.coactivation)["lift"],
+        overlap=netcdf.load(snakemake.input.token_overlap)["weighted_jaccard"],
         permutations=snakemake.params.similarity["permutations"],
         **snakemake.params.statistics,
     )
 metrics.attrs |= sample.attrs
-storage.save(metrics, snakemake.output.metrics)
-storage.save_table(chapter.table(metrics, list(similarity.MEASURES)), snakemake.output.table)
+netcdf.save(metrics, snakemake.output.metrics)
+tables.save_table(summary.table(metrics, list(similarity.MEASURES)), snakemake.output.table)
 job.log(f"{sample.sizes['sample']} tokens through all experts of layers {numbers}")

@@ -1,6 +1,9 @@
 """Whether the experts of a layer share their vocabulary."""
 
-from moeatlas import job, routed, storage, token_overlap
+from gatebook.chapters.token_overlap import measure as token_overlap
+from gatebook.files import netcdf, tables
+from gatebook.run import job
+from gatebook.study import routed
 
 job.start(snakemake)
 study = routed.read(snakemake.input.records, snakemake.input.tokens)
@@ -8,6 +11,6 @@ layers = routed.read_layers(study, snakemake.input.records)
 bar = job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers")
 metrics = token_overlap.measure(study, bar, **snakemake.params.settings, **snakemake.params.statistics)
 metrics.attrs |= study.attrs
-storage.save(metrics, snakemake.output.metrics)
-storage.save_table(token_overlap.table(metrics), snakemake.output.table)
+netcdf.save(metrics, snakemake.output.metrics)
+tables.save_table(token_overlap.table(metrics), snakemake.output.table)
 job.log(f"{study.sizes['token']} tokens of {study.sizes['name']} datasets in {study.sizes['layer']} layers")

@@ -1,15 +1,20 @@
 """Whether the token id decides which expert a token is sent to, per layer and kind of token."""
 
-from moeatlas import inputs, job, routed, storage, vocabulary, vocabulary_specialization
+from gatebook.chapters.vocabulary_specialization import measure as vocabulary_specialization
+from gatebook.files import netcdf, tables
+from gatebook.inputs import documents
+from gatebook.measures import vocabulary
+from gatebook.run import job
+from gatebook.study import routed
 
 job.start(snakemake)
 study = routed.read(snakemake.input.records, snakemake.input.tokens)
 layers = routed.read_layers(study, snakemake.input.records)
 bar = job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers")
 metrics = vocabulary_specialization.measure(study, bar, **snakemake.params.settings, **snakemake.params.statistics)
-tokenizer = inputs.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
+tokenizer = documents.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
 metrics = vocabulary_specialization.with_texts(metrics, lambda ids: vocabulary.token_texts(tokenizer, ids))
 metrics.attrs |= study.attrs
-storage.save(metrics, snakemake.output.metrics)
-storage.save_table(vocabulary_specialization.table(metrics), snakemake.output.table)
+netcdf.save(metrics, snakemake.output.metrics)
+tables.save_table(vocabulary_specialization.table(metrics), snakemake.output.table)
 job.log(f"{study.sizes['token']} tokens of {study.sizes['name']} datasets in {study.sizes['layer']} layers")

@@ -1,8 +1,10 @@
 """Figures and findings on how the routing of two runs differs."""
 
-from moeatlas import chapter, job, storage
-from moeatlas.pages import compare
+from gatebook.chapters.base import page
+from gatebook.chapters.compare import page
+from gatebook.files import netcdf
+from gatebook.run import job
 
 job.start(snakemake)
-metrics = storage.load(snakemake.input.metrics)
-chapter.publish(snakemake.output.figures, compare.figures(metrics), compare.findings(metrics), metrics)
+metrics = netcdf.load(snakemake.input.metrics)
+page.publish(snakemake.output.figures, page.figures(metrics), page.findings(metrics), metrics)

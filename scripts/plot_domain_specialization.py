@@ -1,11 +1,13 @@
 """Figures and findings on whether experts serve particular kinds of text."""
 
-from moeatlas import chapter, job, storage
-from moeatlas.pages import domain_specialization
+from gatebook.chapters.base import page
+from gatebook.chapters.domain_specialization import page
+from gatebook.files import netcdf
+from gatebook.run import job
 
 job.start(snakemake)
-metrics = storage.load(snakemake.input.metrics)
-untrained = storage.load(snakemake.input.untrained) if snakemake.input.untrained else None
-figures = domain_specialization.figures(metrics, untrained)
-findings = domain_specialization.findings(metrics, untrained)
-chapter.publish(snakemake.output.figures, figures, findings, metrics)
+metrics = netcdf.load(snakemake.input.metrics)
+untrained = netcdf.load(snakemake.input.untrained) if snakemake.input.untrained else None
+figures = page.figures(metrics, untrained)
+findings = page.findings(metrics, untrained)
+page.publish(snakemake.output.figures, figures, findings, metrics)

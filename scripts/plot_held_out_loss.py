@@ -1,9 +1,11 @@
 """Figures and findings on how well the embedded model predicts held-out text."""
 
-from moeatlas import chapter, job, storage
-from moeatlas.pages import held_out_loss
+from gatebook.chapters.base import page
+from gatebook.chapters.held_out_loss import page
+from gatebook.files import netcdf
+from gatebook.run import job
 
 job.start(snakemake)
-metrics = storage.load(snakemake.input.metrics)
-figures, findings = held_out_loss.figures(metrics), held_out_loss.findings(metrics)
-chapter.publish(snakemake.output.figures, figures, findings, metrics)
+metrics = netcdf.load(snakemake.input.metrics)
+figures, findings = page.figures(metrics), page.findings(metrics)
+page.publish(snakemake.output.figures, figures, findings, metrics)

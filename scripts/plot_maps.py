@@ -1,11 +1,13 @@
 """Maps of router inputs and expert outputs, with findings."""
 
-from moeatlas import chapter, job, storage
-from moeatlas.pages import maps
+from gatebook.chapters.base import page
+from gatebook.chapters.maps import page
+from gatebook.files import netcdf
+from gatebook.run import job
 
 job.start(snakemake)
-metrics = storage.load(snakemake.input.metrics)
-untrained = storage.load(snakemake.input.untrained) if snakemake.input.untrained else None
-figures = maps.figures(metrics, untrained)
-findings = maps.findings(metrics, untrained, snakemake.params.thresholds)
-chapter.publish(snakemake.output.figures, figures, findings, metrics)
+metrics = netcdf.load(snakemake.input.metrics)
+untrained = netcdf.load(snakemake.input.untrained) if snakemake.input.untrained else None
+figures = page.figures(metrics, untrained)
+findings = page.findings(metrics, untrained, snakemake.params.thresholds)
+page.publish(snakemake.output.figures, figures, findings, metrics)

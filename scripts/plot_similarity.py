@@ -1,11 +1,13 @@
 """Figures and findings on how alike experts are."""
 
-from moeatlas import chapter, job, storage
-from moeatlas.pages import similarity
+from gatebook.chapters.base import page
+from gatebook.chapters.similarity import page
+from gatebook.files import netcdf
+from gatebook.run import job
 
 job.start(snakemake)
-metrics = storage.load(snakemake.input.metrics)
-untrained = storage.load(snakemake.input.untrained) if snakemake.input.untrained else None
-figures = similarity.figures(metrics, untrained)
-findings = similarity.findings(metrics, untrained)
-chapter.publish(snakemake.output.figures, figures, findings, metrics)
+metrics = netcdf.load(snakemake.input.metrics)
+untrained = netcdf.load(snakemake.input.untrained) if snakemake.input.untrained else None
+figures = page.figures(metrics, untrained)
+findings = page.findings(metrics, untrained)
+page.publish(snakemake.output.figures, figures, findings, metrics)

@@ -1,10 +1,12 @@
 """Figures and findings on whether the experts of a layer share their vocabulary."""
 
-from moeatlas import chapter, job, storage
-from moeatlas.pages import token_overlap
+from gatebook.chapters.base import page
+from gatebook.chapters.token_overlap import page
+from gatebook.files import netcdf
+from gatebook.run import job
 
 job.start(snakemake)
-metrics = storage.load(snakemake.input.metrics)
-untrained = storage.load(snakemake.input.untrained) if snakemake.input.untrained else None
-figures, findings = token_overlap.figures(metrics, untrained), token_overlap.findings(metrics, untrained)
-chapter.publish(snakemake.output.figures, figures, findings, metrics)
+metrics = netcdf.load(snakemake.input.metrics)
+untrained = netcdf.load(snakemake.input.untrained) if snakemake.input.untrained else None
+figures, findings = page.figures(metrics, untrained), page.findings(metrics, untrained)
+page.publish(snakemake.output.figures, figures, findings, metrics)

@@ -1,11 +1,13 @@
 """Figures and findings on whether the token id decides which expert a token is sent to."""
 
-from moeatlas import chapter, job, storage
-from moeatlas.pages import vocabulary_specialization
+from gatebook.chapters.base import page
+from gatebook.chapters.vocabulary_specialization import page
+from gatebook.files import netcdf
+from gatebook.run import job
 
 job.start(snakemake)
-metrics = storage.load(snakemake.input.metrics)
-untrained = storage.load(snakemake.input.untrained) if snakemake.input.untrained else None
-figures = vocabulary_specialization.figures(metrics, untrained)
-findings = vocabulary_specialization.findings(metrics, untrained)
-chapter.publish(snakemake.output.figures, figures, findings, metrics)
+metrics = netcdf.load(snakemake.input.metrics)
+untrained = netcdf.load(snakemake.input.untrained) if snakemake.input.untrained else None
+figures = page.figures(metrics, untrained)
+findings = page.findings(metrics, untrained)
+page.publish(snakemake.output.figures, figures, findings, metrics)

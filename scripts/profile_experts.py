@@ -5,18 +5,23 @@ from pathlib import Path
 
 import jsonschema
 
-import moeatlas
-from moeatlas import expert_profiles, inputs, job, routed, storage
+import gatebook
+from gatebook.atlas import profiles
+from gatebook.files import origin
+from gatebook.files import atomic, netcdf, tables
+from gatebook.inputs import documents
+from gatebook.run import job
+from gatebook.study import routed
 
 job.start(snakemake)
-schema = Path(moeatlas.__file__).parents[2] / "report/schemas/expert_profile.schema.json"
+schema = Path(gatebook.__file__).parents[2] / "report/schemas/expert_profile.schema.json"
 validator = jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
 study = routed.read(snakemake.input.records, snakemake.input.tokens)
 chapters = ("selection_frequency", "domain_specialization", "vocabulary_specialization", "coactivation", "similarity")
-metrics = {name: storage.load(snakemake.input[name]) for name in chapters if snakemake.input[name]}
-tokenizer = inputs.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
-decode = expert_profiles.decoder(tokenizer)
-token_type = expert_profiles.types(study["token_id"].sel(kind="input").values, tokenizer)
+metrics = {name: netcdf.load(snakemake.input[name]) for name in chapters if snakemake.input[name]}
+tokenizer = documents.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
+decode = profiles.decoder(tokenizer)
+token_type = profiles.types(study["token_id"].sel(kind="input").values, tokenizer)
 layers = routed.read_layers(study, snakemake.input.records, "routing_weight", "entropy")
 bar = job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers")
 settings = snakemake.params.settings | snakemake.params.statistics
@@ -30,14 +35,14 @@ def write(path: Path, content: dict) -> None:
 
 
 found = []
-with storage.atomic_directory(snakemake.output.folder) as folder:
+with atomic.atomic_directory(snakemake.output.folder) as folder:
     for layer in bar:
-        for profile in expert_profiles.profiles(layer, study, token_type, metrics, decode, **settings):
+        for profile in profiles.profiles(layer, study, token_type, metrics, decode, **settings):
             validator.validate(profile)
-            write(folder / expert_profiles.file_name(profile), profile)
+            write(folder / profiles.file_name(profile), profile)
             found.append(profile)
-    storage.save_table(expert_profiles.table(found), folder / "experts.csv")
-    write(folder / "page.json", expert_profiles.page(found))
-    write(folder / "provenance.json", study.attrs | {"provenance": job.provenance()})
-    storage.copy(schema, folder / schema.name)
+    tables.save_table(profiles.table(found), folder / "experts.csv")
+    write(folder / "page.json", profiles.page(found))
+    write(folder / "provenance.json", study.attrs | {"provenance": origin.provenance()})
+    atomic.copy(schema, folder / schema.name)
 job.log(f"{len(found)} profiles of experts in {study.sizes['layer']} layers")

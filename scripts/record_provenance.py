@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from moeatlas import crate, job, provenance, receipts, storage
+from gatebook.files import atomic
+from gatebook.inputs import documents
+from gatebook.run import crate, job, provenance, receipts
 
 job.start(snakemake)
 results = Path(snakemake.params.results)
@@ -14,12 +16,12 @@ account = provenance.account(
     commit=snakemake.params.commit,
     software=job.software(),
     models=[json.loads(Path(path).read_text()) for path in snakemake.input.models],
-    datasets=[storage.describe_dataset(path) for path in snakemake.input.datasets],
+    datasets=[documents.describe_dataset(path) for path in snakemake.input.datasets],
     receipts=jobs,
 )
 there = [entry for receipt in jobs for entry in receipt["outputs"] if Path(entry["path"]).is_file()]
-with storage.atomic_file(snakemake.output.provenance) as path:
+with atomic.atomic_file(snakemake.output.provenance) as path:
     path.write_text(json.dumps(account, indent=1, default=str) + "\n", encoding="utf-8")
-with storage.atomic_file(snakemake.output.crate) as path:
+with atomic.atomic_file(snakemake.output.crate) as path:
     path.write_text(json.dumps(crate.describe(account, there, results), indent=1) + "\n", encoding="utf-8")
 job.log(f"{len(jobs)} jobs, {account['totals']['seconds']:.0f} s together, {account['totals']['files']} files")

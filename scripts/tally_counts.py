@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from moeatlas import job, published_counts, storage
-from moeatlas.job import Problem
+from gatebook.files import checksums, netcdf
+from gatebook.inputs import published_counts
+from gatebook.problem import Problem
+from gatebook.run import job
 
 job.start(snakemake)
 name, dataset, model = snakemake.wildcards.model, snakemake.wildcards.dataset, snakemake.params.model
@@ -20,8 +22,8 @@ tally = published_counts.tally(counts, domain, top_k).assign_attrs(
     checkpoint=snakemake.wildcards.checkpoint,
     dataset=dataset,
     dataset_id=f"domain {domain} of {', '.join(model['files'])}",
-    dataset_sha256=storage.sha256(*files),
+    dataset_sha256=checksums.sha256(*files),
     dataset_bytes=sum(Path(file).stat().st_size for file in files),
 )
-storage.save(tally, snakemake.output.tally)
+netcdf.save(tally, snakemake.output.tally)
 job.log(f"{dataset}: {int(tally['tokens'].sum())} tokens, {tally.sizes['layer']} layers, no documents")

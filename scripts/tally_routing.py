@@ -2,20 +2,24 @@
 
 import torch
 
-from moeatlas import counting, job, storage
+from gatebook.files import netcdf
+from gatebook.inputs import documents
+from gatebook.routing import records
+from gatebook.run import job
+from gatebook.study import counting
 
 job.start(snakemake)
 torch.set_num_threads(snakemake.threads)
-tokens = storage.load_tokens(snakemake.input.tokens, **snakemake.params.place)
-files = list(storage.layer_files(snakemake.input.records).values())
+tokens = documents.load_tokens(snakemake.input.tokens, **snakemake.params.place)
+files = list(records.layer_files(snakemake.input.records).values())
 
 
 def layers():
     """The tally of one layer after another."""
     for path in job.progress(files, unit=" layers", description=f"tally {tokens.attrs['dataset']}"):
-        with storage.open_lazily(path) as records:
+        with netcdf.open_lazily(path) as records:
             yield counting.tally_layer(records, tokens)
 
 
-storage.save_parts(layers(), snakemake.output.tally, along="layer")
+netcdf.save_parts(layers(), snakemake.output.tally, along="layer")
 job.log(f"{tokens.sizes['document']} documents, {tokens.sizes['token']} tokens, {len(files)} layers")

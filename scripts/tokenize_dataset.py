@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from moeatlas import inputs, job, storage
+from gatebook.files import checksums, netcdf
+from gatebook.inputs import documents
+from gatebook.run import job
 
 job.start(snakemake)
 name, settings, model = snakemake.wildcards.dataset, snakemake.params.dataset, snakemake.params.model
@@ -13,15 +15,15 @@ files, folder = [str(file) for file in snakemake.input.files], str(snakemake.inp
 limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
 token_limits = [limit for limit in (limits.get("tokens"), model["tokens_per_dataset"]) if limit not in (None, "all")]
 with tempfile.TemporaryDirectory() as cache:
-    rows = inputs.read_rows(
-        name, files, inputs.file_format(name, files[0], settings.get("format")), settings["sample_by"], Path(cache)
+    rows = documents.read_rows(
+        name, files, documents.file_format(name, files[0], settings.get("format")), settings["sample_by"], Path(cache)
     )
-    documents = inputs.render(name, rows, settings["template"], settings.get("id"), limits.get("documents"))
-    tokens = inputs.tokenize(
+    documents = documents.render(name, rows, settings["template"], settings.get("id"), limits.get("documents"))
+    tokens = documents.tokenize(
         name,
         job.progress(documents, unit=" documents", description=f"tokenize {name}"),
-        inputs.load_tokenizer(folder, **trust),
-        window=inputs.window_size(model["window"], folder, **trust),
+        documents.load_tokenizer(folder, **trust),
+        window=documents.window_size(model["window"], folder, **trust),
         token_limit=min(token_limits, default=None),
         minimum_tokens=limits.get("minimum_tokens"),
     )
@@ -30,12 +32,12 @@ tokens.attrs |= {
     "dataset": name,
     "dataset_id": settings.get("path") or settings.get("domain") or ", ".join(settings["files"]),
     "dataset_revision": pq.read_schema(files[0]).metadata[b"commit"].decode() if "revision" in settings else "local",
-    "dataset_sha256": storage.sha256(*files),
+    "dataset_sha256": checksums.sha256(*files),
     "dataset_bytes": sum(Path(file).stat().st_size for file in files),
-    "tokens_sha256": storage.array_sha256(
+    "tokens_sha256": checksums.array_sha256(
         *(tokens[part].values for part in ("token_id", "document_index", "position"))
     ),
 }
-storage.save(tokens, snakemake.output.tokens)
+netcdf.save(tokens, snakemake.output.tokens)
 left_out = tokens.attrs["documents_left_out"]
 job.log(f"{name}: {tokens.sizes['document']} documents, {tokens.sizes['token']} tokens, {left_out} left out")

@@ -10,8 +10,9 @@ os.environ["GOMP_SPINCOUNT"] = "10000"
 
 import transformers
 
-from moeatlas import job, storage
-from moeatlas.demo import corpora, evaluation, training
+from gatebook.files import atomic, checksums, netcdf
+from gatebook.inputs.demo import corpora, evaluation, training
+from gatebook.run import job
 
 job.start(snakemake)
 settings = snakemake.params.training
@@ -38,17 +39,17 @@ losses, weights, history = {}, {}, []
 for step in training.train(model, training.batches(list(streams.values()), settings), settings, history):
     name = f"step{step}"
     path = next(path for path in snakemake.output.checkpoints if Path(path).name == name)
-    with storage.atomic_directory(path) as partial:
+    with atomic.atomic_directory(path) as partial:
         model.save_pretrained(partial)
         for file in ("tokenizer.json", "tokenizer_config.json"):  # saving it again would note HF_HUB_OFFLINE
-            storage.copy(Path(snakemake.input.tokenizer, file), partial / file)
-    weights[name] = storage.sha256(Path(path, "model.safetensors"))
+            atomic.copy(Path(snakemake.input.tokenizer, file), partial / file)
+    weights[name] = checksums.sha256(Path(path, "model.safetensors"))
     losses[name] = evaluation.loss_sums(model, held_out, size)
     job.log(f"{name}: {evaluation.summary(held_out, losses[name], predicted)}; weights sha256 {weights[name]}")
 
 total, active = training.count_parameters(model)
 dataset = evaluation.dataset(held_out, losses, unigram, predicted, history)
-storage.save(
+netcdf.save(
     dataset.assign_attrs(
         weights_sha256=json.dumps(weights),
         parameters=total,

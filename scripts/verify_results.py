@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from moeatlas import job, receipts
+from gatebook.problem import Problem
+from gatebook.run import job, receipts
 
 job.start(snakemake)
 results = Path(snakemake.params.results)
@@ -16,7 +17,7 @@ for path, fault in job.progress(checked, total=len(outputs), unit=" files", desc
 for path, fault in faults.items():
     job.log(f"{path} {fault}")
 if faults:
-    raise job.Problem(
+    raise Problem(
         f"{len(faults)} of {len(outputs)} files in results are not what their jobs wrote: they are named above; delete "
         "them and run the workflow again."
     )

@@ -100,14 +100,14 @@ def other_model_folder(tmp_path_factory, tokenizer) -> Path:
 @pytest.fixture
 def restored_process():
     """Put back what `job.start` changes in the process."""
-    from moeatlas import job
+    from gatebook.run import job
 
     hook, handler = sys.excepthook, signal.getsignal(signal.SIGTERM)
     yield
     atexit.unregister(job._leave_receipt)
     sys.excepthook = hook
     signal.signal(signal.SIGTERM, handler)
-    log = logging.getLogger("moeatlas")
+    log = logging.getLogger("gatebook")
     for each in log.handlers:
         each.close()
     log.handlers, log.propagate = [], True

@@ -8,8 +8,9 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from moeatlas import contexts, report
-from moeatlas.shards import Shards
+from gatebook.atlas.data_scripts import Shards
+from gatebook.measures import contexts
+from gatebook.report import render
 
 REPORT = Path(__file__).parents[2] / "report"
 
@@ -220,7 +221,7 @@ def page(folder: str, build: str) -> str:
     """The text of the page for shards of a build in a folder."""
     entry = {"file": "browser-tiny.html", "title": "Expert browser"}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPORT / "templates"), autoescape=True)
-    environment.filters["local"] = report.local_link
+    environment.filters["local"] = render.local_link
     return environment.get_template("browser.html.j2").render(
         page=entry["file"],
         title=entry["title"],

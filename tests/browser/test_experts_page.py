@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moeatlas import expert_profiles, report
-from moeatlas.token_types import TYPES
+from gatebook.atlas import profiles
+from gatebook.measures.token_types import TYPES
+from gatebook.report import render
 from tests.unit.test_report import TEMPLATES, make_site
 
 LAYERS, EXPERTS, DATASETS = 16, 64, [f"dataset_{number}" for number in range(12)]
@@ -60,20 +61,20 @@ def made_up(layer: int, expert: int, rng: np.random.Generator) -> dict:
 
 
 @pytest.fixture(scope="module")
-def profiles() -> list[dict]:
+def made() -> list[dict]:
     rng = np.random.default_rng(1)
     return [made_up(layer, expert, rng) for layer in range(LAYERS) for expert in range(EXPERTS)]
 
 
 @pytest.fixture(scope="module")
-def path(profiles, tmp_path_factory) -> Path:
+def path(made, tmp_path_factory) -> Path:
     """The page in a report."""
     place = {"model": "demo", "checkpoint": "step1", "folder": "experts/demo/step1"}
     entry = {"title": "Expert profiles", "file": "experts-demo.html", "template": "experts.html.j2"}
-    entry |= {"variables": {"experts": expert_profiles.page(profiles) | place}}
+    entry |= {"variables": {"experts": profiles.page(made) | place}}
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(TEMPLATES.parent / "assets", folder / "assets")
-    page = report.render(make_site() | {"model_pages": [entry]}, TEMPLATES)["experts-demo.html"]
+    page = render.render(make_site() | {"model_pages": [entry]}, TEMPLATES)["experts-demo.html"]
     (folder / "experts-demo.html").write_text(page, encoding="utf-8")
     return folder / "experts-demo.html"
 
@@ -123,7 +124,7 @@ def test_filters_leave_the_experts_that_fit(page, profiles):
     for name in ("expert", "token"):
         page.run(FILTER, name, "")
     page.run(FILTER, "dataset", "dataset_1")
-    top = [expert_profiles.top_domain(profile)["dataset"] for profile in profiles]
+    top = [profiles.top_domain(profile)["dataset"] for profile in profiles]
     assert len(page.run(CELLS, "Expert")) == top.count("dataset_1")
     assert page.run(FILTER, "dataset", "") == "1,024 of 1,024 experts"
 

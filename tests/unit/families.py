@@ -4,7 +4,7 @@ import torch
 import transformers
 from torch import nn
 
-from moeatlas.models import find_routers, selection_bias
+from gatebook.routing.models import find_routers, selection_bias
 
 SHARED = {
     "vocab_size": 97,

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from moeatlas import bins, counting, storage
-from moeatlas.records import contents_of, expert_dtype
-from moeatlas.routing import RoutingRule, routing_rule_of
+from gatebook.files import netcdf
+from gatebook.routing import bins
+from gatebook.routing.records import contents_of, expert_dtype
+from gatebook.routing.rule import RoutingRule, routing_rule_of
+from gatebook.study import counting
 
 
 @dataclass(frozen=True)
@@ -210,5 +212,5 @@ def saved(study: dict[str, Case], folder: Path) -> list[Path]:
     paths = [folder / f"{name}.nc" for name in study]
     for path, (name, made) in zip(paths, study.items(), strict=True):
         parts = (part.assign_attrs(dataset=name) for part in made.tally_layers())
-        storage.save_parts(parts, path, along="layer")
+        netcdf.save_parts(parts, path, along="layer")
     return paths

@@ -13,10 +13,12 @@ from routing_cases import completed
 from test_expert_sets import sets_of
 from vocabulary_cases import vocabulary_case, written
 
-from moeatlas import browser, routed, vocabulary
-from moeatlas.expert_sets import MODES
-from moeatlas.job import Problem
-from moeatlas.routed import Layer
+from gatebook.atlas import browser
+from gatebook.measures import vocabulary
+from gatebook.measures.expert_sets import MODES
+from gatebook.problem import Problem
+from gatebook.study import routed
+from gatebook.study.routed import Layer
 
 SETTINGS = {
     "stored_tokens": 150,

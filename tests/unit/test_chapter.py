@@ -7,10 +7,14 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 from routing_cases import random_case
 
-from moeatlas import chapter, router_decisiveness, selection_frequency
-from moeatlas.pages import router_decisiveness as decisiveness_page
-from moeatlas.pages import selection_frequency as frequency_page
-from moeatlas.report import VERDICTS, format_number
+from gatebook.chapters.base import page
+from gatebook.chapters.router_decisiveness import measure as router_decisiveness
+from gatebook.chapters.router_decisiveness import page as decisiveness_page
+from gatebook.chapters.selection_frequency import measure as selection_frequency
+from gatebook.chapters.selection_frequency import page as frequency_page
+from gatebook.figures.words import format_number
+from gatebook.measures import summary
+from gatebook.report.render import VERDICTS
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -48,7 +52,7 @@ def with_mean(metrics: xr.Dataset, name: str, interval: tuple[float, float, floa
     return changed
 
 
-def finding(page: str, figure: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> chapter.Finding:
+def finding(page: str, figure: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> page.Finding:
     found = PAGES[page].findings(metrics, untrained, THRESHOLDS)
     (one,) = [each for each in found if each.figure == figure]
     return one
@@ -60,7 +64,7 @@ def finding(page: str, figure: str, metrics: xr.Dataset, untrained: xr.Dataset |
 def test_a_table_has_a_row_per_measure_dataset_and_layer():
     metrics = TRAINED["router_decisiveness"]
     names = ["logit_margin", "entropy"]
-    table = chapter.table(metrics, names)
+    table = summary.table(metrics, names)
     assert list(table.columns) == ["measure", "unit", "dataset", "layer", *PARTS]
     keys = [(name, dataset, layer) for name in names for dataset in ("pooled", "poems", "code") for layer in LAYERS]
     assert list(zip(table["measure"], table["dataset"], table["layer"], strict=True)) == keys
@@ -75,16 +79,16 @@ def test_a_table_has_a_row_per_measure_dataset_and_layer():
 
 def test_series_are_the_pooled_values_of_the_trained_and_the_untrained_model():
     trained, untrained = TRAINED["router_decisiveness"], UNTRAINED["router_decisiveness"]
-    found = chapter.series(trained, untrained, "entropy")
-    assert [one.label for one in found] == ["trained", "untrained"] == chapter.ORDER
+    found = page.series(trained, untrained, "entropy")
+    assert [one.label for one in found] == ["trained", "untrained"] == page.ORDER
     for one, source in zip(found, (trained, untrained), strict=True):
         expected = source["entropy"].sel(dataset="pooled", interval=PARTS).transpose("interval", "layer")
         np.testing.assert_array_equal([one.estimate, one.low, one.high], expected)
-    assert [one.label for one in chapter.series(trained, None, "entropy")] == ["trained"]
+    assert [one.label for one in page.series(trained, None, "entropy")] == ["trained"]
 
 
 def test_counts_are_in_words():
-    assert chapter.counts_text(TRAINED["router_decisiveness"]) == (
+    assert page.counts_text(TRAINED["router_decisiveness"]) == (
         "n = 96 tokens of 10 documents in 2 datasets; bands: 90 % bootstrap over documents."
     )
 
@@ -94,7 +98,7 @@ def test_counts_are_in_words():
     [(1, 5, [10]), (3, 5, [10, 11, 12]), (5, 5, [10, 11, 12, 13, 14]), (9, 5, [10, 12, 14, 16, 18]), (16, 2, [10, 25])],
 )
 def test_spread_takes_evenly_from_the_first_to_the_last(length, count, expected):
-    assert chapter.spread(np.arange(10, 10 + length), count) == expected
+    assert summary.spread(np.arange(10, 10 + length), count) == expected
 
 
 @pytest.mark.parametrize(
@@ -109,13 +113,13 @@ def test_spread_takes_evenly_from_the_first_to_the_last(length, count, expected)
     ],
 )
 def test_an_interval_is_below_or_above_a_threshold_as_a_whole(interval, place):
-    assert chapter.compare(interval, 0.5) == place
+    assert page.compare(interval, 0.5) == place
 
 
 def test_the_numbers_of_a_finding():
     metrics = with_mean(TRAINED["router_decisiveness"], "entropy", (1.5, 1.25, 1.75))
     untrained = with_mean(UNTRAINED["router_decisiveness"], "entropy", (2.0, 1.5, 2.5))
-    assert chapter.over_layers(metrics, "entropy") == (1.5, 1.25, 1.75)
+    assert page.over_layers(metrics, "entropy") == (1.5, 1.25, 1.75)
     alone = {
         "estimate": 1.5,
         "low": 1.25,
@@ -127,8 +131,8 @@ def test_the_numbers_of_a_finding():
         "n": 10,
         "n_unit": "documents",
     }
-    assert chapter.numbers(metrics, None, "entropy", "chance", 2.25) == alone
-    both = chapter.numbers(metrics, untrained, "entropy", "chance", 2.25)
+    assert page.numbers(metrics, None, "entropy", "chance", 2.25) == alone
+    both = page.numbers(metrics, untrained, "entropy", "chance", 2.25)
     assert both == alone | {"reference_name": "untrained model", "reference_value": 2.0}
 
 
@@ -143,13 +147,13 @@ def test_a_chapter_is_written_as_files_and_words(tmp_path):
         "caption": "One line.",
         "how_to_read": "Left to right.",
     }
-    figure = chapter.Figure(**words, drawing=drawing, data=data)
+    figure = page.Figure(**words, drawing=drawing, data=data)
     answer = finding("router_decisiveness", "information", TRAINED["router_decisiveness"])
-    chapter.write(tmp_path, [figure], [answer], "made by a test")
+    page.write(tmp_path, [figure], [answer], "made by a test")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chapter.json", "rise.csv", "rise.pdf", "rise.svg"]
     content = json.loads((tmp_path / "chapter.json").read_text(encoding="utf-8"))
     assert content["figures"] == [words | {"width": 480, "height": 240}]
-    assert [chapter.Finding(**one) for one in content["findings"]] == [answer]
+    assert [page.Finding(**one) for one in content["findings"]] == [answer]
     assert (tmp_path / "rise.csv").read_text() == "layer,estimate\n0,0.123457\n1,2\n"
     assert "A line from 1 to 2." in (tmp_path / "rise.svg").read_text(encoding="utf-8")
 
@@ -208,7 +212,7 @@ def test_the_data_of_every_figure_are_the_metrics(made):
         data = figure.data
         if figure.name in tables:
             names, datasets = tables[figure.name]
-            pd.testing.assert_frame_equal(data, chapter.table(metrics.sel(dataset=list(datasets)), names))
+            pd.testing.assert_frame_equal(data, summary.table(metrics.sel(dataset=list(datasets)), names))
         elif figure.name == "entropy_distribution":
             keys = [(layer, quantile) for layer in layers for quantile in (0.1, 0.5, 0.9)]
             assert list(zip(data["layer"], data["quantile"], strict=True)) == keys
@@ -259,7 +263,7 @@ def test_lines_are_drawn_where_the_metrics_are():
         assert source["normalised_entropy"].sel(dataset="pooled", interval="estimate").values.tolist() in drawn
 
 
-def figure_of(page: str, name: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> chapter.Figure:
+def figure_of(page: str, name: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> page.Figure:
     return next(figure for figure in PAGES[page].figures(metrics, untrained) if figure.name == name)
 
 

@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import Case, case, even_case, logits_for, random_case, records, saved, selection_case
 
-from moeatlas import chapter, coactivation, report, storage, tallies
-from moeatlas.coactivation import MATRICES, MEASURES, lift_tests, null_pairs
-from moeatlas.pages import coactivation as page
+from gatebook.chapters.base import page as base
+from gatebook.chapters.coactivation import measure as coactivation
+from gatebook.chapters.coactivation import page
+from gatebook.chapters.coactivation.measure import MATRICES, MEASURES, lift_tests, null_pairs
+from gatebook.report import render
+from gatebook.study import tallies
 
 THRESHOLDS = {"strong_lift": 2.0, "remaining_lift": 0.5}
 
@@ -364,7 +367,7 @@ def test_a_dataset_alone_has_the_same_values(study, metrics):
 
 
 def test_tallies_in_files_give_the_same_measures(study, metrics, tmp_path):
-    with storage.open_tallies(saved(study, tmp_path)) as opened:
+    with tallies.open_tallies(saved(study, tmp_path)) as opened:
         xr.testing.assert_identical(coactivation.measure(opened, confidence=0.95), metrics)
 
 
@@ -373,10 +376,10 @@ def test_tallies_in_files_give_the_same_measures(study, metrics, tmp_path):
 
 def drawn(metrics: xr.Dataset, untrained: xr.Dataset | None, tmp_path) -> tuple[list[str], list[dict]]:
     figures = page.figures(metrics, untrained)
-    chapter.write(tmp_path, figures, page.findings(metrics, untrained, THRESHOLDS), "a source")
+    base.write(tmp_path, figures, page.findings(metrics, untrained, THRESHOLDS), "a source")
     words = json.loads((tmp_path / "chapter.json").read_text())
     assert {finding["figure"] for finding in words["findings"]} <= {figure["name"] for figure in words["figures"]}
-    assert {finding["verdict"] for finding in words["findings"]} <= set(report.VERDICTS)
+    assert {finding["verdict"] for finding in words["findings"]} <= set(render.VERDICTS)
     for figure in figures:
         assert (tmp_path / f"{figure.name}.csv").read_text().count("\n") == 1 + len(figure.data)
         assert "nan" not in figure.alt + figure.caption

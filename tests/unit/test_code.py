@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from moeatlas import code
-from moeatlas.code import code_hash
+from gatebook.run import code
+from gatebook.run.code import code_hash
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -101,7 +101,7 @@ def test_the_hash_is_the_same_in_every_process_and_place(tree, tmp_path):
 
 
 def test_the_hash_of_the_extraction_does_not_depend_on_figures_or_the_report():
-    library = ROOT / "scripts" / "moeatlas"
+    library = ROOT / "scripts" / "gatebook"
     used = {path.name for path in code._closure(ROOT / "scripts" / "extract_routing.py", library)}
     assert used > {"extraction.py", "models.py", "records.py", "storage.py", "job.py", "__init__.py"}
     assert not used & {"plotting.py", "figure_files.py", "report.py", "chapter.py", "tallies.py", "configuration.py"}
@@ -116,7 +116,7 @@ def test_the_library_imports_itself_by_its_full_name():
 def test_common_smk_lists_every_module_of_the_library():
     text = (ROOT / "rules" / "common.smk").read_text()
     listed = ast.literal_eval(re.search(r"^LIBRARY = (\[.*?^\])", text, re.MULTILINE | re.DOTALL)[1])
-    library = ROOT / "scripts" / "moeatlas"
+    library = ROOT / "scripts" / "gatebook"
     there = {path.relative_to(library).with_suffix("").as_posix() for path in library.rglob("*.py")}
     assert sorted(listed) == sorted(there)
     assert len(listed) == len(set(listed))

@@ -3,11 +3,14 @@ import pytest
 import xarray as xr
 from routing_cases import even_case, random_case
 
-from moeatlas import compare, domain_specialization, router_decisiveness, selection_frequency
-from moeatlas.compare import COMPARED, Run
-from moeatlas.job import Problem
-from moeatlas.pages import compare as page
-from moeatlas.report import VERDICTS
+from gatebook.chapters.compare import measure as compare
+from gatebook.chapters.compare import page
+from gatebook.chapters.compare.measure import COMPARED, Run
+from gatebook.chapters.domain_specialization import measure as domain_specialization
+from gatebook.chapters.router_decisiveness import measure as router_decisiveness
+from gatebook.chapters.selection_frequency import measure as selection_frequency
+from gatebook.problem import Problem
+from gatebook.report.render import VERDICTS
 
 SETTINGS = {"resamples": 40, "seed": 1, "confidence": 0.9}
 PARTS = ["estimate", "low", "high"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moeatlas import configuration
-from moeatlas.job import Problem
+from gatebook.problem import Problem
+from gatebook.run import configuration
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load((ROOT / "config" / "schemas" / "config.schema.yaml").read_text())

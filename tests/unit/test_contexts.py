@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeatlas import contexts
+from gatebook.measures import contexts
 
 
 def chosen(weight, token_id, *, highest, per_token, random, seed=0):

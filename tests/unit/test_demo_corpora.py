@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from moeatlas.demo import corpora, generated, packages, sources
-from moeatlas.job import Problem
+from gatebook.inputs.demo import corpora, generated, packages, sources
+from gatebook.problem import Problem
 
 QUICK = ["javascript", "json", "tables", "unicode", "readme", "legal", "arithmetic", "stories"]
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeatlas.demo.tokenizer import END_OF_TEXT, PADDING, train_tokenizer
-from moeatlas.job import Problem
+from gatebook.inputs.demo.tokenizer import END_OF_TEXT, PADDING, train_tokenizer
+from gatebook.problem import Problem
 
 TEXTS = [
     f"the {noun} of the {other} is {number}\n" for number in range(40) for noun in ("bar", "key") for other in "ab"

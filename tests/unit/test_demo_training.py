@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from moeatlas import job
-from moeatlas.demo import evaluation, optimizers, training
-from moeatlas.demo.corpora import Document
-from moeatlas.demo.tokenizer import train_tokenizer
+from gatebook.inputs.demo import evaluation, optimizers, training
+from gatebook.inputs.demo.corpora import Document
+from gatebook.inputs.demo.tokenizer import train_tokenizer
+from gatebook.problem import Problem
 
 TEXTS = [f"{name} has {number} books and {number} pens.\n" for number in range(60) for name in ("Ada", "Ben", "Carla")]
 MODEL = {
@@ -213,7 +213,7 @@ def test_a_checkpoint_loads_like_any_model_bit_for_bit(run, tokenizer, tmp_path)
 def test_a_loss_that_is_not_finite_stops_training(tokenizer, stream):
     model = training.build_model(MODEL, tokenizer, seed=0)
     torch.nn.init.constant_(model.lm_head.weight, math.inf)
-    with pytest.raises(job.Problem, match=r"Training diverged at step 0 .*learning_rate, now 0\.01"):
+    with pytest.raises(Problem, match=r"Training diverged at step 0 .*learning_rate, now 0\.01"):
         list(training.train(model, training.batches([stream], SETTINGS), SETTINGS, []))
 
 

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import Case, even_case, random_case, saved, selection_case
 
-from moeatlas import domain_specialization, statistics, storage, tallies
-from moeatlas.domain_specialization import jensen_shannon, relative_entropy, shuffled_first
-from moeatlas.pages import domain_specialization as page
+from gatebook.chapters.domain_specialization import measure as domain_specialization
+from gatebook.chapters.domain_specialization import page
+from gatebook.chapters.domain_specialization.measure import jensen_shannon, relative_entropy, shuffled_first
+from gatebook.measures import permutation, uncertainty
+from gatebook.study import tallies
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -221,7 +223,7 @@ def test_splitting_documents_leaves_the_shares_unchanged(study):
 
 
 def test_tallies_in_files_give_the_same_measures(study, tmp_path):
-    with storage.open_tallies(saved(study, tmp_path)) as opened:
+    with tallies.open_tallies(saved(study, tmp_path)) as opened:
         found = measure(opened)
     xr.testing.assert_identical(found, measure(study))
 
@@ -231,9 +233,9 @@ def test_tallies_in_files_give_the_same_measures(study, tmp_path):
 
 def test_permutations_keep_the_number_of_documents_and_all_tokens(study):
     made = {name: one.tally() for name, one in study.items()}
-    permuted = statistics.permute(made, 30, seed=5)
+    permuted = permutation.permute(made, 30, seed=5)
     whole = dict.fromkeys(made, xr.concat([tally[["tokens"]] for tally in made.values()], dim="document"))
-    draws = statistics.dataset_draws(whole, ["tokens"], permuted)["tokens"]
+    draws = uncertainty.dataset_draws(whole, ["tokens"], permuted)["tokens"]
     assert draws.isel(draw=0).values.tolist() == [81, 32, 33, 16]
     assert (draws.sel(dataset="pooled") == 81).all()
     ones = np.ones((12, 1))
@@ -245,7 +247,7 @@ def test_permutations_keep_the_number_of_documents_and_all_tokens(study):
 def test_the_null_is_that_of_documents_dealt_out(study):
     metrics, names = measure(study, permutations=9), list(study)
     made = {name: one.tally() for name, one in study.items()}
-    dealt = statistics.permute(made, 9, seed=2)["poems"]
+    dealt = permutation.permute(made, 9, seed=2)["poems"]
     documents = xr.concat([tally.drop_vars(tallies.PER_DATASET) for tally in made.values()], dim="document")
     documents = documents.isel(document=dealt.order)
     values, distance = [], []
@@ -300,7 +302,7 @@ def test_p_values_under_the_null_are_uniform():
     study = {"a": simulated(rng, frequency, 15, layers=400), "b": simulated(rng, frequency, 25, layers=400)}
     names = ["tokens", "selected_count", "first_count"]
     whole = dict.fromkeys(study, xr.concat([tally[names] for tally in study.values()], dim="document"))
-    sums = statistics.dataset_draws(whole, names, statistics.permute(study, 199, seed=1))
+    sums = uncertainty.dataset_draws(whole, names, permutation.permute(study, 199, seed=1))
     measures = domain_specialization.domain_measures(sums, sums["tokens"])
     found = {
         "specialization": domain_specialization._p_value(sums["selected_count"] / sums["tokens"]).isel(
@@ -320,12 +322,12 @@ def test_intervals_cover_the_truth():
     mixture = distribution(*np.mean(list(frequency.values()), axis=0))
     study = {name: simulated(rng, shares, 300, trials) for name, shares in frequency.items()}
     names = ["tokens", "selected_count", "first_count"]
-    sums = statistics.dataset_draws(study, names, statistics.resample(study, 400, seed=1))
+    sums = uncertainty.dataset_draws(study, names, uncertainty.resample(study, 400, seed=1))
     information = domain_specialization.domain_measures(sums, sums["tokens"])["information"].sel(dataset="pooled")
     frequencies = domain_specialization._specialization(sums, sums["tokens"], 0.95)["specialization"]
     known = [relative_entropy(distribution(*shares), mixture).item() for shares in frequency.values()]
     for truth, interval in (
-        (np.mean(known), statistics.interval(information, 0.95, (0, np.inf))),
+        (np.mean(known), uncertainty.interval(information, 0.95, (0, np.inf))),
         (0.1, frequencies.sel(dataset="b", expert=0)),
         (0.25, frequencies.sel(dataset="pooled", expert=0)),
     ):

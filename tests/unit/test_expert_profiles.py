@@ -11,19 +11,16 @@ from routing_cases import Case, case, completed, records, saved
 from test_report import TEMPLATES, Page, make_site
 from vocabulary_cases import vocabulary_case, written
 
-from moeatlas import (
-    coactivation,
-    domain_specialization,
-    expert_profiles,
-    report,
-    routed,
-    selection_frequency,
-    storage,
-    vocabulary,
-    vocabulary_specialization,
-)
-from moeatlas.tables import csv_text
-from moeatlas.token_types import TYPES
+from gatebook.atlas import profiles
+from gatebook.chapters.coactivation import measure as coactivation
+from gatebook.chapters.domain_specialization import measure as domain_specialization
+from gatebook.chapters.selection_frequency import measure as selection_frequency
+from gatebook.chapters.vocabulary_specialization import measure as vocabulary_specialization
+from gatebook.files.tables import csv_text
+from gatebook.measures import vocabulary
+from gatebook.measures.token_types import TYPES
+from gatebook.report import render
+from gatebook.study import routed, tallies
 
 SCHEMA = json.loads((TEMPLATES.parent / "schemas" / "expert_profile.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -78,11 +75,11 @@ def profiled(
     paths = written(marked, folder / "records", predicted)
     (folder / "tallies").mkdir()
     tokens = routed.read(**paths)
-    with storage.open_tallies(saved(study, folder / "tallies")) as tallies:
+    with tallies.open_tallies(saved(study, folder / "tallies")) as found:
         metrics = {
-            "selection_frequency": selection_frequency.measure(tallies, **STATISTICS, **CAPACITY),
-            "domain_specialization": domain_specialization.measure(tallies, **STATISTICS, **PERMUTATION),
-            "coactivation": coactivation.measure(tallies, confidence=0.95),
+            "selection_frequency": selection_frequency.measure(found, **STATISTICS, **CAPACITY),
+            "domain_specialization": domain_specialization.measure(found, **STATISTICS, **PERMUTATION),
+            "coactivation": coactivation.measure(found, confidence=0.95),
         }
     specialization = vocabulary_specialization.measure(
         tokens, routed.read_layers(tokens, paths["records"]), permutations=1, seed=1, confidence=0.95
@@ -92,11 +89,11 @@ def profiled(
     )
     if similarity is not None:
         metrics["similarity"] = similarity
-    types = expert_profiles.types(tokens["token_id"].sel(kind="input").values, Tokenizer())
-    decode = expert_profiles.decoder(Tokenizer())
+    types = profiles.types(tokens["token_id"].sel(kind="input").values, Tokenizer())
+    decode = profiles.decoder(Tokenizer())
     found = []
     for layer in routed.read_layers(tokens, paths["records"], "routing_weight", "entropy"):
-        found += expert_profiles.profiles(layer, tokens, types, metrics, decode, **SETTINGS)
+        found += profiles.profiles(layer, tokens, types, metrics, decode, **SETTINGS)
     return found
 
 
@@ -276,7 +273,7 @@ def test_uniform_routing_has_its_known_values_and_an_idle_expert_none(tmp_path):
     assert idle["contexts"] == {"highest": [], "random": []} and idle["ranks"] == [0, 0]
     assert idle["top_tokens"]["input"] == {"most_frequent": [], "most_specific": []}
     VALIDATOR.validate(idle)
-    assert expert_profiles.typical_types(idle) == []
+    assert profiles.typical_types(idle) == []
     page = page_of([busy, idle])
     assert "not available" in page.text
 
@@ -286,12 +283,12 @@ def test_typical_types_are_those_above_their_share_of_all_tokens():
         return {"type": name, "share": {"estimate": share, "low": low, "high": 1}, "share_of_all_tokens": everywhere}
 
     listed = [one("number", 0.3, 0.4, 0.2), one("special", 0.1, 0.3, 0.2), one("whitespace", 0.5, 0.6, 0.1)]
-    assert [each["type"] for each in expert_profiles.typical_types({"token_types": listed})] == ["whitespace", "number"]
+    assert [each["type"] for each in profiles.typical_types({"token_types": listed})] == ["whitespace", "number"]
 
 
 @pytest.mark.parametrize("tokenizer", [Tokenizer(), SentencePiece()])
 def test_text_has_the_blank_before_its_first_word(tokenizer):
-    decode = expert_profiles.decoder(tokenizer)
+    decode = profiles.decoder(tokenizer)
     assert decode(np.array([0, 1, 0])) == " theing the" and decode(np.array([1, 0])) == "ing the"
     assert decode(np.array([], dtype=int)) == ""
 
@@ -300,10 +297,10 @@ def page_of(found: list[dict], browser: bool = False) -> Page:
     """The page of profiles in a report."""
     place = {"model": "demo", "checkpoint": "step1", "folder": "experts/demo/step1"}
     entry = {"title": "Expert profiles", "template": "experts.html.j2"}
-    entry |= {"file": "experts-demo.html", "variables": {"experts": expert_profiles.page(found) | place}}
+    entry |= {"file": "experts-demo.html", "variables": {"experts": profiles.page(found) | place}}
     other = entry | {"file": "browser-demo.html"}
     site = make_site() | {"model_pages": [entry, other] if browser else [entry]}
-    return Page(report.render(site, TEMPLATES)["experts-demo.html"])
+    return Page(render.render(site, TEMPLATES)["experts-demo.html"])
 
 
 def test_the_page_has_a_row_with_links_for_every_expert(found):
@@ -331,11 +328,11 @@ def test_hostile_tokens_are_inert_on_the_page_and_in_the_table(found):
     assert titles == {HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\u0007")}
     for profile in hostile:
         profile["top_tokens"]["input"]["most_frequent"][0]["text"] = "=1+1"
-    assert ",'=1+1," in csv_text(expert_profiles.table(hostile))
+    assert ",'=1+1," in csv_text(profiles.table(hostile))
 
 
 def test_the_table_has_a_row_of_scalars_for_every_expert(found):
-    table = expert_profiles.table(found)
+    table = profiles.table(found)
     assert len(table) == 12 and not table.columns.duplicated().any()
     assert table["selected_tokens"].groupby(table["layer"]).sum().tolist() == [720, 720]
     shares = table[[f"share_of_{name.replace(' ', '_')}" for name in TYPES]]

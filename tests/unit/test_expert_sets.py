@@ -7,9 +7,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeatlas import expert_sets
-from moeatlas.expert_sets import MODES, SIZES, Sets
-from moeatlas.tallies import GROUPS
+from gatebook.measures import expert_sets
+from gatebook.measures.expert_sets import MODES, SIZES, Sets
+from gatebook.study.tallies import GROUPS
 
 
 def sets_of(row: list[int], mode: str, size: int) -> list[tuple[int, ...]]:

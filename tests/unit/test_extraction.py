@@ -7,10 +7,11 @@ from families import FAMILIES, FIRST_DENSE, SHARED, causal_model, watched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeatlas import bins, extraction, models, storage
-from moeatlas.job import Problem
-from moeatlas.records import TOTALS, contents_of
-from moeatlas.routing import SCALARS, complete, routing_rule
+from gatebook.files import atomic, checksums, netcdf
+from gatebook.problem import Problem
+from gatebook.routing import bins, extraction, models
+from gatebook.routing.records import TOTALS, contents_of
+from gatebook.routing.rule import SCALARS, complete, routing_rule
 
 CPU = torch.device("cpu")
 
@@ -303,15 +304,15 @@ def test_two_runs_write_identical_bytes_with_one_thread_or_more(family, contents
     token_id, starts = documents((5, 9, 3, 9, 1, 12))
     done = []
     for name, threads in (("one", 1), ("two", 3)):
-        with storage.atomic_directory(tmp_path / name) as folder:
+        with atomic.atomic_directory(tmp_path / name) as folder:
             extraction.write_records(
                 folder, model, [1, 2], token_id, starts,
                 tokens_per_batch=16, records=contents, threads=threads, attrs={"model": "x"}, advance=done.append,
             )  # fmt: skip
     assert sum(done) == 2 * 39
-    files = [storage.sha256(tmp_path / name / f"layer_{layer}.nc") for layer in (1, 2) for name in ("one", "two")]
+    files = [checksums.sha256(tmp_path / name / f"layer_{layer}.nc") for layer in (1, 2) for name in ("one", "two")]
     assert files[0] == files[1] != files[2] == files[3]
-    written = storage.load(tmp_path / "one" / "layer_1.nc")
+    written = netcdf.load(tmp_path / "one" / "layer_1.nc")
     assert (written.attrs["model"], written.attrs["contents"]) == ("x", contents)
     assert ("selection_bias" in written) == (family == "deepseek_v3")
     expected = run(model, layers=[1, 2], contents=contents, tokens_per_batch=16, completed=False)[1]
@@ -333,7 +334,7 @@ def test_predictions_and_router_inputs_of_a_sample_are_those_of_one_document_at_
     routers = models.find_routers(model.model)
     layers = sorted(routers)[-2:]
     extraction.write_records(tmp_path, model, layers, token_id, starts, tokens_per_batch=16, sampled=sampled)
-    predicted, states = (storage.load(tmp_path / f"{name}.nc") for name in ("predictions", "states"))
+    predicted, states = (netcdf.load(tmp_path / f"{name}.nc") for name in ("predictions", "states"))
     found, received = [], {layer: [] for layer in layers}
     for window in np.split(token_id, starts[1:]):
         seen, output = watched(routers, model, torch.from_numpy(window).long())

@@ -8,9 +8,9 @@ import torch
 import xarray as xr
 from transformers import AutoModelForCausalLM
 
-from moeatlas import parts, storage
-from moeatlas.job import Problem
-from moeatlas.records import RecordWriter
+from gatebook.files import checksums, netcdf, parts
+from gatebook.problem import Problem
+from gatebook.routing.records import RecordWriter
 
 ROWS = [
     {"question": f"{name} sold {number} eggs for 2 dollars; how much did {name} get?", "answer": str(2 * number)}
@@ -100,10 +100,10 @@ def test_from_rows_to_a_tally(pipeline, model_folder, tokenizer):
     out = pipeline("tally_routing")
     texts = [f"{row['question']} {row['answer']}" for row in ROWS]
     ids = np.concatenate([tokenizer(text)["input_ids"] for text in texts])[:400]
-    tokens = storage.load(out / "tokens.nc")
+    tokens = netcdf.load(out / "tokens.nc")
     np.testing.assert_array_equal(tokens["token_id"], ids)
     assert tokens["text"].values.tolist() == texts[: tokens.sizes["document"]]
-    assert tokens.attrs["dataset_sha256"] == storage.sha256(out / "rows.jsonl")
+    assert tokens.attrs["dataset_sha256"] == checksums.sha256(out / "rows.jsonl")
 
     model = AutoModelForCausalLM.from_pretrained(model_folder).eval()
     starts = np.flatnonzero(tokens["position"].values == 0)
@@ -114,11 +114,11 @@ def test_from_rows_to_a_tally(pipeline, model_folder, tokenizer):
             found = model(torch.from_numpy(window[None].astype(np.int64)), output_router_logits=True).router_logits
             for layer in range(4):
                 logits[layer].append(found[layer])
-    tally = storage.load(out / "tally.nc")
+    tally = netcdf.load(out / "tally.nc")
     assert tally["layer"].values.tolist() == [0, 1, 2, 3]
     for layer in range(4):
         expected = torch.cat(logits[layer])
-        with storage.open_lazily(out / "records" / f"layer_{layer}.nc") as records:
+        with netcdf.open_lazily(out / "records" / f"layer_{layer}.nc") as records:
             np.testing.assert_allclose(records["router_logits"], expected, atol=1e-4)
             selected = records["selected_expert"].values
             recorded = records.attrs
@@ -135,7 +135,7 @@ def test_from_rows_to_a_tally(pipeline, model_folder, tokenizer):
         assert attributes["model_id"] == "data/tiny"
         assert attributes["checkpoint"] == "final"
         assert attributes["dataset"] == "gsm8k"
-        assert attributes["weights_sha256"] == storage.sha256(model_folder / "model.safetensors")
+        assert attributes["weights_sha256"] == checksums.sha256(model_folder / "model.safetensors")
         assert attributes["tokens_sha256"] == tokens.attrs["tokens_sha256"]
         assert json.loads(attributes["routing_rule"])["top_k"] == 3
     assert json.loads(tally.attrs["provenance"])["code"] == "c0de"
@@ -156,15 +156,15 @@ def test_shards_of_a_dataset_combine_into_the_whole(pipeline, run_script, tmp_pa
     whole = pipeline("tally_routing", **settings)
     shards = [pipeline("tally_routing", part=part, place=part, **settings) for part in parts.names("gsm8k", 3)]
     for name, along in {"layer_3.nc": "token", "predictions.nc": "token", "states.nc": "sample"}.items():
-        with storage.open_joined([out / "records" / name for out in shards], along) as joined:
-            one = storage.load(whole / "records" / name)
+        with netcdf.open_joined([out / "records" / name for out in shards], along) as joined:
+            one = netcdf.load(whole / "records" / name)
             xr.testing.assert_equal(joined, one)
-    assert storage.load(shards[2] / "records/layer_3.nc").attrs["first_token"] > 200
+    assert netcdf.load(shards[2] / "records/layer_3.nc").attrs["first_token"] > 200
 
     inputs = {"shards": [str(out / "tally.nc") for out in shards]}
     output = {"tally": str(tmp_path / "tally.nc")}
     run_script("combine_tallies", tmp_path, input=inputs, output=output, params={"code": "c0de"})
-    combined, tally = storage.load(tmp_path / "tally.nc"), storage.load(whole / "tally.nc")
+    combined, tally = netcdf.load(tmp_path / "tally.nc"), netcdf.load(whole / "tally.nc")
     xr.testing.assert_equal(combined, tally)
     for attribute in ("model", "dataset", "weights_sha256", "tokens_sha256", "routing_rule"):
         assert combined.attrs[attribute] == tally.attrs[attribute]
@@ -174,14 +174,14 @@ def test_chosen_layers_are_the_same_records_as_in_a_run_of_all(pipeline):
     whole, part = pipeline("extract_routing"), pipeline("extract_routing", model={"layers": [0, "2-2"]}, place="part")
     assert sorted(path.name for path in (part / "records").iterdir()) == ["layer_0.nc", "layer_2.nc"]
     for layer in (0, 2):
-        one, other = (storage.load(out / "records" / f"layer_{layer}.nc") for out in (whole, part))
+        one, other = (netcdf.load(out / "records" / f"layer_{layer}.nc") for out in (whole, part))
         for name in one.data_vars:
             assert one[name].values.tobytes() == other[name].values.tobytes()
 
 
 def test_another_checkpoint_has_other_records_of_the_same_tokens(pipeline, other_model_folder):
     first, second = pipeline("extract_routing"), pipeline("extract_routing", folder=other_model_folder, place="other")
-    one, other = (storage.load(out / "records" / "layer_3.nc") for out in (first, second))
+    one, other = (netcdf.load(out / "records" / "layer_3.nc") for out in (first, second))
     assert one.attrs["tokens_sha256"] == other.attrs["tokens_sha256"]
     assert one.attrs["weights_sha256"] != other.attrs["weights_sha256"]
     assert np.mean(one["selected_expert"].values == other["selected_expert"].values) < 0.5
@@ -196,21 +196,21 @@ def test_a_layer_out_of_range_names_the_key(pipeline):
 def test_a_limit_of_the_dataset_and_one_of_the_model_the_smaller_counts(pipeline):
     for limits, per_model, expected in (({"tokens": 50}, 400, 50), ({"tokens": 50}, 30, 30), ({}, "all", None)):
         out = pipeline("tokenize_dataset", dataset={"limits": limits}, model={"tokens_per_dataset": per_model})
-        tokens = storage.load(out / "tokens.nc")
+        tokens = netcdf.load(out / "tokens.nc")
         assert tokens.sizes["token"] == expected or (expected is None and tokens.sizes["document"] == len(ROWS))
 
 
 def test_a_limit_of_documents_and_an_identifier_column(pipeline):
     rows = [row | {"id": f"q{number}"} for number, row in enumerate(ROWS)]
     dataset = {"id": "id", "limits": {"documents": 3}, "template": "{question}"}
-    tokens = storage.load(pipeline("tokenize_dataset", dataset=dataset, rows=rows) / "tokens.nc")
+    tokens = netcdf.load(pipeline("tokenize_dataset", dataset=dataset, rows=rows) / "tokens.nc")
     assert tokens["document_id"].values.tolist() == ["q0", "q1", "q2"]
     assert tokens["text"].values.tolist() == [row["question"] for row in ROWS[:3]]
 
 
 def test_the_context_of_the_model_is_the_window(pipeline):
     rows = [{"question": "how much did Omar get? " * 40, "answer": "3"}]
-    tokens = storage.load(
+    tokens = netcdf.load(
         pipeline("tokenize_dataset", model={"window": "context", "tokens_per_dataset": "all"}, rows=rows) / "tokens.nc"
     )
     assert tokens.attrs["window"] == 64
@@ -230,7 +230,7 @@ def test_a_failed_extraction_leaves_no_records(pipeline, monkeypatch, tmp_path):
 def test_rounded_logits_change_nothing_else(pipeline):
     exact = pipeline("extract_routing")
     rounded = pipeline("extract_routing", extraction={"records": "rounded"}, place="rounded")
-    one, other = (storage.load(out / "records" / "layer_1.nc") for out in (exact, rounded))
+    one, other = (netcdf.load(out / "records" / "layer_1.nc") for out in (exact, rounded))
     np.testing.assert_allclose(one["router_logits"], other["router_logits"], rtol=2.0**-10)
     assert not one["router_logits"].equals(other["router_logits"])
     for name in one.data_vars:

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moeatlas import figure_files, plotting
-from moeatlas.figure_style import DARK, GRID, INK, MUTED, PALETTE
+from gatebook.figures import export, plotting
+from gatebook.figures.style import DARK, GRID, INK, MUTED, PALETTE
 
 SVG = "{http://www.w3.org/2000/svg}"
 DATA = pd.DataFrame({"layer": [0, 1], "entropy": [1.23456789, np.nan], "set": ["=1+1", "GitHub"]})
@@ -28,7 +28,7 @@ def draw_and_save(directory):
         right, values, ["a", "b"], ["c", "d"], kind="ratio", label="x", uncertain=values > 1, annotate=".1f"
     )
     texts = {"title": "Entropy & co", "description": "Falls from 3 to <2 nats.", "source": "rule entropy, commit abc"}
-    figure_files.save(figure, directory, "entropy", DATA, **texts)
+    export.save(figure, directory, "entropy", DATA, **texts)
     assert not figure.axes
     return directory
 
@@ -98,7 +98,7 @@ def test_svg_has_no_outside_reference_and_a_transparent_page(svg):
 def test_coordinates_are_rounded(svg):
     for element in ET.fromstring(svg).iter():
         assert not re.search(r"\.\d{3}", element.get("d", ""))
-    assert figure_files.round_numbers("M 1.23456 -0.001 L 10 2.5e1 z") == "M1.23 0L10 2.5e1z"
+    assert export.round_numbers("M 1.23456 -0.001 L 10 2.5e1 z") == "M1.23 0L10 2.5e1z"
 
 
 def test_csv_equals_the_data_to_six_digits(saved):
@@ -108,7 +108,7 @@ def test_csv_equals_the_data_to_six_digits(saved):
 
 def test_csv_reads_back_to_six_digits():
     values = np.random.default_rng(0).lognormal(0, 9, 500) * np.where(np.arange(500) % 2, 1, -1)
-    back = pd.read_csv(io.StringIO(figure_files.csv_text(pd.DataFrame({"x": values}))))
+    back = pd.read_csv(io.StringIO(export.csv_text(pd.DataFrame({"x": values}))))
     assert back["x"].to_numpy() == pytest.approx(values, rel=5e-6)
 
 
@@ -117,6 +117,6 @@ def test_formulas_in_text_are_quoted_and_numbers_are_not(start):
     table = pd.DataFrame(
         {f"{start}head": [f"{start}1"], "n": [-1], "x": [-0.5], "mixed": pd.Series([-2.5], dtype=object)}
     )
-    back = pd.read_csv(io.StringIO(figure_files.csv_text(table)), dtype=str, lineterminator="\n")
+    back = pd.read_csv(io.StringIO(export.csv_text(table)), dtype=str, lineterminator="\n")
     assert back.columns[0] == f"'{start}head"
     assert back.iloc[0].tolist() == [f"'{start}1", "-1", "-0.5", "-2.5"]

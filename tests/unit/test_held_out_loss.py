@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from moeatlas import held_out_loss
-from moeatlas.pages import held_out_loss as page
+from gatebook.chapters.held_out_loss import measure as held_out_loss
+from gatebook.chapters.held_out_loss import page
 
 STATISTICS = {"resamples": 200, "seed": 1, "confidence": 0.95}
 

@@ -17,8 +17,10 @@ from hub_server import HubServer, Repository
 from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
 
-from moeatlas import hub, inputs, models, storage
-from moeatlas.job import Problem
+from gatebook.files import atomic
+from gatebook.inputs import documents, hub
+from gatebook.problem import Problem
+from gatebook.routing import models
 
 MODEL, ROWS = "example/tiny-moe", "example/rows"
 TEXTS = [{"text": f"é{number}", "label": number} for number in range(5)]
@@ -286,7 +288,7 @@ def test_the_reader_of_a_gated_repository_gets_it(server, monkeypatch, model):
 
 
 def test_linked_snapshots_load_as_model_folders_without_a_second_copy(server, model, model_folder, tmp_path):
-    with storage.atomic_directory(tmp_path / "results" / "main") as partial:
+    with atomic.atomic_directory(tmp_path / "results" / "main") as partial:
         hub.link_snapshot(hub.fetch_model("tiny", MODEL, "main"), partial)
     folder = tmp_path / "results" / "main"
     assert sorted(path.name for path in folder.iterdir()) == sorted(
@@ -308,7 +310,7 @@ def test_a_snapshot_in_the_hubs_cache_is_a_local_model_folder(server, model_fold
     assert (snapshot / "config.json").is_symlink()
     assert models.describe(snapshot) == models.describe(model_folder)
     text = "Omar sold 4 eggs"
-    assert inputs.load_tokenizer(str(snapshot))(text) == inputs.load_tokenizer(str(model_folder))(text)
+    assert documents.load_tokenizer(str(snapshot))(text) == documents.load_tokenizer(str(model_folder))(text)
 
 
 def test_links_keep_the_folders_of_a_snapshot(tmp_path):
@@ -354,7 +356,7 @@ def test_the_script_writes_rows_that_can_be_read(server, rows, run_script, tmp_p
         wildcards={"dataset": "lines"},
     )
     file = str(tmp_path / "lines.parquet")
-    assert list(inputs.read_rows("lines", [file], "parquet", "line", tmp_path / "cache")) == TEXTS[:2]
+    assert list(documents.read_rows("lines", [file], "parquet", "line", tmp_path / "cache")) == TEXTS[:2]
     assert pq.read_schema(file).metadata[b"commit"].decode() == rows.commit("main")
     log = (tmp_path / "fetch_dataset.log").read_text()
     assert log == f"{ROWS} at main: commit {rows.commit('main')}, 2 rows\n"

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeatlas import inputs, storage
-from moeatlas.job import Problem
+from gatebook.files import netcdf
+from gatebook.inputs import documents
+from gatebook.problem import Problem
 
 ROWS = [
     {"question": "What is 2 + 3?", "answer": "5", "options": ["4", "5"]},
@@ -26,8 +27,8 @@ def read(tmp_path):
     def run(name: str, content: bytes, stated: str | None = None, sample_by: str = "line") -> list[dict]:
         path = str(tmp_path / name)
         (tmp_path / name).write_bytes(content)
-        builder = inputs.file_format("gsm8k", path, stated)
-        return list(inputs.read_rows("gsm8k", [path], builder, sample_by, tmp_path / "cache"))
+        builder = documents.file_format("gsm8k", path, stated)
+        return list(documents.read_rows("gsm8k", [path], builder, sample_by, tmp_path / "cache"))
 
     return run
 
@@ -91,7 +92,7 @@ def test_several_files_are_read_in_the_given_order(tmp_path):
     paths = [tmp_path / name for name in ("b.jsonl", "a.jsonl", "c[1].jsonl")]
     for number, path in enumerate(paths):
         path.write_bytes(lines([{"text": str(number)}]))
-    rows = inputs.read_rows("gsm8k", [str(path) for path in paths], "json", "line", tmp_path / "cache")
+    rows = documents.read_rows("gsm8k", [str(path) for path in paths], "json", "line", tmp_path / "cache")
     assert [row["text"] for row in rows] == ["0", "1", "2"]
 
 
@@ -99,7 +100,7 @@ def test_an_ending_that_is_not_known_names_the_endings_and_the_key():
     with pytest.raises(
         Problem, match=r"datasets\.gsm8k\.files: a\.xlsx has the ending '\.xlsx'.*\.jsonl.*set `format`"
     ):
-        inputs.file_format("gsm8k", "a.xlsx")
+        documents.file_format("gsm8k", "a.xlsx")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_file_in_another_format_than_stated_is_one_sentence(read):
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(Problem, match=r"absent\.jsonl cannot be read as json \(Unable to find") as raised:
-        list(inputs.read_rows("gsm8k", [str(tmp_path / "absent.jsonl")], "json", "line", tmp_path / "cache"))
+        list(documents.read_rows("gsm8k", [str(tmp_path / "absent.jsonl")], "json", "line", tmp_path / "cache"))
     one_sentence(raised)
 
 
@@ -147,7 +148,7 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
 
 
 def texts(rows, template, id_column=None, limit=None):
-    return list(inputs.render("gsm8k", rows, template, id_column, limit))
+    return list(documents.render("gsm8k", rows, template, id_column, limit))
 
 
 def test_templates_fill_columns_lists_and_nested_fields():
@@ -166,7 +167,7 @@ def test_identifiers_are_the_column_or_the_row_number_and_the_limit_counts_rows(
 
 
 def test_columns_of_a_template():
-    assert inputs.Template().columns("{a} {b.c} {d[e]} {a!r:>3} {{x}}") == {"a", "b", "d"}
+    assert documents.Template().columns("{a} {b.c} {d[e]} {a!r:>3} {{x}}") == {"a", "b", "d"}
 
 
 @pytest.mark.parametrize(("template", "column"), [("{text}", "text"), ("{question} {Answer}", "Answer")])
@@ -206,7 +207,7 @@ def test_a_null_is_never_written_as_the_word_none():
 
 @given(st.integers(1, 500), st.integers(2, 100))
 def test_windows_are_the_fewest_that_fit_and_as_even_as_can_be(length, size):
-    starts = inputs.windows(length, size)
+    starts = documents.windows(length, size)
     sizes = np.diff(np.append(starts, length))
     assert starts[0] == 0
     assert sizes.sum() == length
@@ -217,7 +218,7 @@ def test_windows_are_the_fewest_that_fit_and_as_even_as_can_be(length, size):
 
 def tokenize(documents, tokenizer, **changes):
     options = {"window": 64, "token_limit": None, "minimum_tokens": None} | changes
-    return inputs.tokenize("gsm8k", documents, tokenizer, **options)
+    return documents.tokenize("gsm8k", documents, tokenizer, **options)
 
 
 DOCUMENTS = [
@@ -296,8 +297,8 @@ def test_a_dataset_without_documents_is_one_sentence(tokenizer):
 
 def test_tokens_survive_the_file(tokenizer, tmp_path):
     tokens = tokenize(DOCUMENTS, tokenizer)
-    storage.save(tokens, tmp_path / "t.nc")
-    loaded = storage.load(tmp_path / "t.nc")
+    netcdf.save(tokens, tmp_path / "t.nc")
+    loaded = netcdf.load(tmp_path / "t.nc")
     for name in ("token_id", "document_index", "position", "text", "document_id", "document_tokens"):
         np.testing.assert_array_equal(loaded[name], tokens[name])
 
@@ -306,10 +307,10 @@ def test_tokens_survive_the_file(tokenizer, tmp_path):
 
 
 def test_the_tokenizer_and_the_context_come_from_the_model_folder(model_folder, tokenizer):
-    loaded = inputs.load_tokenizer(str(model_folder))
+    loaded = documents.load_tokenizer(str(model_folder))
     assert loaded("Omar sold 4 eggs")["input_ids"] == tokenizer("Omar sold 4 eggs")["input_ids"]
-    assert inputs.window_size("context", str(model_folder)) == 64
-    assert inputs.window_size(17, "nowhere") == 17
+    assert documents.window_size("context", str(model_folder)) == 64
+    assert documents.window_size(17, "nowhere") == 17
 
 
 def test_a_folder_without_a_tokenizer_is_one_sentence(model_folder, tmp_path):
@@ -317,12 +318,12 @@ def test_a_folder_without_a_tokenizer_is_one_sentence(model_folder, tmp_path):
     bare.mkdir()
     (bare / "config.json").write_bytes((model_folder / "config.json").read_bytes())
     with pytest.raises(Problem, match=r"bare has no tokenizer: put tokenizer\.json") as raised:
-        inputs.load_tokenizer(str(bare))
+        documents.load_tokenizer(str(bare))
     one_sentence(raised)
     (bare / "tokenizer.json").write_text('{"half":')
     for folder in (bare, tmp_path / "absent"):
         with pytest.raises(Problem, match="has no readable tokenizer") as raised:
-            inputs.load_tokenizer(str(folder))
+            documents.load_tokenizer(str(folder))
         one_sentence(raised)
 
 
@@ -340,9 +341,9 @@ def test_a_tokenizer_of_the_repository_is_run_only_when_it_is_trusted(model_fold
     settings |= {"auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]}}
     settings["tokenizer_class"] = "OwnTokenizer"
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    trusted = inputs.load_tokenizer(str(folder), trust_remote_code=True)
+    trusted = documents.load_tokenizer(str(folder), trust_remote_code=True)
     assert type(trusted).__name__ == "OwnTokenizer"
     (folder / "tokenization_own.py").write_text("raise SystemExit('run')\n")
-    untrusted = inputs.load_tokenizer(str(folder))  # transformers' own class reads the same tokenizer.json
+    untrusted = documents.load_tokenizer(str(folder))  # transformers' own class reads the same tokenizer.json
     assert type(untrusted).__name__ != "OwnTokenizer"
     assert untrusted("Omar sold 4 eggs")["input_ids"] == trusted("Omar sold 4 eggs")["input_ids"]

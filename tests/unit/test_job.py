@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import moeatlas
-from moeatlas import job
+import gatebook
+from gatebook.run import job
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PREAMBLE = """
@@ -132,7 +132,7 @@ def test_provenance_names_rule_wildcards_settings_code_and_software(run):
 
 def test_software_versions_are_the_installed_ones():
     versions = job.software()
-    assert versions["moe-routing-atlas"] == moeatlas.__version__
+    assert versions["moe-routing-atlas"] == gatebook.__version__
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
     for name in ("torch", "transformers", "tokenizers", "datasets", "numpy", "xarray", "netCDF4", "snakemake"):
         assert versions[name] == metadata.version(name)

@@ -10,10 +10,14 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeatlas import extraction, maps, models, samples, statistics, storage, tallies
-from moeatlas.job import Problem
-from moeatlas.pages import maps as page
-from moeatlas.routing import routing_rule
+from gatebook.chapters.maps import measure as maps
+from gatebook.chapters.maps import page
+from gatebook.files import netcdf
+from gatebook.measures import uncertainty
+from gatebook.problem import Problem
+from gatebook.routing import extraction, models
+from gatebook.routing.rule import routing_rule
+from gatebook.study import samples, tallies
 
 HIDDEN = 5
 
@@ -108,7 +112,7 @@ def test_intervals_of_agreement_cover_the_truth():
         labels = (document % 3)[None]
         matching, found = maps.neighbour_counts(points, document, sample["group"].values, labels)
         draws = xr.DataArray(matching.sum(axis=(1, 2)) / found.sum(axis=1), dims="draw")
-        value, low, high = statistics.jackknife(draws).values
+        value, low, high = uncertainty.jackknife(draws).values
         estimates.append(value)
         covered.append((low, high))
     truth = np.mean(estimates)
@@ -262,7 +266,7 @@ def study(tmp_path_factory, model_folder):
             },
             coords={"document_id": ("document", np.array([f"{name} {index}" for index in range(12)], dtype=object))},
         )
-        storage.save(tokens, folder / f"{name}.nc")
+        netcdf.save(tokens, folder / f"{name}.nc")
         (folder / name).mkdir()
         identity = {"model": "tiny", "model_id": "tiny", "checkpoint": "local", "weights_sha256": "0" * 64}
         extraction.write_records(
@@ -289,7 +293,7 @@ def test_samples_are_the_tokens_that_were_drawn(study):
     assert sample["dataset"].values.tolist() == ["poems"] * 60 + ["code"] * 60
     assert sample["layer"].values.tolist() == [1, 2, 3]
     assert json.loads(sample.attrs["datasets"]) == {"poems": "poems", "code": "code"}
-    tokens, states = storage.load(study / "code.nc"), storage.load(study / "code" / "states.nc")
+    tokens, states = netcdf.load(study / "code.nc"), netcdf.load(study / "code" / "states.nc")
     places = states["sampled_token"].values
     np.testing.assert_array_equal(sample["token_id"][60:], tokens["token_id"][places])
     np.testing.assert_array_equal(sample["document"][60:], 12 + tokens["document_index"].values[places])
@@ -297,7 +301,7 @@ def test_samples_are_the_tokens_that_were_drawn(study):
     np.testing.assert_array_equal(sample["group"][60:], groups[tokens["document_index"].values[places]])
     received, selected = samples.read_layer(inputs(study)["records"], 2)
     np.testing.assert_array_equal(received[60:], states["state"].sel(layer=2))
-    record = storage.load(study / "code" / "layer_2.nc")
+    record = netcdf.load(study / "code" / "layer_2.nc")
     np.testing.assert_array_equal(selected[60:], record["selected_expert"].values[places])
 
 
@@ -332,7 +336,7 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, study, model_folder, 
         run_measure(run_script, study, model_folder, tmp_path / name)
     for name in ("maps.nc", "maps.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    metrics = storage.load(tmp_path / "one" / "maps.nc")
+    metrics = netcdf.load(tmp_path / "one" / "maps.nc")
     assert metrics["layer"].values.tolist() == [1, 2, 3] and metrics.sizes["point"] == 60
     block = models.load_block(model_folder, 3, dtype="auto", device=torch.device("cpu"))
     states, selected = samples.read_layer(inputs(study)["records"], 3)

@@ -10,8 +10,9 @@ from families import FAMILIES, causal_model, watched
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, Qwen2MoeConfig
 
-from moeatlas import extraction, models, storage
-from moeatlas.job import Problem
+from gatebook.files import checksums
+from gatebook.problem import Problem
+from gatebook.routing import extraction, models
 
 CPU = torch.device("cpu")
 SETTINGS = {"dtype": "auto", "device": CPU, "attention": "auto", "experts": "auto"}
@@ -44,10 +45,10 @@ def test_description_of_the_tiny_model(model_folder, other_model_folder):
     base = {name: value for name, value in load_file(weights).items() if name != "lm_head.weight"}
     assert description == {
         "model_revision": "local",
-        "weights_sha256": storage.sha256(weights),
+        "weights_sha256": checksums.sha256(weights),
         "weights_bytes": weights.stat().st_size,
         "parameters": sum(tensor.numel() for tensor in base.values()),
-        "files": {name: storage.sha256(model_folder / name) for name in ("config.json", "model.safetensors")},
+        "files": {name: checksums.sha256(model_folder / name) for name in ("config.json", "model.safetensors")},
         "moe_layers": [0, 1, 2, 3],
         "dense_layers": [],
         "context": 64,

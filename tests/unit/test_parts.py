@@ -10,9 +10,12 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeatlas import browser, extraction, models, parts, routed, samples, storage
-from moeatlas.job import Problem
-from moeatlas.routing import routing_rule
+from gatebook.atlas import browser
+from gatebook.files import netcdf, parts
+from gatebook.problem import Problem
+from gatebook.routing import extraction, models
+from gatebook.routing.rule import routing_rule
+from gatebook.study import routed, samples
 
 LENGTHS = np.array([9, 3, 12, 5, 7, 4, 11, 6, 8, 2])
 SHARDS = {"poems": 3, "code": 1}
@@ -115,7 +118,7 @@ def joined(tmp_path_factory):
     whole = xr.Dataset({"x": (("layer", "token", "rank"), values)}, coords={"layer": [1, 2, 5]}, attrs={"a": "b"})
     paths = [folder / f"{number}.nc" for number in range(3)]
     for number, (start, stop) in enumerate(pairwise([0, 2, 3, 7])):
-        storage.save(whole.isel(token=slice(start, stop)).assign(total=number, bias=7), paths[number])
+        netcdf.save(whole.isel(token=slice(start, stop)).assign(total=number, bias=7), paths[number])
     return whole, paths
 
 
@@ -126,7 +129,7 @@ SPAN = st.builds(slice, st.none() | PLACE, st.none() | PLACE, st.sampled_from([N
 @given(SPAN | PLACE | st.lists(PLACE, max_size=4))
 def test_joined_files_are_read_like_the_whole(joined, token):
     whole, paths = joined
-    with storage.open_joined(paths, along="token") as found:
+    with netcdf.open_joined(paths, along="token") as found:
         assert set(found.variables) == {"x", "layer", "bias"}  # not `total`, of which each file has its own
         assert found.attrs["a"] == "b"
         xr.testing.assert_equal(found["x"].isel(token=token), whole["x"].isel(token=token))
@@ -144,7 +147,7 @@ def study(tmp_path_factory, model_folder):
     identity |= {"routing_rule": routing_rule(model.config).as_json()}
     for name in SHARDS:
         tokens = dataset(name)
-        storage.save(tokens, folder / f"{name}.nc")
+        netcdf.save(tokens, folder / f"{name}.nc")
         (folder / name).mkdir()
         extraction.write_records(
             folder / name,
@@ -166,13 +169,13 @@ def cut(whole: Path, target: Path, tokens: xr.Dataset) -> None:
     """Write the files of a part, cut out of those of the whole dataset."""
     first = tokens.attrs["first_token"]
     for path in whole.iterdir():
-        found = storage.load(path)
+        found = netcdf.load(path)
         if "sample" in found.dims:
             place = found["sampled_token"].values
             found = found.isel(sample=(first <= place) & (place < first + tokens.sizes["token"]))
         else:
             found = found.isel(token=slice(first, first + tokens.sizes["token"]))
-        storage.save(found, target / path.name)
+        netcdf.save(found, target / path.name)
 
 
 def inputs(study: Path, shards: dict[str, int]) -> dict[str, list[str]]:

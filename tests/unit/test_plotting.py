@@ -11,9 +11,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import PathPatch
 from matplotlib.text import Text
 
-from moeatlas import figure_matrix, plotting
-from moeatlas.figure_style import PALETTE, EndLabel, number, series_styles, spread_labels, thinned
-from moeatlas.plotting import Panel, Reference, Series
+from gatebook.figures import matrix, plotting
+from gatebook.figures.plotting import Panel, Reference, Series
+from gatebook.figures.style import PALETTE, EndLabel, number, series_styles, spread_labels, thinned
 
 LAYERS = np.arange(16)
 
@@ -395,6 +395,6 @@ def test_ridges_are_densities_scaled_to_their_own_maximum():
 
 def test_clustering_puts_alike_experts_side_by_side():
     group = np.array([0, 1, 0, 2, 1, 2])
-    order = figure_matrix.clustered_order(np.where(group[:, None] == group, 0.9, 0.1))
+    order = matrix.clustered_order(np.where(group[:, None] == group, 0.9, 0.1))
     assert sorted(order) == list(range(6))
     assert all(group[order[place]] == group[order[place + 1]] for place in (0, 2, 4))

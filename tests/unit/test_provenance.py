@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from moeatlas import crate, provenance
+from gatebook.run import crate, provenance
 
 MACHINE = {"processor": "a", "cores": 2}
 OTHER = {"processor": "b", "cores": 4}

@@ -6,11 +6,13 @@ import pytest
 import xarray as xr
 from routing_cases import random_case, selection_case
 
-from moeatlas import domain_specialization, published_counts, selection_frequency
-from moeatlas.chapter import counts_text, sample_size
-from moeatlas.job import Problem
-from moeatlas.pages import domain_specialization as domain_page
-from moeatlas.pages import selection_frequency as load_page
+from gatebook.chapters.base.page import counts_text, sample_size
+from gatebook.chapters.domain_specialization import measure as domain_specialization
+from gatebook.chapters.domain_specialization import page as domain_page
+from gatebook.chapters.selection_frequency import measure as selection_frequency
+from gatebook.chapters.selection_frequency import page as load_page
+from gatebook.inputs import published_counts
+from gatebook.problem import Problem
 
 pytestmark = pytest.mark.filterwarnings("error")
 

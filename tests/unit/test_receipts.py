@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moeatlas import receipts
+from gatebook.run import receipts
 
 PROVENANCE = {"rule": "measure", "wildcards": {"model": "tiny"}, "settings": {}, "code": "0" * 16, "software": {}}
 

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from moeatlas import records, storage
-from moeatlas.records import TOTALS, Records, RecordWriter
-from moeatlas.routing import SCALARS, RoutingRule
+from gatebook.files import atomic, netcdf
+from gatebook.routing import records
+from gatebook.routing.records import TOTALS, Records, RecordWriter
+from gatebook.routing.rule import SCALARS, RoutingRule
 
 RULE = RoutingRule("x", 6, 2, normalised=False)
 BIASED = RoutingRule("y", 6, 2, normalised=True, scores="sigmoid", bias=True)
@@ -58,7 +59,7 @@ def test_what_is_read_is_what_was_written(tmp_path, contents):
     bias = np.arange(6, dtype=np.float32)
     write(tmp_path / "r", spans, contents=contents, attrs={"model": "tiny"}, bias={3: bias}, threads=2)
     for layer in (0, 3):
-        with storage.open_lazily(tmp_path / "r" / f"layer_{layer}.nc") as read:
+        with netcdf.open_lazily(tmp_path / "r" / f"layer_{layer}.nc") as read:
             assert dict(read.sizes) == {"token": 9103, "expert": 6, "rank": 2}
             assert (read.attrs["layer"], read.attrs["contents"]) == (layer, contents)
             assert read.attrs["model"] == "tiny"
@@ -85,7 +86,7 @@ def test_what_is_read_is_what_was_written(tmp_path, contents):
 def test_compact_records_have_rounded_values_and_added_totals(tmp_path, rule):
     spans = [some_records(tokens, seed, "compact", rule) for seed, tokens in enumerate((5000, 3, 4100))]
     write(tmp_path / "r", spans, contents="compact", rule=rule)
-    with storage.open_lazily(tmp_path / "r" / "layer_3.nc") as read:
+    with netcdf.open_lazily(tmp_path / "r" / "layer_3.nc") as read:
         sizes = {"token": 9103, "expert": 6, "rank": 2, "window": 3, "logit_bin": 512, "bin": 64}
         assert dict(read.sizes) == sizes
         derived = set() if rule is BIASED else {"logit_margin", "top_k_mass", "top_1_probability"}
@@ -128,7 +129,7 @@ def test_not_a_number_survives(tmp_path):
     span = some_records(4, contents="compact")
     span.per_token["boundary_margin"][:] = np.nan
     write(tmp_path / "r", [span], contents="compact")
-    assert np.isnan(storage.load(tmp_path / "r" / "layer_0.nc")["boundary_margin"]).all()
+    assert np.isnan(netcdf.load(tmp_path / "r" / "layer_0.nc")["boundary_margin"]).all()
 
 
 def test_the_bytes_depend_neither_on_the_spans_nor_on_the_threads(tmp_path):
@@ -140,7 +141,7 @@ def test_the_bytes_depend_neither_on_the_spans_nor_on_the_threads(tmp_path):
     for name, spans, threads in (("a", [whole], 1), ("b", [whole], 4), ("c", halves, 1)):
         write(tmp_path / name, spans, threads=threads)
     for name in ("a", "b", "c"):
-        one, other = (storage.load(tmp_path / folder / "layer_3.nc") for folder in ("a", name))
+        one, other = (netcdf.load(tmp_path / folder / "layer_3.nc") for folder in ("a", name))
         assert one.identical(other)
     assert (tmp_path / "a" / "layer_3.nc").read_bytes() == (tmp_path / "b" / "layer_3.nc").read_bytes()
 
@@ -184,7 +185,7 @@ def test_an_error_in_the_thread_reaches_the_main_thread_and_leaves_nothing(tmp_p
 
     with (
         pytest.raises(OSError, match="the disk is gone"),
-        storage.atomic_directory(tmp_path / "r") as folder,
+        atomic.atomic_directory(tmp_path / "r") as folder,
         writer(folder, 400) as records_writer,
     ):
         for _ in range(100):  # far more than the queue holds: the writer must not block
@@ -214,7 +215,7 @@ def test_too_few_tokens_are_not_taken_for_all(tmp_path):
 def test_an_error_of_the_caller_is_the_one_that_is_seen(tmp_path):
     with (
         pytest.raises(KeyError, match="mine"),
-        storage.atomic_directory(tmp_path / "r") as folder,
+        atomic.atomic_directory(tmp_path / "r") as folder,
         writer(folder, 4) as records_writer,
     ):
         records_writer.write([(0, some_records(4))])

@@ -7,13 +7,13 @@ import pytest
 import xarray as xr
 import yaml
 
-from moeatlas import reference
+from gatebook.report import published
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "config" / "reference").glob("*.yaml"))
 
 
-def published(**changes) -> dict:
+def reference(**changes) -> dict:
     entry = {
         "name": "Share of the busiest expert",
         "chapter": "load",
@@ -36,7 +36,7 @@ def metrics() -> xr.Dataset:
 
 
 def test_a_value_within_the_interval_is_covered(metrics):
-    found = reference.compare(metrics, "load", published(layers=[0, 3], percent=[45.0, 90.0]))
+    found = published.compare(metrics, "load", reference(layers=[0, 3], percent=[45.0, 90.0]))
     assert (found["source"], found["source_url"], found["note"]) == ("Paper", "https://example.org", "Runs differ.")
     assert found["absent"] == []
     assert [row["layer"] for row in found["rows"]] == [0, 3]
@@ -48,23 +48,23 @@ def test_a_value_within_the_interval_is_covered(metrics):
 
 def test_without_an_interval_nothing_is_covered_or_not(metrics):
     metrics["largest"].loc[{"interval": ["low", "high"]}] = np.nan
-    found = reference.compare(metrics, "load", published(layers=[0], percent=[45.0]))
+    found = published.compare(metrics, "load", reference(layers=[0], percent=[45.0]))
     assert found["rows"][0]["covered"] is None
     assert found["rows"][0]["difference"] == pytest.approx(0.05)
 
 
 def test_what_the_study_does_not_have_is_named(metrics):
-    found = reference.compare(metrics, "load", published())
+    found = published.compare(metrics, "load", reference())
     assert [row["layer"] for row in found["rows"]] == [0]
     assert found["absent"] == ["Share of the busiest expert, code, layer 7"]
-    found = reference.compare(metrics, "load", published(where={"dataset": "poems", "selection": "first"}))
+    found = published.compare(metrics, "load", reference(where={"dataset": "poems", "selection": "first"}))
     assert found["rows"] == []
     assert found["absent"] == ["Share of the busiest expert, poems"]
 
 
 def test_another_model_or_chapter_has_nothing_published(metrics):
-    assert reference.compare(metrics.assign_attrs(model_id="a/c"), "load", published()) is None
-    assert reference.compare(metrics, "similarity", published()) is None
+    assert published.compare(metrics.assign_attrs(model_id="a/c"), "load", reference()) is None
+    assert published.compare(metrics, "similarity", reference()) is None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -75,14 +75,14 @@ def test_files_are_complete(path):
         assert set(entry) == {"name", "chapter", "measure", "where", "layers", "percent"}
         assert len(entry["layers"]) == len(entry["percent"])
         assert all(0 < percent <= 100 for percent in entry["percent"])
-        assert (ROOT / "scripts" / "moeatlas" / f"{entry['chapter']}.py").is_file()
-    for row in reference.unmeasured(content)["rows"]:
+        assert (ROOT / "scripts" / "gatebook" / f"{entry['chapter']}.py").is_file()
+    for row in published.unmeasured(content)["rows"]:
         assert set(row) == {"name", "at", "published"} and 0 < row["published"] <= 1
 
 
 def test_what_no_chapter_measures_is_published_by_itself():
     saturation = {"name": "Saturation", "at": ["1 %", "40 % of training"], "percent": [51.36, 82.47]}
-    found = reference.unmeasured(published() | {"unmeasured": [saturation]})
+    found = published.unmeasured(reference() | {"unmeasured": [saturation]})
     assert (found["source"], found["source_url"], found["note"]) == ("Paper", "https://example.org", "Runs differ.")
     assert [row["at"] for row in found["rows"]] == ["1 %", "40 % of training"]
     assert [row["published"] for row in found["rows"]] == pytest.approx([0.5136, 0.8247])

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeatlas import report
-from moeatlas.job import Problem
+from gatebook.figures import words
+from gatebook.problem import Problem
+from gatebook.report import render
 
 TEMPLATES = Path(__file__).parents[2] / "report" / "templates"
 BESIDE = {"assets/atlas.css", "assets/atlas.js", "run.js"}
@@ -214,7 +215,7 @@ class Page(HTMLParser):
 
 
 def pages(site: dict) -> dict[str, Page]:
-    return {name: Page(text) for name, text in report.render(site, TEMPLATES).items()}
+    return {name: Page(text) for name, text in render.render(site, TEMPLATES).items()}
 
 
 def paths_to_keys(value, path=()):
@@ -262,7 +263,7 @@ def parent(site: dict, path: tuple):
     ],
 )
 def test_estimate_and_interval_get_the_decimals_of_the_half_width(numbers, estimate, interval):
-    assert report.format_estimate(*numbers) == (estimate, interval)
+    assert words.format_estimate(*numbers) == (estimate, interval)
 
 
 numbers = st.floats(min_value=-1e9, max_value=1e9).filter(lambda value: value == 0 or abs(value) > 1e-3)
@@ -271,7 +272,7 @@ numbers = st.floats(min_value=-1e9, max_value=1e9).filter(lambda value: value ==
 @given(st.tuples(numbers, numbers, numbers).map(sorted))
 def test_estimate_texts_agree_in_decimals_and_round_the_numbers(ordered):
     low, estimate, high = ordered
-    text = report.format_estimate(estimate, low, high)
+    text = words.format_estimate(estimate, low, high)
     shown = [text.estimate, *text.interval.strip("[]").split(", ")]
     shown = [part.replace("−", "-").replace(",", "") for part in shown]
     decimals = {len(part.partition(".")[2]) for part in shown}
@@ -296,12 +297,12 @@ def test_estimate_texts_agree_in_decimals_and_round_the_numbers(ordered):
     ],
 )
 def test_number_has_four_significant_digits(value, text):
-    assert report.format_number(value) == text
+    assert words.format_number(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (999, "999"), (4812331, "4,812,331"), (-1200, "−1,200")])
 def test_count_has_thousands_separators(value, text):
-    assert report.format_count(value) == text
+    assert words.format_count(value) == text
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ def test_count_has_thousands_separators(value, text):
     [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (12345, "12.3 kB"), (999_999, "1.00 MB"), (13838323712, "13.8 GB")],
 )
 def test_bytes_have_three_significant_digits(value, text):
-    assert report.format_bytes(value) == text
+    assert words.format_bytes(value) == text
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_bytes_have_three_significant_digits(value, text):
     ],
 )
 def test_duration_has_its_two_largest_units(seconds, text):
-    assert report.format_duration(seconds) == text
+    assert words.format_duration(seconds) == text
 
 
 # Dot-whisker
@@ -334,28 +335,28 @@ def test_duration_has_its_two_largest_units(seconds, text):
 
 def test_whisker_places_all_values_on_one_scale():
     # From 0.13 to 0.83 with steps of 0.2: 0 to 1 on 200 pixels between the margins.
-    at = report.whisker(0.4, 0.3, 0.5, null=0.13, reference=0.83, width=220, margin=10)
+    at = render.whisker(0.4, 0.3, 0.5, null=0.13, reference=0.83, width=220, margin=10)
     assert at.ticks == [10, 50, 90, 130, 170, 210]
     assert (at.first_label, at.last_label) == ("0", "1.0")
     assert (at.estimate, at.low, at.high, at.null, at.reference) == (90, 70, 110, 36, 176)
 
 
 def test_whisker_leaves_out_what_is_not_available():
-    at = report.whisker(0.4, NAN, None, null=None, reference=NAN)
+    at = render.whisker(0.4, NAN, None, null=None, reference=NAN)
     assert (at.low, at.high, at.null, at.reference) == (None, None, None, None)
-    assert report.whisker(NAN, 0.1, 0.2, null=0.3, reference=None) is None
+    assert render.whisker(NAN, 0.1, 0.2, null=0.3, reference=None) is None
 
 
 def test_whisker_does_not_magnify_rounding_noise():
     # Half of 0.3 on both sides, 0.15 to 0.45, with steps of 0.1: 0.1 to 0.5.
-    at = report.whisker(0.1 + 0.2, 0.3, 0.1 + 0.2, null=None, reference=None, width=220, margin=10)
+    at = render.whisker(0.1 + 0.2, 0.3, 0.1 + 0.2, null=None, reference=None, width=220, margin=10)
     assert (at.first_label, at.last_label) == ("0.1", "0.5")
     assert (at.low, at.estimate, at.high) == (110, 110, 110)
 
 
 @given(st.lists(numbers, min_size=5, max_size=5))
 def test_whisker_keeps_the_order_and_stays_inside(values):
-    at = report.whisker(*values, width=220, margin=8)
+    at = render.whisker(*values, width=220, margin=8)
     positions = [at.estimate, at.low, at.high, at.null, at.reference]
     assert all(8 <= position <= 212 for position in positions)
     by_value = [position for _, position in sorted(zip(values, positions, strict=True))]
@@ -367,7 +368,7 @@ def test_whisker_keeps_the_order_and_stays_inside(values):
 
 
 def test_there_is_a_page_for_the_summary_each_chapter_and_the_methods():
-    assert set(report.render(make_site(), TEMPLATES)) == {
+    assert set(render.render(make_site(), TEMPLATES)) == {
         "index.html",
         "decisiveness.html",
         "load.html",
@@ -378,7 +379,7 @@ def test_there_is_a_page_for_the_summary_each_chapter_and_the_methods():
 def test_equal_input_gives_equal_text_and_stays_unchanged():
     site = make_site()
     before = repr(site)
-    assert report.render(site, TEMPLATES) == report.render(make_site(), TEMPLATES)
+    assert render.render(site, TEMPLATES) == render.render(make_site(), TEMPLATES)
     assert repr(site) == before
 
 
@@ -469,7 +470,7 @@ def test_methods_show_the_outputs_and_the_configuration():
 
 def test_run_times_stand_in_a_script_beside_the_pages():
     rules = [{"rule": "record", "jobs": 1200, "seconds": 185.2}, {"rule": "tally", "jobs": 3, "seconds": 4.04}]
-    text = report.run_script(rules, ["maps/demo.log"], ["Linux", "a GPU"])
+    text = render.run_script(rules, ["maps/demo.log"], ["Linux", "a GPU"])
     assert text.startswith("showRun({") and text.endswith("});\n")
     assert json.loads(text[len("showRun(") : -3]) == {
         "facts": {
@@ -479,7 +480,7 @@ def test_run_times_stand_in_a_script_beside_the_pages():
         },
         "rules": [["record", "1,200", "3 min 05 s"], ["tally", "3", "4.0 s"]],
     }
-    assert "1,203 finished, none failed" in report.run_script(rules, [], [])
+    assert "1,203 finished, none failed" in render.run_script(rules, [], [])
 
 
 def test_a_page_about_a_model_has_its_template_and_a_place_in_the_navigation(tmp_path):
@@ -492,7 +493,7 @@ def test_a_page_about_a_model_has_its_template_and_a_place_in_the_navigation(tmp
     site = make_site()
     zoo = {"file": "zoo-a.html", "title": "The zoo", "template": "zoo.html.j2"}
     site["model_pages"] = [zoo | {"variables": {"zoo": {"name": "<Bear>", "build": "c0de"}}}]
-    rendered = report.render(site, tmp_path)
+    rendered = render.render(site, tmp_path)
     page = Page(rendered["zoo-a.html"])
     assert page.all("html")[0]["data-zoo"] == "c0de"
     assert "<Bear>" in page.text
@@ -505,14 +506,14 @@ def test_a_report_beyond_its_budget_is_refused_and_told_where_the_bytes_are():
     files = [{"path": "data/a.nc", "bytes": 9_000_000}, {"path": "data/b.nc", "bytes": 2_000_000}]
     files += [{"path": f"figures/a.{kind}", "bytes": 2_000_000} for kind in ("svg", "pdf")]
     files += [{"path": f"{name}.html", "bytes": 500_000} for name in ("index", "methods")]
-    assert report.sizes(files, shown=True) == {"figures/*.svg": 2_000_000, "*.html": 1_000_000}
-    assert report.sizes(files, shown=False) == {"data/*.nc": 11_000_000, "figures/*.pdf": 2_000_000}
-    report.check_size(files, 3, 13)
+    assert render.sizes(files, shown=True) == {"figures/*.svg": 2_000_000, "*.html": 1_000_000}
+    assert render.sizes(files, shown=False) == {"data/*.nc": 11_000_000, "figures/*.pdf": 2_000_000}
+    render.check_size(files, 3, 13)
     shown = "report.megabytes: the report would take 3.00 MB for what it shows, more than 2.9 MB (figures/*.svg 2.00"
     with pytest.raises(Problem, match=re.escape(shown)):
-        report.check_size(files, 2.9, 13)
+        render.check_size(files, 2.9, 13)
     with pytest.raises(Problem, match=re.escape("13.0 MB for downloads, more than 12 MB (data/*.nc 11.0 MB, figures")):
-        report.check_size(files, 3, 12)
+        render.check_size(files, 3, 12)
 
 
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'>&amp;{{ 7 * 7 }}"
@@ -537,7 +538,7 @@ def test_hostile_strings_are_inert():
         assert [tag for tag, _ in page.elements] == [tag for tag, _ in ordinary[name].elements]
         assert [sorted(a) for _, a in page.elements] == [sorted(a) for _, a in ordinary[name].elements]
         assert INERT in page.text
-    for text in report.render(site, TEMPLATES).values():
+    for text in render.render(site, TEMPLATES).values():
         assert text.encode("utf-8")
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", html.unescape(text))
 
@@ -551,14 +552,14 @@ def test_a_missing_key_raises(path):
     site = copy.deepcopy(make_site())
     del parent(site, path)[path[-1]]
     with pytest.raises((jinja2.UndefinedError, KeyError)):
-        report.render(site, TEMPLATES)
+        render.render(site, TEMPLATES)
 
 
 def test_none_is_never_printed():
     site = make_site()
     site["findings"][0]["answer"] = None
     with pytest.raises(ValueError, match="None"):
-        report.render(site, TEMPLATES)
+        render.render(site, TEMPLATES)
 
 
 @pytest.mark.parametrize(
@@ -585,7 +586,7 @@ def test_what_cannot_be_right_is_refused(path, value):
     site = make_site()
     parent(site, path)[path[-1]] = value
     with pytest.raises(ValueError, match=re.escape(repr(value))):
-        report.render(site, TEMPLATES)
+        render.render(site, TEMPLATES)
 
 
 def test_published_values_stand_beside_those_of_the_study():

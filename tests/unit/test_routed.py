@@ -7,8 +7,9 @@ import pytest
 from routing_cases import completed
 from vocabulary_cases import vocabulary_case, written
 
-from moeatlas import routed, storage, tallies
-from moeatlas.job import Problem
+from gatebook.files import netcdf
+from gatebook.problem import Problem
+from gatebook.study import routed, tallies
 
 LENGTHS = {"poems": [4, 9, 3], "code": [6, 2]}
 
@@ -93,7 +94,7 @@ def test_records_of_other_tokens_are_refused(made, tmp_path, tokens):
     paths = written(made, tmp_path)
     study = routed.read(**paths)
     path = Path(paths["records"][0], "layer_2.nc")
-    storage.save(storage.load(path).isel(token=np.arange(tokens) % 16), path)
+    netcdf.save(netcdf.load(path).isel(token=np.arange(tokens) % 16), path)
     layers = routed.read_layers(study, paths["records"])
     assert next(layers).number == 0
     with pytest.raises(Problem, match="the records of layer 2 and the token files have different numbers of tokens"):

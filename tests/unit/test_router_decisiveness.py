@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import Case, case, completed, even_case, random_case, records, saved, selection_case
 
-from moeatlas import router_decisiveness, statistics, storage, tallies
+from gatebook.chapters.router_decisiveness import measure as router_decisiveness
+from gatebook.measures import uncertainty
+from gatebook.study import tallies
 
 MEASURES = list(router_decisiveness.MEASURES)
 
@@ -244,12 +246,12 @@ def test_intervals_are_those_of_repeated_documents(study):
     poems, resamples = study["poems"], 8
     metrics = measure({"poems": poems}, resamples)
     drawn = []
-    for weights in statistics.resampling_weights(4, resamples, 1, "poems").astype(int):
+    for weights in uncertainty.resampling_weights(4, resamples, 1, "poems").astype(int):
         again = measure({"poems": poems.take(np.repeat(np.arange(4), weights))})
         drawn.append(again.sel(dataset="poems", interval="estimate", drop=True))
     draws = xr.concat(drawn, dim="draw")
     for name in (*MEASURES, *(f"mean_over_layers_{name}" for name in MEASURES), "rank_weight", "scalar_quantile"):
-        expected = statistics.interval(draws[name])
+        expected = uncertainty.interval(draws[name])
         xr.testing.assert_allclose(metrics[name].sel(dataset="poems", drop=True), expected, rtol=1e-9, atol=1e-9)
 
 
@@ -348,7 +350,7 @@ def test_densities_sum_to_one(study):
 
 def test_tallies_in_files_give_the_same_measures_and_are_read_layer_by_layer(study, tmp_path):
     paths = saved(study, tmp_path)
-    with storage.open_tallies(paths) as opened:
+    with tallies.open_tallies(paths) as opened:
         found = measure(opened, resamples=10)
     xr.testing.assert_identical(found, measure(study, resamples=10))
 
@@ -359,7 +361,7 @@ def test_memory_does_not_grow_with_layers(tmp_path):
     for layers in (1, 6):
         study = {"poems": replace(made, layers=dict.fromkeys(range(layers), made.layers[0]))}
         paths = saved(study, tmp_path)
-        with storage.open_tallies(paths) as opened:
+        with tallies.open_tallies(paths) as opened:
             tracemalloc.start()
             measure(opened, resamples=400)
             peaks.append(tracemalloc.get_traced_memory()[1])

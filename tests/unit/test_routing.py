@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DeepseekV2Config, DeepseekV3Config, MixtralConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
-from moeatlas import models
-from moeatlas.job import Problem
-from moeatlas.routing import RoutingRule, routing_rule
+from gatebook.problem import Problem
+from gatebook.routing import models
+from gatebook.routing.rule import RoutingRule, routing_rule
 
 TOKENS = torch.arange(40) * 7 % 97
 

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import Case, case, even_case, random_case, records, saved, selection_case
 
-from moeatlas import selection_frequency, statistics, storage, tallies
-from moeatlas.selection_frequency import document_batches, dropped_share
+from gatebook.chapters.selection_frequency import measure as selection_frequency
+from gatebook.chapters.selection_frequency.measure import document_batches, dropped_share
+from gatebook.measures import uncertainty
+from gatebook.study import tallies
 
 MEASURES = list(selection_frequency.MEASURES)
 LOADS = ("coefficient_of_variation", "gini", "normalised_slot_entropy", "slot_entropy", "max_violation", "dead_experts")
@@ -233,7 +235,7 @@ def test_intervals_are_those_of_repeated_documents(study):
     poems, resamples = study["poems"], 8
     metrics = measure({"poems": poems}, resamples)
     drawn = []
-    for weights in statistics.resampling_weights(5, resamples, 1, "poems").astype(int):
+    for weights in uncertainty.resampling_weights(5, resamples, 1, "poems").astype(int):
         again = measure({"poems": poems.take(np.repeat(np.arange(5), weights))})
         drawn.append(again.sel(dataset="poems", interval="estimate", drop=True))
     draws = xr.concat(drawn, dim="draw")
@@ -242,10 +244,10 @@ def test_intervals_are_those_of_repeated_documents(study):
         lowest = -np.inf if name in ("load_balancing_loss", "z_loss") else 0
         highest = 1 if name in ("gini", "normalised_slot_entropy") else np.inf
         for each in (name, f"mean_over_layers_{name}"):
-            expected = statistics.interval(draws[each], bounds=(lowest, highest), squared=spread)
+            expected = uncertainty.interval(draws[each], bounds=(lowest, highest), squared=spread)
             xr.testing.assert_allclose(metrics[each].sel(dataset="poems", drop=True), expected, rtol=1e-9, atol=1e-9)
     for name in SHARES:
-        expected = statistics.interval(draws[name], bounds=(0, 1))
+        expected = uncertainty.interval(draws[name], bounds=(0, 1))
         xr.testing.assert_allclose(metrics[name].sel(dataset="poems", drop=True), expected, rtol=1e-9, atol=1e-9)
 
 
@@ -316,7 +318,7 @@ def test_the_value_that_chance_gives_depends_on_the_number_of_tokens():
 
 def test_tallies_in_files_give_the_same_measures_and_are_read_layer_by_layer(study, tmp_path):
     paths = saved(study, tmp_path)
-    with storage.open_tallies(paths) as opened:
+    with tallies.open_tallies(paths) as opened:
         found = measure(opened, resamples=10)
     xr.testing.assert_identical(found, measure(study, resamples=10))
 
@@ -327,7 +329,7 @@ def test_memory_does_not_grow_with_layers(tmp_path):
     for layers in (1, 6):
         study = {"poems": replace(made, layers=dict.fromkeys(range(layers), made.layers[0]))}
         paths = saved(study, tmp_path)
-        with storage.open_tallies(paths) as opened:
+        with tallies.open_tallies(paths) as opened:
             tracemalloc.start()
             measure(opened, resamples=400)
             peaks.append(tracemalloc.get_traced_memory()[1])

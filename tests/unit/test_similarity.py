@@ -12,11 +12,14 @@ from families import causal_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeatlas import expert_geometry, models, similarity, statistics, storage
-from moeatlas.models import ExpertMatrices
-from moeatlas.pages import similarity as page
-from moeatlas.similarity import CORRELATIONS, MEASURES, OUTPUTS, PAIRS
-from moeatlas.tallies import GROUPS
+from gatebook.chapters.similarity import geometry, page
+from gatebook.chapters.similarity import measure as similarity
+from gatebook.chapters.similarity.measure import CORRELATIONS, MEASURES, OUTPUTS, PAIRS
+from gatebook.files import netcdf
+from gatebook.measures import uncertainty
+from gatebook.routing import models
+from gatebook.routing.models import ExpertMatrices
+from gatebook.study.tallies import GROUPS
 
 EXPERTS, HIDDEN, TOKENS = 8, 16, 120
 
@@ -36,7 +39,7 @@ def similar(outputs, chosen=None, group=None):
     experts, tokens, _ = outputs.shape
     chosen = np.ones((tokens, experts), bool) if chosen is None else chosen
     group = np.zeros(tokens, int) if group is None else group
-    return expert_geometry.output_similarity(outputs, chosen, group)
+    return geometry.output_similarity(outputs, chosen, group)
 
 
 # ---------------------------------------------------------------- outputs
@@ -82,8 +85,8 @@ def test_outputs_equal_the_definitions_with_all_tokens_and_without_each_group(se
     outputs = (rng.standard_normal((3, tokens, 4)) + 2 * rng.standard_normal((3, 1, 4))).astype(np.float32)
     chosen, group = rng.random((tokens, 3)) < 0.8, rng.integers(0, groups, tokens)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(expert_geometry, "TOKENS_PER_BLOCK", 5)
-        patch.setattr(expert_geometry, "FEWEST_SHARED", 4)
+        patch.setattr(geometry, "TOKENS_PER_BLOCK", 5)
+        patch.setattr(geometry, "FEWEST_SHARED", 4)
         found, permuted = similar(outputs, chosen, group)
     unit = outputs / np.linalg.norm(outputs, axis=2, keepdims=True)
     removed = outputs - outputs.mean(axis=1, keepdims=True)
@@ -165,9 +168,9 @@ def all_pairs(experts):
 
 @pytest.mark.parametrize("elements", [1, 40, 1 << 24])
 def test_weights_equal_their_definitions(monkeypatch, elements):
-    monkeypatch.setattr(expert_geometry, "ELEMENTS_PER_BLOCK", elements)
+    monkeypatch.setattr(geometry, "ELEMENTS_PER_BLOCK", elements)
     matrices = drawn(np.random.default_rng(2))
-    found = expert_geometry.weight_similarity(matrices, all_pairs(3))
+    found = geometry.weight_similarity(matrices, all_pairs(3))
     gate, up, down = (matrix.numpy().astype(np.float64) for matrix in matrices)
     for i, j in itertools.combinations(range(3), 2):
         neurons = [np.hstack([gate[e], up[e], down[e].T]) for e in (i, j)]
@@ -185,11 +188,11 @@ def test_copies_in_another_order_of_neurons_are_found():
     one, order = drawn(rng, experts=1, neurons=7), torch.from_numpy(rng.permutation(7))
     copied = (one.gate[:, order], one.up[:, order], one.down[..., order])
     both = ExpertMatrices(*(torch.cat(pair) for pair in zip(one, copied, strict=True)))
-    found = expert_geometry.weight_similarity(both, all_pairs(2))
+    found = geometry.weight_similarity(both, all_pairs(2))
     assert found["matched_weight_cosine"][0, 1] == pytest.approx(1, abs=1e-6)
     assert found["weight_gram"][0, 1] == pytest.approx(1, abs=1e-6)
     assert found["weight_cosine"][0, 1] < 0.9
-    few = expert_geometry.weight_similarity(both, all_pairs(2)[:0])
+    few = geometry.weight_similarity(both, all_pairs(2)[:0])
     assert np.isnan(few["matched_weight_cosine"][0, 1]) and few["matched_weight_cosine"][0, 0] == 1
 
 
@@ -200,7 +203,7 @@ def test_output_spaces_by_hand(neurons):
     down[0, 0, 0], down[0, 1, 1] = 3, 4
     down[1, 1, 0], down[1, 2, 1] = 5, 5
     down[2, 2, 0], down[2, [0, 1], 1] = 2, 2**0.5
-    found = expert_geometry.subspaces(tensor(down), 2)
+    found = geometry.subspaces(tensor(down), 2)
     share = np.array([9, 16]) / 25
     np.testing.assert_allclose(found["effective_rank"], [np.exp(-(share * np.log(share)).sum()), 2, 2], rtol=1e-5)
     np.testing.assert_allclose(found["participation_ratio"], [1 / (share**2).sum(), 2, 2], rtol=1e-5)
@@ -211,17 +214,17 @@ def test_output_spaces_by_hand(neurons):
 
 def test_random_output_spaces_overlap_by_their_share_of_the_directions():
     down = torch.from_numpy(np.random.default_rng(0).standard_normal((30, 20, 12)))
-    overlap = apart(expert_geometry.subspaces(down, 4)["subspace_overlap"])
+    overlap = apart(geometry.subspaces(down, 4)["subspace_overlap"])
     assert overlap.mean() == pytest.approx(4 / 20, abs=0.01)
 
 
 def test_alignment_by_hand_and_on_average():
     gate, up = [[[2.0, 0, 0]], [[0, 1, 0]]], [[[0, 0, 0.0]], [[0, 1, 0]]]
     matrices = ExpertMatrices(tensor(gate), tensor(up), tensor(np.zeros((2, 3, 1))))
-    found = expert_geometry.alignment(matrices, np.array([[5.0, 0, 0], [3, 4, 0]]))
+    found = geometry.alignment(matrices, np.array([[5.0, 0, 0], [3, 4, 0]]))
     np.testing.assert_allclose(found, 3**0.5 * np.array([[1, 0.6], [0, 0.8]]), atol=1e-6)
     rng = np.random.default_rng(1)
-    squares = expert_geometry.alignment(drawn(rng, hidden=10), rng.standard_normal((4000, 10))) ** 2
+    squares = geometry.alignment(drawn(rng, hidden=10), rng.standard_normal((4000, 10))) ** 2
     np.testing.assert_allclose(squares.mean(axis=1), 1, atol=0.05)
 
 
@@ -304,7 +307,7 @@ def test_intervals_over_experts_cover_the_truth():
         own = rng.standard_normal(24)
         values = 0.3 + own + own[:, None] + symmetric(rng, 24)
         draws = xr.DataArray(similarity.without_each_expert(values), dims="draw")
-        _, low, high = statistics.jackknife(draws, 0.95).values
+        _, low, high = uncertainty.jackknife(draws, 0.95).values
         covered += low < 0.3 < high
     assert 0.93 < covered / 1500 < 0.97
 
@@ -318,7 +321,7 @@ def test_intervals_of_outputs_over_documents_cover_the_truth():
         turned = np.stack([cosine, np.sqrt(1 - cosine**2)], axis=1)
         outputs = np.stack([np.tile([1.0, 0], (120, 1)), turned * rng.uniform(0.5, 2, (120, 1))])
         draws = similar(outputs, group=group)[0]["output_cosine"]
-        _, low, high = statistics.jackknife(xr.DataArray(similarity.mean_over_pairs(draws), dims="draw")).values
+        _, low, high = uncertainty.jackknife(xr.DataArray(similarity.mean_over_pairs(draws), dims="draw")).values
         covered += low < 0.2 < high
     assert 0.93 < covered / 500 < 0.97
 
@@ -345,7 +348,7 @@ def routed(seed: int = 0):
 
 
 def compared(block, seed=0, gain=None, matched_pairs=100) -> xr.Dataset:
-    return expert_geometry.compare(block, *routed(seed), gain, matched_pairs=matched_pairs, seed=[1, 0])
+    return geometry.compare(block, *routed(seed), gain, matched_pairs=matched_pairs, seed=[1, 0])
 
 
 def made_sample() -> xr.Dataset:
@@ -391,23 +394,23 @@ def test_a_layer_holds_what_its_parts_give():
         ]
     ).detach()
     chosen = (selected[:, :, None] == np.arange(EXPERTS)).any(axis=1)
-    expected, permuted = expert_geometry.output_similarity(outputs, chosen, group)
-    expected |= expert_geometry.weight_similarity(matrices, all_pairs(EXPERTS))
-    expected |= expert_geometry.subspaces(matrices.down, 1)
+    expected, permuted = geometry.output_similarity(outputs, chosen, group)
+    expected |= geometry.weight_similarity(matrices, all_pairs(EXPERTS))
+    expected |= geometry.subspaces(matrices.down, 1)
     found = compared(block, gain=gain)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
     for name, values in permuted.items():
         np.testing.assert_allclose(found[f"permuted_{name}"], values, atol=1e-5, err_msg=name)
     rows = models.router_rows(block)
-    np.testing.assert_array_equal(found["alignment"], expert_geometry.alignment(matrices, rows))
+    np.testing.assert_array_equal(found["alignment"], geometry.alignment(matrices, rows))
     np.testing.assert_allclose(found["router_cosine"], np.corrcoef(np.hstack([rows, -rows])), atol=1e-6)
     np.testing.assert_array_equal(found["router_direction"], rows * gain)
     assert found["co_routed_tokens"].values.sum() == 9 * TOKENS
     # The block now holds random experts of the same scale.
     random = models.expert_matrices(block)
     assert not torch.equal(random.gate, matrices.gate)
-    again = expert_geometry.weight_similarity(random, all_pairs(EXPERTS))["weight_gram"]
+    again = geometry.weight_similarity(random, all_pairs(EXPERTS))["weight_gram"]
     assert found["random_weight_gram"].values[0] == pytest.approx(apart(again).mean())
 
 
@@ -455,8 +458,8 @@ def test_renaming_experts_renames_pairs_and_leaves_the_means():
     states, selected, group = routed()
     new_number = np.argsort(old)
     settings = {"matched_pairs": 100, "seed": [1, 0]}
-    first = expert_geometry.compare(block, states, selected, group, None, **settings)
-    second = expert_geometry.compare(renamed, states, new_number[selected], group, None, **settings)
+    first = geometry.compare(block, states, selected, group, None, **settings)
+    second = geometry.compare(renamed, states, new_number[selected], group, None, **settings)
     for name in (*OUTPUTS, *PAIRS, "co_routed_tokens"):
         moved = first[name].values[..., old, :][..., old]
         np.testing.assert_allclose(second[name].values, moved, atol=2e-5, err_msg=name)
@@ -471,8 +474,8 @@ def test_the_order_of_tokens_changes_nothing():
     states, selected, group = routed()
     order = np.random.default_rng(0).permutation(TOKENS)
     settings = {"matched_pairs": 10, "seed": [1, 0]}
-    one = expert_geometry.compare(block_of(), states, selected, group, None, **settings)
-    two = expert_geometry.compare(block_of(), states[order], selected[order], group[order], None, **settings)
+    one = geometry.compare(block_of(), states, selected, group, None, **settings)
+    two = geometry.compare(block_of(), states[order], selected[order], group[order], None, **settings)
     for name in OUTPUTS:
         np.testing.assert_allclose(two[name], one[name], atol=1e-5)
         np.testing.assert_allclose(two[f"permuted_{name}"], one[f"permuted_{name}"], atol=1e-5)
@@ -480,7 +483,7 @@ def test_the_order_of_tokens_changes_nothing():
 
 def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and_layers():
     states, selected, group = routed()
-    found = expert_geometry.compare(block_of(), states, selected[:, :1], group, None, matched_pairs=1, seed=[1, 0])
+    found = geometry.compare(block_of(), states, selected[:, :1], group, None, matched_pairs=1, seed=[1, 0])
     metrics = measured([found], lift=pair_values(1, [0]) * np.nan)
     for name in ("co_routed_cosine", "lift_correlation", "p_lift_correlation", "router_space_overlap"):
         assert np.isnan(metrics[name].values).all(), name
@@ -555,17 +558,17 @@ def write_study(folder) -> dict:
         state = (("layer", "sample", "hidden"), rng.standard_normal((2, 45, HIDDEN)).astype(np.float32))
         sampled = ("sample", np.arange(0, 90, 2))
         states = xr.Dataset({"state": state, "sampled_token": sampled}, coords={"layer": [1, 3]}, attrs=identity)
-        storage.save(states, records / "states.nc")
+        netcdf.save(states, records / "states.nc")
         for layer in (1, 3):
             selected = np.array([rng.permutation(EXPERTS)[:3] for _ in range(90)]).astype(np.uint8)
-            storage.save(xr.Dataset({"selected_expert": (("token", "rank"), selected)}), records / f"layer_{layer}.nc")
+            netcdf.save(xr.Dataset({"selected_expert": (("token", "rank"), selected)}), records / f"layer_{layer}.nc")
         ids = {"document_id": ("document", np.array([f"{name} {index}" for index in range(15)], dtype=object))}
         known = {"token_id": np.zeros(90, np.int32), "document_index": document.astype(np.int32)}
-        storage.save(xr.Dataset({key: ("token", values) for key, values in known.items()}, coords=ids), tokens)
+        netcdf.save(xr.Dataset({key: ("token", values) for key, values in known.items()}, coords=ids), tokens)
         paths["records"].append(str(records))
         paths["tokens"].append(str(tokens))
     for name, variable in (("coactivation", "lift"), ("token_overlap", "weighted_jaccard")):
-        storage.save(pair_values(3, [1, 3]).to_dataset(name=variable), folder / f"{name}.nc")
+        netcdf.save(pair_values(3, [1, 3]).to_dataset(name=variable), folder / f"{name}.nc")
         paths[name] = str(folder / f"{name}.nc")
     return paths
 
@@ -589,12 +592,12 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, model_folder, tmp_pat
         )
     for name in ("similarity.nc", "similarity.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    metrics = storage.load(tmp_path / "one" / "similarity.nc")
+    metrics = netcdf.load(tmp_path / "one" / "similarity.nc")
     assert metrics["layer"].values.tolist() == [1, 3] and metrics["documents"].values.tolist() == [30]
     block = models.load_block(model_folder, 3, dtype="auto", device=torch.device("cpu"))
-    expected = expert_geometry.weight_similarity(models.expert_matrices(block), all_pairs(EXPERTS))["weight_gram"]
+    expected = geometry.weight_similarity(models.expert_matrices(block), all_pairs(EXPERTS))["weight_gram"]
     np.testing.assert_allclose(metrics["pair_weight_gram"].sel(layer=3), expected, rtol=1e-5)
-    gained = expert_geometry.cosines(models.router_rows(block) * models.block_gain(model_folder, 3))
+    gained = geometry.cosines(models.router_rows(block) * models.block_gain(model_folder, 3))
     np.testing.assert_allclose(metrics["pair_gained_router_cosine"].sel(layer=3), gained, atol=1e-6)
     run_script(
         "plot_similarity",

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import random_case
 
-from moeatlas import statistics
+from gatebook.measures import uncertainty
 
 
 def draws_of(values: np.ndarray) -> xr.DataArray:
@@ -25,7 +25,7 @@ def document_sums(values: np.ndarray, document_id: list[str] | None = None) -> x
 
 
 def test_the_first_draw_is_the_sample_and_the_others_have_as_many_documents():
-    weights = statistics.resampling_weights(documents=7, resamples=50, seed=3, name="poems")
+    weights = uncertainty.resampling_weights(documents=7, resamples=50, seed=3, name="poems")
     assert weights.shape == (51, 7)
     assert (weights[0] == 1).all()
     assert (weights.sum(axis=1) == 7).all()
@@ -34,14 +34,14 @@ def test_the_first_draw_is_the_sample_and_the_others_have_as_many_documents():
 
 def test_every_document_is_drawn_once_on_average():
     # The counts are multinomial: mean 1, variance 1 - 1/n.
-    weights = statistics.resampling_weights(documents=10, resamples=20_000, seed=1, name="poems")[1:]
+    weights = uncertainty.resampling_weights(documents=10, resamples=20_000, seed=1, name="poems")[1:]
     np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.03)
     np.testing.assert_allclose(weights.var(axis=0), 0.9, atol=0.04)
 
 
 def test_resampling_depends_on_the_seed_and_the_name_alone():
     def weights(*arguments):
-        return statistics.resampling_weights(9, 20, *arguments)
+        return uncertainty.resampling_weights(9, 20, *arguments)
 
     np.testing.assert_array_equal(weights(1, "poems"), weights(1, "poems"))
     assert (weights(1, "poems") != weights(2, "poems")).any()
@@ -49,20 +49,20 @@ def test_resampling_depends_on_the_seed_and_the_name_alone():
 
 
 def test_one_document_is_always_the_same_sample():
-    assert (statistics.resampling_weights(1, 20, 0, "poems") == 1).all()
+    assert (uncertainty.resampling_weights(1, 20, 0, "poems") == 1).all()
 
 
 def test_the_draws_are_those_of_one_multinomial_sample():
     rng = np.random.default_rng([3, zlib.crc32(b"poems")])
     expected = rng.multinomial(7, np.full(7, 1 / 7), size=50)
-    np.testing.assert_array_equal(statistics.resampling_weights(7, 50, 3, "poems")[1:], expected)
+    np.testing.assert_array_equal(uncertainty.resampling_weights(7, 50, 3, "poems")[1:], expected)
 
 
 # ---------------------------------------------------------------- sums over documents
 
 
 def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resamples: int, seed: int) -> xr.Dataset:
-    return statistics.dataset_draws(tallies, names, statistics.resample(tallies, resamples, seed))
+    return uncertainty.dataset_draws(tallies, names, uncertainty.resample(tallies, resamples, seed))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_every_draw_is_the_sum_over_its_documents(study):
     assert draws["selected_count"].dims == ("dataset", "draw", "layer", "expert")
     assert draws["layer"].values.tolist() == [0, 2]
     for name, tally in study.items():
-        weights = statistics.resampling_weights(4, 6, 4, name)
+        weights = uncertainty.resampling_weights(4, 6, 4, name)
         for draw in range(7):
             found = draws.sel(dataset=name).isel(draw=draw)
             count = sum(weights[draw, d] * tally["selected_count"].values[d] for d in range(4))
@@ -109,11 +109,11 @@ def test_the_order_of_documents_changes_no_draw():
 
 
 def test_sums_of_many_documents_are_those_of_few():
-    documents = 2 * statistics.DOCUMENTS_PER_PRODUCT + 300
+    documents = 2 * uncertainty.DOCUMENTS_PER_PRODUCT + 300
     values = np.random.default_rng(9).integers(0, 9, (documents, 2, 3)).astype(np.int32)
     order = np.random.default_rng(9).permutation(documents)
-    weights = statistics.resampling_weights(documents, 4, 1, "poems")
-    found = statistics.Resampling(weights, order).sums(values)
+    weights = uncertainty.resampling_weights(documents, 4, 1, "poems")
+    found = uncertainty.Resampling(weights, order).sums(values)
     expected = np.einsum("wd,dab->wab", weights.astype(np.int64), values[order].astype(np.int64))
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, expected)
@@ -129,7 +129,7 @@ def test_datasets_with_different_layers_are_refused(study):
 
 def test_an_interval_by_hand():
     # Resamples 0, 1, ..., 10 around the estimate 4: bias 1; 10 % and 90 % quantiles 1 and 9, moved by 2.
-    found = statistics.interval(draws_of(np.append(4.0, np.arange(11.0))), confidence=0.8)
+    found = uncertainty.interval(draws_of(np.append(4.0, np.arange(11.0))), confidence=0.8)
     assert found["interval"].values.tolist() == ["estimate", "low", "high"]
     np.testing.assert_allclose(found, [4, -1, 7])
 
@@ -137,12 +137,12 @@ def test_an_interval_by_hand():
 def test_a_squared_interval_by_hand():
     # Squares 0, 1, ..., 10 around 4: moved by 2 as above, cut at 0, and rooted.
     draws = draws_of(np.sqrt(np.append(4.0, np.arange(11.0))))
-    np.testing.assert_allclose(statistics.interval(draws, confidence=0.8, squared=True), [2, 0, np.sqrt(7)])
+    np.testing.assert_allclose(uncertainty.interval(draws, confidence=0.8, squared=True), [2, 0, np.sqrt(7)])
 
 
 def test_bounds_cut_the_interval_but_not_the_estimate():
     draws = draws_of(np.append(4.0, np.arange(11.0)))
-    np.testing.assert_allclose(statistics.interval(draws, 0.8, bounds=(0, 5)), [4, 0, 5])
+    np.testing.assert_allclose(uncertainty.interval(draws, 0.8, bounds=(0, 5)), [4, 0, 5])
 
 
 def test_each_position_has_its_own_interval_wherever_the_draws_are():
@@ -150,20 +150,20 @@ def test_each_position_has_its_own_interval_wherever_the_draws_are():
     draws = xr.DataArray(
         rng.standard_normal((3, 101, 2)), dims=("layer", "draw", "expert"), coords={"layer": [1, 4, 6]}
     )
-    found = statistics.interval(draws, 0.9)
+    found = uncertainty.interval(draws, 0.9)
     assert found.dims == ("layer", "expert", "interval")
     assert found["layer"].values.tolist() == [1, 4, 6]
-    xr.testing.assert_allclose(found[2, 1], statistics.interval(draws[2, :, 1], 0.9), rtol=1e-12)
+    xr.testing.assert_allclose(found[2, 1], uncertainty.interval(draws[2, :, 1], 0.9), rtol=1e-12)
 
 
 def test_an_unknown_value_has_an_unknown_interval():
-    assert statistics.interval(draws_of(np.full((5, 2), np.nan))).isnull().all()
+    assert uncertainty.interval(draws_of(np.full((5, 2), np.nan))).isnull().all()
 
 
 def test_the_seed_changes_intervals_and_not_estimates(study):
     def found(seed):
         draws = dataset_draws(study, ["tokens", "z_loss_sum"], 50, seed)
-        return statistics.interval(draws["z_loss_sum"] / draws["tokens"])
+        return uncertainty.interval(draws["z_loss_sum"] / draws["tokens"])
 
     first, second = found(1), found(2)
     xr.testing.assert_identical(first.sel(interval="estimate"), second.sel(interval="estimate"))
@@ -173,7 +173,7 @@ def test_the_seed_changes_intervals_and_not_estimates(study):
 def test_the_interval_of_a_mean_is_the_percentile_interval_of_scipy():
     values = np.random.default_rng(6).gamma(2.0, size=80)
     draws = dataset_draws({"poems": document_sums(values)}, ["total"], resamples=20_000, seed=1)
-    ours = statistics.interval(draws["total"].sel(dataset="poems") / len(values))
+    ours = uncertainty.interval(draws["total"].sel(dataset="poems") / len(values))
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
@@ -190,7 +190,7 @@ def test_the_interval_of_a_ratio_of_sums_is_the_percentile_interval_of_scipy():
     total = tokens * rng.normal(3, 1, 80)
     data = document_sums(total).assign(tokens=("document", tokens))
     draws = dataset_draws({"poems": data}, ["total", "tokens"], resamples=20_000, seed=1)
-    ours = statistics.interval((draws["total"] / draws["tokens"]).sel(dataset="poems"))
+    ours = uncertainty.interval((draws["total"] / draws["tokens"]).sel(dataset="poems"))
     theirs = scipy.stats.bootstrap(
         (total, tokens),
         lambda a, b, axis: a.sum(axis=axis) / b.sum(axis=axis),
@@ -218,7 +218,7 @@ def simulated_loads(seed: int, spread: float, documents: int, experts: int = 16)
     rng = np.random.default_rng(seed)
     tokens = rng.integers(10, 60, documents)
     counts = np.array([rng.multinomial(n, rng.dirichlet(8 * share)) for n in tokens])
-    return statistics.resampling_weights(documents, 300, seed, "poems") @ counts, share
+    return uncertainty.resampling_weights(documents, 300, seed, "poems") @ counts, share
 
 
 def variation(loads: np.ndarray) -> np.ndarray:
@@ -234,7 +234,7 @@ def test_intervals_of_a_mean_cover_the_truth_of_dependent_tokens():
     for seed in range(200):
         loads, share = simulated_loads(seed, spread=0.3, documents=100)
         frequency = loads[:, 0] / loads.sum(axis=1)
-        hits.append(covered(statistics.interval(draws_of(frequency)).values[1:], share[0]))
+        hits.append(covered(uncertainty.interval(draws_of(frequency)).values[1:], share[0]))
         error = 1.96 * np.sqrt(frequency[0] * (1 - frequency[0]) / loads[0].sum())
         naive.append(covered(frequency[0] + np.array([-error, error]), share[0]))
     assert 0.88 <= np.mean(hits) <= 0.99
@@ -251,7 +251,7 @@ def test_intervals_of_a_spread_cover_the_truth_and_percentile_intervals_do_not(s
     for seed in range(200):
         loads, share = simulated_loads(seed, spread, documents)
         draws = variation(loads)
-        found = statistics.interval(draws_of(draws), bounds=(0, np.inf), squared=True)
+        found = uncertainty.interval(draws_of(draws), bounds=(0, np.inf), squared=True)
         hits.append(covered(found.values[1:], variation(share)))
         percentile.append(covered(np.quantile(draws[1:], [0.025, 0.975]), variation(share)))
     assert np.mean(hits) >= 0.88
@@ -265,7 +265,7 @@ def test_near_even_loads_only_the_squared_interval_covers_the_truth():
     for seed in range(200):
         loads, share = simulated_loads(seed, spread=0.1, documents=60)
         for squared in hits:
-            found = statistics.interval(draws_of(variation(loads)), bounds=(0, np.inf), squared=squared)
+            found = uncertainty.interval(draws_of(variation(loads)), bounds=(0, np.inf), squared=squared)
             hits[squared].append(covered(found.values[1:], variation(share)))
     assert np.mean(hits[True]) >= 0.88
     assert np.mean(hits[False]) < 0.8
@@ -276,14 +276,16 @@ def test_near_even_loads_only_the_squared_interval_covers_the_truth():
 
 def test_quantiles_by_hand():
     # 4 values in [0, 1), 4 in [1, 2), 2 in [4, 8]: a tenth of all values is one value.
-    found = statistics.histogram_quantiles(np.array([4, 4, 0, 2]), np.array([0, 1, 2, 4, 8]), (0.1, 0.4, 0.5, 0.8, 0.9))
+    found = uncertainty.histogram_quantiles(
+        np.array([4, 4, 0, 2]), np.array([0, 1, 2, 4, 8]), (0.1, 0.4, 0.5, 0.8, 0.9)
+    )
     np.testing.assert_allclose(found, [0.25, 1, 1.25, 2, 6])
 
 
 def test_quantiles_of_many_histograms_with_edges_of_their_own():
     counts = np.array([[[1, 1], [0, 2]], [[2, 0], [0, 0]]])
     edges = np.array([[0, 1, 2], [10, 20, 30]])
-    found = statistics.histogram_quantiles(counts, edges, (0.5, 1.0))
+    found = uncertainty.histogram_quantiles(counts, edges, (0.5, 1.0))
     np.testing.assert_allclose(found, [[[1, 2], [25, 30]], [[0.5, 1], [np.nan, np.nan]]])
 
 
@@ -295,7 +297,7 @@ def test_quantiles_of_many_histograms_with_edges_of_their_own():
 )
 def test_quantiles_agree_with_numpy_within_a_bin(values, quantile, bins):
     counts, edges = np.histogram(values, bins=bins, range=(0, 1))
-    (found,) = statistics.histogram_quantiles(counts, edges, (quantile,))
+    (found,) = uncertainty.histogram_quantiles(counts, edges, (quantile,))
     assert abs(found - np.quantile(values, quantile, method="inverted_cdf")) <= 1 / bins + 1e-9
 
 
@@ -308,7 +310,7 @@ def test_uniform_loads_have_the_moments_of_sampling_without_replacement(experts,
     rng = np.random.default_rng(8)
     chosen = rng.random((draws, tokens, experts)).argpartition(top_k - 1, axis=-1)[..., :top_k]
     exact = np.apply_along_axis(np.bincount, 1, chosen.reshape(draws, -1), minlength=experts)
-    drawn = statistics.uniform_loads(tokens, experts, top_k, draws=20_000, seed=1)
+    drawn = uncertainty.uniform_loads(tokens, experts, top_k, draws=20_000, seed=1)
     np.testing.assert_allclose(drawn.sum(axis=1), top_k * tokens)
     assert (exact.sum(axis=1) == top_k * tokens).all()
     np.testing.assert_allclose(drawn.mean(axis=0), tokens * share, rtol=0.01)
@@ -322,16 +324,16 @@ def test_uniform_loads_have_the_moments_of_sampling_without_replacement(experts,
 
 
 def test_the_squared_variation_of_uniform_loads():
-    loads = statistics.uniform_loads(tokens=10_000, experts=64, top_k=8, draws=5000, seed=1)
+    loads = uncertainty.uniform_loads(tokens=10_000, experts=64, top_k=8, draws=5000, seed=1)
     assert (variation(loads) ** 2).mean() == pytest.approx((1 - 0.125) / (10_000 * 0.125), rel=0.01)
 
 
 def test_uniform_loads_are_fixed_when_every_expert_is_selected():
-    assert (statistics.uniform_loads(tokens=50, experts=4, top_k=4, draws=10, seed=1) == 50).all()
+    assert (uncertainty.uniform_loads(tokens=50, experts=4, top_k=4, draws=10, seed=1) == 50).all()
 
 
 def test_uniform_loads_are_never_negative():
-    loads = statistics.uniform_loads(tokens=3, experts=64, top_k=1, draws=100, seed=1)
+    loads = uncertainty.uniform_loads(tokens=3, experts=64, top_k=1, draws=100, seed=1)
     assert (loads >= 0).all()
 
 
@@ -346,24 +348,24 @@ def draws_of_means(values: np.ndarray, group: np.ndarray, groups: int = 20) -> x
             "count": ("group", np.bincount(group, minlength=groups)),
         }
     )
-    parts = statistics.without_each(sums)
+    parts = uncertainty.without_each(sums)
     return parts["sum"] / parts["count"]
 
 
 def test_the_jackknife_of_a_mean_by_hand():
     """Three groups of one: the standard error is that of the mean, sqrt(s^2 / n) = sqrt(7 / 3)."""
-    found = statistics.jackknife(draws_of_means(np.array([1.0, 2.0, 6.0]), np.arange(3), 3))
+    found = uncertainty.jackknife(draws_of_means(np.array([1.0, 2.0, 6.0]), np.arange(3), 3))
     assert found["interval"].values.tolist() == ["estimate", "low", "high"]
     half = 4.302653 * math.sqrt(7 / 3)
     np.testing.assert_allclose(found, [3, 3 - half, 3 + half], rtol=1e-6)
     np.testing.assert_allclose(
-        statistics.jackknife(draws_of_means(np.array([1.0, 2.0, 6.0]), np.arange(3), 3), bounds=(0, 5)), [3, 0, 5]
+        uncertainty.jackknife(draws_of_means(np.array([1.0, 2.0, 6.0]), np.arange(3), 3), bounds=(0, 5)), [3, 0, 5]
     )
 
 
 def test_empty_groups_do_not_count():
     values, group = np.array([1.0, 2.0, 6.0]), np.arange(3)
-    few, many = (statistics.jackknife(draws_of_means(values, group, groups)) for groups in (3, 20))
+    few, many = (uncertainty.jackknife(draws_of_means(values, group, groups)) for groups in (3, 20))
     np.testing.assert_allclose(few, many)
 
 
@@ -371,25 +373,25 @@ def test_the_jackknife_covers_the_mean_of_documents():
     rng, covered = np.random.default_rng(0), 0
     for _ in range(2000):
         values, group = rng.exponential(size=300), rng.integers(0, 20, 300)
-        _, low, high = statistics.jackknife(draws_of_means(values, group)).values
+        _, low, high = uncertainty.jackknife(draws_of_means(values, group)).values
         covered += low <= 1 <= high
     assert 0.93 <= covered / 2000 <= 0.97
 
 
 def test_without_each_is_the_total_less_one_part():
     parts = xr.DataArray([[1, 2], [3, 4], [5, 6]], dims=("group", "x"))
-    np.testing.assert_array_equal(statistics.without_each(parts), [[9, 12], [8, 10], [6, 8], [4, 6]])
+    np.testing.assert_array_equal(uncertainty.without_each(parts), [[9, 12], [8, 10], [6, 8], [4, 6]])
 
 
 def test_miller_madow_by_hand():
-    np.testing.assert_allclose(statistics.miller_madow(np.array([2, 2, 0])), math.log(2) + 1 / 8)
-    assert np.isnan(statistics.miller_madow(np.zeros(3)))
+    np.testing.assert_allclose(uncertainty.miller_madow(np.array([2, 2, 0])), math.log(2) + 1 / 8)
+    assert np.isnan(uncertainty.miller_madow(np.zeros(3)))
 
 
 def test_miller_madow_is_closer_to_the_truth_than_the_plug_in_entropy():
     rng = np.random.default_rng(3)
     counts = rng.multinomial(200, np.full(32, 1 / 32), size=500)
-    corrected = statistics.miller_madow(counts).mean()
+    corrected = uncertainty.miller_madow(counts).mean()
     share = counts / 200
     plug_in = -(share * np.log(np.where(share > 0, share, 1))).sum(axis=1).mean()
     assert abs(corrected - math.log(32)) < 0.01 < abs(plug_in - math.log(32))
@@ -399,5 +401,5 @@ def test_a_group_that_changes_nothing_counts_among_complete_draws():
     """Draws 1, 1, 1, 4 of G = 4 groups: sum of squares 27 / 4, so the error is sqrt(3 / 4 * 27 / 4) = 2.25."""
     draws = xr.DataArray([1.0, 1, 1, 1, 4], dims="draw")
     half = 3.182446 * 2.25
-    np.testing.assert_allclose(statistics.jackknife(draws, complete=True), [1, 1 - half, 1 + half], rtol=1e-6)
-    assert np.isnan(statistics.jackknife(draws)[1:]).all()
+    np.testing.assert_allclose(uncertainty.jackknife(draws, complete=True), [1, 1 - half, 1 + half], rtol=1e-6)
+    assert np.isnan(uncertainty.jackknife(draws)[1:]).all()

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import Case, case, even_case, random_case, records, selection_case
 
-from moeatlas import counting, extraction, storage, tallies
-from moeatlas.records import BITS
-from moeatlas.routing import routing_rule
+from gatebook.files import netcdf
+from gatebook.routing import extraction
+from gatebook.routing.records import BITS
+from gatebook.routing.rule import routing_rule
+from gatebook.study import counting, tallies
 
 
 def softmax(logits: list[float]) -> list[float]:
@@ -380,23 +382,23 @@ def test_blocks_are_whole_windows_in_order(lengths: list[int], tokens_per_block:
 
 def test_a_tally_survives_its_file(tmp_path):
     tally = random_case(np.random.default_rng(5), [4, 3], layers=(1, 4)).tally().assign_attrs(dataset="poems")
-    storage.save(tally, tmp_path / "tally.nc")
-    xr.testing.assert_equal(storage.load(tmp_path / "tally.nc"), tally)
+    netcdf.save(tally, tmp_path / "tally.nc")
+    xr.testing.assert_equal(netcdf.load(tmp_path / "tally.nc"), tally)
 
 
 def test_a_tally_written_layer_by_layer_is_the_tally_of_all_layers(tmp_path):
     made = random_case(np.random.default_rng(5), [4, 3, 900], layers=(1, 4, 6), vocabulary=700)
-    storage.save_parts(made.tally_layers(), tmp_path / "tally.nc", along="layer")
-    read = storage.load(tmp_path / "tally.nc")
+    netcdf.save_parts(made.tally_layers(), tmp_path / "tally.nc", along="layer")
+    read = netcdf.load(tmp_path / "tally.nc")
     xr.testing.assert_identical(read.drop_attrs(deep=False), made.tally().drop_attrs(deep=False))
     assert tallies.routing_rule(read.attrs)["top_k"] == 2
 
 
 def test_a_layer_is_read_without_the_others(tmp_path):
     made = random_case(np.random.default_rng(5), [4, 3], layers=(1, 4))
-    storage.save_parts(made.tally_layers(), tmp_path / "tally.nc", along="layer")
+    netcdf.save_parts(made.tally_layers(), tmp_path / "tally.nc", along="layer")
     tally = made.tally()
-    with storage.open_lazily(tmp_path / "tally.nc") as read:
+    with netcdf.open_lazily(tmp_path / "tally.nc") as read:
         found = list(tallies.by_layer({"poems": read}, ["selected_count", "rank_count"]))
         assert read["selected_count"].encoding["chunksizes"] == (2, 1, 8)
     assert [list(layer["poems"]["layer"].values) for layer in found] == [[1], [4]]
@@ -415,7 +417,7 @@ def test_tallies_with_different_layers_are_refused():
 def test_records_read_from_a_file_give_the_same_tally(tmp_path):
     made = random_case(np.random.default_rng(6), [4, 3], layers=(0,))
     made.layers[0].assign_attrs(layer=0).to_netcdf(tmp_path / "layer_0.nc")
-    with storage.open_lazily(tmp_path / "layer_0.nc") as records:
+    with netcdf.open_lazily(tmp_path / "layer_0.nc") as records:
         tally = counting.tally_layer(records, made.tokens, tokens_per_block=4)
     xr.testing.assert_identical(tally, made.tally())
 
@@ -435,7 +437,7 @@ def test_windows_change_nothing_but_the_order_of_sums(made: Case, window: int, t
 def peak_bytes(made: Case, path: Path) -> int:
     """The most memory that numpy held while the tally of a case was made and written."""
     tracemalloc.start()
-    storage.save_parts(made.tally_layers(), path, along="layer")
+    netcdf.save_parts(made.tally_layers(), path, along="layer")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak
@@ -520,7 +522,7 @@ def test_compact_records_of_every_family_give_the_tally_of_exact_ones(family, tm
         rule = {"routing_rule": routing_rule(model.config).as_json()}
         options = {"tokens_per_batch": 32, "records": contents, "attrs": rule}
         extraction.write_records(folder, model, [2], made.token_id, starts, **options)
-        with storage.open_lazily(folder / "layer_2.nc") as layer:
+        with netcdf.open_lazily(folder / "layer_2.nc") as layer:
             tally[contents] = counting.tally_layer(layer, made.tokens)
     exact, found = tally["exact"], tally["compact"]
     for name in ("selected_count", "first_count", "rank_count", "pair_count", "expert_logit_histogram"):

@@ -10,9 +10,13 @@ from hypothesis import strategies as st
 from routing_cases import Case
 from vocabulary_cases import measured, selection, vocabulary_case
 
-from moeatlas import report, statistics, tallies, token_overlap
-from moeatlas.figure_matrix import clustered_order
-from moeatlas.pages import token_overlap as page
+from gatebook.chapters.token_overlap import measure as token_overlap
+from gatebook.chapters.token_overlap import page
+from gatebook.figures import words
+from gatebook.figures.matrix import clustered_order
+from gatebook.measures import uncertainty
+from gatebook.report import render
+from gatebook.study import tallies
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -137,11 +141,11 @@ def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics
             means[name].append(np.mean(pairs, axis=1))
     for name, values in means.items():
         draws = xr.DataArray(values, dims=("layer", "draw"))
-        interval = statistics.jackknife(draws, bounds=(0, 1))
+        interval = uncertainty.jackknife(draws, bounds=(0, 1))
         np.testing.assert_allclose(metrics[f"mean_{name}"].sel(dataset="pooled"), interval, rtol=1e-9)
-        interval = statistics.jackknife(draws.mean("layer"), bounds=(0, 1))
+        interval = uncertainty.jackknife(draws.mean("layer"), bounds=(0, 1))
         np.testing.assert_allclose(metrics[f"mean_over_layers_mean_{name}"].sel(dataset="pooled"), interval, rtol=1e-9)
-        interval = statistics.jackknife(draws[1] - draws[0], bounds=(-1, 1))
+        interval = uncertainty.jackknife(draws[1] - draws[0], bounds=(-1, 1))
         np.testing.assert_allclose(metrics[f"rise_{name}"].sel(dataset="pooled"), interval, rtol=1e-9)
     assert metrics["tokens"].values.tolist() == [sum(len(one.token_id) for one in made)]
     assert metrics["documents"].values.tolist() == [13]
@@ -220,7 +224,7 @@ def test_intervals_cover_the_expected_value():
                 token_overlap.weighted_jaccard(number).mean(),
                 token_overlap.rarefied_jaccard(number, 50).mean(),
             )
-    intervals = statistics.jackknife(xr.DataArray(draws, dims=("sample", "draw", "measure")))
+    intervals = uncertainty.jackknife(xr.DataArray(draws, dims=("sample", "draw", "measure")))
     truth = draws[:, 0].mean(axis=0)
     covered = (intervals.sel(interval="low") <= truth) & (truth <= intervals.sel(interval="high"))
     assert (abs(covered.mean("sample") - 0.95) <= 0.02).all()
@@ -255,7 +259,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
     # Without enough tokens nothing is said about rarefied sets, and with one layer nothing about depth.
     assert len(findings) == (3 if which == 0 else 1)
     for one in findings:
-        assert one.figure in {figure.name for figure in figures} and one.verdict in report.VERDICTS
+        assert one.figure in {figure.name for figure in figures} and one.verdict in render.VERDICTS
         assert one.question.endswith("?") and one.answer.endswith(".") and np.isfinite(one.null_value)
         assert (one.reference_value is None) == (untrained is None)
 
@@ -297,7 +301,7 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
     one = page.findings(metrics, None)[number]
     assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
     assert (one.estimate, one.low, one.high) == tuple(null + np.array(shift))
-    assert f"{word} " in one.answer and report.format_number(one.estimate) in one.answer
+    assert f"{word} " in one.answer and words.format_number(one.estimate) in one.answer
 
 
 @pytest.mark.parametrize(

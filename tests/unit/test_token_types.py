@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeatlas.token_types import TYPES, classify, token_type
+from gatebook.measures.token_types import TYPES, classify, token_type
 
 EXAMPLES = {
     "whitespace": [" ", "\n", "\t\t", "\r\n", "\u00a0", "\u3000"],

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocabulary_cases import vocabulary_case, written
 
-from moeatlas import routed, vocabulary
+from gatebook.measures import vocabulary
+from gatebook.study import routed
 
 
 @pytest.fixture(scope="module")

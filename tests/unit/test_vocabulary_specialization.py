@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from routing_cases import Case
 from vocabulary_cases import measured, selection, vocabulary_case
 
-from moeatlas import report, routed, statistics, tallies, vocabulary
-from moeatlas import vocabulary_specialization as chapter
-from moeatlas.pages import vocabulary_specialization as page
+from gatebook.chapters.vocabulary_specialization import measure as chapter
+from gatebook.chapters.vocabulary_specialization import page
+from gatebook.figures import words
+from gatebook.measures import uncertainty, vocabulary
+from gatebook.report import render
+from gatebook.study import routed, tallies
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -139,7 +142,7 @@ def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics
         for layer in (0, 2):
             for selection_, rank in (("first", 1), ("selected", 2)):
                 draws = [expected(made, layer, rank, group) for group in (None, *range(tallies.GROUPS))]
-                intervals = statistics.jackknife(xr.DataArray(draws, dims=("draw", "measure")), bounds=(0, 1))
+                intervals = uncertainty.jackknife(xr.DataArray(draws, dims=("draw", "measure")), bounds=(0, 1))
                 found = metrics.sel(layer=layer, selection=selection_, kind="input")
                 for index, name in enumerate(chapter.BY_LAYER):
                     np.testing.assert_allclose(found[name].sel(dataset=dataset), intervals[index], rtol=1e-9)
@@ -152,10 +155,10 @@ def test_differences_are_those_of_the_draws(study, metrics):
     for group in (None, *range(tallies.GROUPS)):
         for layer in (0, 2):
             draws[layer].append(expected(made, layer, 1, group)[0])
-    rise = statistics.jackknife(xr.DataArray(np.array(draws[2]) - draws[0], dims="draw"), bounds=(-1, 1))
+    rise = uncertainty.jackknife(xr.DataArray(np.array(draws[2]) - draws[0], dims="draw"), bounds=(-1, 1))
     found = metrics.sel(dataset="pooled", kind="input", selection="first")
     np.testing.assert_allclose(found["rise"], rise, rtol=1e-9)
-    mean = statistics.jackknife(xr.DataArray((np.array(draws[2]) + draws[0]) / 2, dims="draw"))
+    mean = uncertainty.jackknife(xr.DataArray((np.array(draws[2]) + draws[0]) / 2, dims="draw"))
     np.testing.assert_allclose(found["mean_over_layers_split_half"], mean, rtol=1e-9)
     assert (found["input_advantage"] == 0).all()
     # A predicted token that is a function of the input token tells the same.
@@ -275,7 +278,7 @@ def test_intervals_cover_the_expected_value():
         token_id = np.where(rng.random(len(owner)) < 0.2, subject, rng.integers(0, 30, len(owner)))
         expert = np.where(rng.random(len(owner)) < 0.5, favourite[token_id], rng.integers(0, 4, len(owner)))
         draws[sample] = measures(token_id, owner % tallies.GROUPS, expert[:, None], 4)[:, 0, :3]
-    intervals = statistics.jackknife(xr.DataArray(draws, dims=("sample", "draw", "measure")))
+    intervals = uncertainty.jackknife(xr.DataArray(draws, dims=("sample", "draw", "measure")))
     truth = draws[:, 0].mean(axis=0)
     covered = (intervals.sel(interval="low") <= truth) & (truth <= intervals.sel(interval="high"))
     assert (abs(covered.mean("sample") - 0.95) <= 0.02).all()
@@ -354,7 +357,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
     # Two documents in the same half: there is no split-half value, and nothing is said about it.
     assert len(findings) == (4 if which == 0 else 1)
     for one in findings:
-        assert one.figure in {figure.name for figure in figures} and one.verdict in report.VERDICTS
+        assert one.figure in {figure.name for figure in figures} and one.verdict in render.VERDICTS
         assert one.question.endswith("?") and one.answer.endswith(".") and np.isfinite(one.null_value)
         assert (one.reference_value is None) == (untrained is None)
 
@@ -375,7 +378,7 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
     one = finding(metrics, number)
     assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
     assert (one.estimate, one.low, one.high) == tuple(null + np.array(shift))
-    assert f"{report.format_number(100 * one.estimate)} %" in one.answer
+    assert f"{words.format_number(100 * one.estimate)} %" in one.answer
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 from routing_cases import Case, case, logits_for, records
 
-from moeatlas import routed, storage
+from gatebook.files import netcdf
+from gatebook.study import routed
 
 
 def written(study: dict[str, Case], folder: Path, predicted: dict[str, np.ndarray] | None = None) -> dict[str, list]:
@@ -15,11 +16,11 @@ def written(study: dict[str, Case], folder: Path, predicted: dict[str, np.ndarra
     for name, made in study.items():
         attrs = {"dataset": name, "tokens_sha256": f"sum of {name}", "model": "made up", "checkpoint": "last"}
         for layer, one in made.layers.items():
-            storage.save(one.assign_attrs(attrs), folder / name / f"layer_{layer}.nc")
-        storage.save(made.tokens, folder / f"{name}.nc")
+            netcdf.save(one.assign_attrs(attrs), folder / name / f"layer_{layer}.nc")
+        netcdf.save(made.tokens, folder / f"{name}.nc")
         if predicted is not None:
             values = xr.Dataset({"predicted_token": ("token", predicted[name].astype(np.int32))})
-            storage.save(values, folder / name / "predictions.nc")
+            netcdf.save(values, folder / name / "predictions.nc")
         paths["records"].append(str(folder / name))
         paths["tokens"].append(str(folder / f"{name}.nc"))
     return paths

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 import yaml
 
-from moeatlas import storage
+from gatebook.files import checksums
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "published_counts.yaml"
 DOMAINS, LAYERS, EXPERTS, TOP_K = ["github", "arxiv"], [0, 7], 4, 2
@@ -69,7 +69,7 @@ def test_the_example_can_be_planned(workflow):
 
 
 def test_tallies_hold_the_counts_and_say_where_they_are_from(study):
-    checksum = storage.sha256(study.folder / "counts.csv")
+    checksum = checksums.sha256(study.folder / "counts.csv")
     for domain in DOMAINS:
         tally = xr.load_dataset(study.folder / f"results/tallies/published/main/{domain}.nc")
         expected = [SELECTED[domain, layer] for layer in LAYERS]
@@ -101,7 +101,7 @@ def test_the_report_says_what_it_rests_on_and_what_is_not_known(study):
     assert "Intervals not available: published counts do not say which document a token is from" in summary
     assert "1 of 8 experts are never selected." in summary
     assert "bootstrap" not in summary + methods
-    assert storage.sha256(study.folder / "counts.csv") in methods
+    assert checksums.sha256(study.folder / "counts.csv") in methods
     assert "domain github of counts.csv" in methods
     assert "z-loss" not in methods and "Router saturation, top 8, mean over layers 40 % of training 0.8247" in methods
     assert "Load-balancing loss; Router z-loss" in page(study, "selection_frequency.html")

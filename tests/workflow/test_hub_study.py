@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from hub_server import HubServer, Repository
 
-from moeatlas import storage
+from gatebook.files import checksums
 
 TEXTS = [f"{name} sold {number} eggs for {number * 2} dollars." for number in range(8) for name in ("Omar", "Łucja")]
 MODEL, ROWS = "example/tiny-moe", "example/sales"
@@ -81,12 +81,12 @@ def test_tallies_name_the_commits_and_checksums_of_what_they_were_made_from(hub,
         attributes = xr.load_dataset(folder / path).attrs
         assert (attributes["model_id"], attributes["checkpoint"]) == (MODEL, checkpoint)
         assert attributes["model_revision"] == model.commit(checkpoint)
-        assert attributes["weights_sha256"] == storage.sha256(
+        assert attributes["weights_sha256"] == checksums.sha256(
             folder / "results/models/tiny" / checkpoint / "model.safetensors"
         )
         assert (attributes["dataset_id"], attributes["dataset_revision"]) == (ROWS, rows.commit("main"))
-        assert attributes["dataset_sha256"] == storage.sha256(folder / "results/datasets/sales.parquet")
-    assert attributes["weights_sha256"] == storage.sha256(model_folder / "model.safetensors")
+        assert attributes["dataset_sha256"] == checksums.sha256(folder / "results/datasets/sales.parquet")
+    assert attributes["weights_sha256"] == checksums.sha256(model_folder / "model.safetensors")
 
 
 def test_both_checkpoints_saw_the_same_tokens_and_routed_them_differently(finished, tokenizer):

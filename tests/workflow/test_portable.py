@@ -12,7 +12,7 @@ import pytest
 import yaml
 from studies import COUNTS, COUNTS_STUDY
 
-from moeatlas import storage
+from gatebook.report.manifest import manifest
 
 ROOT = Path(__file__).parents[2]
 OUTER = """
@@ -68,7 +68,7 @@ def planned(done: subprocess.CompletedProcess) -> dict[str, int]:
 
 def contents(results: Path) -> dict[str, str]:
     """Checksums of the results, without what tells of runs."""
-    files = storage.manifest(results)
+    files = manifest(results)
     told = ("logs/", "receipts/", "report/run.js", "provenance.json", "ro-crate-metadata.json")
     return {file["path"]: file["sha256"] for file in files if not file["path"].startswith(told)}
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from moeatlas import report, tallies
-from moeatlas.pages import browser, experts
-from moeatlas.routing import complete, routing_rule_of
+from gatebook.atlas import browser_page, profiles_page
+from gatebook.routing.rule import complete, routing_rule_of
+from gatebook.study import tallies
 
 CHAPTERS = sorted(
     path.stem.removeprefix("measure_") for path in (Path(__file__).parents[2] / "scripts").glob("measure_*.py")
@@ -151,7 +151,7 @@ def test_the_report_says_what_the_metrics_hold(tiny_study, chapter):
     pages = [(results / "report" / page).read_text(encoding="utf-8") for page in ("index.html", f"{chapter}.html")]
     assert words["findings"]
     for finding in words["findings"]:
-        estimate, bounds = report.format_estimate(finding["estimate"], finding["low"], finding["high"])
+        estimate, bounds = words.format_estimate(finding["estimate"], finding["low"], finding["high"])
         assert all(estimate in page and bounds in page for page in pages)
     for figure in words["figures"]:
         assert len(figure["alt"]) >= 40 and re.search("[0-9]|not available", figure["alt"])
@@ -164,7 +164,7 @@ def test_the_report_has_the_table_of_expert_sets_and_the_methods_of_pages_withou
     assert (results / "report" / table).read_bytes() == (results / table).read_bytes()
     assert table in (results / "report/browser-demo.html").read_text(encoding="utf-8")
     methods = (results / "report/methods.html").read_text(encoding="utf-8")
-    for page in (browser, experts):
+    for page in (browser_page, profiles_page):
         assert page.MEASURES.keys() == page.MEANINGS.keys()
         assert all(f"<h3>{title}</h3>" in methods for title, _, _ in page.MEASURES.values())
 

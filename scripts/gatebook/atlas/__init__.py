@@ -1,0 +1,1 @@
+"""Pages about one model: the profiles of its experts, and the expert browser."""

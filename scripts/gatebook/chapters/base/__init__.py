@@ -1,0 +1,1 @@
+"""What every chapter has: its declaration and its page."""

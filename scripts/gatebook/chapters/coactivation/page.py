@@ -1,0 +1,446 @@
+"""The page of the chapter co-activation: figures, findings and words."""
+
+import math
+
+import numpy as np
+import scipy.stats
+import xarray as xr
+
+from gatebook.chapters.base.page import (
+    ORDER,
+    Figure,
+    Finding,
+    compare,
+    counts_text,
+    numbers,
+    over_layers,
+    series,
+    size_text,
+    verdict,
+)
+from gatebook.chapters.coactivation.measure import FEWEST, MEASURES, strongest
+from gatebook.figures import plotting
+from gatebook.figures.matrix import clustered_order
+from gatebook.figures.plotting import Panel, Reference, Series
+from gatebook.figures.words import format_estimate, format_number
+from gatebook.measures.summary import spread, table
+
+TITLE = "Co-activation"
+QUESTION = "Which experts work together, and is that more than their loads explain?"
+INTRODUCTION = [
+    "Every token selects k different experts of a layer. Some pairs are selected together often, others hardly ever. "
+    "Two busy experts meet often by chance, so the number of meetings alone says little: lift is the number of tokens "
+    "that select both, divided by the number expected from the loads.",
+    "The null keeps how often each expert is selected and that every token selects exactly k different ones; beyond "
+    "that, chance decides. It is not the product of the two loads: because a token cannot select an expert twice, "
+    "that product expects too many meetings, and uniform routing of 8 among 64 experts would seem to have a lift of "
+    "0.89.",
+    "A lift other than 1 has several causes: the two experts respond to similar tokens, they serve the same kind of "
+    "text, or their router rows are alike, as some are by chance before any training. It does not say that one expert "
+    "needs the other.",
+]
+MEANINGS = {
+    "mean_absolute_log2_lift": "How far the pairs of a layer are from what their loads explain, in doublings; "
+    f"0 if loads explain everything. Pairs expected in fewer than {FEWEST} tokens are left out.",
+    "remaining_within_datasets": "How much of that is left when the null also knows how the loads differ between "
+    "datasets. 1 for a single dataset.",
+    "share_above": "Share of the pairs that are selected together significantly more often than loads explain; false "
+    "discovery rate over all layers and pairs: 1 minus the confidence of the intervals.",
+    "share_below": "Share of the pairs that are selected together significantly less often than loads explain.",
+}
+SOURCE = ("OLMoE, Muennighoff et al. (2024), Eq. 6; Chen, Dempster and Liu (1994)", "https://arxiv.org/abs/2409.02060")
+METHOD = "jackknife over groups of documents"
+LARGEST_DOUBLINGS = 6
+PAIRS_SHOWN, PAIRS_LISTED = 10, 100
+
+
+def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+    """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one.
+
+    Without pairs (k = 1) it is one figure, which says so; without tested pairs there are no figures of the lift.
+    """
+    found = [_lift_by_layer(metrics, untrained)]
+    if metrics["tested_pairs"].sel(dataset="pooled").any():
+        found += [_lift_distribution(metrics, untrained), _lift_matrices(metrics), *_strongest_pairs(metrics)]
+    return [*found, _published_variant(metrics)] if metrics.attrs["top_k"] > 1 else found
+
+
+def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:
+    """The chapter's rows in the table of key findings."""
+    found = [_finding_lift(metrics, untrained)]
+    if 1 < metrics.attrs["top_k"] < metrics.sizes["expert"] and int(
+        metrics["tested_pairs"].sel(dataset="pooled").sum()
+    ):
+        found += [_finding_share(metrics, untrained), _finding_strongest(metrics, untrained, thresholds["strong_lift"])]
+        if metrics.sizes["dataset"] > 2:
+            found.append(_finding_datasets(metrics, untrained, thresholds["remaining_lift"]))
+        if untrained is not None:
+            found.append(_finding_training(metrics, untrained))
+    return found
+
+
+def _finding_lift(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    noise = float(metrics["mean_over_layers_noise"].sel(dataset="pooled"))
+    found = numbers(metrics, untrained, "mean_absolute_log2_lift", "sampling noise alone", noise)
+    times = format_number(2 ** found["estimate"])
+    answers = {
+        "above": f"Yes: pairs typically meet {times} times as often as loads explain, or that much less often.",
+        "below": "No: pairs meet as often as loads explain.",
+        "around": "Unclear: what is left beside the loads may be sampling noise.",
+    }
+    top_k, experts = metrics.attrs["top_k"], metrics.sizes["expert"]
+    if top_k in (1, experts) or math.isnan(found["estimate"]):
+        place = "around" if 1 < top_k < experts else "below"
+        answers[place] = {
+            1: "There are no pairs: every token selects one expert only.",
+            experts: "Every token selects all experts, so all pairs meet always.",
+        }.get(top_k, f"Too few tokens: no pair is expected in {FEWEST} of them.")
+    else:
+        place = compare((found["estimate"], found["low"], found["high"]), noise)
+    return Finding(
+        question="Do pairs of experts work together more, or less, than their loads explain?",
+        answer=answers[place],
+        verdict=verdict(place, yes="above"),
+        verdict_text="yes means a mean |log₂ lift| above that of sampling noise",
+        unit="doublings",
+        figure="lift_by_layer",
+        **found,
+    )
+
+
+def _finding_share(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "share_above", "loads explain all", 0.0)
+    place = compare((found["estimate"], found["low"], found["high"]), 0)
+    share, less = (format_number(100 * over_layers(metrics, name)[0]) for name in ("share_above", "share_below"))
+    return Finding(
+        question="How many pairs of experts work together beyond chance?",
+        answer=f"{share} % meet more often than loads explain, and {less} % less often.",
+        verdict=verdict(place, yes="above"),
+        verdict_text=f"significant at a false discovery rate of {_level(metrics)}",
+        unit="of pairs",
+        figure="lift_distribution",
+        **found,
+    )
+
+
+def _finding_strongest(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
+    names, value, low, high = _strongest(metrics)
+    place = compare((value, low, high), threshold)
+    answers = {
+        "above": f"Yes: {names} meet {format_number(value)} times as often.",
+        "below": f"No: the strongest pair, {names}, meets {format_number(value)} times as often.",
+        "around": f"Unclear: the interval of the strongest pair, {names}, holds {threshold:g}.",
+    }
+    return Finding(
+        question=f"Is there a pair that works together {threshold:g} times as often as loads explain?",
+        answer=answers[place],
+        estimate=value,
+        low=low,
+        high=high,
+        unit="lift",
+        null_name="loads explain all",
+        null_value=1.0,
+        reference_name="untrained model's strongest" if untrained is not None else None,
+        reference_value=_strongest(untrained)[1] if untrained is not None else None,
+        verdict=verdict(place, yes="above"),
+        verdict_text="the interval is widened for having chosen the largest of all tested pairs (Bonferroni)",
+        n=int(metrics["documents"].sel(dataset="pooled")),
+        n_unit="documents",
+        figure="lift_distribution",
+    )
+
+
+def _finding_datasets(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
+    found = numbers(metrics, untrained, "remaining_within_datasets", "datasets explain nothing", 1.0)
+    place = compare((found["estimate"], found["low"], found["high"]), threshold)
+    rest = format_number(100 * found["estimate"])
+    answers = {
+        "below": f"Yes: within datasets {rest} % of it remain.",
+        "above": f"No: within datasets {rest} % of it remain.",
+        "around": f"Unclear: the interval of what remains within datasets holds {100 * threshold:g} %.",
+    }
+    return Finding(
+        question="Do pairs work together because they serve the same datasets?",
+        answer=answers[place],
+        verdict=verdict(place, yes="below"),
+        verdict_text=f"yes means that less than {100 * threshold:g} % of the mean |log₂ lift| remains within datasets",
+        unit="of mean |log₂ lift|",
+        figure="lift_by_layer",
+        **found,
+    )
+
+
+def _finding_training(metrics: xr.Dataset, untrained: xr.Dataset) -> Finding:
+    (value, low, high), (before, before_low, before_high) = (
+        over_layers(source, "mean_absolute_log2_lift") for source in (metrics, untrained)
+    )
+    difference = value - before
+    found = (
+        difference,
+        difference - math.hypot(value - low, before_high - before),
+        difference + math.hypot(high - value, before - before_low),
+    )
+    place = compare(found, 0)
+    answers = {
+        "above": "Yes: pairs are further from what loads explain than before training.",
+        "below": "No: pairs are nearer to what loads explain than before training.",
+        "around": "Unclear: the interval of the difference holds 0.",
+    }
+    return Finding(
+        question="Did training make pairs of experts?",
+        answer=answers[place],
+        **dict(zip(("estimate", "low", "high"), found, strict=True)),
+        unit="doublings",
+        null_name="untrained model",
+        null_value=0.0,
+        verdict=verdict(place, yes="above"),
+        verdict_text="trained minus untrained; interval as if the two were independent",
+        n=int(metrics["documents"].sel(dataset="pooled")),
+        n_unit="documents",
+        figure="lift_by_layer",
+    )
+
+
+def _strongest(metrics: xr.Dataset) -> tuple[str, float, float, float]:
+    """The tested pair of largest lift: its names, lift and an interval that holds for all tested pairs at once."""
+    lift = metrics["lift"].where(metrics["adjusted_p"].notnull()).transpose("layer", "expert", "other")
+    layer, expert, other = np.unravel_index(np.nanargmax(lift.values), lift.shape)
+    value, high = lift.values[layer, expert, other], metrics["lift_high"].values[layer, expert, other]
+    tail, degrees = (1 - metrics.attrs["confidence"]) / 2, max(metrics.attrs["groups"] - 1, 1)
+    tests = int(metrics["tested_pairs"].sel(dataset="pooled").sum())
+    wider = scipy.stats.t.isf(tail / tests, degrees) / scipy.stats.t.isf(tail, degrees)
+    half = wider * (math.sqrt(high) - math.sqrt(value))
+    names = f"experts {expert} and {other} of layer {int(metrics['layer'][layer])}"
+    return names, float(value), max(math.sqrt(value) - half, 0) ** 2, (math.sqrt(value) + half) ** 2
+
+
+def _level(metrics: xr.Dataset) -> str:
+    return f"{100 * (1 - metrics.attrs['confidence']):.2g} %"
+
+
+def _lift_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    references = {
+        "mean_absolute_log2_lift": [Reference("sampling noise alone", metrics["noise"].sel(dataset="pooled").values)],
+        "remaining_within_datasets": [Reference("datasets explain nothing", 1.0)],
+    }
+    panels = [
+        Panel(title, metrics["layer"].values, series(metrics, untrained, name), references.get(name, []))
+        for name, (title, _, _) in MEASURES.items()
+    ]
+    value, bounds = format_estimate(*over_layers(metrics, "mean_absolute_log2_lift"))
+    none = metrics.attrs["top_k"] == 1
+    return Figure(
+        name="lift_by_layer",
+        title="Pairs beyond their loads, by layer",
+        alt="There are no pairs of experts: every token selects one."
+        if none
+        else f"Four small line charts over layers; the mean absolute log2 lift of pairs is {value} on average.",
+        caption="Every token selects one expert, so no two experts work together."
+        if none
+        else f"Mean |log₂ lift| over layers {value} {bounds}; significance at a false discovery rate of "
+        f"{_level(metrics)} over all layers and pairs. {counts_text(metrics, METHOD)}",
+        how_to_read="A mean |log₂ lift| of 1: pairs typically meet twice as often as loads explain, or half as often. "
+        "Noise can only raise it; the dashed line is what noise alone would give. Shares of significant pairs grow "
+        "with the number of tokens and are not comparable between studies.",
+        drawing=plotting.small_multiples(panels, columns=2, share_y=False, order=ORDER),
+        data=table(metrics, list(MEASURES)),
+    )
+
+
+def _tested_lifts(metrics: xr.Dataset) -> np.ndarray:
+    """Lifts of the tested pairs, each once: (layer, pair); NaN for the others."""
+    lift = metrics["lift"].where(metrics["adjusted_p"].notnull()).transpose("layer", "expert", "other")
+    return lift.values[:, *np.triu_indices(metrics.sizes["expert"], 1)]
+
+
+def _lift_distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    lifts = {"trained": _tested_lifts(metrics)} | (
+        {"untrained": _tested_lifts(untrained)} if untrained is not None else {}
+    )
+    edges = _lift_edges(np.concatenate([lift.ravel() for lift in lifts.values()]))
+
+    def histogram(lift):
+        inside = np.clip(lift, edges[0], np.nextafter(edges[-1], 0))
+        return np.stack([np.histogram(row[np.isfinite(row)], edges)[0] for row in inside])
+
+    counts, layers = histogram(lifts["trained"]), metrics["layer"].values
+    drawing, (ax,) = plotting.canvas(plotting.height_for(2 * len(layers)))
+    plotting.histograms(
+        ax,
+        edges,
+        counts,
+        layers,
+        outline=("untrained", histogram(lifts["untrained"])) if untrained is not None else None,
+        reference=Reference("loads explain all", 1.0),
+        x_label="lift",
+        x_scale="log",
+    )
+    known = lifts["trained"][np.isfinite(lifts["trained"])]
+    quantiles = np.quantile(known, (0.1, 0.9))
+    data = xr.DataArray(counts, dims=("layer", "bin"), coords={"layer": layers})
+    data = data.to_dataframe("pairs").reset_index()
+    data.insert(1, "lift_from", edges[data["bin"]])
+    data.insert(2, "lift_to", edges[data["bin"] + 1])
+    return Figure(
+        name="lift_distribution",
+        title="Lift of all pairs",
+        alt=f"Histograms of the lift of pairs, one per layer; a tenth of all pairs is below {quantiles[0]:.2f} and a "
+        f"tenth above {quantiles[1]:.2f}; 1 means that loads explain all.",
+        caption=f"n = {known.size:,} pairs of experts that the null expects in at least {FEWEST} tokens, of "
+        f"{int(metrics['tokens'].sel(dataset='pooled')):,} tokens, all datasets pooled; marks: 10 %, 50 % and 90 % "
+        "quantile of the pairs. What lies beyond the axis is in the outermost bins.",
+        how_to_read="If loads explained all, every layer would be one narrow peak at 1. Left of it are pairs that "
+        "avoid each other, right of it pairs that work together.",
+        drawing=drawing,
+        data=data.drop(columns="bin"),
+    )
+
+
+def _lift_edges(lifts: np.ndarray) -> np.ndarray:
+    """Edges of 48 bins of lift, even in its logarithm and symmetric around 1, that hold nearly all of them."""
+    with np.errstate(divide="ignore"):
+        doublings = np.minimum(np.abs(np.log2(lifts[np.isfinite(lifts)])), LARGEST_DOUBLINGS)
+    return np.exp2(np.linspace(-1, 1, 49) * max(1, np.ceil(np.quantile(doublings, 0.99))))
+
+
+def _lift_matrices(metrics: xr.Dataset) -> Figure:
+    layers, experts = spread(metrics["layer"].values, 4), metrics.sizes["expert"]
+    rows = math.ceil(len(layers) / 2)
+    columns = min(len(layers), 2)
+    titles = [f"Layer {layer}" for layer in layers]
+    titles += [""] * (rows * columns - len(layers))
+    drawing, axes = plotting.canvas(4.1 * rows, rows=rows, columns=columns, titles=titles)
+    for ax in axes[len(layers) :]:
+        ax.set_axis_off()
+    for ax, layer in zip(axes, layers, strict=False):
+        lift = metrics["lift"].sel(layer=layer).transpose("expert", "other").values
+        order = _clustered(lift)
+        adjusted = metrics["adjusted_p"].sel(layer=layer).transpose("expert", "other").values
+        plotting.matrix(
+            ax,
+            lift[np.ix_(order, order)],
+            np.arange(experts),
+            np.arange(experts),
+            kind="ratio",
+            label="lift",
+            limits=(1 / 8, 8),
+            uncertain=(~(adjusted <= 1 - metrics.attrs["confidence"]))[np.ix_(order, order)],
+            y_label="Experts, clustered",
+            x_label="Experts, clustered",
+        )
+    shares = [100 * over_layers(metrics, name)[0] for name in ("share_above", "share_below")]
+    return Figure(
+        name="lift_matrices",
+        title="Lift of every pair, experts in clusters",
+        alt=f"Symmetric matrices of lift, one per layer; on average over layers {shares[0]:.0f} % of the pairs are "
+        f"significantly above 1 and {shares[1]:.0f} % below.",
+        caption=f"Lift of every pair of experts, all datasets pooled, in the order of a hierarchical clustering; "
+        f"hatched in one direction: not significant at a false discovery rate of {_level(metrics)}; crossed: the "
+        "diagonal, and pairs that are never expected. At most four layers are shown, and in the CSV with every "
+        f"expert's place; the netCDF file has all. {size_text(metrics)}.",
+        how_to_read="Squares of the colour of high lift along the diagonal are groups of experts that work together. "
+        "Numbers are places in the order of the layer, not expert numbers; the order of one layer says nothing about "
+        "another.",
+        drawing=drawing,
+        data=_pair_table(
+            metrics.sel(layer=layers), ["lift", "lift_low", "lift_high", "adjusted_p", "normalised_pmi", "phi"]
+        ),
+    )
+
+
+def _clustered(lift: np.ndarray) -> np.ndarray:
+    """Experts in the order of a clustering by log lift (expert, other), where three doublings are as far as it goes."""
+    with np.errstate(divide="ignore"):
+        return clustered_order(np.clip(np.log2(lift) / 3, -1, 1))
+
+
+def _pair_table(metrics: xr.Dataset, names: list[str]):
+    """The symmetric matrices `names` as rows: layer, expert, other (expert < other), and both places when clustered."""
+    frame = metrics[names].to_dataframe().reset_index()
+    place = {}
+    for layer in metrics["layer"].values:
+        order = _clustered(metrics["lift"].sel(layer=layer).transpose("expert", "other").values)
+        place |= {(layer, expert): position for position, expert in enumerate(order)}
+    frame = frame[frame["expert"] < frame["other"]].sort_values(["layer", "expert", "other"], ignore_index=True)
+    for column, end in (("place", "expert"), ("other_place", "other")):
+        frame[column] = [place[pair] for pair in zip(frame["layer"], frame[end], strict=True)]
+    return frame[["layer", "expert", "other", "place", "other_place", *names]]
+
+
+def _strongest_pairs(metrics: xr.Dataset) -> list[Figure]:
+    """The figure of the strongest pairs, or none if no pair is significant."""
+    listed = strongest(metrics, PAIRS_LISTED)
+    if not len(listed):
+        return []
+    above, below = listed[listed["lift"] > 1].head(PAIRS_SHOWN), listed[listed["lift"] < 1].tail(PAIRS_SHOWN)
+    titles = ["Most often together", "Most rarely together"]
+    drawing, axes = plotting.canvas(plotting.height_for(PAIRS_SHOWN), columns=2, titles=titles)
+    for ax, rows in zip(axes, (above, below.iloc[::-1]), strict=True):
+        labels = [f"layer {row.layer}: {row.expert} and {row.other}" for row in rows.itertuples()]
+        line = Series("lift", *(rows[name].values for name in ("lift", "low", "high")))
+        if labels:
+            plotting.dot_whiskers(ax, labels, [line], x_label="lift", x_limits=(0, None))
+        else:
+            ax.set_axis_off()
+    first, last = listed.iloc[0], listed.iloc[-1]
+    return [
+        Figure(
+            name="strongest_pairs",
+            title="The pairs furthest from what loads explain",
+            alt=f"Dot plots of lift for at most {PAIRS_SHOWN} pairs each: from {first['lift']:.2f} (layer "
+            f"{int(first['layer'])}, experts {int(first['expert'])} and {int(first['other'])}) down to "
+            f"{last['lift']:.3f} (layer {int(last['layer'])}, experts {int(last['expert'])} and {int(last['other'])}).",
+            caption=f"Significant pairs of largest and of smallest lift, all datasets pooled; "
+            f"{counts_text(metrics, METHOD)} Each interval is that of one pair and does not allow for the choice of "
+            f"extreme ones, which look more extreme than they are. The CSV has up to {PAIRS_LISTED} of each kind.",
+            how_to_read="A lift of 3: three times as many tokens select both as loads explain. Pairs of different "
+            "layers do not correspond: expert numbers have no meaning across layers. Each panel has its own scale.",
+            drawing=drawing,
+            data=listed,
+        )
+    ]
+
+
+def _published_variant(metrics: xr.Dataset) -> Figure:
+    top_k, experts = metrics.attrs["top_k"], metrics.sizes["expert"]
+    means = np.abs(np.log2(metrics["lift"].where(metrics["lift"] > 0))).mean(["expert", "other"])
+    layer = int(metrics["layer"][int(np.argmax(means.fillna(0).values))])
+    chosen = metrics.sel(layer=layer)
+    order = _clustered(chosen["lift"].transpose("expert", "other").values)
+    uniform = (top_k - 1) / (experts - 1)
+    panels = {"coactivation": ("C(i → j), Eq. 6", uniform), "adjacent_rank": ("adjacent_rank", 2 * uniform / top_k)}
+    titles = ["Any ranks (Eq. 6)", "Neighbouring ranks only"]
+    drawing, axes = plotting.canvas(4.1, columns=2, titles=titles)
+    for ax, (name, (label, even)) in zip(axes, panels.items(), strict=True):
+        values = chosen[name].transpose("expert", "other").values[np.ix_(order, order)]
+        plotting.matrix(
+            ax,
+            values,
+            np.arange(experts),
+            np.arange(experts),
+            kind="magnitude",
+            label=f"{label}; uniform routing: {even:.3f}",
+            y_label="Expert i, clustered",
+            x_label="Expert j, clustered",
+        )
+    largest = float(chosen["coactivation"].max())
+    return Figure(
+        name="published_variant",
+        title=f"Co-activation as published, layer {layer}",
+        alt=f"Two matrices of co-activation in layer {layer}: the share of one expert's tokens that also select "
+        f"another, at most {largest:.2f} with uniform routing at {uniform:.3f}; and that at neighbouring ranks only.",
+        caption=f"Left: C(i → j) = N_ij / N_i, Eq. 6 of the OLMoE paper; rows sum to k - 1 = {top_k - 1}. Right: the "
+        "variant adjacent_rank, which counts only pairs at neighbouring ranks, rows sum to at most 2; the figure that "
+        f"was published with the paper shows this one. Layer {layer} has the largest mean |log₂ lift|; the CSV has "
+        f"intervals of C, the netCDF file all layers. {size_text(metrics)}.",
+        how_to_read="Row i: of the tokens that select expert i, the share that also selects j. Bright columns are busy "
+        "experts, which everyone meets: compare with the lift, where loads are taken out.",
+        drawing=drawing,
+        data=metrics.sel(layer=[layer])[["coactivation", "coactivation_low", "coactivation_high", "adjacent_rank"]]
+        .to_dataframe()
+        .reset_index()
+        .query("expert != other")
+        .sort_values(["layer", "expert", "other"], ignore_index=True)[
+            ["layer", "expert", "other", "coactivation", "coactivation_low", "coactivation_high", "adjacent_rank"]
+        ],
+    )

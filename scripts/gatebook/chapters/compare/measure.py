@@ -1,0 +1,187 @@
+"""Compare: how does the routing of run B differ from that of run A?
+
+A run is a checkpoint of a model. Runs are compared by relative depth, never by the numbers of their layers or experts:
+layer i of L MoE layers has relative depth i / (L - 1), so that the first has 0 and the last 1; a single one has 1/2.
+The depths of the comparison are those of the run with fewer studied layers, as far as the other run's layers reach on
+both sides of them; between two layers the other run is interpolated linearly. B - A under equal routing is 0.
+
+Documents that both runs have read are drawn together (paired bootstrap): what makes a document hard for both cancels.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from gatebook.chapters.domain_specialization import measure as domain_specialization
+from gatebook.chapters.router_decisiveness import measure as router_decisiveness
+from gatebook.chapters.selection_frequency import measure as selection_frequency
+from gatebook.measures import summary, uncertainty
+from gatebook.problem import Problem
+from gatebook.study import tallies
+
+MEASURES = {
+    "relative_depth": ("Relative depth", "1", "i / (L − 1), i = 0 … L − 1"),
+    "difference": ("Difference between runs", "that of the measure", "B − A at the same relative depth"),
+}
+"""Measure: (title, units, formula)."""
+COMPARED = {
+    "normalised_entropy": router_decisiveness.MEASURES["normalised_entropy"],
+    "top_1_probability": router_decisiveness.MEASURES["top_1_probability"],
+    "top_k_mass": router_decisiveness.MEASURES["top_k_mass"],
+    "token_information": router_decisiveness.MEASURES["information"],
+    "coefficient_of_variation": selection_frequency.MEASURES["coefficient_of_variation"],
+    "normalised_slot_entropy": selection_frequency.MEASURES["normalised_slot_entropy"],
+    "dead_experts": selection_frequency.MEASURES["dead_experts"],
+    "domain_information": domain_specialization.MEASURES["information"],
+    "divergence": domain_specialization.MEASURES["divergence"],
+}
+"""The measures of the other chapters that are compared: (title, units, formula)."""
+BOUNDS = selection_frequency.BOUNDS | {
+    "domain_information": domain_specialization.BOUNDS["information"],
+    "divergence": domain_specialization.BOUNDS["divergence"],
+}
+SUMS = list(dict.fromkeys(router_decisiveness.SUMS + selection_frequency.SUMS + domain_specialization.COUNTS))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its name (model/checkpoint), its tallies by dataset, and the numbers of all MoE layers of its model."""
+
+    name: str
+    tallies: dict[str, xr.Dataset]
+    moe_layers: list[int]
+
+    @property
+    def depth(self) -> np.ndarray:
+        """Relative depth of every studied layer, increasing: (layer,)."""
+        layers = next(iter(self.tallies.values()))["layer"].values.tolist()
+        return relative_depth([self.moe_layers.index(layer) for layer in layers], len(self.moe_layers))
+
+
+def relative_depth(index: list[int], layers: int) -> np.ndarray:
+    """i / (L - 1) of the `index`-th of `layers` MoE layers: 0 for the first, 1 for the last; 1/2 for a single one."""
+    return np.array(index) / (layers - 1) if layers > 1 else np.full(len(index), 0.5)
+
+
+def common_depths(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The depths at which two runs are compared: those of the run with fewer, within the range of the other's."""
+    few, many = sorted([first, second], key=len)
+    return few[(few >= many[0]) & (few <= many[-1])]
+
+
+def at_depths(values: xr.Dataset, depth: np.ndarray, wanted: np.ndarray) -> xr.Dataset:
+    """Values by layer, whose depths are `depth`, at the depths `wanted`: linear between layers, exact at a layer."""
+    shares = np.stack([np.interp(wanted, depth, one) for one in np.eye(len(depth))], axis=1)
+    weight = xr.DataArray(shares, dims=("depth", "layer"), coords={"depth": wanted})
+    return values.drop_vars("layer").map(lambda array: xr.dot(array, weight, dim="layer"))
+
+
+def same_documents(first: xr.Dataset, second: xr.Dataset) -> bool:
+    """Whether two tallies of a dataset are of documents with the same identifiers, in whatever order."""
+    one, other = (np.sort(tally["document_id"].values.astype(str)) for tally in (first, second))
+    return np.array_equal(one, other)
+
+
+def resample(
+    first: Run, second: Run, resamples: int, seed: int
+) -> tuple[dict[str, uncertainty.Resampling], dict[str, uncertainty.Resampling]]:
+    """The draws of both runs' documents: the same where both have the same documents, otherwise independent ones."""
+
+    def draws(run: Run, other: Run) -> dict[str, uncertainty.Resampling]:
+        streams = {
+            dataset: dataset if same_documents(tally, other.tallies[dataset]) else f"{run.name}/{dataset}"
+            for dataset, tally in run.tallies.items()
+        }
+        found = uncertainty.resample({streams[name]: tally for name, tally in run.tallies.items()}, resamples, seed)
+        return dict(zip(run.tallies, found.values(), strict=True))
+
+    return draws(first, second), draws(second, first)
+
+
+def measure(first: Run, second: Run, *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
+    """The measures `COMPARED` of run A (`first`) and run B (`second`), and B - A, at common depths.
+
+    Each is (run, dataset, depth, interval), `difference_*` (dataset, depth, interval) is B - A; `mean_over_depths_*`
+    has either without depth. `paired` (dataset) says whether both runs have the same documents; `tokens` and
+    `documents` are (run, dataset). Problem: the runs have no depth in common.
+    """
+    runs = {"A": first, "B": second}
+    depths = common_depths(first.depth, second.depth)
+    if not len(depths):
+        raise Problem(
+            f"compare: {first.name} and {second.name} have no layers at the same relative depth: study more layers of "
+            "their models (models.NAME.layers)."
+        )
+    draws, sizes = [], []
+    for run, resampling in zip(runs.values(), resample(first, second, resamples, seed), strict=True):
+        tokens = uncertainty.dataset_draws(run.tallies, ["tokens"], resampling)["tokens"]
+        draws.append(at_depths(_draws(run.tallies, tokens, resampling), run.depth, depths))
+        documents = uncertainty.document_counts(run.tallies)
+        sizes.append(xr.Dataset({"tokens": tokens.isel(draw=0).astype(np.int64), "documents": documents}))
+    out = xr.concat(sizes, dim="run").assign_coords(run=list(runs), depth=depths)
+    out.attrs = {"first": first.name, "second": second.name, "resamples": resamples, "seed": seed}
+    out.attrs["confidence"] = confidence
+    paired = [same_documents(tally, second.tallies[name]) for name, tally in first.tallies.items()]
+    out["paired"] = ("dataset", np.array([all(paired), *paired], dtype=np.int8))
+    for name, (title, units, formula) in COMPARED.items():
+        bounds, squared = BOUNDS.get(name, (-np.inf, np.inf)), name in selection_frequency.SQUARED
+        attributes = {"units": units, "formula": formula}
+        for prefix, words, over in (("", "", ()), ("mean_over_depths_", ", mean over depths", "depth")):
+            values = [draw[name].mean(over) for draw in draws]
+            both = xr.concat([uncertainty.interval(each, confidence, bounds, squared) for each in values], dim="run")
+            difference = difference_interval(*values, confidence, squared)
+            out[prefix + name] = both.assign_attrs(attributes, long_name=title + words)
+            out[f"{prefix}difference_{name}"] = difference.assign_attrs(attributes, long_name=f"{title}{words}, B - A")
+    return out
+
+
+def difference_interval(
+    first: xr.DataArray, second: xr.DataArray, confidence: float, squared: bool = False
+) -> xr.DataArray:
+    """Second minus first with its interval, from the draws of a statistic in two runs: `draw` becomes `interval`.
+
+    The resamples of each run are moved by twice their bias, on squares if `squared`, as `statistics.interval` moves its
+    limits; the limits are the quantiles of the differences between them.
+    """
+    first, second = (values.transpose("draw", ...) for values in (first, second))
+    tail = (1 - confidence) / 2
+    limits = np.quantile(_moved(second, squared) - _moved(first, squared), [tail, 1 - tail], axis=0)
+    difference = (second - first).isel(draw=0, drop=True)
+    stacked = np.stack([difference.values, *limits], axis=-1)
+    return xr.DataArray(stacked, dims=(*difference.dims, "interval"), coords=difference.coords).assign_coords(
+        interval=list(uncertainty.INTERVAL)
+    )
+
+
+def _moved(draws: xr.DataArray, squared: bool) -> np.ndarray:
+    """The resamples of a statistic, moved by twice the bias of the bootstrap: (draw, ...)."""
+    observed, resampled = np.split(draws.values**2 if squared else draws.values, [1])
+    moved = resampled - 2 * (resampled.mean(axis=0) - observed[0])
+    return np.sqrt(np.maximum(moved, 0)) if squared else moved
+
+
+def table(metrics: xr.Dataset, names: Iterable[str] = COMPARED) -> pd.DataFrame:
+    """The measures `names` as rows: measure, unit, run (A, B, B - A), dataset, depth, estimate, low, high."""
+    parts = []
+    for name in names:
+        both, difference = (summary.interval_table(metrics[prefix + name]) for prefix in ("", "difference_"))
+        rows = pd.concat([both, difference.assign(run="B - A")])
+        parts.append(rows.assign(measure=name, unit=metrics[name].attrs["units"]))
+    return pd.concat(parts, ignore_index=True)[["measure", "unit", "run", "dataset", "depth", *uncertainty.INTERVAL]]
+
+
+def _draws(
+    dataset_tallies: dict[str, xr.Dataset], tokens: xr.DataArray, resampling: dict[str, uncertainty.Resampling]
+) -> xr.Dataset:
+    """The measures `COMPARED` of a run in every draw: (dataset, draw, layer)."""
+    per_layer = []
+    for tally in tallies.by_layer(dataset_tallies, SUMS):
+        sums = uncertainty.dataset_draws(tally, SUMS, resampling)
+        decisiveness = router_decisiveness.measures_of_draws(sums, tokens).rename(information="token_information")
+        domains = domain_specialization.domain_measures(sums, tokens).rename(information="domain_information")
+        found = decisiveness.merge(selection_frequency.measures_of_draws(sums, tokens)).merge(domains)
+        per_layer.append(found[list(COMPARED)])
+    return xr.concat(per_layer, dim="layer")

@@ -1,0 +1,203 @@
+"""The page of the chapter compare: figures, findings and words."""
+
+import math
+from collections.abc import Sequence
+
+import xarray as xr
+from matplotlib.figure import Figure as Drawing
+
+from gatebook.chapters.base.page import Figure, Finding, compare, estimate, verdict
+from gatebook.chapters.compare.measure import COMPARED, MEASURES, table
+from gatebook.figures import plotting
+from gatebook.figures.plotting import Reference, Series
+from gatebook.figures.words import format_estimate, format_number
+from gatebook.measures.uncertainty import INTERVAL
+
+__all__ = ["INTRODUCTION", "MEANINGS", "MEASURES", "QUESTION", "SOURCE", "TITLE", "figures", "findings"]
+
+TITLE = "Compare"
+QUESTION = "How does the routing of one run differ from that of another?"
+INTRODUCTION = [
+    "A run is a checkpoint of a model. A is the first run in the list “compare” of the configuration, B another one; "
+    "each B has a section of its own. The measures are those of the chapters on decisiveness, load and domain "
+    "specialization, which say what they mean.",
+    "Layers are aligned by relative depth, 0 for the first MoE layer and 1 for the last, never by number, and experts "
+    "are not aligned at all. If the runs have different numbers of layers, the one with more of them is interpolated "
+    "at the depths of the other. If they have different numbers of experts, or select different numbers of them, part "
+    "of a difference may be due to that alone.",
+    "The intervals of B − A come from documents that are drawn for both runs together, because a document that is "
+    "unusual for one run is often so for the other. They say how the difference would vary with other documents, not "
+    "with other training runs. The null of every difference is 0.",
+]
+MEANINGS = {
+    "relative_depth": "Where a layer is among all MoE layers of its model; a single layer has 1/2.",
+    "difference": "How much more the second run has of a measure than the first; 0 when both route alike. Documents "
+    "that both runs have read are drawn together; where they have read different ones, each run has draws of its own.",
+}
+SOURCE = ("Efron and Tibshirani (1993), An introduction to the bootstrap", None)
+BY_DATASET = ("normalised_entropy", "coefficient_of_variation", "domain_information")
+ASKED = (
+    ("normalised_entropy", "Is the router of {B} surer of its choice than that of {A}?", "entropy", "below", "of ln E"),
+    (
+        "token_information",
+        "Does routing in {B} depend on the token more than in {A}?",
+        "information about the token",
+        "above",
+        "nats",
+    ),
+    (
+        "coefficient_of_variation",
+        "Is the load of {B}, all datasets together, more even than that of {A}?",
+        "coefficient of variation of the load",
+        "below",
+        "of the mean load",
+    ),
+    (
+        "domain_information",
+        "Do the experts of {B} tell domains apart better than those of {A} do?",
+        "information about the domain",
+        "above",
+        "bits per selection",
+    ),
+)
+"""Measure, question, what the answer is about, where the interval of B - A lies if the answer is yes, unit."""
+
+
+def figures(metrics: xr.Dataset) -> list[Figure]:
+    """All figures of the comparison of two runs."""
+    return [_measures_by_depth(metrics), _differences_by_depth(metrics), _differences_by_dataset(metrics)]
+
+
+def findings(metrics: xr.Dataset) -> list[Finding]:
+    """The rows of the comparison in the table of key findings."""
+    return [_finding(metrics, *asked) for asked in ASKED]
+
+
+def _finding(metrics: xr.Dataset, name: str, question: str, subject: str, yes: str, unit: str) -> Finding:
+    value, low, high = _difference(metrics, name)
+    place = compare((value, low, high), 0)
+    means = metrics[f"mean_over_depths_{name}"].sel(dataset="pooled", interval="estimate")
+    one, other = (format_number(float(means.sel(run=run))) for run in ("A", "B"))
+    doubt = "; the interval of the difference holds 0" if place == "around" else ""
+    return Finding(
+        question=question.format(A=metrics.attrs["first"], B=metrics.attrs["second"]),
+        answer=f"The {subject} is {one} in A and {other} in B{doubt}.",
+        estimate=value,
+        low=low,
+        high=high,
+        unit=f"{unit}, B − A",
+        null_name="no difference",
+        null_value=0.0,
+        verdict=verdict(place, yes),
+        verdict_text=f"yes means an interval of B − A {yes} 0",
+        n=int(metrics["documents"].sel(run="B", dataset="pooled")),
+        n_unit="documents",
+        figure="differences_by_depth",
+    )
+
+
+def _difference(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
+    """Pooled B - A of a measure, mean over depths, with its interval."""
+    return estimate(metrics[f"mean_over_depths_difference_{name}"].sel(dataset="pooled"))
+
+
+def _runs_text(metrics: xr.Dataset) -> str:
+    """Which runs are compared, on how much text, and how the intervals were made, for a caption."""
+    sizes = metrics.sel(dataset="pooled")
+    runs = [
+        f"{run} is {name}, n = {int(sizes['tokens'].sel(run=run)):,} tokens of "
+        f"{int(sizes['documents'].sel(run=run)):,} documents"
+        for run, name in (("A", metrics.attrs["first"]), ("B", metrics.attrs["second"]))
+    ]
+    names = metrics["dataset"].values[1:]
+    unpaired = [str(name) for name in names[metrics["paired"].values[1:] == 0]]
+    pairing = "the same documents, drawn together"
+    if unpaired:
+        pairing = f"unpaired, because documents differ, in {', '.join(unpaired)}"
+    percent = f"{100 * metrics.attrs['confidence']:g} %"
+    return f"{'; '.join(runs)}. Intervals: {percent} bootstrap over documents, {pairing}."
+
+
+def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], references: list[Reference]) -> Drawing:
+    """A panel for each measure over relative depth; runs: the label of each line and which run it selects."""
+    titles = [title for title, _, _ in COMPARED.values()]
+    rows = math.ceil(len(titles) / 3)
+    drawing, axes = plotting.canvas(1.9 * rows + 0.6, rows=rows, columns=3, titles=titles)
+    for index, (ax, (name, (_, units, _))) in enumerate(zip(axes, COMPARED.items(), strict=True)):
+        pooled = metrics[prefix + name].sel(dataset="pooled")
+        lines = [
+            Series(label, *(pooled.sel(where).sel(interval=part).values for part in INTERVAL)) for label, where in runs
+        ]
+        plotting.curves(
+            ax,
+            metrics["depth"].values,
+            lines,
+            references,
+            x_label="relative depth" if index >= len(titles) - 3 else "",
+            y_label="" if units == "1" else units,
+            labels="legend",
+        )
+    return drawing
+
+
+def _measures_by_depth(metrics: xr.Dataset) -> Figure:
+    runs = [(f"{run}: {metrics.attrs[name]}", {"run": run}) for run, name in (("A", "first"), ("B", "second"))]
+    entropy = metrics["mean_over_depths_normalised_entropy"].sel(dataset="pooled")
+    one, other = (format_estimate(*estimate(entropy.sel(run=run))).estimate for run in ("A", "B"))
+    return Figure(
+        name="measures_by_depth",
+        title="Both runs by relative depth",
+        alt=f"{len(COMPARED)} small line charts over relative depth, each with a line for A and one for B; router "
+        f"entropy is {one} of its maximum in A and {other} in B on average.",
+        caption=f"Measures of both runs by relative depth, all datasets pooled. {_runs_text(metrics)}",
+        how_to_read="Each panel has its own scale. 0 is the first MoE layer of a model, 1 the last. Where bands "
+        "overlap the runs may still differ: the next figure shows the difference itself.",
+        drawing=_panels(metrics, "", runs, []),
+        data=table(metrics.sel(dataset=["pooled"])),
+    )
+
+
+def _differences_by_depth(metrics: xr.Dataset) -> Figure:
+    places = {name: compare(_difference(metrics, name), 0) for name in COMPARED}
+    apart = sum(place != "around" for place in places.values())
+    value, bounds = format_estimate(*_difference(metrics, "normalised_entropy"))
+    return Figure(
+        name="differences_by_depth",
+        title=f"{apart} of {len(COMPARED)} measures differ between the runs",
+        alt=f"{len(COMPARED)} small line charts of B minus A over relative depth; the difference in router entropy is "
+        f"{value} {bounds} of its maximum on average.",
+        caption="B − A by relative depth, all datasets pooled; a measure counts as different if the interval of the "
+        f"mean over depths does not hold 0. {_runs_text(metrics)}",
+        how_to_read="Above the dashed line B has more of a measure, below it A. A band that crosses the line is no "
+        "evidence of a difference at that depth.",
+        drawing=_panels(metrics, "difference_", [("B − A", {})], [Reference("no difference", 0.0)]),
+        data=table(metrics.sel(dataset=["pooled"])),
+    )
+
+
+def _differences_by_dataset(metrics: xr.Dataset) -> Figure:
+    names = [str(name) for name in metrics["dataset"].values]
+    titles = [COMPARED[name][0] for name in BY_DATASET]
+    drawing, axes = plotting.canvas(plotting.height_for(len(names)) + 0.4, columns=3, titles=titles)
+    for index, (ax, name) in enumerate(zip(axes, BY_DATASET, strict=True)):
+        values = metrics[f"mean_over_depths_difference_{name}"]
+        line = Series("B − A", *(values.sel(interval=part).values for part in INTERVAL))
+        units = COMPARED[name][1]
+        x_label = "B − A" if units == "1" else f"B − A ({units})"
+        plotting.dot_whiskers(ax, names, [line], [Reference("no difference", 0.0)], x_label=x_label)
+        ax.tick_params(labelleft=index == 0)
+    entropy = metrics["mean_over_depths_difference_normalised_entropy"].isel(dataset=slice(1, None))
+    below = int((entropy.sel(interval="high") < 0).sum())
+    above = int((entropy.sel(interval="low") > 0).sum())
+    parts = {name: metrics[f"mean_over_depths_difference_{name}"] for name in BY_DATASET}
+    data = xr.concat(parts.values(), dim="measure").assign_coords(measure=list(parts)).to_dataset("interval")
+    return Figure(
+        name="differences_by_dataset",
+        title="Differences between the runs by dataset",
+        alt=f"Dots with whiskers for every dataset: B minus A of three measures; router entropy is lower in B on "
+        f"{below} of {len(names) - 1} datasets and higher on {above}.",
+        caption=f"B − A of three measures, mean over depths, by dataset. {_runs_text(metrics)}",
+        how_to_read="A whisker that crosses the dashed line is no evidence of a difference on that dataset.",
+        drawing=drawing,
+        data=data.to_dataframe()[list(INTERVAL)].reset_index(),
+    )

@@ -1,0 +1,333 @@
+"""The page of the chapter domain specialization: figures, findings and words."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from gatebook.chapters.base.page import (
+    ORDER,
+    Figure,
+    Finding,
+    compare,
+    counts_text,
+    dataset_matrix,
+    numbers,
+    of_counts,
+    over_layers,
+    series,
+    size_text,
+    unless_counts,
+    verdict,
+)
+from gatebook.chapters.domain_specialization.measure import MEASURES
+from gatebook.figures import plotting
+from gatebook.figures.plotting import Panel, Reference, Series
+from gatebook.figures.words import format_estimate, format_number
+from gatebook.measures.summary import interval_table, spread, table
+from gatebook.measures.uncertainty import INTERVAL, POOLED
+
+TITLE = "Domain specialization"
+QUESTION = "Do experts serve particular kinds of text?"
+INTRODUCTION = [
+    "A domain is one dataset of the study. If experts did not care about domains, every expert would get the same "
+    "share of the tokens of each. DS(e, D) is the share of domain D's tokens that select expert e; the information is "
+    "how many bits one selection tells about the domain that its token comes from.",
+    "Domains differ for two reasons: their documents have something in common, or they merely are different documents. "
+    "The null keeps the second and removes the first: it deals whole documents out to the domains at random. Values "
+    "over all datasets are means in which every dataset has the same weight, whatever its size.",
+    "A specialized expert need not know a subject. Domains differ in their tokens, and a router that looks at nothing "
+    "but the token tells them apart too, as the untrained model shows.",
+]
+MEANINGS = {
+    "information": "How many bits one selection tells about the domain, all domains being equally likely; for one "
+    "domain, how far its selections are from the average domain's.",
+    "first_information": "How many bits the first choice of a token tells about its domain.",
+    "divergence": "How different a domain's selections are from the average domain's: 0 the same, 1 no expert shared.",
+    "largest_specialization": "The share of a domain's tokens that select its most frequent expert.",
+    "largest_first_specialization": "The share of a domain's tokens whose first choice is its most frequent expert.",
+    "repeated_first": "How often the first choice is that of the token before.",
+    "repeated_any": "How often at least one of the selected experts was selected for the token before.",
+    "excess_repetition": "How much more often first choices repeat than with each document's tokens in random order.",
+}
+SOURCE = ("OLMoE, Muennighoff et al. (2024); Mixtral, Jiang et al. (2024)", "https://arxiv.org/abs/2409.02060")
+NULL = "documents dealt out at random"
+NO_NULL = "published counts know no documents: there is no null and no interval"
+WEIGHTS = "Every dataset has the same weight."
+MOST_MATRICES, MOST_SPECIALISTS = 3, 14
+
+
+def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+    """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    of_domains = [
+        _information_by_layer(metrics, untrained),
+        _specialization(metrics),
+        _strongest_specialists(metrics),
+        _divergence_by_dataset(metrics),
+    ]
+    return of_domains if of_counts(metrics) else [*of_domains, _repetition_by_layer(metrics, untrained)]
+
+
+def findings(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Finding]:
+    """The chapter's rows in the table of key findings."""
+    of_domains = [_finding_information(metrics, untrained), _finding_strongest(metrics, untrained)]
+    return of_domains if of_counts(metrics) else [*of_domains, _finding_repetition(metrics, untrained)]
+
+
+def _finding_information(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "information", *_null(metrics, "information"))
+    answer = f"A selection tells {format_number(found['estimate'])} bits about the domain"
+    if untrained is not None:
+        _, low, high = over_layers(untrained, "information")
+        more, less = found["low"] > high, found["high"] < low
+        answer += f", {'more than' if more else 'less than' if less else 'about as much as'} in the untrained model"
+    reason = NO_NULL
+    if not of_counts(metrics):
+        p_value = float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED))
+        reason = f"yes means an interval above the null's mean; p = {format_number(p_value)} by permutation"
+    return Finding(
+        question="Do experts specialize by domain?",
+        answer=f"{answer}.",
+        verdict=verdict(_place(found), yes="above"),
+        verdict_text=reason,
+        unit="bits per selection",
+        figure="information_by_layer",
+        **found,
+    )
+
+
+def _finding_strongest(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "largest_specialization", *_null(metrics, "largest_specialization"))
+    even = metrics.attrs["top_k"] / metrics.sizes["expert"]
+    return Finding(
+        question="Does a domain have a favourite expert?",
+        answer=f"Its most frequent expert gets {format_number(100 * found['estimate'])} % of its tokens, on average; "
+        f"an even share would be {format_number(100 * even)} %.",
+        verdict=verdict(_place(found), yes="above"),
+        verdict_text=NO_NULL if of_counts(metrics) else "yes means an interval above the null's mean",
+        unit="of the domain's tokens",
+        figure="strongest_specialists",
+        **found,
+    )
+
+
+def _finding_repetition(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "excess_repetition", "tokens in random order", 0.0)
+    repeated = over_layers(metrics, "repeated_first")[0]
+    return Finding(
+        question="Do neighbouring tokens repeat their first choice beyond what the document's loads explain?",
+        answer=f"{format_number(100 * repeated)} % of tokens repeat it; in random order it would be "
+        f"{format_number(100 * (repeated - found['estimate']))} %.",
+        verdict=verdict(_place(found), yes="above"),
+        verdict_text="yes means an interval above 0",
+        unit="of tokens",
+        figure="repetition_by_layer",
+        **found,
+    )
+
+
+def _null(metrics: xr.Dataset, name: str) -> tuple[str | None, float | None]:
+    """The null and its value, pooled and averaged over layers: documents dealt out at random, if there are any."""
+    if of_counts(metrics):
+        return None, None
+    return NULL, float(metrics[f"null_{name}"].sel(dataset=POOLED).mean())
+
+
+def _place(found: dict) -> str:
+    if found["null_value"] is None:
+        return "around"
+    return compare((found["estimate"], found["low"], found["high"]), found["null_value"])
+
+
+def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    names = [name for name in ("information", "first_information") if name in metrics]
+    null = f", {format_number(_null(metrics, 'information')[1])} where documents are dealt out at random"
+    first = ", over all selections and over first choices alone" if "first_information" in names else ""
+    dashed = f"The dashed line is the mean of {metrics.attrs['permutations']:,} random assignments of documents to "
+    dashed += "domains in the studied model. "
+    panels = [
+        Panel(
+            MEASURES[name][0],
+            metrics["layer"].values,
+            series(metrics, untrained, name),
+            [] if of_counts(metrics) else [Reference(NULL, metrics[f"null_{name}"].sel(dataset=POOLED).values)],
+            MEASURES[name][1],
+        )
+        for name in names
+    ]
+    value, bounds = format_estimate(*over_layers(metrics, "information"))
+    return Figure(
+        name="information_by_layer",
+        title="What a selection tells about the domain",
+        alt=f"Line charts over layers: one selection tells {value} bits about the domain on average over layers"
+        f"{unless_counts(metrics, null)}.",
+        caption=f"Mutual information of domain and expert by layer{first}; "
+        f"{value}{unless_counts(metrics, f' {bounds}')} bits per selection on average over layers. {WEIGHTS} "
+        f"{counts_text(metrics)}",
+        how_to_read=f"0 means that all domains use the experts alike; the most possible is log2 of the number of "
+        f"domains, {np.log2(metrics.sizes['dataset'] - 1):.2f} bits. {unless_counts(metrics, dashed)}A "
+        "token's k selections tell partly the same, so their information does not add up.",
+        drawing=plotting.small_multiples(panels, columns=2, panel_height=2.4, share_y=False, order=ORDER),
+        data=table(metrics.sel(dataset=[POOLED]), names),
+    )
+
+
+def _specialization(metrics: xr.Dataset) -> Figure:
+    layers = spread(metrics["layer"].values, MOST_MATRICES)
+    even = metrics.attrs["top_k"] / metrics.sizes["expert"]
+    by_dataset = metrics.isel(dataset=slice(1, None))
+    datasets = [str(name) for name in by_dataset["dataset"].values]
+    ratio = by_dataset["specialization"].sel(interval="estimate") / even
+    drawing, axes = plotting.canvas(
+        len(layers) * (1.3 + 0.17 * len(datasets)), rows=len(layers), titles=[f"Layer {layer}" for layer in layers]
+    )
+    known = not of_counts(metrics)
+    differs = _specialized(by_dataset) if known else None
+    end = 2.0 ** max(1, np.ceil(np.log2(max(ratio.quantile(0.99).item(), 1))))
+    for ax, layer in zip(axes, layers, strict=True):
+        plotting.matrix(
+            ax,
+            ratio.sel(layer=layer).transpose("dataset", "expert").values,
+            datasets,
+            metrics["expert"].values,
+            kind="ratio",
+            label="DS / even share",
+            uncertain=~differs.sel(layer=layer).transpose("dataset", "expert").values if known else None,
+            limits=(1 / end, end),
+            x_label="Expert",
+        )
+    data = interval_table(by_dataset["specialization"])[["dataset", "layer", "expert", *INTERVAL]]
+    if "first_specialization" in metrics:
+        first = interval_table(by_dataset["first_specialization"])
+        data[[f"first_{part}" for part in INTERVAL]] = first[list(INTERVAL)]
+    hatched = (
+        "; hatched where it does not differ from the expert's frequency in all text: "
+        f"{metrics.attrs['permutations']:,} permutations of documents, false discovery rate "
+        f"{metrics.attrs['false_discovery_rate']:g} (Benjamini-Hochberg over layers, experts and domains)"
+    )
+    differing = f"{_count_text(metrics)} of expert and domain differ from the average text" if known else ""
+    return Figure(
+        name="specialization",
+        title=differing or "Which experts a domain selects",
+        alt=f"Matrices of the share of a domain's tokens that select an expert, relative to an even share, domains by "
+        f"experts: from {ratio.min().item():.2f} to {ratio.max().item():.2f} times.",
+        caption=f"DS(e, D) relative to k / E = {even:.3g}, layers {', '.join(map(str, layers))}"
+        f"{unless_counts(metrics, hatched)}. The CSV has all layers"
+        f"{unless_counts(metrics, ', with intervals, also for first choices')}. "
+        f"{size_text(metrics)}.",
+        how_to_read="Read a column: an expert with one bright cell serves one domain, one with equal cells serves all "
+        "alike. Read a row: bright cells are the experts of a domain. Columns of different layers do not correspond: "
+        "expert numbers have no meaning across layers.",
+        drawing=drawing,
+        data=data,
+    )
+
+
+def _strongest_specialists(metrics: xr.Dataset) -> Figure:
+    specialists = _specialists(metrics)
+    shown = specialists.head(MOST_SPECIALISTS)
+    even = metrics.attrs["top_k"] / metrics.sizes["expert"]
+    drawing, (ax,) = plotting.canvas(plotting.height_for(int(1.3 * len(shown))))
+    plotting.dot_whiskers(
+        ax,
+        [f"{row.dataset}: L{row.layer}, E{row.expert}" for row in shown.itertuples()],
+        [
+            Series("in the domain", *(100 * shown[part] for part in INTERVAL)),
+            Series("mean over all domains", 100 * shown["mean_over_datasets"]),
+        ],
+        [Reference("even share k / E", 100 * even)],
+        x_label="tokens that select the expert (%)",
+        x_limits=(0, None),
+    )
+    best = shown.iloc[0]
+    differ = ""
+    if not of_counts(metrics):
+        rate = f"{metrics.attrs['false_discovery_rate']:g}"
+        differ = f"; {_count_text(metrics)} differ from the average text at a false discovery rate of {rate}"
+    return Figure(
+        name="strongest_specialists",
+        title="The strongest specialists",
+        alt=f"Dot chart of the {len(shown)} pairs of expert and domain that are furthest above the expert's mean: "
+        f"first expert {best['expert']} of layer {best['layer']}, which {100 * best['estimate']:.0f} % of the tokens "
+        f"of {best['dataset']} select, {100 * best['mean_over_datasets']:.0f} % on average over domains.",
+        caption=f"Pairs of expert and domain by DS(e, D) minus its mean over domains{differ}. The CSV has all pairs in "
+        f"this order{unless_counts(metrics, ', with p-values')}. {counts_text(metrics)}",
+        how_to_read="L is the layer, E the expert. The further the two dots are apart, the more the expert belongs to "
+        "the domain. These are the largest of many pairs, so chance has pushed them up a little. An expert can be a "
+        "specialist because the domain's tokens are rare elsewhere.",
+        drawing=drawing,
+        data=specialists,
+    )
+
+
+def _specialized(metrics: xr.Dataset) -> xr.DataArray:
+    """Which DS (dataset, layer, expert) differ from the expert's frequency in all text."""
+    return metrics["adjusted_p_value"] <= metrics.attrs["false_discovery_rate"]
+
+
+def _count_text(metrics: xr.Dataset) -> str:
+    """How many pairs of expert and domain differ from the average text, and of how many, over all layers."""
+    by_dataset = _specialized(metrics.isel(dataset=slice(1, None)))
+    return f"{int(by_dataset.sum()):,} of {by_dataset.size:,} pairs"
+
+
+def _specialists(metrics: xr.Dataset) -> pd.DataFrame:
+    """Every (dataset, layer, expert) with DS and p-values, those first that are furthest above the expert's mean."""
+    by_dataset = metrics.isel(dataset=slice(1, None))
+    mean = metrics["specialization"].sel(dataset=POOLED, interval="estimate", drop=True)
+    p_values = [name for name in ("p_value", "adjusted_p_value") if name in metrics]
+    values = by_dataset["specialization"].to_dataset("interval").assign(mean_over_datasets=mean, **by_dataset[p_values])
+    names = [*INTERVAL, "mean_over_datasets", *p_values]
+    rows = values.to_dataframe(dim_order=["dataset", "layer", "expert"])[names].reset_index()
+    order = (rows["mean_over_datasets"] - rows["estimate"]).argsort(kind="stable")
+    return rows.iloc[order].reset_index(drop=True)
+
+
+def _divergence_by_dataset(metrics: xr.Dataset) -> Figure:
+    drawing, mean = dataset_matrix(metrics, "divergence", label="Jensen-Shannon divergence (bits)", annotate=".3f")
+    most, least = mean["dataset"].values[[mean.values.argmax(), mean.values.argmin()]]
+    value = format_number(_null(metrics, "divergence")[1])
+    null = f"; with documents dealt out at random it is {value} bits on average. Intervals are in the CSV table"
+    return Figure(
+        name="divergence_by_dataset",
+        title="How far each domain is from the average domain",
+        alt=f"Matrix of the Jensen-Shannon divergence from the average domain, datasets by layers: "
+        f"{mean.max().item():.3f} bits on average over layers for {most}, {mean.min().item():.3f} for {least}.",
+        caption=f"Jensen-Shannon divergence of a domain's selections from the mean of all domains"
+        f"{unless_counts(metrics, null)}. {size_text(metrics)}.",
+        how_to_read="Bright cells are domains that use the layer's experts unlike the others. The mean holds the "
+        "domain itself, so with few domains values are smaller.",
+        drawing=drawing,
+        data=table(metrics, ["divergence"]),
+    )
+
+
+def _repetition_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    names = ["repeated_first", "repeated_any"]
+    references = {name: [Reference("uniform routing", _uniform(metrics, name))] for name in names}
+    for label, name in (("given the dataset's loads", "expected"), ("document in random order", "shuffled")):
+        value = metrics[f"{name}_repeated_first"].sel(dataset=POOLED).values
+        references["repeated_first"].append(Reference(label, value))
+    panels = [
+        Panel(MEASURES[name][0], metrics["layer"].values, series(metrics, untrained, name), references[name])
+        for name in names
+    ]
+    value, bounds = format_estimate(*over_layers(metrics, "repeated_first"))
+    excess, excess_bounds = format_estimate(*over_layers(metrics, "excess_repetition"))
+    return Figure(
+        name="repetition_by_layer",
+        title="Do neighbouring tokens choose the same experts?",
+        alt=f"Two line charts over layers: the share of tokens that repeat the first choice of the token before, "
+        f"{value} on average, and the share that select any of its experts again.",
+        caption=f"Tokens that repeat the choice of the token before in the same window: {value} {bounds} of first "
+        f"choices on average over layers, {excess} {excess_bounds} more than with the tokens of each document in "
+        f"random order. {WEIGHTS} {counts_text(metrics)}",
+        how_to_read="Choices repeat more often than under uniform routing because loads are uneven, more so because "
+        "a document keeps to its subject; only what lies above the highest dashed line comes from the order of tokens. "
+        "References but uniform routing are those of first choices in the studied model.",
+        drawing=plotting.small_multiples(panels, columns=2, panel_height=2.4, share_y=False, order=ORDER),
+        data=table(metrics, [*names, "excess_repetition"]),
+    )
+
+
+def _uniform(metrics: xr.Dataset, name: str) -> float:
+    return float(metrics["uniform_value"].sel(measure=name))

@@ -1,0 +1,42 @@
+"""Held-out loss: how well does the embedded model predict text that it has not seen?
+
+The loss of a token is -ln p(token | tokens before it). It is compared with a unigram model, which knows how often each
+token occurs in the training text of the document's own domain and nothing else, and with the untrained model.
+"""
+
+import numpy as np
+import xarray as xr
+
+from gatebook.measures import uncertainty
+
+MEASURES = {
+    "loss": ("Held-out loss", "nats per token", "E[−ln p(token | tokens before it)]"),
+    "unigram_loss": ("Unigram loss", "nats per token", "E[−ln p(token)], p = (count + 1) / (total + vocabulary)"),
+    "gain": ("Gain over the unigram model", "nats per token", "unigram loss − held-out loss"),
+}
+"""Measure: (title, units, formula)."""
+
+
+def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
+    """Held-out losses from the record of a training run, see `demo.evaluation.dataset`.
+
+    `loss` (dataset, checkpoint, interval) and `unigram_loss` (dataset, interval), where the datasets are the domains
+    and "pooled"; `gain` (dataset, interval) is unigram loss minus the loss of the last checkpoint on the same
+    documents. `training_loss` (step) is that of the training batches.
+    """
+    domains = list(dict.fromkeys(training["domain"].values.astype(str)))
+    names = ["loss_sum", "unigram_loss_sum", "predicted_tokens"]
+    losses = training[[*names, "document_id"]].set_coords("document_id")
+    per_domain = {domain: losses.isel(document=training["domain"].values == domain) for domain in domains}
+    draws = uncertainty.dataset_draws(per_domain, names, uncertainty.resample(per_domain, resamples, seed))
+    loss = draws["loss_sum"] / draws["predicted_tokens"]
+    unigram = draws["unigram_loss_sum"] / draws["predicted_tokens"]
+    values = {"loss": loss, "unigram_loss": unigram, "gain": unigram - loss.isel(checkpoint=-1, drop=True)}
+    out = xr.Dataset(attrs={"resamples": resamples, "seed": seed, "confidence": confidence})
+    for name, draw in values.items():
+        title, units, formula = MEASURES[name]
+        attributes = {"long_name": title, "units": units, "formula": formula}
+        out[name] = uncertainty.interval(draw, confidence).assign_attrs(attributes)
+    out["documents"] = uncertainty.document_counts(per_domain)
+    out["tokens"] = draws["predicted_tokens"].isel(draw=0, drop=True).astype(np.int64)
+    return out.merge(training[["training_loss"]])

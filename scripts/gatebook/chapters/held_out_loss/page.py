@@ -1,0 +1,114 @@
+"""The page of the chapter held-out loss: figures, findings and words."""
+
+import numpy as np
+import xarray as xr
+
+from gatebook.chapters.base.page import Figure, Finding, estimate, size_text
+from gatebook.chapters.held_out_loss.measure import MEASURES
+from gatebook.figures import plotting
+from gatebook.figures.plotting import Series
+from gatebook.figures.words import format_estimate, format_number
+from gatebook.measures.summary import interval_table
+from gatebook.measures.uncertainty import INTERVAL
+
+TITLE = "The model"
+QUESTION = "How well does the embedded model predict text that it has not seen?"
+INTRODUCTION = [
+    "The model of this study is an OLMoE that the workflow itself trained, in minutes, on text of the installed "
+    "packages and on generated text. It is small, but it has the real architecture. This page says how much it has "
+    "learned.",
+    "The loss is measured on held-out documents, in nats per token. The unigram model knows how often each token "
+    "occurs in the training text of the document's own domain; whoever predicts better has learned from the order of "
+    "the tokens.",
+]
+MEANINGS = {
+    "loss": "How surprised the model is by the next token of a held-out document.",
+    "unigram_loss": "How surprised a model is that knows only how frequent each token is in the domain.",
+    "gain": "What the model has learned beyond the frequency of tokens, on the same documents.",
+}
+SOURCE = ("Shannon (1948), A mathematical theory of communication", None)
+
+
+def figures(metrics: xr.Dataset) -> list[Figure]:
+    """All figures of the chapter from its metrics."""
+    return [_loss_by_domain(metrics), _loss_by_step(metrics)]
+
+
+def findings(metrics: xr.Dataset) -> list[Finding]:
+    """The chapter's rows in the table of key findings."""
+    domains = metrics["gain"].isel(dataset=slice(1, None))
+    better = int((domains.sel(interval="low") > 0).sum())
+    gain = float(metrics["gain"].sel(dataset="pooled", interval="estimate"))
+    value, low, high = estimate(metrics["loss"].sel(dataset="pooled").isel(checkpoint=-1))
+    return [
+        Finding(
+            question="Does the model predict held-out text better than token frequencies do?",
+            answer=f"On {better} of {domains.sizes['dataset']} domains; pooled by {format_number(gain)} nats a token.",
+            estimate=value,
+            low=low,
+            high=high,
+            unit="nats per token",
+            null_name="unigram model",
+            null_value=float(metrics["unigram_loss"].sel(dataset="pooled", interval="estimate")),
+            reference_name="untrained model",
+            reference_value=float(metrics["loss"].sel(dataset="pooled", interval="estimate").isel(checkpoint=0)),
+            verdict="yes" if better == domains.sizes["dataset"] else "unclear" if better else "no",
+            verdict_text="yes means that the interval of the gain is above 0 on every domain",
+            n=int(metrics["documents"].sel(dataset="pooled")),
+            n_unit="documents",
+            figure="loss_by_domain",
+        )
+    ]
+
+
+def _loss_by_domain(metrics: xr.Dataset) -> Figure:
+    domains = [str(name) for name in metrics["dataset"].values]
+    parts = {
+        "trained": metrics["loss"].isel(checkpoint=-1, drop=True),
+        "untrained": metrics["loss"].isel(checkpoint=0, drop=True),
+        "unigram": metrics["unigram_loss"],
+    }
+    drawing, (ax,) = plotting.canvas(plotting.height_for(len(domains)))
+    lines = [Series(label, *(array.sel(interval=part).values for part in INTERVAL)) for label, array in parts.items()]
+    plotting.dot_whiskers(ax, domains, lines, x_label=f"loss ({MEASURES['loss'][1]})", x_limits=(0, None))
+    table = xr.Dataset(parts).to_dataframe().unstack("interval")
+    table.columns = [f"{label}_{part}" for label, part in table.columns]
+    value, bounds = format_estimate(*estimate(parts["trained"].sel(dataset="pooled")))
+    unigram = float(parts["unigram"].sel(dataset="pooled", interval="estimate"))
+    return Figure(
+        name="loss_by_domain",
+        title="Held-out loss by domain",
+        alt=f"Dots with whiskers per domain: loss of the trained, the untrained and a unigram model; pooled {value} "
+        f"nats per token against {unigram:.2f} for the unigram model.",
+        caption=f"Mean loss on held-out documents; pooled {value} {bounds}. {size_text(metrics)}; whiskers: "
+        f"{100 * metrics.attrs['confidence']:g} % bootstrap over documents.",
+        how_to_read="Further left is better. A domain whose dot is left of its unigram dot has been learned beyond the "
+        "frequency of tokens.",
+        drawing=drawing,
+        data=table.reset_index().rename(columns={"dataset": "domain"}),
+    )
+
+
+def _loss_by_step(metrics: xr.Dataset) -> Figure:
+    loss = metrics["loss"].sel(dataset="pooled")
+    steps = np.array([int(str(name).removeprefix("step")) for name in loss["checkpoint"].values])
+    unigram = plotting.Reference("unigram", float(metrics["unigram_loss"].sel(dataset="pooled", interval="estimate")))
+    drawing, (ax,) = plotting.canvas(3.2)
+    line = Series("held-out", *(loss.sel(interval=part).values for part in INTERVAL))
+    plotting.curves(
+        ax, steps, [line], [unigram], x_label="training step", y_label="loss (nats per token)", y_limits=(0, None)
+    )
+    table = interval_table(loss)
+    table.insert(0, "step", steps)
+    return Figure(
+        name="loss_by_step",
+        title="Held-out loss during training",
+        alt=f"Curve of held-out loss over {steps[-1]} training steps, from {loss.values[0, 0]:.2f} to "
+        f"{loss.values[-1, 0]:.2f} nats per token.",
+        caption=f"Pooled held-out loss at every saved checkpoint; {size_text(metrics)}; band: "
+        f"{100 * metrics.attrs['confidence']:g} % bootstrap over documents.",
+        how_to_read="The first point is the untrained model. Below the dashed line the model knows more than the "
+        "frequency of tokens.",
+        drawing=drawing,
+        data=table,
+    )

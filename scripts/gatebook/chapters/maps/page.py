@@ -1,0 +1,305 @@
+"""The page of the chapter maps: figures, findings and words."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from gatebook.chapters.base.page import ORDER, Figure, Finding, compare, estimate, verdict
+from gatebook.chapters.maps.measure import LABELS, MEASURES, PROJECTIONS, SPACES
+from gatebook.figures import plotting
+from gatebook.figures.plotting import Panel, Reference, Series
+from gatebook.figures.scatter import OTHERS, scatter
+from gatebook.figures.words import format_estimate, format_number
+from gatebook.measures.summary import interval_table, spread
+from gatebook.measures.uncertainty import INTERVAL, POOLED
+
+TITLE = "Maps"
+QUESTION = "Do tokens lie together by kind of text and by expert?"
+INTRODUCTION = [
+    "Each dot is a sampled token, placed by what the router of a layer received for it, or by what the first of its "
+    "experts made of that. The spaces have hundreds of dimensions or more, and a map has two. PCA shows the plane with "
+    "the most variance. UMAP and t-SNE try to keep near tokens near, and give up everything else for it.",
+    "A UMAP or t-SNE map does not show distances between groups, nor the size or density of a group, nor which way is "
+    "up: another seed moves all of them. Both methods can also draw groups where there are none. Trustworthiness says "
+    "how far neighbours in a map are neighbours in the space: 1 is all of them, about 0.5 is chance.",
+    "So the findings do not rest on the maps. They count, in the space itself, how many of a token's ten nearest "
+    "tokens have its label, and compare that with tokens drawn at random. Tokens of the same document do not count as "
+    "neighbours, because they share their dataset anyway.",
+]
+MEANINGS = {
+    "agreement": "How often near tokens share a label: their dataset, their first expert, or their token id.",
+    "separation": "How much more often near outputs than near inputs come from the same expert: what the experts add "
+    "to what the router had already sorted.",
+    "explained_variance": "How much of the spread of the points the PCA map can show.",
+    "trustworthiness": "How far neighbours in the map are neighbours in the space.",
+}
+SOURCE = (
+    "van der Maaten and Hinton (2008), t-SNE; McInnes et al. (2018), UMAP; Venna and Kaski (2001), trustworthiness",
+    "https://arxiv.org/abs/1802.03426",
+)
+RANKS = ("most chosen expert", "second", "third", "fourth", "fifth", "sixth")
+MOST_ROWS = 4
+RANDOM = "random tokens"
+
+
+def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+    """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    return [
+        _numbers_by_layer(metrics, untrained),
+        _inputs_by_dataset(metrics),
+        _inputs_by_expert(metrics),
+        _outputs_by_expert(metrics),
+    ]
+
+
+def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:
+    """The chapter's rows in the table of key findings."""
+    return [
+        _finding_agreement(metrics, untrained, "dataset", "Do router inputs lie together by kind of text?"),
+        _finding_agreement(metrics, untrained, "first expert", "Do router inputs lie together by expert?"),
+        _finding_separation(metrics, untrained),
+        _finding_plane(metrics, untrained, thresholds["plane_variance"]),
+    ]
+
+
+def _finding_agreement(metrics: xr.Dataset, untrained: xr.Dataset | None, label: str, question: str) -> Finding:
+    place = {"dataset": POOLED, "space": SPACES[0], "label": label}
+    found = _numbers(metrics, untrained, "agreement", place)
+    null = float(metrics["random_agreement"].sel(dataset=POOLED, label=label).mean("layer"))
+    where = compare((found["estimate"], found["low"], found["high"]), null)
+    word = {"above": "more than", "below": "less than", "around": "about as many as"}[where]
+    return Finding(
+        question=question,
+        answer=f"{_percent(found['estimate'])} of the nearest tokens have the same {label}, {word} among random tokens "
+        f"({_percent(null)}).",
+        verdict=verdict(where, yes="above"),
+        verdict_text=f"yes means more neighbours with the same {label} than among random tokens",
+        unit="of 10 neighbours",
+        figure="neighbours_by_layer",
+        null_name=RANDOM,
+        null_value=null,
+        **found,
+    )
+
+
+def _finding_separation(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = _numbers(metrics, untrained, "separation", {"dataset": POOLED})
+    where = compare((found["estimate"], found["low"], found["high"]), 0)
+    word = {"above": "more", "below": "less", "around": "neither clearly more nor clearly less"}[where]
+    expert = {"dataset": POOLED, "label": "first expert", "interval": "estimate"}
+    shares = metrics["mean_over_layers_agreement"].sel(expert)
+    inputs, outputs = (_percent(float(shares.sel(space=space))) for space in SPACES)
+    return Finding(
+        question="Do experts set their outputs further apart than their inputs were?",
+        answer=f"Near outputs share the expert {word} often than near inputs do: {outputs} against {inputs}.",
+        verdict=verdict(where, yes="above"),
+        verdict_text="yes means a difference above 0",
+        unit="of 10 neighbours",
+        figure="neighbours_by_layer",
+        null_name="as in router inputs",
+        null_value=0.0,
+        **found,
+    )
+
+
+def _finding_plane(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
+    found = _numbers(metrics, untrained, "explained_variance", {"space": SPACES[0]})
+    where = compare((found["estimate"], found["low"], found["high"]), threshold)
+    bound = _percent(threshold)
+    answers = {
+        "below": f"Two axes hold {_percent(found['estimate'])} of the variance, less than {bound}.",
+        "above": f"Two axes hold {_percent(found['estimate'])} of the variance, more than {bound}.",
+        "around": f"Two axes hold {_percent(found['estimate'])} of the variance; the interval holds {bound}.",
+    }
+    return Finding(
+        question="Can a flat map show most of what tells router inputs apart?",
+        answer=answers[where],
+        verdict=verdict(where, yes="above"),
+        verdict_text=f"yes means more than {bound} of the variance on two principal components",
+        unit="of the variance",
+        figure="neighbours_by_layer",
+        null_name="equal variance in all directions",
+        null_value=2 / metrics.attrs["hidden_size"],
+        **found,
+    )
+
+
+def _numbers(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, place: dict) -> dict:
+    """The numbers of a finding about a measure at a place, averaged over layers."""
+    value, low, high = estimate(metrics[f"mean_over_layers_{name}"].sel(place))
+    known = untrained is not None
+    reference = estimate(untrained[f"mean_over_layers_{name}"].sel(place))[0] if known else None
+    return {
+        "estimate": value,
+        "low": low,
+        "high": high,
+        "reference_name": "untrained model" if known else None,
+        "reference_value": reference,
+        "n": int(metrics["documents"].sel(dataset=POOLED)),
+        "n_unit": "documents",
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{format_number(round(100 * share, 1))} %"
+
+
+def _counts_text(metrics: xr.Dataset) -> str:
+    pooled = metrics.sel(dataset=POOLED)
+    return (
+        f"n = {int(pooled['tokens']):,} sampled tokens of {int(pooled['documents']):,} documents in "
+        f"{metrics.sizes['dataset'] - 1} datasets"
+    )
+
+
+def _series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, place: dict) -> list[Series]:
+    sources = {"trained": metrics} | ({"untrained": untrained} if untrained is not None else {})
+    arrays = {label: source[name].sel(place) for label, source in sources.items()}
+    return [Series(label, *(array.sel(interval=part).values for part in INTERVAL)) for label, array in arrays.items()]
+
+
+def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    layers, panels = metrics["layer"].values, []
+    for space in SPACES:
+        for label in LABELS:
+            place = {"dataset": POOLED, "space": space, "label": label}
+            null = metrics["random_agreement"].sel(dataset=POOLED, label=label).values
+            lines = _series(metrics, untrained, "agreement", place)
+            panels.append(Panel(f"{space}s: same {label}", layers, lines, [Reference("null", null)], "of neighbours"))
+    for space in SPACES:
+        lines = _series(metrics, untrained, "explained_variance", {"space": space})
+        flat = Reference("null", 2 / metrics.attrs["hidden_size"])
+        panels.append(Panel(f"{space}s: two components", layers, lines, [flat], "of variance"))
+    place = {"dataset": POOLED, "space": SPACES[0], "label": "dataset"}
+    value, bounds = format_estimate(*estimate(metrics["mean_over_layers_agreement"].sel(place)))
+    null = float(metrics["random_agreement"].sel(dataset=POOLED, label="dataset").mean("layer"))
+    agreement = interval_table(metrics["agreement"]).assign(measure="agreement")
+    random = metrics["random_agreement"].to_dataframe("random").reset_index()
+    variance = interval_table(metrics["explained_variance"]).assign(measure="explained_variance", dataset=POOLED)
+    data = pd.concat([agreement.merge(random, on=["layer", "dataset", "label"]), variance]).fillna({"label": ""})
+    return Figure(
+        name="neighbours_by_layer",
+        title="What near tokens share",
+        alt=f"Small line charts over layers. Of the ten nearest router inputs {value} have the token's dataset on "
+        f"average, against {null:.3f} of random tokens.",
+        caption=f"Above: {MEASURES['agreement'][0].lower()}, of the ten nearest of other documents, among router "
+        "inputs and among the outputs of the first expert. Below: share of the variance on two principal components. "
+        f"Same dataset among router inputs, mean over layers: {value} {bounds}. {_counts_text(metrics)}; bands: "
+        f"{100 * metrics.attrs['confidence']:g} % jackknife over {metrics.attrs['groups']} groups of documents.",
+        how_to_read="Dashed: tokens drawn at random from other documents; below, equal variance in all directions. A "
+        "router that has learned nothing sends near inputs to the same expert too, so compare with the untrained "
+        "model. The CSV has every dataset by itself.",
+        drawing=plotting.small_multiples(panels, share_y=False, y_limits=(0, None), order=ORDER),
+        data=data[["measure", "space", "label", "dataset", "layer", *INTERVAL, "random"]],
+    )
+
+
+def _inputs_by_dataset(metrics: xr.Dataset) -> Figure:
+    order = [str(name) for name in metrics["dataset"].values[1:]]
+    names = metrics["point_dataset"].values.astype(str)
+    drawing = _grid(metrics, SPACES[0], lambda layer: names, order)
+    place = {"dataset": POOLED, "space": SPACES[0], "label": "dataset", "interval": "estimate"}
+    share = _percent(float(metrics["mean_over_layers_agreement"].sel(place)))
+    return Figure(
+        name="inputs_by_dataset",
+        title="Router inputs by dataset",
+        alt=f"Maps of router inputs, one row per layer, by PCA, UMAP and t-SNE, coloured by dataset. In the space "
+        f"itself {share} of the nearest tokens of other documents are of the token's dataset.",
+        caption=f"Each dot is one of {metrics.sizes['point']:,} tokens; T: trustworthiness. {_counts_text(metrics)}.",
+        how_to_read=_HOW_TO_READ,
+        drawing=drawing,
+        data=_map_table(metrics, SPACES[0]),
+    )
+
+
+def _inputs_by_expert(metrics: xr.Dataset) -> Figure:
+    drawing = _grid(metrics, SPACES[0], lambda layer: _ranks(layer)[0], list(RANKS))
+    place = {"dataset": POOLED, "space": SPACES[0], "label": "first expert", "interval": "estimate"}
+    share = _percent(float(metrics["mean_over_layers_agreement"].sel(place)))
+    return Figure(
+        name="inputs_by_expert",
+        title="Router inputs by first expert",
+        alt=f"Maps of router inputs, one row per layer, by PCA, UMAP and t-SNE, with the six most chosen experts of "
+        f"the layer in colour. In the space itself {share} of the nearest tokens have the same first expert.",
+        caption=f"The same {metrics.sizes['point']:,} tokens. In colour: the six experts of the layer that most of "
+        "these tokens choose first; T: trustworthiness. The CSV has the expert of every token. "
+        f"{_counts_text(metrics)}.",
+        how_to_read=f"{_HOW_TO_READ} A colour stands for another expert in every row.",
+        drawing=drawing,
+        data=_map_table(metrics, SPACES[0]),
+    )
+
+
+def _outputs_by_expert(metrics: xr.Dataset) -> Figure:
+    drawing = _grid(metrics, SPACES[1], lambda layer: _ranks(layer)[0], list(RANKS), means=True)
+    shares = metrics["mean_over_layers_agreement"].sel(dataset=POOLED, label="first expert", interval="estimate")
+    share = _percent(float(shares.sel(space=SPACES[1])))
+    means = metrics["mean_map"].to_dataset("axis").to_dataframe().reset_index()
+    means = means.rename(columns={0: "x", 1: "y"}).assign(space="mean output of an expert", dataset="")
+    data = pd.concat([_map_table(metrics, SPACES[1]), means])
+    return Figure(
+        name="outputs_by_expert",
+        title="Expert outputs by expert",
+        alt=f"Maps of expert outputs, one row per layer, by PCA, UMAP and t-SNE, with the six most chosen experts of "
+        f"the layer in colour. In the space itself {share} of the nearest outputs are of the same expert.",
+        caption=f"The outputs, not weighted, of the first expert of the same {metrics.sizes['point']:,} tokens. Large "
+        "dots with an edge: the mean output of every expert, over all sampled tokens, whoever they were sent to; T: "
+        f"trustworthiness. {_counts_text(metrics)}.",
+        how_to_read=f"{_HOW_TO_READ} A colour stands for another expert in every row. An expert whose large dot is far "
+        "from its small ones treats its own tokens unlike all others.",
+        drawing=drawing,
+        data=data[["space", "projection", "layer", "dataset", "token_id", "expert", "x", "y"]],
+    )
+
+
+_HOW_TO_READ = (
+    "Look for colours that keep together, and check with the numbers above. UMAP and t-SNE show who is near whom, not "
+    "how far groups are apart or how large they are. Rows cannot be compared point by point."
+)
+
+
+def _grid(metrics: xr.Dataset, space: str, categories, order: list[str], means: bool = False):
+    """Maps of a space: a row for each of at most `MOST_ROWS` layers, a column for each projection.
+
+    `categories` gives the categories of the points from one layer's metrics.
+    """
+    layers = spread(metrics["layer"].values, MOST_ROWS)
+    titles = []
+    for layer in layers:
+        trust = metrics["trustworthiness"].sel(layer=layer, space=space)
+        titles += [f"{name}, layer {layer}, T = {trust.sel(projection=name).item():.2f}" for name in PROJECTIONS]
+    drawing, axes = plotting.canvas(0.7 + 2.1 * len(layers), rows=len(layers), columns=len(PROJECTIONS), titles=titles)
+    for row, layer in enumerate(layers):
+        here = metrics.sel(layer=layer)
+        share = [_percent(float(part)) for part in here["component_variance"].sel(space=space)[:2]]
+        for column, name in enumerate(PROJECTIONS):
+            labels = (f"first, {share[0]}", f"second, {share[1]}") if name == "PCA" else ("", "")
+            scatter(
+                axes[row * len(PROJECTIONS) + column],
+                here["map"].sel(space=space, projection=name).values,
+                categories(here),
+                order,
+                large=(here["mean_map"].sel(projection=name).values, _ranks(here)[1]) if means else None,
+                x_label=labels[0],
+                y_label=labels[1],
+            )
+    return drawing
+
+
+def _ranks(layer: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """How often an expert is the first choice in one layer's map: the name of its rank, of each point and expert."""
+    chosen = np.bincount(layer["point_expert"].values, minlength=layer.sizes["expert"])
+    names = np.full(len(chosen), OTHERS, dtype=object)
+    most = np.argsort(-chosen, kind="stable")[: len(RANKS)]
+    names[most] = RANKS[: len(most)]
+    return names[layer["point_expert"].values], names
+
+
+def _map_table(metrics: xr.Dataset, space: str) -> pd.DataFrame:
+    """Positions of the points: space, projection, layer, dataset, token_id, expert, x, y."""
+    points = metrics[["map", "point_dataset", "point_token", "point_expert"]].sel(space=space)
+    x, y = (points["map"].sel(axis=axis, drop=True) for axis in (0, 1))
+    frame = points.drop_vars("map").assign(x=x, y=y)
+    names = {"point_dataset": "dataset", "point_token": "token_id", "point_expert": "expert"}
+    frame = frame.to_dataframe().reset_index().rename(columns=names).sort_values(["layer", "projection", "point"])
+    return frame[["space", "projection", "layer", "dataset", "token_id", "expert", "x", "y"]]

@@ -1,0 +1,109 @@
+"""How sure is the router of its choice?"""
+
+from pydantic import Field
+
+from gatebook.chapters.base.contract import Chapter, Measure, Settings
+
+MEASURES = {
+    "normalised_entropy": Measure(
+        "Router entropy H / ln E",
+        "1",
+        "H / ln E, H = −Σₑ pₑ ln pₑ",
+        "How spread the router's distribution is, from 0 (one expert has everything) to 1 (uniform).",
+    ),
+    "entropy": Measure(
+        "Router entropy H",
+        "nats",
+        "H = −Σₑ pₑ ln pₑ, over all E experts",
+        "How spread the router's distribution is, in nats; its maximum is ln E.",
+    ),
+    "effective_experts": Measure(
+        "Effective number of experts",
+        "experts",
+        "exp(H)",
+        "How many equally probable experts would have the same entropy.",
+    ),
+    "top_k_entropy": Measure(
+        "Entropy of the selected weights",
+        "nats",
+        "H_k = −Σ_S q ln q, q = w / Σ_S w",
+        "How evenly the selected experts share the routing weight; its maximum is ln k.",
+    ),
+    "top_1_probability": Measure(
+        "Largest probability",
+        "1",
+        "maxₑ pₑ",
+        "The probability of the most probable expert.",
+    ),
+    "top_k_mass": Measure(
+        "Mass of the selected experts",
+        "1",
+        "m = Σ_S p",
+        "How much probability the selected experts hold; the rest is lost unless weights are renormalised.",
+    ),
+    "top_1_share": Measure(
+        "Share of the first expert",
+        "1",
+        "q₍₁₎ = w₍₁₎ / Σ_S w",
+        "How much of the selected weight the first expert gets.",
+    ),
+    "logit_margin": Measure(
+        "Logit margin",
+        "logits",
+        "z₍₁₎ − z₍₂₎",
+        "How far the first choice is ahead of the second.",
+    ),
+    "boundary_margin": Measure(
+        "Boundary margin",
+        "logits",
+        "z₍ₖ₎ − z₍ₖ₊₁₎",
+        "How far the last selected expert is ahead of the first one that is left out.",
+    ),
+    "entropy_of_mean": Measure(
+        "Entropy of the mean",
+        "nats",
+        "H(E[p])",
+        "How spread the average distribution is; high when the load is balanced.",
+    ),
+    "information": Measure(
+        "Information about the token",
+        "nats",
+        "I(token; expert) = H(E[p]) − E[H(p)]",
+        "What the token decides about the choice of expert: 0 when all tokens are routed alike.",
+    ),
+}
+
+
+class Thresholds(Settings):
+    """Fixed before the run."""
+
+    decisive_entropy: float = Field(0.5, gt=0, le=1, description="H / ln E below which a router is decisive")
+
+
+CHAPTER = Chapter(
+    title="Router decisiveness",
+    question="How sure is the router of its choice?",
+    introduction=[
+        (
+            "For every token and layer the router gives each expert a probability and sends the token to the k most "
+            "probable ones. A decisive router puts nearly all probability on few experts: its entropy is low, and the "
+            "experts that it does not select would have mattered little. A router at its null, with all logits "
+            "equal, spreads it evenly."
+        ),
+        (
+            "A router that scores experts by a sigmoid has no probabilities: here they are its scores divided by "
+            "their sum. A trained bias or groups of experts may then move its choice away from the most probable "
+            "experts."
+        ),
+        (
+            "All values are means over tokens; the dashed line is the value when all logits are equal. The untrained "
+            "model, where there is one, shows what the architecture does before it has learned anything."
+        ),
+    ],
+    source=("Shannon (1948); OLMoE, Muennighoff et al. (2024)", "https://arxiv.org/abs/2409.02060"),
+    measures=MEASURES,
+    interval="bootstrap",
+    null="The null of router decisiveness is a router whose logits are all equal.",
+    needs=("scores", "documents"),
+    thresholds=Thresholds,
+)

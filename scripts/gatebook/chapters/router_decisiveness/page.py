@@ -1,0 +1,325 @@
+"""The page of the chapter router decisiveness: figures, findings and words."""
+
+from dataclasses import replace
+
+import numpy as np
+import xarray as xr
+
+from gatebook.chapters.base.page import (
+    ORDER,
+    Figure,
+    Finding,
+    compare,
+    counts_text,
+    dataset_matrix,
+    numbers,
+    over_layers,
+    series,
+    size_text,
+    verdict,
+)
+from gatebook.chapters.router_decisiveness.measure import MEASURES
+from gatebook.figures import plotting
+from gatebook.figures.plotting import Panel, Reference, Series
+from gatebook.figures.words import format_estimate, format_number
+from gatebook.measures.summary import interval_table, spread, table
+from gatebook.measures.uncertainty import INTERVAL
+
+TITLE = "Router decisiveness"
+QUESTION = "How sure is the router of its choice?"
+INTRODUCTION = [
+    "For every token and layer the router gives each expert a probability and sends the token to the k most probable "
+    "ones. A decisive router puts nearly all probability on few experts: its entropy is low, and the experts that it "
+    "does not select would have mattered little. A router at its null, with all logits equal, spreads it evenly.",
+    "A router that scores experts by a sigmoid has no probabilities: here they are its scores divided by their sum. A "
+    "trained bias or groups of experts may then move its choice away from the most probable experts.",
+    "All values are means over tokens; the dashed line is the value when all logits are equal. The untrained model, "
+    "where there is one, shows what the architecture does before it has learned anything.",
+]
+MEANINGS = {
+    "normalised_entropy": "How spread the router's distribution is, from 0 (one expert has everything) to 1 (uniform).",
+    "entropy": "How spread the router's distribution is, in nats; its maximum is ln E.",
+    "effective_experts": "How many equally probable experts would have the same entropy.",
+    "top_k_entropy": "How evenly the selected experts share the routing weight; its maximum is ln k.",
+    "top_1_probability": "The probability of the most probable expert.",
+    "top_k_mass": "How much probability the selected experts hold; the rest is lost unless weights are renormalised.",
+    "top_1_share": "How much of the selected weight the first expert gets.",
+    "logit_margin": "How far the first choice is ahead of the second.",
+    "boundary_margin": "How far the last selected expert is ahead of the first one that is left out.",
+    "entropy_of_mean": "How spread the average distribution is; high when the load is balanced.",
+    "information": "What the token decides about the choice of expert: 0 when all tokens are routed alike.",
+}
+SOURCE = ("Shannon (1948); OLMoE, Muennighoff et al. (2024)", "https://arxiv.org/abs/2409.02060")
+PANELS = (
+    "normalised_entropy", "top_k_entropy", "effective_experts", "top_1_probability", "top_k_mass", "top_1_share",
+    "logit_margin", "boundary_margin", "information",
+)  # fmt: skip
+
+
+def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+    """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    found = [
+        _entropy_by_layer(metrics, untrained),
+        _measures_by_layer(metrics, untrained),
+        _entropy_by_dataset(metrics),
+        _entropy_distribution(metrics, untrained),
+        _weight_by_rank(metrics),
+        _information(metrics),
+        _logits_by_expert(metrics),
+    ]
+    if metrics.attrs["probability"] == "softmax":
+        return found
+    note = f"Probabilities of this router are {metrics.attrs['probability']}."
+    return [replace(figure, caption=f"{figure.caption} {note}") for figure in found]
+
+
+def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:
+    """The chapter's rows in the table of key findings."""
+    return [
+        _finding_entropy(metrics, untrained, thresholds["decisive_entropy"]),
+        _finding_mass(metrics, untrained),
+        _finding_information(metrics, untrained),
+    ]
+
+
+def _finding_entropy(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
+    value = over_layers(metrics, "normalised_entropy")
+    place = compare(value, threshold)
+    answers = {
+        "below": f"Router entropy is less than {threshold:g} of its maximum.",
+        "above": f"Router entropy is more than {threshold:g} of its maximum.",
+        "around": f"The interval of router entropy holds {threshold:g} of its maximum.",
+    }
+    return Finding(
+        question="Is the router sure of its choice?",
+        answer=answers[place],
+        verdict=verdict(place, yes="below"),
+        verdict_text=f"decisive means H / ln E below {threshold:g}",
+        unit="of ln E",
+        figure="entropy_by_layer",
+        **numbers(metrics, untrained, "normalised_entropy", *_uniform(metrics, "normalised_entropy")),
+    )
+
+
+def _finding_mass(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "top_k_mass", *_uniform(metrics, "top_k_mass"))
+    place = compare((found["estimate"], found["low"], found["high"]), found["null_value"])
+    share = format_number(100 * found["estimate"])
+    answers = {
+        "above": f"They hold {share} % of it, more than k / E.",
+        "below": f"They hold {share} % of it, less than k / E.",
+        "around": f"They hold {share} % of it, about k / E.",
+    }
+    return Finding(
+        question="Do the selected experts hold more than an even share of the probability?",
+        answer=answers[place],
+        verdict=verdict(place, yes="above"),
+        verdict_text="concentrated means more than k / E",
+        unit="of all probability",
+        figure="measures_by_layer",
+        **found,
+    )
+
+
+def _finding_information(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "information", *_uniform(metrics, "information"))
+    reference = over_layers(untrained, "information") if untrained is not None else (0.0, 0.0, 0.0)
+    more, less = found["low"] > reference[2], found["high"] < reference[1]
+    against = "the untrained model" if untrained is not None else "routing all tokens alike"
+    word = "more than" if more else "less than" if less else "about as much as"
+    return Finding(
+        question=f"Does routing depend on the token more than {against} does?",
+        answer=f"A token decides {format_number(found['estimate'])} nats of its routing, {word} in {against}.",
+        verdict="yes" if more else "no" if less else "unclear",
+        verdict_text=f"yes means an interval above that of {against}",
+        unit="nats",
+        figure="information",
+        **found,
+    )
+
+
+def _uniform(metrics: xr.Dataset, name: str) -> tuple[str, float]:
+    return "all logits equal", float(metrics["uniform_value"].sel(measure=name))
+
+
+def _entropy_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    drawing, (ax,) = plotting.canvas(3.2)
+    plotting.layer_lines(
+        ax,
+        metrics["layer"].values,
+        series(metrics, untrained, "normalised_entropy"),
+        [Reference(*_uniform(metrics, "normalised_entropy"))],
+        y_label="router entropy H / ln E",
+        order=ORDER,
+    )
+    values = metrics["normalised_entropy"].sel(dataset="pooled", interval="estimate")
+    lowest = int(values["layer"][values.values.argmin()])
+    mean = format_estimate(*over_layers(metrics, "normalised_entropy"))
+    title = f"Router entropy is lowest in layer {lowest}"
+    if metrics.sizes["layer"] == 1 or _intervals_overlap(metrics["normalised_entropy"].sel(dataset="pooled")):
+        title = "Router entropy by layer"
+    return Figure(
+        name="entropy_by_layer",
+        title=title,
+        alt=f"Line over layers: router entropy relative to its maximum, mean over layers {mean[0]}, lowest "
+        f"{values.min().item():.3f} in layer {lowest}.",
+        caption=f"Mean router entropy H / ln E by layer, all datasets pooled; {counts_text(metrics)}",
+        how_to_read="1 means that the router knows nothing and all experts are equally probable; 0 means that one "
+        "expert has all the probability.",
+        drawing=drawing,
+        data=table(metrics.sel(dataset=["pooled"]), ["normalised_entropy"]),
+    )
+
+
+def _intervals_overlap(pooled: xr.DataArray) -> bool:
+    """Whether the layer with the lowest estimate is not clearly below the next one."""
+    ordered = pooled.sortby(pooled.sel(interval="estimate"))
+    return bool(ordered.isel(layer=0).sel(interval="high") >= ordered.isel(layer=1).sel(interval="low"))
+
+
+def _measures_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    panels = []
+    for name in PANELS:
+        title, units, _ = MEASURES[name]
+        uniform = Reference(*_uniform(metrics, name))
+        y_label = "" if units == "1" else units
+        panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, name), [uniform], y_label))
+    mass = format_estimate(*over_layers(metrics, "top_k_mass"))
+    return Figure(
+        name="measures_by_layer",
+        title="Nine ways to measure how decisive the router is",
+        alt=f"Nine small line charts over layers; the selected experts hold {mass[0]} of the probability on average.",
+        caption=f"Means over tokens by layer, all datasets pooled; {counts_text(metrics)}",
+        how_to_read="Each panel has its own scale. The dashed line is the value with all logits equal. Definitions "
+        "are on the Methods page.",
+        drawing=plotting.small_multiples(panels, share_y=False, order=ORDER),
+        data=table(metrics.sel(dataset=["pooled"]), list(PANELS)),
+    )
+
+
+def _entropy_by_dataset(metrics: xr.Dataset) -> Figure:
+    drawing, mean = dataset_matrix(
+        metrics, "normalised_entropy", label="router entropy H / ln E", annotate=".2f", from_zero=False
+    )
+    low, high = mean["dataset"].values[[mean.values.argmin(), mean.values.argmax()]]
+    return Figure(
+        name="entropy_by_dataset",
+        title="Router entropy by dataset",
+        alt=f"Matrix of router entropy, datasets by layers: lowest on {low} ({mean.min().item():.3f} on average over "
+        f"layers), highest on {high} ({mean.max().item():.3f}).",
+        caption=f"Mean router entropy H / ln E by dataset and layer; {size_text(metrics)}; intervals are in the CSV.",
+        how_to_read="Bright cells are datasets on which the layer's router is less sure. The colour scale starts at "
+        "the smallest value, not at 0.",
+        drawing=drawing,
+        data=table(metrics, ["normalised_entropy"]),
+    )
+
+
+def _entropy_distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    layers = metrics["layer"].values
+    edges = metrics["scalar_edge"].sel(scalar="entropy").values
+
+    def density(source):
+        return source["scalar_density"].sel(dataset="pooled", scalar="entropy").transpose("layer", "bin").values
+
+    drawing, (ax,) = plotting.canvas(plotting.height_for(2 * len(layers)))
+    plotting.histograms(
+        ax,
+        edges,
+        density(metrics),
+        layers,
+        outline=("untrained", density(untrained)) if untrained is not None else None,
+        reference=Reference("all logits equal", edges[-1]),
+        x_label="router entropy H (nats)",
+    )
+    quantiles = metrics["scalar_quantile"].sel(dataset="pooled", scalar="entropy")
+    data = interval_table(quantiles)
+    median = quantiles.sel(quantile=0.5, interval="estimate").mean().item()
+    return Figure(
+        name="entropy_distribution",
+        title="Distribution of router entropy over tokens",
+        alt=f"Histograms of router entropy over tokens, one per layer; the median is {median:.2f} nats on average over "
+        f"layers, the maximum possible {edges[-1]:.2f}.",
+        caption=f"Share of tokens by router entropy; marks: 10 %, 50 % and 90 % quantile. {counts_text(metrics)} "
+        "The CSV holds the quantiles with their intervals.",
+        how_to_read="A layer with two humps treats two kinds of tokens differently: one it is sure of, one not.",
+        drawing=drawing,
+        data=data[["layer", "quantile", "estimate", "low", "high"]],
+    )
+
+
+def _weight_by_rank(metrics: xr.Dataset) -> Figure:
+    weight = metrics["rank_weight"].sel(dataset="pooled")
+    layers = spread(metrics["layer"].values, 5)
+    found = [
+        Series(f"layer {layer}", *(weight.sel(layer=layer, interval=part).values for part in weight["interval"].values))
+        for layer in layers
+    ]
+    drawing, (ax,) = plotting.canvas(3.2)
+    plotting.curves(ax, weight["rank"].values, found, x_label="rank", y_label="mean routing weight")
+    ax.set_xticks(spread(weight["rank"].values, 9))
+    first = weight.sel(rank=0, interval="estimate").mean().item()
+    data = interval_table(weight)
+    return Figure(
+        name="weight_by_rank",
+        title="Routing weight by rank",
+        alt=f"Curves of mean routing weight by rank, one per layer; the first expert gets {first:.3f} on average.",
+        caption=f"Mean weight that multiplies the output of the expert at each rank (0 is the largest); "
+        f"{counts_text(metrics)}",
+        how_to_read="A steep curve: the first expert does most of the work. A flat one: the selected experts share it.",
+        drawing=drawing,
+        data=data[["layer", "rank", "estimate", "low", "high"]],
+    )
+
+
+def _information(metrics: xr.Dataset) -> Figure:
+    def line(label, name):
+        pooled = metrics[name].sel(dataset="pooled")
+        return Series(label, *(pooled.sel(interval=part).values for part in INTERVAL))
+
+    lines = [line("entropy of the mean", "entropy_of_mean"), line("mean entropy", "entropy")]
+    drawing, (ax,) = plotting.canvas(3.2)
+    uniform = Reference(*_uniform(metrics, "entropy"))
+    plotting.layer_lines(ax, metrics["layer"].values, lines, [uniform], y_label="nats")
+    value, bounds = format_estimate(*over_layers(metrics, "information"))
+    return Figure(
+        name="information",
+        title="The gap is what routing says about the token",
+        alt=f"Two lines over layers, the entropy of the mean distribution above the mean entropy; the gap is {value} "
+        "nats on average over layers.",
+        caption=f"H(E[p]) and E[H(p)] by layer; their difference I(token; expert) is {value} {bounds} nats on average "
+        f"over layers. {counts_text(metrics)}",
+        how_to_read="If every token were routed alike, both lines would coincide. The further apart they are, the more "
+        "the choice of experts depends on the token.",
+        drawing=drawing,
+        data=table(metrics.sel(dataset=["pooled"]), ["entropy_of_mean", "entropy", "information"]),
+    )
+
+
+def _logits_by_expert(metrics: xr.Dataset) -> Figure:
+    median = metrics["expert_logit_quantile"].sel(quantile=0.5).transpose("layer", "expert")
+    odds = np.exp(median - median.mean("expert"))
+    experts = np.arange(median.sizes["expert"])
+    drawing, (ax,) = plotting.canvas(plotting.height_for(median.sizes["layer"]))
+    plotting.layer_expert_matrix(
+        ax,
+        odds.values,
+        median["layer"].values,
+        experts,
+        kind="ratio",
+        label="odds against the layer's average expert",
+    )
+    data = metrics["expert_logit_quantile"].assign_coords(expert=experts).to_dataframe("logit").reset_index()
+    return Figure(
+        name="logits_by_expert",
+        title="Which experts the router favours whatever the token",
+        alt=f"Matrix of the median router logit as odds against the layer's average expert, from "
+        f"{odds.min().item():.2f} to {odds.max().item():.2f}.",
+        caption="exp of the median router logit z minus its mean over the layer's experts, all datasets pooled; the "
+        f"CSV has the median, 10 % and 90 % quantile of the logits. {size_text(metrics)}.",
+        how_to_read="1 is an expert like the average one. A number added to all logits of a layer changes nothing, so "
+        "only differences within a layer count. Columns of different layers do not correspond: expert numbers have no "
+        "meaning across layers.",
+        drawing=drawing,
+        data=data[["layer", "expert", "quantile", "logit"]],
+    )

@@ -1,0 +1,235 @@
+"""Selection frequency: how evenly does each layer spread its tokens over the experts?
+
+c_e is the number of tokens that select expert e among their k, T the number of tokens. Under uniform routing every
+token picks k of E experts at random; a finite sample is then still not perfectly even, so the chapter states the value
+that chance gives at the same number of tokens.
+"""
+
+import numpy as np
+import xarray as xr
+
+from gatebook.measures import uncertainty
+from gatebook.study import tallies
+
+MEASURES = {
+    "coefficient_of_variation": ("Coefficient of variation of the load", "1", "CV = std(c) / mean(c), ddof 0"),
+    "gini": ("Gini coefficient of the load", "1", "Σᵢ Σⱼ |cᵢ − cⱼ| / (2 E Σᵢ cᵢ)"),
+    "normalised_slot_entropy": ("Slot entropy / log₂ E", "1", "−Σₑ sₑ log₂ sₑ / log₂ E, sₑ = cₑ / (k T)"),
+    "slot_entropy": ("Slot entropy", "bits", "−Σₑ sₑ log₂ sₑ, sₑ = cₑ / (k T)"),
+    "max_violation": ("Largest overload (MaxVio)", "1", "maxₑ cₑ E / (k T) − 1"),
+    "dead_experts": ("Experts never selected", "experts", "number of e with cₑ = 0"),
+    "load_balancing_loss": ("Load-balancing loss", "1", "E Σₑ fₑ Pₑ, fₑ = cₑ / T, Pₑ = E[pₑ]"),
+    "z_loss": ("Router z-loss", "1", "E[(ln Σₑ exp zₑ)²]"),
+}
+"""Measure: (title, units, formula)."""
+SUMS = ["selected_count", "first_count", "weight_sum", "probability_sum", "z_loss_sum"]
+BOUNDS = {
+    "gini": (0, 1),
+    "normalised_slot_entropy": (0, 1),
+    "coefficient_of_variation": (0, np.inf),
+    "slot_entropy": (0, np.inf),
+    "max_violation": (0, np.inf),
+    "dead_experts": (0, np.inf),
+}
+SQUARED = {"coefficient_of_variation", "gini", "max_violation"}
+"""Measures of spread: 0 for even loads, and raised by noise in proportion to its size, see `statistics.interval`."""
+NULL_DRAWS = 200
+
+
+def coefficient_of_variation(count: xr.DataArray) -> xr.DataArray:
+    """std(c) / mean(c) over `expert`, ddof 0; under uniform routing sqrt((1 - f) / (T f)) on average, f = k / E."""
+    return count.std("expert") / count.mean("expert")
+
+
+def gini(count: xr.DataArray) -> xr.DataArray:
+    """Gini coefficient over `expert`: 0 for even loads, 1 - 1/E when one expert has everything."""
+    experts = count.sizes["expert"]
+    ordered = xr.apply_ufunc(np.sort, count, input_core_dims=[["expert"]], output_core_dims=[["expert"]])
+    rank = xr.DataArray(2 * np.arange(1, experts + 1) - experts - 1, dims="expert")
+    return (ordered * rank).sum("expert") / (experts * ordered.sum("expert"))
+
+
+def slot_entropy(count: xr.DataArray) -> xr.DataArray:
+    """Entropy in bits of the slot shares c_e / sum c over `expert`: log2 E for even loads."""
+    share = count / count.sum("expert")
+    return -(share * np.log2(share.where(share > 0, 1))).sum("expert")
+
+
+def max_violation(count: xr.DataArray) -> xr.DataArray:
+    """max_e c_e / mean(c) - 1 over `expert`: how far the busiest expert is above an even load."""
+    return count.max("expert") / count.mean("expert") - 1
+
+
+def load_measures(count: xr.DataArray) -> dict[str, xr.DataArray]:
+    """The measures that depend on the loads c_e alone."""
+    entropy = slot_entropy(count)
+    return {
+        "coefficient_of_variation": coefficient_of_variation(count),
+        "gini": gini(count),
+        "normalised_slot_entropy": entropy / np.log2(count.sizes["expert"]),
+        "slot_entropy": entropy,
+        "max_violation": max_violation(count),
+        "dead_experts": (count == 0).sum("expert").astype(np.float64),
+    }
+
+
+def measure(
+    dataset_tallies: dict[str, xr.Dataset],
+    *,
+    resamples: int,
+    seed: int,
+    confidence: float,
+    capacity_factors: list[float],
+    batch_tokens: int,
+) -> xr.Dataset:
+    """All measures of the chapter from the tallies of a study's datasets; those that counts alone allow, from counts.
+
+    Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers.
+    `slot_share`, `first_share`, `weight_share` (dataset, layer, expert, interval): share of the selections, of the
+    first choices and of the routing weight that an expert gets; `selection_frequency` (dataset, layer, expert,
+    interval) = c_e / T, which sums to k. `rank_share` (layer, expert, rank): at which rank an expert is selected,
+    pooled. `dropped_share` (dataset, layer, capacity_factor, interval): see `dropped_share`; `mean_over_layers_*` has
+    it without layer. `uniform_*` (dataset): the mean of the load measure under uniform routing at the same number of
+    tokens.
+    """
+    first = next(iter(dataset_tallies.values()))
+    experts, top_k = first.sizes["expert"], first.sizes["rank"]
+    resampling = uncertainty.resample(dataset_tallies, resamples, seed)
+    of_documents = uncertainty.has_documents(first)
+    batches = {name: _batches(tally["tokens"].values, batch_tokens) for name, tally in dataset_tallies.items()}
+    batch_resampling = uncertainty.resample(batches, resamples, seed)
+    tokens = uncertainty.dataset_draws(dataset_tallies, ["tokens"], resampling)["tokens"]
+    names = [name for name in SUMS if name in first]
+    draws, per_layer = [], []
+    for tally in tallies.by_layer(dataset_tallies, [*names, *(["rank_count"] if of_documents else [])]):
+        sums = uncertainty.dataset_draws(tally, names, resampling)
+        found, shares = measures_of_draws(sums, tokens), _shares(sums, tokens, confidence)
+        if of_documents:
+            parts = {name: _dropped(layer, batches[name], capacity_factors) for name, layer in tally.items()}
+            dropped = uncertainty.dataset_draws(parts, ["dropped", "tokens"], batch_resampling)
+            found["dropped_share"] = dropped["dropped"] / dropped["tokens"]
+            rank_count = sum(layer["rank_count"] for layer in tally.values())
+            shares["rank_share"] = rank_count / rank_count.sum("rank").where(rank_count.sum("rank") > 0)
+            shares["rank_share"].attrs = {"long_name": "share of an expert's selections at each rank", "units": "1"}
+        draws.append(found)
+        per_layer.append(shares)
+    values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer", data_vars="minimal")
+    out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
+    for name in (name for name in MEASURES if name in values):
+        title, units, formula = MEASURES[name]
+        attributes = {"long_name": title, "units": units, "formula": formula}
+        bounds = BOUNDS.get(name, (-np.inf, np.inf))
+        squared = name in SQUARED
+        out[name] = uncertainty.interval(values[name], confidence, bounds, squared).assign_attrs(attributes)
+        averaged = uncertainty.interval(values[name].mean("layer"), confidence, bounds, squared)
+        out[f"mean_over_layers_{name}"] = averaged.assign_attrs(
+            attributes | {"long_name": f"{title}, mean over layers"}
+        )
+    if of_documents:
+        out.attrs["probability"] = tallies.probability_name(first.attrs)
+        long_name = f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens"
+        dropped = values["dropped_share"]
+        for name, each in (("dropped_share", dropped), ("mean_over_layers_dropped_share", dropped.mean("layer"))):
+            shares = uncertainty.interval(each, confidence, (0, 1))
+            out[name] = shares.assign_attrs(long_name=long_name, units="1")
+    out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
+    out["documents"] = uncertainty.document_counts(dataset_tallies)
+    return out.merge(_uniform(out["tokens"], experts, top_k, seed))
+
+
+def measures_of_draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
+    """Every measure in every draw, (dataset, draw, layer), from the sums over documents that there are."""
+    count, experts = sums["selected_count"], sums.sizes["expert"]
+    values = load_measures(count)
+    if "probability_sum" in sums:
+        values["load_balancing_loss"] = experts * (count / tokens * sums["probability_sum"] / tokens).sum("expert")
+    if "z_loss_sum" in sums:
+        values["z_loss"] = sums["z_loss_sum"] / tokens
+    return xr.Dataset(values)
+
+
+def _shares(sums: xr.Dataset, tokens: xr.DataArray, confidence: float) -> xr.Dataset:
+    """The share that each expert gets of the selections, and of what else there are sums of, with intervals."""
+    count = sums["selected_count"]
+    shares = {
+        "slot_share": (count / count.sum("expert"), "share of all selections"),
+        "selection_frequency": (count / tokens, "share of tokens that select the expert"),
+    }
+    if "first_count" in sums:
+        shares["first_share"] = (sums["first_count"] / tokens, "share of all first choices")
+    if "weight_sum" in sums:
+        weight = sums["weight_sum"]
+        shares["weight_share"] = (weight / weight.sum("expert"), "share of all routing weight")
+    return xr.Dataset(
+        {
+            name: uncertainty.interval(share, confidence, (0, 1)).assign_attrs(long_name=long_name, units="1")
+            for name, (share, long_name) in shares.items()
+        }
+    )
+
+
+def dropped_share(batch_count: np.ndarray, batch_tokens: np.ndarray, top_k: int, factors: list[float]) -> np.ndarray:
+    """Share of selections beyond the capacity of their expert, per batch: (batch, ..., factor).
+
+    `batch_count` is (batch, ..., expert), `batch_tokens` (batch,). Each expert takes at most
+    C = ceil(factor k T / E) of a batch's T tokens; sum_e max(0, c_e - C) / (k T) is dropped.
+    """
+    experts = batch_count.shape[-1]
+    shape = (len(batch_tokens),) + (1,) * (batch_count.ndim - 1)
+    slots = (top_k * batch_tokens).reshape(shape)
+    capacities = [np.ceil(factor * slots / experts) for factor in factors]
+    dropped = [np.maximum(batch_count - capacity, 0).sum(axis=-1) for capacity in capacities]
+    return np.stack(dropped, axis=-1) / slots
+
+
+def document_batches(document_tokens: np.ndarray, batch_tokens: int) -> np.ndarray:
+    """Batch number of each document: consecutive whole documents until a batch holds `batch_tokens` tokens.
+
+    The last batch, which may be short, is joined to the one before it.
+    """
+    batch, held, number = np.empty(len(document_tokens), dtype=np.int64), 0, 0
+    for index, tokens in enumerate(document_tokens):
+        batch[index] = number
+        held += int(tokens)
+        if held >= batch_tokens:
+            number, held = number + 1, 0
+    if held and number:
+        batch[batch == number] = number - 1
+    return batch
+
+
+def _batches(document_tokens: np.ndarray, batch_tokens: int) -> xr.Dataset:
+    """The batches of a dataset, which are resampled like documents: their tokens, and the first document of each."""
+    starts = np.flatnonzero(np.diff(document_batches(document_tokens, batch_tokens), prepend=-1))
+    return xr.Dataset(
+        {"first_document": ("document", starts), "tokens": ("document", np.add.reduceat(document_tokens, starts))},
+        coords={"document_id": ("document", [f"{number:09d}" for number in range(len(starts))])},
+    )
+
+
+def _dropped(layer: xr.Dataset, batches: xr.Dataset, factors: list[float]) -> xr.Dataset:
+    """How many selections of each batch, divided by k, are beyond the capacity: (document, layer, capacity_factor)."""
+    tokens = batches["tokens"].values
+    count = np.add.reduceat(layer["selected_count"].values, batches["first_document"].values, axis=0, dtype=np.int64)
+    dropped = dropped_share(count, tokens, layer.sizes["rank"], factors) * tokens[:, None, None]
+    return xr.Dataset(
+        {"dropped": (("document", "layer", "capacity_factor"), dropped), "tokens": batches["tokens"]},
+        coords={"document_id": batches["document_id"], "layer": layer["layer"], "capacity_factor": list(factors)},
+    )
+
+
+def _uniform(tokens: xr.DataArray, experts: int, top_k: int, seed: int) -> xr.Dataset:
+    """Mean of each load measure over random uniform routings of the same number of tokens, per dataset."""
+    rows = []
+    for number in tokens.values:
+        loads = uncertainty.uniform_loads(int(number), experts, top_k, NULL_DRAWS, seed)
+        found = load_measures(xr.DataArray(loads, dims=("draw", "expert")))
+        rows.append({f"uniform_{name}": value.mean("draw").item() for name, value in found.items()})
+    out = xr.Dataset({name: ("dataset", [row[name] for row in rows]) for name in rows[0]})
+    for name, array in out.data_vars.items():
+        measure_name = name.removeprefix("uniform_")
+        array.attrs = {
+            "long_name": f"{MEASURES[measure_name][0]} under uniform routing, {NULL_DRAWS} draws",
+            "units": MEASURES[measure_name][1],
+        }
+    return out

@@ -1,0 +1,338 @@
+"""The page of the chapter selection frequency: figures, findings and words."""
+
+import numpy as np
+import xarray as xr
+
+from gatebook.chapters.base.page import (
+    ORDER,
+    Figure,
+    Finding,
+    compare,
+    counts_text,
+    dataset_matrix,
+    estimate,
+    numbers,
+    of_counts,
+    over_layers,
+    sample_size,
+    series,
+    size_text,
+    unless_counts,
+    verdict,
+)
+from gatebook.chapters.selection_frequency.measure import MEASURES
+from gatebook.figures import plotting
+from gatebook.figures.plotting import Panel, Reference, Series
+from gatebook.figures.words import format_estimate, format_number
+from gatebook.measures.summary import interval_table, spread, table
+from gatebook.measures.uncertainty import INTERVAL
+
+TITLE = "Selection frequency and load"
+QUESTION = "Which experts carry the load?"
+INTRODUCTION = [
+    "Every token selects k of a layer's E experts. If all experts were selected equally often, each would get one E-th "
+    "of the selections. Training pushes towards that with a load-balancing loss; text pulls away from it, because some "
+    "kinds of token are more frequent than others.",
+    "The null is uniform routing: every token picks k experts at random. Even then a finite sample is not perfectly "
+    "even, so the reference is the value that chance gives for the same number of tokens.",
+]
+MEANINGS = {
+    "coefficient_of_variation": "Standard deviation of the experts' loads, relative to the mean load.",
+    "gini": "Inequality of the loads: 0 when all are equal, near 1 when one expert has everything.",
+    "normalised_slot_entropy": "Evenness of the loads: 1 when all are equal.",
+    "slot_entropy": "Evenness of the loads in bits; its maximum is log2 E.",
+    "max_violation": "How far the busiest expert is above an even load.",
+    "dead_experts": "Experts that no token of the study selects.",
+    "load_balancing_loss": "The auxiliary loss of training, on this study's tokens, per layer; k when loads are even.",
+    "z_loss": "The auxiliary loss that keeps the router's logits small, on this study's tokens.",
+}
+SOURCE = ("Switch Transformer, Fedus et al. (2022); ST-MoE, Zoph et al. (2022)", "https://arxiv.org/abs/2101.03961")
+NO_INTERVAL = "published counts have no interval"
+LOADS = ("coefficient_of_variation", "gini", "normalised_slot_entropy", "max_violation")
+
+
+def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+    """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    of_loads = [
+        _load_by_expert(metrics),
+        _balance_by_layer(metrics, untrained),
+        _balance_by_dataset(metrics),
+        _sorted_loads(metrics),
+    ]
+    if of_counts(metrics):
+        return of_loads
+    return [*of_loads, _first_choice_share(metrics), _capacity(metrics), _losses(metrics, untrained)]
+
+
+def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:
+    """The chapter's rows in the table of key findings."""
+    of_loads = [
+        _finding_balance(metrics, untrained, thresholds["balanced_variation"]),
+        _finding_overload(metrics, untrained),
+        _finding_dead(metrics, untrained),
+    ]
+    if of_counts(metrics):
+        return of_loads
+    return [*of_loads, _finding_capacity(metrics, untrained, thresholds["dropped_share"])]
+
+
+def _finding_balance(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
+    found = numbers(metrics, untrained, "coefficient_of_variation", *_uniform(metrics, "coefficient_of_variation"))
+    place = compare((found["estimate"], found["low"], found["high"]), threshold)
+    answers = {
+        "below": f"Yes: loads vary by less than {threshold:g} of their mean.",
+        "above": f"No: loads vary by more than {threshold:g} of their mean.",
+        "around": f"Unclear: the interval of the variation holds the threshold {threshold:g}.",
+    }
+    if of_counts(metrics):
+        answers["around"] = f"Loads vary by {format_number(found['estimate'])} of their mean; {NO_INTERVAL}."
+    return Finding(
+        question="Is the load balanced over the experts?",
+        answer=answers[place],
+        verdict=verdict(place, yes="below"),
+        verdict_text=f"balanced means a coefficient of variation below {threshold:g}",
+        unit="of the mean load",
+        figure="balance_by_layer",
+        **found,
+    )
+
+
+def _finding_overload(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "max_violation", *_uniform(metrics, "max_violation"))
+    place = compare((found["estimate"], found["low"], found["high"]), found["null_value"])
+    times = format_number(1 + found["estimate"])
+    doubt = f"; {NO_INTERVAL}" if of_counts(metrics) else ""
+    return Finding(
+        question="Is the busiest expert of a layer busier than chance explains?",
+        answer=f"It gets {times} times an even load, on average over layers{doubt}.",
+        verdict=verdict(place, yes="above"),
+        verdict_text="overloaded means MaxVio above its value under uniform routing",
+        unit="above an even load",
+        figure="load_by_expert",
+        **found,
+    )
+
+
+def _finding_dead(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "dead_experts", *_uniform(metrics, "dead_experts"))
+    total = int(metrics["dead_experts"].sel(dataset="pooled", interval="estimate").sum())
+    experts = metrics.sizes["expert"] * metrics.sizes["layer"]
+    return Finding(
+        question="Are there experts that no token selects?",
+        answer=f"{total} of {experts} experts are never selected." if total else f"None of {experts}.",
+        verdict="yes" if total else "no",
+        verdict_text="dead means never selected in this study's tokens",
+        unit="experts per layer",
+        figure="sorted_loads",
+        **found,
+    )
+
+
+def _finding_capacity(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
+    factor = float(metrics["capacity_factor"][np.abs(metrics["capacity_factor"] - 1.25).argmin("capacity_factor")])
+
+    def dropped(source):
+        return estimate(source["mean_over_layers_dropped_share"].sel(dataset="pooled", capacity_factor=factor))
+
+    value, low, high = dropped(metrics)
+    place = compare((value, low, high), threshold)
+    return Finding(
+        question=f"Would a capacity factor of {factor:g} drop tokens?",
+        answer=f"It would drop {format_number(100 * value)} % of the selections.",
+        estimate=value,
+        low=low,
+        high=high,
+        unit="of selections",
+        null_name="no drops",
+        null_value=0.0,
+        reference_name="untrained model" if untrained is not None else None,
+        reference_value=dropped(untrained)[0] if untrained is not None else None,
+        verdict=verdict(place, yes="above"),
+        verdict_text=f"yes means more than {100 * threshold:g} % dropped",
+        figure="dropped_by_capacity",
+        **sample_size(metrics),
+    )
+
+
+def _uniform(metrics: xr.Dataset, name: str) -> tuple[str, float]:
+    return "uniform routing", float(metrics[f"uniform_{name}"].sel(dataset="pooled"))
+
+
+def _load_by_expert(metrics: xr.Dataset) -> Figure:
+    share = metrics["slot_share"].sel(dataset="pooled")
+    experts = share.sizes["expert"]
+    ratio = (share.sel(interval="estimate") * experts).transpose("layer", "expert")
+    drawing, (ax,) = plotting.canvas(plotting.height_for(share.sizes["layer"]))
+    holds_null = (share.sel(interval="low") * experts <= 1) & (share.sel(interval="high") * experts >= 1)
+    plotting.layer_expert_matrix(
+        ax,
+        ratio.values,
+        ratio["layer"].values,
+        ratio["expert"].values,
+        kind="ratio",
+        label="load / even load",
+        uncertain=holds_null.transpose("layer", "expert").values,
+    )
+    layer, expert = np.unravel_index(ratio.values.argmax(), ratio.shape)
+    data = interval_table(share)
+    return Figure(
+        name="load_by_expert",
+        title="Load of every expert",
+        alt=f"Matrix of loads relative to an even load, layers by experts: from {ratio.min().item():.2f} to "
+        f"{ratio.max().item():.2f} times, the largest in layer {int(ratio['layer'][layer])}, expert {expert}.",
+        caption=f"Share of all selections that each expert gets, relative to 1 / E"
+        f"{unless_counts(metrics, '; hatched where the interval holds 1')}. {counts_text(metrics)}",
+        how_to_read="One colour for busy, the other for idle experts, white for an even load. Columns of different "
+        "layers do not correspond: expert numbers have no meaning across layers.",
+        drawing=drawing,
+        data=data[["layer", "expert", "estimate", "low", "high"]].rename(columns={"estimate": "slot_share"}),
+    )
+
+
+def _balance_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    panels = []
+    for name in LOADS:
+        title, units, _ = MEASURES[name]
+        uniform = Reference(*_uniform(metrics, name))
+        y_label = "" if units == "1" else units
+        panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, name), [uniform], y_label))
+    value, bounds = format_estimate(*over_layers(metrics, "coefficient_of_variation"))
+    corrected = "; the intervals are corrected for that, the estimates are not"
+    return Figure(
+        name="balance_by_layer",
+        title="Load balance by layer",
+        alt=f"Four small line charts over layers; the coefficient of variation of the load is {value} on average.",
+        caption=f"Measures of how uneven the load is, all datasets pooled; coefficient of variation over layers "
+        f"{value}{unless_counts(metrics, f' {bounds}')}. {counts_text(metrics)}",
+        how_to_read="The dashed line is uniform routing at the same number of tokens. Sampling noise can only make "
+        f"loads look less even{unless_counts(metrics, corrected)}.",
+        drawing=plotting.small_multiples(panels, columns=2, share_y=False, order=ORDER),
+        data=table(metrics.sel(dataset=["pooled"]), list(LOADS)),
+    )
+
+
+def _balance_by_dataset(metrics: xr.Dataset) -> Figure:
+    drawing, mean = dataset_matrix(
+        metrics, "coefficient_of_variation", label="coefficient of variation", annotate=".2f"
+    )
+    most, least = mean["dataset"].values[[mean.values.argmax(), mean.values.argmin()]]
+    return Figure(
+        name="balance_by_dataset",
+        title="Load balance by dataset",
+        alt=f"Matrix of the load's coefficient of variation, datasets by layers: {mean.max().item():.2f} on average "
+        f"over layers for {most}, {mean.min().item():.2f} for {least}.",
+        caption="Coefficient of variation of the load within each dataset"
+        f"{unless_counts(metrics, '; intervals are in the CSV table')}. {size_text(metrics)}.",
+        how_to_read="Dark cells are even loads. A single kind of text usually loads the experts less evenly than a "
+        "mixture of texts.",
+        drawing=drawing,
+        data=table(metrics, list(LOADS)),
+    )
+
+
+def _sorted_loads(metrics: xr.Dataset) -> Figure:
+    share = metrics["slot_share"].sel(dataset="pooled", interval="estimate").transpose("layer", "expert")
+    experts = share.sizes["expert"]
+    ordered = -np.sort(-share.values, axis=1) * experts
+    shown = spread(share["layer"].values, 5)
+    lines = [
+        Series(f"layer {layer}", ordered[row]) for row, layer in enumerate(share["layer"].values) if layer in shown
+    ]
+    drawing, (ax,) = plotting.canvas(3.2)
+    plotting.curves(
+        ax,
+        np.arange(1, experts + 1),
+        lines,
+        [Reference("even load", 1.0)],
+        x_label="experts, busiest first",
+        y_label="load / even load",
+        y_limits=(0, None),
+    )
+    data = xr.DataArray(ordered, dims=("layer", "place"), coords={"layer": share["layer"]})
+    return Figure(
+        name="sorted_loads",
+        title="Loads from the busiest to the idlest expert",
+        alt=f"Curves of load by expert, busiest first: from {ordered[:, 0].mean():.2f} to {ordered[:, -1].mean():.2f} "
+        "times an even load on average over layers.",
+        caption=f"Load of each layer's experts in falling order; {size_text(metrics)}.",
+        how_to_read="A flat curve at 1 is a perfect balance; a curve that reaches 0 has experts that nobody selects.",
+        drawing=drawing,
+        data=data.assign_coords(place=np.arange(1, experts + 1)).to_dataframe("load_ratio").reset_index(),
+    )
+
+
+def _first_choice_share(metrics: xr.Dataset) -> Figure:
+    share = metrics["rank_share"].sel(rank=0).transpose("layer", "expert")
+    uniform = 1 / metrics.sizes["rank"]
+    drawing, (ax,) = plotting.canvas(plotting.height_for(share.sizes["layer"]))
+    plotting.layer_expert_matrix(
+        ax,
+        share.values / uniform,
+        share["layer"].values,
+        share["expert"].values,
+        kind="ratio",
+        label="first choices / even share",
+    )
+    data = metrics["rank_share"].to_dataframe("share").reset_index()
+    return Figure(
+        name="first_choice_share",
+        title="When an expert is selected, is it the first choice?",
+        alt=f"Matrix of the share of an expert's selections that are first choices, from {share.min().item():.2f} to "
+        f"{share.max().item():.2f}; an even share is {uniform:.2f}.",
+        caption="Share of an expert's selections at rank 0, relative to 1 / k, all datasets pooled; the CSV has every "
+        f"rank. {size_text(metrics)}.",
+        how_to_read="Leaders are mostly first choices when they are selected at all; helpers mostly come second or "
+        "later.",
+        drawing=drawing,
+        data=data[["layer", "expert", "rank", "share"]],
+    )
+
+
+def _capacity(metrics: xr.Dataset) -> Figure:
+    dropped = metrics["dropped_share"].sel(dataset="pooled").sortby("capacity_factor")
+    lines = [
+        Series(f"layer {layer}", *(100 * dropped.sel(layer=layer, interval=part).values for part in INTERVAL))
+        for layer in spread(dropped["layer"].values, 5)
+    ]
+    drawing, (ax,) = plotting.canvas(3.2)
+    plotting.curves(
+        ax,
+        dropped["capacity_factor"].values,
+        lines,
+        x_label="capacity factor",
+        y_label="dropped selections (%)",
+        y_limits=(0, None),
+    )
+    data = interval_table(metrics["dropped_share"])
+    first = 100 * dropped.isel(capacity_factor=0).sel(interval="estimate").mean().item()
+    return Figure(
+        name="dropped_by_capacity",
+        title="What a limited expert capacity would drop",
+        alt=f"Curves of dropped selections by capacity factor, one per layer; {first:.1f} % at the smallest factor.",
+        caption=f"{metrics['dropped_share'].attrs['long_name'].capitalize()}; each batch holds documents of one "
+        f"dataset; {size_text(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % bootstrap over batches.",
+        how_to_read="A capacity factor of 1 gives every expert exactly an even share of the batch; what is selected "
+        "beyond that would be dropped. Nothing was dropped in this study.",
+        drawing=drawing,
+        data=data[["dataset", "layer", "capacity_factor", "estimate", "low", "high"]],
+    )
+
+
+def _losses(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    uniform = {"load_balancing_loss": [Reference("uniform routing", float(metrics.sizes["rank"]))], "z_loss": []}
+    panels = [
+        Panel(MEASURES[name][0], metrics["layer"].values, series(metrics, untrained, name), references)
+        for name, references in uniform.items()
+    ]
+    loss = format_estimate(*over_layers(metrics, "load_balancing_loss"))
+    return Figure(
+        name="auxiliary_losses",
+        title="The two auxiliary losses, as this study's tokens see them",
+        alt=f"Two line charts over layers; the load-balancing loss is {loss[0]} on average, {metrics.sizes['rank']} "
+        "under uniform routing.",
+        caption=f"Load-balancing loss E sum f P and router z-loss by layer, pooled; {counts_text(metrics)}",
+        how_to_read="The load-balancing loss is k when load or probability is even; the z-loss grows with the size of "
+        "the logits.",
+        drawing=plotting.small_multiples(panels, columns=2, share_y=False, order=ORDER),
+        data=table(metrics.sel(dataset=["pooled"]), list(uniform)),
+    )

@@ -1,0 +1,305 @@
+"""Similarity: how alike are the experts of a layer, in what they give, in their weights, and to the router?
+
+`expert_geometry` compares the experts of one layer; here its matrices over pairs of experts become means with
+intervals. Measures of outputs rest on sampled tokens: their intervals are those of the jackknife over groups of
+documents, with the mean output of each expert held fixed. Weights have no sample: intervals of all other measures are
+those of the jackknife over experts, and say how the mean would vary with other experts of the same kind.
+
+Nulls: Gaussian experts with the same shapes and scales on the same tokens ("random experts"), the same outputs with the
+tokens of one expert permuted ("permuted tokens"), and experts renamed in one of two matrices ("permuted experts").
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import scipy.stats
+import xarray as xr
+
+from gatebook.measures import uncertainty
+from gatebook.study.tallies import GROUPS
+
+MEASURES = {
+    "output_cosine": ("Cosine of outputs", "1", "mean over pairs i ≠ j and tokens t of cos(y_it, y_jt)"),
+    "mean_removed_cosine": (
+        "Cosine of outputs, mean removed",
+        "1",
+        "mean over pairs and tokens of cos(y_it − ȳ_i, y_jt − ȳ_j)",
+    ),
+    "co_routed_cosine": ("Cosine of outputs, co-routed", "1", "mean over pairs of cos(y_it, y_jt), t selects i and j"),
+    "cka": ("Linear CKA of outputs, debiased", "1", "HSIC₁(K_i, K_j) / √(HSIC₁(K_i, K_i) HSIC₁(K_j, K_j)), K = Y Yᵀ"),
+    "biased_cka": ("Linear CKA of outputs, biased", "1", "the same with HSIC₀ = tr(K_i H K_j H), H = I − 1/n"),
+    "weight_cosine": ("Cosine of weights", "1", "cosine of all weights of two experts, neurons in their order"),
+    "matched_weight_cosine": (
+        "Cosine of weights, neurons matched",
+        "1",
+        "the same after the order of neurons that makes it largest (Hungarian method)",
+    ),
+    "weight_gram": ("Cosine of WᵀW", "1", "tr(G_i G_j) / (‖G_i‖ ‖G_j‖), G = WᵀW, rows of W: gate, up, columns of down"),
+    "subspace_overlap": ("Overlap of output spaces", "1", "‖Q_iᵀ Q_j‖² / r, Q: leading r = d / 16 singular directions"),
+    "effective_rank": (
+        "Effective rank of outputs",
+        "directions",
+        "exp(−Σ q ln q), q = s² / Σ s², s: singular values of down",
+    ),
+    "participation_ratio": ("Participation ratio", "directions", "(Σ s²)² / Σ s⁴, s: singular values of down"),
+    "router_cosine": ("Cosine of router rows", "1", "cos(r_i, r_j)"),
+    "gained_router_cosine": (
+        "Cosine of router rows with the gain",
+        "1",
+        "cos(g r_i, g r_j), g: gain of the RMSNorm before",
+    ),
+    "router_alignment": (
+        "Experts aligned to their router row",
+        "1",
+        "mean over e of the share of j ≠ e with a(e, j) < a(e, e), a(e, j) = ‖W_e r̂_j‖ √d / ‖W_e‖, W_e: gate, up",
+    ),
+    "router_space_overlap": (
+        "Router spaces shared across layers",
+        "times random",
+        "mean over layers m ≠ l of ‖Q_lᵀ Q_m‖² d / E², Q: basis of the layer's rows g r",
+    ),
+    "lift_correlation": (
+        "Output similarity and co-activation",
+        "1",
+        "Spearman correlation over pairs of mean-removed cosine and lift",
+    ),
+    "overlap_correlation": (
+        "Output similarity and token overlap",
+        "1",
+        "Spearman correlation over pairs of mean-removed cosine and weighted Jaccard",
+    ),
+}
+"""Measure: (title, units, formula)."""
+OUTPUTS = ("output_cosine", "mean_removed_cosine", "co_routed_cosine", "cka", "biased_cka")
+PAIRS = (
+    "weight_cosine", "matched_weight_cosine", "weight_gram", "subspace_overlap", "router_cosine",
+    "gained_router_cosine",
+)  # fmt: skip
+CORRELATIONS = ("lift_correlation", "overlap_correlation")
+BOUNDS = {
+    "router_alignment": (0, 1),
+    "subspace_overlap": (0, 1),
+    "effective_rank": (0, np.inf),
+    "participation_ratio": (0, np.inf),
+    "router_space_overlap": (0, np.inf),
+}
+"""The values that a measure can take, if these are not -1 to 1."""
+KNOWN_NULLS = {
+    "router_cosine": 0.0,
+    "gained_router_cosine": 0.0,
+    "router_alignment": 0.5,
+    "router_space_overlap": 1.0,
+    "lift_correlation": 0.0,
+    "overlap_correlation": 0.0,
+}
+"""Values when directions are random or experts are permuted."""
+
+
+def measure(
+    sample: xr.Dataset,
+    layers: Iterable[xr.Dataset],
+    *,
+    lift: xr.DataArray,
+    overlap: xr.DataArray,
+    permutations: int,
+    seed: int,
+    confidence: float,
+) -> xr.Dataset:
+    """All measures of the chapter from a study's sampled tokens (`samples.read`) and its layers, in order.
+
+    `layers` are those of `expert_geometry.compare` with a coordinate `layer`; `lift` and `overlap` (layer, expert,
+    other) are co-activation and token overlap of all pairs, NaN where undefined.
+
+    Each of `MEASURES` is (dataset, layer, interval) with the only dataset "pooled", `mean_over_layers_*` (dataset,
+    interval) its average over the layers where it is defined. `random_value` (measure, layer, interval) and
+    `mean_over_layers_random_value` (measure, interval): its value for random experts or directions, with an interval
+    where these were drawn. `permuted_value` (measure, layer): its value for permuted tokens, NaN if it has none.
+    `p_*` (layer,): two-sided p-values of the `CORRELATIONS` from `permutations` permutations of the experts, and
+    `mean_over_layers_p_*`. Matrices of estimates (layer, expert, other) float32: `pair_*` for `OUTPUTS` and `PAIRS`;
+    `co_routed_tokens`; `alignment(layer, expert, router)`; `layer_overlap(layer, other_layer)`; `principal_angle` and
+    `random_principal_angle` (layer, direction) in degrees.
+    """
+    draws, kept, directions, permuted = {name: [] for name in MEASURES}, [], [], []
+    randoms, permuted_values = [], []
+    for layer in layers:
+        number = int(layer["layer"])
+        for name in OUTPUTS:
+            draws[name].append(mean_over_pairs(layer[name].values))
+        for name in PAIRS:
+            draws[name].append(without_each_expert(layer[name].values))
+        for name in ("effective_rank", "participation_ratio"):
+            draws[name].append(without_each(layer[name].values))
+        draws["router_alignment"].append(without_each(aligned_share(layer["alignment"].values)))
+        for index, (name, other) in enumerate(zip(CORRELATIONS, (lift, overlap), strict=True)):
+            pairs = layer["mean_removed_cosine"].values[0], other.sel(layer=number).values
+            draws[name].append(correlation_draws(*pairs))
+            permuted.append(permuted_correlations(*pairs, permutations, np.random.default_rng([seed, number, index])))
+        randoms.append(_random(layer))
+        permuted_values.append([float(mean_over_pairs(layer[f"permuted_{name}"].values)) for name in OUTPUTS])
+        kept.append(_kept(layer))
+        directions.append(layer["router_direction"].values)
+    out = xr.concat(kept, dim="layer").assign_coords(measure=list(MEASURES))
+    random = xr.concat(randoms, dim="layer").transpose("measure", "layer", "draw")
+    attributes = {"long_name": "value for random experts or directions", "units": "that of the measure"}
+    out["random_value"] = uncertainty.jackknife(random, confidence).assign_attrs(attributes)
+    averaged = uncertainty.jackknife(random.mean("layer"), confidence)
+    out["mean_over_layers_random_value"] = averaged.assign_attrs(attributes)
+    values = xr.DataArray(np.array(permuted_values).T, {"measure": list(OUTPUTS)}, ("measure", "layer"))
+    attributes = {"long_name": "value for permuted tokens", "units": "1"}
+    out["permuted_value"] = values.reindex(measure=list(MEASURES)).assign_attrs(attributes)
+    between = layer_overlaps(np.array(directions))
+    draws["router_space_overlap"] = _mean(between, axis=2).T
+    out["layer_overlap"] = (("layer", "other_layer"), between[0])
+    out = out.assign_coords(other_layer=out["layer"].values, dataset=[uncertainty.POOLED])
+    for name, (title, units, formula) in MEASURES.items():
+        values = xr.DataArray(np.array(draws[name])[None], dims=("dataset", "layer", "draw"))
+        values = values.assign_coords(dataset=out["dataset"], layer=out["layer"])
+        for target, part, which in (
+            ("", values, ""),
+            ("mean_over_layers_", values.mean("layer"), ", mean over layers"),
+        ):
+            attributes = {"long_name": title + which, "units": units, "formula": formula}
+            out[f"{target}{name}"] = uncertainty.jackknife(part, confidence, BOUNDS.get(name, (-1, 1))).assign_attrs(
+                attributes
+            )
+    by_correlation = np.array(permuted).reshape(len(kept), len(CORRELATIONS), permutations).swapaxes(0, 1)
+    for name, chance in zip(CORRELATIONS, by_correlation, strict=True):
+        observed = np.array(draws[name])[:, 0]
+        out[f"p_{name}"] = ("layer", p_value(observed, chance.T), {"long_name": "two-sided p-value", "units": "1"})
+        whole = p_value(_mean(observed, axis=0), _mean(chance, axis=0))
+        out[f"mean_over_layers_p_{name}"] = ((), whole, {"long_name": "two-sided p-value of the mean", "units": "1"})
+    out["tokens"] = ("dataset", [sample.sizes["sample"]], {"long_name": "sampled tokens", "units": "tokens"})
+    documents = len(np.unique(sample["document"].values))
+    out["documents"] = ("dataset", [documents], {"long_name": "documents of the sampled tokens", "units": "documents"})
+    return out.assign_attrs(
+        groups=GROUPS,
+        pooled_datasets=len(np.unique(sample["dataset"].values.astype(str))),
+        permutations=permutations,
+        seed=seed,
+        confidence=confidence,
+    )
+
+
+def mean_over_pairs(values: np.ndarray) -> np.ndarray:
+    """The mean over pairs of different experts, the last two axes of `values`; undefined pairs (NaN) are left out."""
+    return _mean(values[..., ~np.eye(values.shape[-1], dtype=bool)], axis=-1)
+
+
+def without_each_expert(values: np.ndarray) -> np.ndarray:
+    """`mean_over_pairs` of values (expert, other), then the same without each expert in turn: (1 + experts,)."""
+    return np.array([mean_over_pairs(part) for part in _parts(values)])
+
+
+def without_each(values: np.ndarray) -> np.ndarray:
+    """The mean of values (expert,), then without each expert: (1 + experts,)."""
+    return np.array([values.mean(), *(np.delete(values, one).mean() for one in range(len(values)))])
+
+
+def aligned_share(alignment: np.ndarray) -> np.ndarray:
+    """Share of the other routers' rows that each expert reads less than its own, from (expert, router): (expert,).
+
+    1 when an expert reads its own row most, 0.5 on average for random rows; ties count half.
+    """
+    own = np.diag(alignment)[:, None]
+    lower = (alignment < own).sum(axis=1) + ((alignment == own).sum(axis=1) - 1) / 2
+    return lower / (len(alignment) - 1)
+
+
+def layer_overlaps(rows: np.ndarray) -> np.ndarray:
+    """Overlap of the spaces that router rows (layer, expert, hidden) span, relative to random ones.
+
+    With Q (hidden, r) an orthonormal basis of a layer's r = min(expert, hidden) rows: ||Q_l^T Q_m||^2 hidden / r^2,
+    which is 1 on average for random spaces. Returns (1 + experts, layer, layer), NaN on the diagonal: of all rows, then
+    without row e of every layer, for each e.
+    """
+    layers, experts, hidden = rows.shape
+    found = []
+    for left_out in range(-1, experts):
+        left = np.delete(rows, left_out, axis=1) if left_out >= 0 else rows
+        basis = np.linalg.qr(left.swapaxes(1, 2).astype(np.float64))[0]
+        rank = basis.shape[2]
+        flat = basis.swapaxes(0, 1).reshape(hidden, layers * rank)
+        squares = ((flat.T @ flat) ** 2).reshape(layers, rank, layers, rank).sum(axis=(1, 3))
+        np.fill_diagonal(squares, np.nan)
+        found.append(squares * hidden / rank**2)
+    return np.array(found)
+
+
+def pair_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman correlation over pairs of experts of two symmetric matrices (expert, other).
+
+    Pairs that are undefined in one of them are left out; NaN for fewer than 3 pairs and where one matrix is constant.
+    """
+    pairs = np.triu_indices(len(one), 1)
+    known = np.isfinite(one[pairs]) & np.isfinite(other[pairs])
+    if known.sum() < 3:
+        return np.nan
+    ranks = scipy.stats.rankdata(np.stack([one[pairs][known], other[pairs][known]]), axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    size = np.linalg.norm(ranks, axis=1).prod()
+    return float(ranks[0] @ ranks[1] / size) if size > 0 else np.nan
+
+
+def correlation_draws(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """`pair_correlation`, then the same without each expert in turn: (1 + experts,)."""
+    return np.array([pair_correlation(*parts) for parts in zip(_parts(one), _parts(other), strict=True)])
+
+
+def permuted_correlations(
+    one: np.ndarray, other: np.ndarray, permutations: int, rng: np.random.Generator
+) -> np.ndarray:
+    """`pair_correlation` after the experts of `other` were permuted at random (Mantel, 1967): (permutations,).
+
+    Experts of which `other` knows no pair stay where they are.
+    """
+    known = np.isfinite(np.where(np.eye(len(other), dtype=bool), np.nan, other)).any(axis=1)
+    one, other = one[known][:, known], other[known][:, known]
+    orders = (rng.permutation(len(one)) for _ in range(permutations))
+    return np.array([pair_correlation(one, other[order][:, order]) for order in orders])
+
+
+def p_value(observed: np.ndarray, permuted: np.ndarray) -> np.ndarray:
+    """Share of values as far from 0 as `observed` (...) among itself and the `permuted` ones (permutation, ...)."""
+    extreme = (np.abs(permuted) >= np.abs(observed) - 1e-12).sum(axis=0)
+    return np.where(np.isfinite(observed), (1 + extreme) / (1 + len(permuted)), np.nan)
+
+
+def _random(layer: xr.Dataset) -> xr.DataArray:
+    """The random values of one layer's measures, of all random experts and without each of them: (measure, draw)."""
+    parts = layer.sizes["part"]
+    values = [
+        layer[f"random_{name}"].values if f"random_{name}" in layer else np.full(parts, KNOWN_NULLS[name])
+        for name in MEASURES
+    ]
+    coords = {"measure": list(MEASURES), "layer": layer["layer"]}
+    return xr.DataArray(np.array(values), coords, ("measure", "draw"))
+
+
+def _kept(layer: xr.Dataset) -> xr.Dataset:
+    """The matrices of one layer that the metrics keep."""
+    pairs = {f"pair_{name}": layer[name].isel(draw=0) for name in OUTPUTS} | {
+        f"pair_{name}": layer[name] for name in PAIRS
+    }
+    pairs |= {name: layer[name] for name in ("alignment", "principal_angle", "random_principal_angle")}
+    long_names = {"alignment": "how strongly an expert reads a router row: a(e, j)"}
+    out = {}
+    for name, array in pairs.items():
+        measure = MEASURES.get(name.removeprefix("pair_"))
+        long_name = measure[0] if measure else long_names.get(name, name.replace("_", " "))
+        attributes = {"long_name": long_name, "units": "degrees" if "angle" in name else "1"}
+        out[name] = array.astype(np.float32).assign_attrs(attributes)
+    tokens = {"long_name": "sampled tokens that select both experts", "units": "tokens"}
+    return xr.Dataset(out).assign(co_routed_tokens=layer["co_routed_tokens"].assign_attrs(tokens))
+
+
+def _parts(values: np.ndarray) -> list[np.ndarray]:
+    """A matrix (expert, other), then the same without each expert."""
+    each = range(len(values))
+    return [values, *(np.delete(np.delete(values, one, axis=0), one, axis=1) for one in each)]
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean over an axis without NaN; NaN where there is nothing."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(axis=axis) / known.sum(axis=axis)

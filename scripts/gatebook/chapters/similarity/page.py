@@ -1,0 +1,332 @@
+"""The page of the chapter similarity: figures, findings and words."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from gatebook.chapters.base.page import ORDER, Figure, Finding, estimate, numbers, over_layers, series, verdict
+from gatebook.chapters.similarity.measure import CORRELATIONS, MEASURES, OUTPUTS
+from gatebook.figures import plotting
+from gatebook.figures.matrix import clustered_order
+from gatebook.figures.plotting import Panel, Reference
+from gatebook.figures.words import format_estimate, format_number
+from gatebook.measures.summary import spread, table
+
+TITLE = "Similarity of experts"
+QUESTION = "How alike are the experts of a layer?"
+INTRODUCTION = [
+    "Experts start as random and equal in kind; training may make them alike or different. They are compared in three "
+    "ways: by what they give when all of them get the same tokens, whether or not the router would send these tokens "
+    "there; by their weights; and by their rows in the router, which decide what reaches them.",
+    "Two unrelated experts are not at zero in all of these. Any two functions of the same tokens share the geometry of "
+    "the tokens, so CKA is compared with Gaussian experts of the same shapes and scales, on the same tokens. If all "
+    "outputs point one way, their cosine is high whatever the token: the same outputs with the tokens of one expert "
+    "permuted show that part, and removing each expert's mean output takes it away.",
+    "Neurons have no order, so weights are compared after the neurons of one expert are put in the order that fits the "
+    "other best. Even random experts fit a little then.",
+    "Measures of outputs rest on sampled tokens, and their intervals on groups of documents. Measures of weights and "
+    "of the router have no sample of text: their intervals are about other experts of the same kind.",
+]
+MEANINGS = {
+    "output_cosine": "Whether two experts push a token in the same direction; 1 when their outputs are proportional. "
+    "All tokens pass all experts, outputs are not weighted.",
+    "mean_removed_cosine": "The same for what an expert gives beyond its mean output: whether two experts react to a "
+    "token in the same way. 0 on average when tokens are permuted.",
+    "co_routed_cosine": "Cosine of outputs for the tokens that the router sends to both experts, over pairs with at "
+    "least 10 such tokens in the sample.",
+    "cka": "Whether the same tokens are near each other in the outputs of two experts, whatever the direction; 1 when "
+    "outputs differ by a rotation and a factor, 0 on average when tokens are permuted.",
+    "biased_cka": "As published for most models; above 0 even when tokens are permuted, the more the fewer they are.",
+    "weight_cosine": "Depends on the order of neurons, which means nothing: near 0 even for copies in another order.",
+    "matched_weight_cosine": "How alike two experts are neuron by neuron, in the order that fits best; 1 for copies.",
+    "weight_gram": "Whether two experts read and write the same directions of the hidden state, whatever the neurons.",
+    "subspace_overlap": "Share that the strongest output directions of two experts have in common; r / d at random.",
+    "effective_rank": "How many directions an expert's output matrix uses, weighted by their strength.",
+    "participation_ratio": "The same with more weight on strong directions.",
+    "router_cosine": "Whether the router selects two experts for the same tokens; 0 on average for random rows.",
+    "gained_router_cosine": "The same in the hidden state before the gain of the norm. Without such a norm as above.",
+    "router_alignment": "Whether an expert responds most to the direction by which the router selects it: 1 if always "
+    "more than to the rows of the other experts, 0.5 by chance.",
+    "router_space_overlap": "Whether routers of different layers read the same part of the hidden state, relative to "
+    "random spaces of the same size. Expert numbers of different layers are not compared.",
+    "lift_correlation": "Whether experts that are selected together more than loads explain give alike outputs.",
+    "overlap_correlation": "Whether experts that get the same tokens give alike outputs.",
+}
+SOURCE = (
+    "CKA: Kornblith et al. (2019); debiased: Song et al. (2012); matching: Ainsworth et al. (2023)",
+    "https://arxiv.org/abs/1905.00414",
+)
+WEIGHTS = (
+    "matched_weight_cosine", "weight_cosine", "weight_gram", "subspace_overlap", "effective_rank",
+    "participation_ratio",
+)  # fmt: skip
+ROUTER = ("router_cosine", "gained_router_cosine", "router_alignment", "router_space_overlap")
+RANDOM, PERMUTED = "random experts", "permuted tokens"
+
+
+def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+    """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    return [
+        _outputs(metrics, untrained),
+        _output_matrices(metrics),
+        _weights(metrics, untrained),
+        _router(metrics, untrained),
+        _relations(metrics, untrained),
+    ]
+
+
+def findings(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Finding]:
+    """The chapter's rows in the table of key findings; those that cannot be computed are left out."""
+    found = [
+        _finding(
+            metrics,
+            untrained,
+            "mean_removed_cosine",
+            PERMUTED,
+            (float(metrics["permuted_value"].sel(measure="mean_removed_cosine").mean("layer")),) * 3,
+            question="Do two experts of a layer react alike to the same token?",
+            text="Beyond their means, outputs have a cosine of {value}, {place} for permuted tokens.",
+            figure="outputs_by_layer",
+        ),
+        _finding(
+            metrics,
+            untrained,
+            "cka",
+            RANDOM,
+            _random(metrics, "cka"),
+            question="Do experts keep the same tokens near each other more than random experts do?",
+            text="Debiased CKA of their outputs is {value}, {place} for random experts.",
+            figure="outputs_by_layer",
+        ),
+        _finding(
+            metrics,
+            untrained,
+            "matched_weight_cosine",
+            RANDOM,
+            _random(metrics, "matched_weight_cosine"),
+            question="Do experts have more similar neurons than random experts?",
+            text="With neurons matched, weights have a cosine of {value}, {place} for random experts.",
+            figure="weights_by_layer",
+            sampled=False,
+        ),
+        _finding(
+            metrics,
+            untrained,
+            "lift_correlation",
+            "permuted experts",
+            (0.0, 0.0, 0.0),
+            question="Do experts that are selected together give alike outputs?",
+            text="Over pairs, lift and similarity of outputs have a rank correlation of {value}, {place} for permuted "
+            f"experts (p = {float(metrics['mean_over_layers_p_lift_correlation']):.2g}).",
+            figure="relations_by_layer",
+            sampled=False,
+        ),
+    ]
+    return [finding for finding in found if np.isfinite(finding.estimate)]
+
+
+def _finding(
+    metrics: xr.Dataset,
+    untrained: xr.Dataset | None,
+    name: str,
+    null_name: str,
+    null: tuple[float, float, float],
+    *,
+    question: str,
+    text: str,
+    figure: str,
+    sampled: bool = True,
+) -> Finding:
+    """A finding that holds a measure against a null, given as (estimate, low, high)."""
+    found = numbers(metrics, untrained, name, null_name, null[0])
+    if not sampled:
+        found |= {"n": metrics.sizes["layer"] * metrics.sizes["expert"], "n_unit": "experts"}
+    place = "above" if found["low"] > null[2] else "below" if found["high"] < null[1] else "around"
+    words = {"above": "more than", "below": "less than", "around": "not clearly different from that"}
+    return Finding(
+        question=question,
+        answer=text.format(value=format_number(found["estimate"]), place=words[place]),
+        verdict=verdict(place, yes="above"),
+        verdict_text=f"yes means an interval above that for {null_name}",
+        unit="of 1",
+        figure=figure,
+        **found,
+    )
+
+
+def _random(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
+    return estimate(metrics["mean_over_layers_random_value"].sel(measure=name))
+
+
+def _panels(metrics: xr.Dataset, untrained: xr.Dataset | None, names: tuple[str, ...], nulls: dict[str, str]):
+    """One panel for each measure, with the nulls {label: variable}, and their data for the CSV."""
+    values = {label: metrics[key] for label, key in nulls.items()}
+    values = {
+        label: one.sel(interval="estimate", drop=True) if "interval" in one.dims else one
+        for label, one in values.items()
+    }
+    layers, panels = metrics["layer"].values, []
+    for name in names:
+        title, units, _ = MEASURES[name]
+        lines = [Reference(label, one.sel(measure=name).values) for label, one in values.items()]
+        panels.append(Panel(title, layers, series(metrics, untrained, name), lines, "" if units == "1" else units))
+    drawing = plotting.small_multiples(panels, columns=2 if len(names) == 4 else 3, share_y=False, order=ORDER)
+    data = table(metrics, list(names))
+    for label, one in values.items():
+        data = data.merge(one.to_dataframe(label.replace(" ", "_")).reset_index(), on=["measure", "layer"])
+    return drawing, data
+
+
+def _outputs(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    nulls = {RANDOM: "random_value", PERMUTED: "permuted_value"}
+    drawing, data = _panels(metrics, untrained, OUTPUTS, nulls)
+    value, bounds = format_estimate(*over_layers(metrics, "cka"))
+    cosine = format_estimate(*over_layers(metrics, "mean_removed_cosine"))
+    return Figure(
+        name="outputs_by_layer",
+        title="Outputs of two experts for the same tokens",
+        alt=f"Five small line charts over layers. Debiased CKA is {value} on average, for random experts "
+        f"{_random(metrics, 'cka')[0]:.3f}; the cosine without means is {cosine[0]}.",
+        caption=f"Means over pairs of experts. Debiased CKA, mean over layers: {value} {bounds}; cosine with means "
+        f"removed: {cosine[0]} {cosine[1]}. {_sampled(metrics)}",
+        how_to_read="The two nulls are grey. What lies above permuted tokens depends on the token; what lies "
+        "above random experts is more than any two functions of these tokens have in common. Each panel has its own "
+        "scale.",
+        drawing=drawing,
+        data=data,
+    )
+
+
+def _output_matrices(metrics: xr.Dataset) -> Figure:
+    layers, experts = spread(metrics["layer"].values, 4), metrics.sizes["expert"]
+    rows, columns = -(-len(layers) // 2), min(len(layers), 2)
+    titles = [f"Layer {layer}" for layer in layers] + [""] * (rows * columns - len(layers))
+    drawing, axes = plotting.canvas(4.1 * rows, rows=rows, columns=columns, titles=titles)
+    frames = []
+    for ax in axes[len(layers) :]:
+        ax.set_axis_off()
+    for ax, layer in zip(axes, layers, strict=False):
+        values = metrics["pair_mean_removed_cosine"].sel(layer=layer).values.astype(np.float64)
+        order = clustered_order(values)
+        apart = np.where(np.eye(experts, dtype=bool), np.nan, values)
+        low, high = (float(f"{end:.1g}") for end in np.nanquantile(apart, (0.01, 0.99)))
+        plotting.matrix(
+            ax,
+            apart[np.ix_(order, order)],
+            np.arange(experts),
+            np.arange(experts),
+            kind="magnitude",
+            label="cosine of outputs, means removed",
+            limits=(low, high if high > low else low + 0.01),
+            y_label="Experts, clustered",
+            x_label="Experts, clustered",
+        )
+        one, other = np.triu_indices(experts, 1)
+        place = np.argsort(order)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "layer": layer,
+                    "expert": one,
+                    "other": other,
+                    "place": place[one],
+                    "other_place": place[other],
+                    "mean_removed_cosine": values[one, other],
+                    "cka": metrics["pair_cka"].sel(layer=layer).values[one, other],
+                    "matched_weight_cosine": metrics["pair_matched_weight_cosine"].sel(layer=layer).values[one, other],
+                }
+            )
+        )
+    data = pd.concat(frames, ignore_index=True)
+    best = data.loc[data["mean_removed_cosine"].idxmax()] if len(data) else None
+    most = "" if best is None else (
+        f"; the most similar pair is {int(best['expert'])} and {int(best['other'])} in layer {int(best['layer'])}, at "
+        f"{best['mean_removed_cosine']:.2f}"
+    )  # fmt: skip
+    return Figure(
+        name="output_matrices",
+        title="Outputs of every pair, experts in clusters",
+        alt=f"Matrices of the cosine between the outputs of every pair of experts, means removed, for {len(layers)} "
+        f"layers{most}.",
+        caption="Cosine of outputs with means removed, experts in the order of a hierarchical clustering of each layer "
+        f"by itself; colours end near the 1 % and 99 % quantiles of the pairs. {_sampled(metrics, bands=False)} The "
+        "CSV has CKA and matched weights beside it.",
+        how_to_read="A bright block is a group of experts that react alike to the same tokens. Clustering makes blocks "
+        "out of noise, too: compare their brightness with the scale. Places have no meaning across layers.",
+        drawing=drawing,
+        data=data,
+    )
+
+
+def _weights(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    drawing, data = _panels(metrics, untrained, WEIGHTS, {RANDOM: "random_value"})
+    value, bounds = format_estimate(*over_layers(metrics, "matched_weight_cosine"))
+    null = _random(metrics, "matched_weight_cosine")[0]
+    pairs = (int(metrics["pair_matched_weight_cosine"][0].notnull().sum()) - metrics.sizes["expert"]) // 2
+    return Figure(
+        name="weights_by_layer",
+        title="Weights of the experts",
+        alt=f"Six small line charts over layers. With neurons matched the cosine of two experts' weights is {value} on "
+        f"average, for random experts {null:.3f}.",
+        caption=f"Means over pairs, in the last two panels over experts; neurons are matched for {pairs} pairs of a "
+        f"layer: {value} {bounds}, mean over layers. {_experts(metrics)}",
+        how_to_read="Dashed: Gaussian experts of the same shapes and scales. Without matching, copies whose neurons "
+        "are in another order look unrelated.",
+        drawing=drawing,
+        data=data,
+    )
+
+
+def _router(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    drawing, data = _panels(metrics, untrained, ROUTER, {"random directions": "random_value"})
+    value, bounds = format_estimate(*over_layers(metrics, "router_alignment"))
+    return Figure(
+        name="router_by_layer",
+        title="The router's rows",
+        alt=f"Small line charts over layers. An expert responds more to its own router row than to {value} of the "
+        "other rows on average; by chance 0.5.",
+        caption=f"Cosines: means over pairs. An expert responds more to its own row than to a share of {value} "
+        f"{bounds} of the others, mean over layers. {_experts(metrics)}",
+        how_to_read="Dashed: random directions. Rows with a positive mean cosine share a direction: it moves all "
+        "logits alike and decides nothing. A layer whose routers read what the routers of other layers read has a "
+        "value above 1 in the last panel.",
+        drawing=drawing,
+        data=data,
+    )
+
+
+def _relations(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    drawing, data = _panels(metrics, untrained, CORRELATIONS, {"permuted experts": "random_value"})
+    p_values = {name: metrics[f"p_{name}"].to_series() for name in CORRELATIONS}
+    data["p"] = [p_values[name][layer] for name, layer in zip(data["measure"], data["layer"], strict=True)]
+    means = {name: format_estimate(*over_layers(metrics, name)) for name in CORRELATIONS}
+    lift, overlap = means["lift_correlation"], means["overlap_correlation"]
+    small = [float(metrics[f"mean_over_layers_p_{name}"]) for name in CORRELATIONS]
+    return Figure(
+        name="relations_by_layer",
+        title="Similar outputs, shared tokens, joint selection",
+        alt=f"Two small line charts over layers of rank correlations over pairs: similarity of outputs with lift "
+        f"{lift[0]}, with token overlap {overlap[0]} on average.",
+        caption=f"Spearman correlation over pairs of experts, mean over layers: with lift {lift[0]} {lift[1]} (p = "
+        f"{small[0]:.2g}), with the weighted Jaccard of their tokens {overlap[0]} {overlap[1]} (p = {small[1]:.2g}; "
+        f"{metrics.attrs['permutations']:,} permutations of experts). {_experts(metrics)}",
+        how_to_read="Above 0: experts that are selected together, or get the same tokens, react alike. A correlation "
+        "does not say which comes first. Pairs share experts, so the p-values come from permuted experts, not pairs.",
+        drawing=drawing,
+        data=data,
+    )
+
+
+def _sampled(metrics: xr.Dataset, bands: bool = True) -> str:
+    pooled = metrics.sel(dataset="pooled")
+    text = (
+        f"n = {int(pooled['tokens']):,} sampled tokens of {int(pooled['documents']):,} documents in "
+        f"{metrics.attrs['pooled_datasets']} datasets"
+    )
+    confidence = f"{100 * metrics.attrs['confidence']:g} %"
+    return text + (f"; bands: {confidence} jackknife over groups of documents." if bands else ".")
+
+
+def _experts(metrics: xr.Dataset) -> str:
+    confidence = f"{100 * metrics.attrs['confidence']:g} %"
+    return f"n = {metrics.sizes['expert']} experts in each layer; bands: {confidence} jackknife over experts."

@@ -1,0 +1,217 @@
+"""Token overlap: do the experts of a layer share their vocabulary?
+
+N(x, e) is how many tokens with the id x select expert e among their k, and V_e the multiset of token ids that e gets.
+Two experts are compared by how often they get each id, weighted Jaccard (Ruzicka), and by which ids they get at all,
+Jaccard. The second grows with the number of tokens, so the sets are rarefied: what counts is the set of ids in a random
+sample of m of an expert's tokens, for all experts the same m. Of identical experts the first is 1, the second less.
+
+The null is the same measure after the selections of all tokens have been permuted among them: routing that does not
+depend on the token, with the same sets of experts as often as observed. It is below 1 because counts are finite.
+Intervals are those of the jackknife over groups of documents.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable
+
+import numba
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.spatial.distance import squareform
+
+from gatebook.measures import uncertainty
+from gatebook.measures.summary import interval_table
+from gatebook.measures.vocabulary import Occurrences, count, occurrences
+from gatebook.study.routed import Layer
+from gatebook.study.tallies import GROUPS
+
+MEASURES = {
+    "weighted_jaccard": (
+        "Weighted Jaccard of two experts' tokens",
+        "1",
+        "Σₓ min(aᵢ, aⱼ) / Σₓ max(aᵢ, aⱼ), aₑ(x) = N(x, e) / Σₓ N(x, e); mean over pairs",
+    ),
+    "rarefied_jaccard": (
+        "Jaccard of two experts' token ids, rarefied",
+        "1",
+        "E|Vᵢ ∩ Vⱼ| / E|Vᵢ ∪ Vⱼ| of the ids in m tokens of each expert, drawn without replacement; mean over pairs",
+    ),
+}
+"""Measure: (title, units, formula)."""
+CERTAIN = 40
+"""exp(-40) is nothing beside 1: an id that is expected so many times in a sample is there."""
+
+
+def weighted_jaccard(number: np.ndarray) -> np.ndarray:
+    """Weighted Jaccard of all pairs of experts, float64 (pair,), from N(x, e) (expert, type); NaN without tokens.
+
+    Pairs are in the order of `numpy.triu_indices`.
+    """
+    total = number.sum(axis=1)
+    minima = np.zeros((len(total), len(total)))
+    _add_minima(np.ascontiguousarray(number.T), 1 / np.maximum(total, 1), np.zeros(len(total)), minima)
+    return _jaccard(minima, np.where(total > 0, minima.diagonal(), np.nan))
+
+
+def _jaccard(both: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """Intersection by union of all pairs of experts, (pair,), from intersections (expert, expert) and sizes."""
+    first, second = np.triu_indices(len(alone), 1)
+    shared = both[first, second]
+    return shared / (alone[first] + alone[second] - shared)
+
+
+@numba.njit
+def _add_minima(number, scale, share, minima):
+    """Add to minima[i, j] the sum over types of the smaller of the shares of i and j, which are `number` (type, expert)
+    times `scale` (expert,); `share` (expert,) is room for those of one type."""
+    experts = len(scale)
+    for type_ in range(len(number)):
+        for expert in range(experts):
+            share[expert] = number[type_, expert] * scale[expert]
+        for expert in range(experts):
+            one, row = share[expert], minima[expert]
+            if one > 0:
+                for other in range(experts):  # half of them would do, but without vector instructions
+                    row[other] += one if one < share[other] else share[other]
+
+
+def rarefied_jaccard(number: np.ndarray, tokens: int) -> np.ndarray:
+    """Jaccard of the ids in `tokens` random tokens of each expert, float64 (pair,), from N(x, e) (expert, type).
+
+    The ratio of the expected sizes of intersection and union. A sample of m of the n tokens of an expert misses an id
+    with probability C(n - N, m) / C(n, m), the product of (n - m - j) / (n - j) over j < N, which is less than
+    exp(-N m / n). NaN for experts with fewer than `tokens` tokens.
+    """
+    total = number.sum(axis=1)
+    counts = np.arange(min(number.max(initial=0), CERTAIN * total.max(initial=0) // tokens + 1))
+    rest = np.maximum(total[:, None] - counts, 1)
+    missing = np.cumprod(np.maximum(rest - tokens, 0) / rest, axis=1)
+    present = np.zeros(number.T.shape)
+    _fill_present(np.ascontiguousarray(number.T), missing, present)
+    return _jaccard(present.T @ present, np.where(total >= tokens, present.sum(axis=0), np.nan))
+
+
+@numba.njit
+def _fill_present(number, missing, present):
+    """Set `present`, zeros, where N(x, e) = number (type, expert) is not 0: 1 - missing[e, min(N, its length) - 1]."""
+    for type_ in range(number.shape[0]):
+        for expert in range(number.shape[1]):
+            if number[type_, expert] > 0:
+                present[type_, expert] = 1 - missing[expert, min(number[type_, expert], missing.shape[1]) - 1]
+
+
+def measure(
+    study: xr.Dataset,
+    layers: Iterable[Layer],
+    *,
+    permutations: int,
+    rarefied_tokens: int,
+    seed: int,
+    confidence: float,
+) -> xr.Dataset:
+    """All measures of the chapter, from the tokens of a study and its layers (see `routed`).
+
+    Everything is pooled and about input tokens. `weighted_jaccard` and `rarefied_jaccard` (layer, expert, other):
+    estimates of all pairs, NaN on the diagonal; `null_*`: their means over so many `permutations` of the selections
+    among the tokens, drawn with `seed`. `mean_*` (dataset, layer, interval): the mean over pairs, which
+    `mean_over_layers_mean_*` averages over layers, and `rise_*` (dataset, interval) that of the last layer minus that
+    of the first. `tokens`, `documents` (dataset). The only entry of `dataset` is "pooled".
+    """
+    found = occurrences(study, "input", uncertainty.POOLED)
+    functions = {
+        "weighted_jaccard": weighted_jaccard,
+        "rarefied_jaccard": lambda number: rarefied_jaccard(number, rarefied_tokens),
+    }
+    numbers, per_layer = [], []
+    for layer in layers:
+        numbers.append(layer.number)
+        rng = np.random.default_rng([seed, layer.number, zlib.crc32(b"token_overlap")])
+        per_layer.append(_layer(found, layer.selected, layer.experts, functions, permutations, rng))
+    parts = xr.concat(per_layer, dim="layer").assign_coords(layer=numbers)
+    out = xr.Dataset(coords={"dataset": [uncertainty.POOLED], "layer": numbers})
+    for name in functions:
+        title, units, formula = MEASURES[name]
+        independent = {"long_name": f"{title}, token-independent routing", "units": units}
+        out[name] = _matrices(parts[name]).assign_attrs(long_name=title, units=units)
+        out[f"null_{name}"] = _matrices(parts[f"null_{name}"]).assign_attrs(independent)
+        out[f"null_mean_{name}"] = parts[f"null_{name}"].mean("pair").assign_attrs(independent)
+        values = parts[f"{name}_draws"].expand_dims(dataset=[uncertainty.POOLED])
+        summaries = {
+            f"mean_{name}": (values, (0, 1), "mean over pairs"),
+            f"mean_over_layers_mean_{name}": (values.mean("layer"), (0, 1), "mean over pairs and layers"),
+            f"rise_{name}": (values.isel(layer=-1) - values.isel(layer=0), (-1, 1), "last layer minus first"),
+        }
+        for target, (draws, bounds, which) in summaries.items():
+            out[target] = uncertainty.jackknife(draws, confidence, bounds).assign_attrs(
+                long_name=f"{title}, {which}", units=units, formula=formula
+            )
+    out["tokens"] = ("dataset", [study.sizes["token"]], {"long_name": "tokens", "units": "tokens"})
+    out["documents"] = ("dataset", [int(study["documents"].sum())], {"long_name": "documents", "units": "documents"})
+    attrs = {
+        "pooled_datasets": study.sizes["name"],
+        "groups": GROUPS,
+        "permutations": permutations,
+        "rarefied_tokens": rarefied_tokens,
+    }
+    return out.assign_attrs(attrs | {"seed": seed, "confidence": confidence})
+
+
+def _layer(
+    found: Occurrences,
+    selected: np.ndarray,
+    experts: int,
+    functions: dict[str, Callable[[np.ndarray], np.ndarray]],
+    permutations: int,
+    rng: np.random.Generator,
+) -> xr.Dataset:
+    """Every function of all pairs and its mean over permutations, (pair,), and the draws of the means over pairs."""
+    types = len(found.token_id)
+    orders = (rng.permutation(len(selected)) for _ in range(permutations))
+    shuffled = [count(found.code, np.take(selected, order, axis=0), types, experts) for order in orders]
+    out = {}
+    for name, function in functions.items():
+        out[f"null_{name}"] = ("pair", np.mean([function(number) for number in shuffled], axis=0))
+    draws = {name: [] for name in functions}
+    for number in without_groups(found, selected, experts):
+        for name, function in functions.items():
+            pairs = function(number)
+            out.setdefault(name, ("pair", pairs))
+            draws[name].append(_mean(pairs))
+    return xr.Dataset(out | {f"{name}_draws": ("draw", values) for name, values in draws.items()})
+
+
+def without_groups(found: Occurrences, selected: np.ndarray, experts: int) -> Iterable[np.ndarray]:
+    """N(x, e) of all groups of documents, then without each of them: (expert, type)."""
+    whole = count(found.code, selected, len(found.token_id), experts)
+    yield whole
+    for group in found.groups:
+        left = whole.copy(order="K")
+        left[:, group.types] -= count(group.code, np.take(selected, group.members, axis=0), len(group.types), experts)
+        yield left
+
+
+def table(metrics: xr.Dataset) -> pd.DataFrame:
+    """The measures by layer as rows: measure, layer, estimate, low, high, token_independent."""
+    nulls = {name: metrics[f"null_{name}"].values for name in ("mean_weighted_jaccard", "mean_rarefied_jaccard")}
+    parts = []
+    for name in nulls:
+        rows = interval_table(metrics[name].sel(dataset=uncertainty.POOLED, drop=True))
+        parts.append(rows.assign(measure=name, token_independent=nulls[name]))
+    columns = ["measure", "layer", *uncertainty.INTERVAL, "token_independent"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def _mean(pairs: np.ndarray) -> float:
+    """Mean over the pairs that are defined, NaN if there is none."""
+    known = pairs[np.isfinite(pairs)]
+    return float(known.mean()) if len(known) else np.nan
+
+
+def _matrices(pairs: xr.DataArray) -> xr.DataArray:
+    """Values of pairs (layer, pair) as symmetric matrices (layer, expert, other), NaN on the diagonal."""
+    matrices = np.array([squareform(vector, checks=False) for vector in pairs.values])
+    experts = np.arange(matrices.shape[-1])
+    matrices[:, experts, experts] = np.nan
+    return xr.DataArray(
+        matrices, {"layer": pairs["layer"], "expert": experts, "other": experts}, ("layer", "expert", "other")
+    )

@@ -1,0 +1,251 @@
+"""The page of the chapter token overlap: figures, findings and words."""
+
+import numpy as np
+import xarray as xr
+
+from gatebook.chapters.base.page import ORDER, Figure, Finding, compare, estimate, numbers, over_layers, series, verdict
+from gatebook.chapters.token_overlap.measure import MEASURES, table
+from gatebook.figures import plotting
+from gatebook.figures.matrix import clustered_order
+from gatebook.figures.plotting import Panel, Reference
+from gatebook.figures.words import format_estimate, format_number
+from gatebook.measures.summary import spread
+from gatebook.measures.uncertainty import INTERVAL, POOLED
+
+TITLE = "Token overlap"
+QUESTION = "Do experts share their vocabulary?"
+INTRODUCTION = [
+    "Two experts of a layer may get the same words in different places, or different words. This chapter compares the "
+    "token ids that each expert gets: how often it gets each (weighted Jaccard), and which ids it gets at all "
+    "(Jaccard). An expert gets a token when it is among the k that the token selects.",
+    "Jaccard grows with the number of tokens, since with enough text every expert gets every id once. So the sets are "
+    "rarefied: they are those of a random sample of the same number of tokens for every expert.",
+    "The null is routing that does not depend on the token: the selections of all tokens are permuted among them. "
+    "Experts can overlap less than that because they serve different words, or because they serve different kinds of "
+    "text, which have different words.",
+]
+MEANINGS = {
+    "weighted_jaccard": "How alike two experts are in how often they get each token id: 0 nothing shared, 1 identical.",
+    "rarefied_jaccard": "How alike two experts are in which token ids they get, in samples of equal size; less than 1 "
+    "also for identical experts.",
+}
+SOURCE = ("Ružička (1958); rarefaction: Hurlbert (1971)", None)
+NULL = "token-independent routing"
+TITLES = {"weighted_jaccard": "Weighted Jaccard", "rarefied_jaccard": "Jaccard of rarefied sets"}
+MOST_MATRICES = 4
+BINS = 60
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+    """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    return [
+        _overlap_by_layer(metrics, untrained),
+        _clustered(metrics),
+        _distribution(metrics, untrained),
+        _overlap_by_expert(metrics),
+    ]
+
+
+def findings(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Finding]:
+    """The chapter's rows in the table of key findings; those that so few tokens cannot answer are left out."""
+    found = [_finding_overlap(metrics, untrained, name) for name in MEASURES]
+    if metrics.sizes["layer"] > 1:
+        found.append(_finding_depth(metrics, untrained))
+    return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
+
+
+def _finding_overlap(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> Finding:
+    null = float(metrics[f"null_mean_{name}"].mean())
+    found = numbers(metrics, untrained, f"mean_{name}", NULL, null)
+    place = compare((found["estimate"], found["low"], found["high"]), null)
+    words = {"below": "less than", "above": "more than", "around": "about as much as"}[place]
+    answer = f"Two experts overlap by {format_number(found['estimate'])} on average, {words} under {NULL}"
+    if untrained is not None:
+        _, low, high = over_layers(untrained, f"mean_{name}")
+        less, more = found["high"] < low, found["low"] > high
+        answer += f", {'less than' if less else 'more than' if more else 'about as much as'} in the untrained model"
+    questions = {
+        "weighted_jaccard": "Do experts share less vocabulary than chance?",
+        "rarefied_jaccard": "Do they, if it does not count how often they get a token id?",
+    }
+    return Finding(
+        question=questions[name],
+        answer=f"{answer}.",
+        verdict=verdict(place, yes="below"),
+        verdict_text=f"yes means an interval below {NULL}",
+        unit="Jaccard",
+        figure="overlap_by_layer",
+        **found,
+    )
+
+
+def _finding_depth(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    found = numbers(metrics, untrained, "mean_weighted_jaccard", "no difference", 0.0)
+    found |= dict(zip(INTERVAL, _rise(metrics), strict=True))
+    found["reference_value"] = _rise(untrained)[0] if untrained is not None else None
+    place = compare(_rise(metrics), 0.0)
+    first, last = (int(layer) for layer in metrics["layer"].values[[0, -1]])
+    words = {"above": "more than", "below": "less than", "around": "about as much as"}
+    return Finding(
+        question="Do experts share more vocabulary in the last layer than in the first?",
+        answer=f"In layer {last} they share {words[place]} in layer {first}.",
+        verdict=verdict(place, yes="above"),
+        verdict_text="yes means a difference of the weighted Jaccard above 0",
+        unit="Jaccard",
+        figure="overlap_by_layer",
+        **found,
+    )
+
+
+def _rise(metrics: xr.Dataset) -> tuple[float, float, float]:
+    return estimate(metrics["rise_weighted_jaccard"].sel(dataset=POOLED))
+
+
+def _counts(metrics: xr.Dataset) -> str:
+    """How many tokens and documents a figure rests on, and how its intervals were made."""
+    return f"{_size(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % jackknife over groups of documents."
+
+
+def _size(metrics: xr.Dataset) -> str:
+    tokens, documents = (int(metrics[name].sel(dataset=POOLED)) for name in ("tokens", "documents"))
+    return f"n = {tokens:,} tokens of {documents:,} documents in {metrics.attrs['pooled_datasets']} datasets"
+
+
+def _overlap_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    panels = []
+    for name, title in TITLES.items():
+        null = Reference(NULL, metrics[f"null_mean_{name}"].values)
+        panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, f"mean_{name}"), [null]))
+    value, bounds = format_estimate(*over_layers(metrics, "mean_weighted_jaccard"))
+    null = format_number(round(float(metrics["null_mean_weighted_jaccard"].mean()), 3))
+    return Figure(
+        name="overlap_by_layer",
+        title="How much vocabulary two experts share",
+        alt=f"Two line charts over layers; the weighted Jaccard of two experts is {value} on average over pairs and "
+        f"layers, {null} under {NULL}.",
+        caption=f"Mean over all pairs of experts, input tokens pooled; weighted Jaccard over layers {value} "
+        f"{bounds}; sets rarefied to {metrics.attrs['rarefied_tokens']:,} tokens per expert. {_counts(metrics)}",
+        how_to_read="The dashed line is routing that does not depend on the token: experts would then differ by chance "
+        "alone. The further below it, the more each expert has a vocabulary of its own.",
+        drawing=plotting.small_multiples(panels, columns=2, share_y=False, y_limits=(0, None), order=ORDER),
+        data=table(metrics),
+    )
+
+
+def _clustered(metrics: xr.Dataset) -> Figure:
+    layers = spread(metrics["layer"].values, MOST_MATRICES)
+    columns = min(2, len(layers))
+    rows = -(-len(layers) // columns)
+    overlap = metrics["weighted_jaccard"].transpose("layer", "expert", "other")
+    orders = {int(layer): clustered_order(overlap.sel(layer=layer).values) for layer in overlap["layer"].values}
+    highest = float(overlap.sel(layer=layers).max())
+    limits = (0, highest if highest > 0 else 1)
+    titles = [f"Layer {layer}" for layer in layers] + [""] * (rows * columns - len(layers))
+    drawing, axes = plotting.canvas(0.5 + 3.6 * rows, rows=rows, columns=columns, titles=titles)
+    for ax, layer in zip(axes, layers, strict=False):
+        order = orders[layer]
+        plotting.matrix(
+            ax,
+            overlap.sel(layer=layer).values[np.ix_(order, order)],
+            np.arange(len(order)),
+            np.arange(len(order)),
+            kind="magnitude",
+            label="weighted Jaccard",
+            limits=limits,
+            x_label="place in clustered order",
+            y_label="place in clustered order",
+        )
+    for ax in axes[len(layers) :]:
+        ax.set_axis_off()
+    data = metrics[["weighted_jaccard", "null_weighted_jaccard"]].to_dataframe().reset_index()
+    data = data[data["expert"] < data["other"]]
+    for column in ("expert", "other"):
+        places = [
+            int(np.flatnonzero(orders[layer] == e)[0]) for layer, e in zip(data["layer"], data[column], strict=True)
+        ]
+        data[f"place_of_{column}"] = places
+    most = data.loc[data["weighted_jaccard"].idxmax()] if data["weighted_jaccard"].notna().any() else None
+    pair = (
+        f"; the most alike are experts {int(most['expert'])} and {int(most['other'])} of layer {int(most['layer'])} "
+        f"with {most['weighted_jaccard']:.2f}"
+        if most is not None
+        else ""
+    )
+    return Figure(
+        name="clustered_overlap",
+        title="Experts with a similar vocabulary, side by side",
+        alt=f"Matrices of the weighted Jaccard of all pairs of experts in {len(layers)} layers, in clustered "
+        f"order{pair}.",
+        caption="Weighted Jaccard of all pairs of experts; experts are in the order of a hierarchical clustering "
+        "(average linkage, optimal leaf order) of their own layer. The CSV has all layers, pairs, places in the "
+        f"order, and nulls. {_size(metrics)}.",
+        how_to_read="A bright square on the diagonal is a group of experts that get much the same tokens. The diagonal "
+        "itself, an expert with itself, is left out. The order has no meaning across layers.",
+        drawing=drawing,
+        data=data.reset_index(drop=True),
+    )
+
+
+def _distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    layers = metrics["layer"].values
+    sources = [metrics] if untrained is None else [metrics, untrained]
+    null = metrics["null_mean_weighted_jaccard"].values
+    largest = max([float(source["weighted_jaccard"].max()) for source in sources] + [float(null.max())])
+    edges = np.linspace(0, 1.05 * largest, BINS + 1)
+    upper = np.triu_indices(metrics.sizes["expert"], 1)
+
+    def counts(source: xr.Dataset) -> np.ndarray:
+        matrices = source["weighted_jaccard"].transpose("layer", "expert", "other").values
+        return np.array([np.histogram(matrix[upper], edges)[0] for matrix in matrices])
+
+    drawing, (ax,) = plotting.canvas(plotting.height_for(2 * len(layers)))
+    plotting.histograms(
+        ax,
+        edges,
+        counts(metrics),
+        layers,
+        label="pairs of experts",
+        outline=("untrained", counts(untrained)) if untrained is not None else None,
+        reference=Reference(f"mean under {NULL}", null),
+        x_label="weighted Jaccard",
+    )
+    pairs = metrics["weighted_jaccard"].transpose("expert", "other", "layer").values[upper]
+    quantiles = xr.DataArray(np.nanquantile(pairs, QUANTILES, axis=0), {"quantile": list(QUANTILES), "layer": layers})
+    data = quantiles.transpose("layer", "quantile").to_dataframe("weighted_jaccard").reset_index()
+    median = float(quantiles.sel(quantile=0.5).mean())
+    return Figure(
+        name="overlap_distribution",
+        title="Distribution over pairs of experts",
+        alt=f"Histograms of the weighted Jaccard over pairs of experts, one per layer; the median is {median:.3f} on "
+        "average over layers.",
+        caption="Pairs of experts by weighted Jaccard; marks: 10 %, 50 % and 90 % quantile, which the CSV has. "
+        f"{_size(metrics)}.",
+        how_to_read="A long tail to the right is a few pairs of experts that share much of their vocabulary.",
+        drawing=drawing,
+        data=data[["layer", "quantile", "weighted_jaccard"]],
+    )
+
+
+def _overlap_by_expert(metrics: xr.Dataset) -> Figure:
+    mean, null = (metrics[name].mean("other").transpose("layer", "expert") for name in _PAIRS)
+    ratio = mean / null
+    drawing, (ax,) = plotting.canvas(plotting.height_for(mean.sizes["layer"]))
+    plotting.layer_expert_matrix(
+        ax, ratio.values, mean["layer"].values, mean["expert"].values, kind="ratio", label=f"overlap / {NULL}"
+    )
+    return Figure(
+        name="overlap_by_expert",
+        title="How much each expert shares with the others",
+        alt=f"Matrix of the mean weighted Jaccard of each expert with the others, relative to {NULL}: from "
+        f"{float(ratio.min()):.2f} to {float(ratio.max()):.2f}.",
+        caption=f"Mean weighted Jaccard of an expert with all others of its layer, relative to {NULL}. "
+        f"{_size(metrics)}.",
+        how_to_read="1 is an expert whose tokens are like everybody's; a low value is an expert with a vocabulary of "
+        "its own. Columns of different layers do not correspond: expert numbers have no meaning across layers.",
+        drawing=drawing,
+        data=xr.Dataset({"overlap": mean, "token_independent": null}).to_dataframe().reset_index(),
+    )
+
+
+_PAIRS = ("weighted_jaccard", "null_weighted_jaccard")

@@ -1,0 +1,339 @@
+"""Vocabulary specialization: does the token id decide which expert a token is sent to?
+
+N(x) is how often the token id x occurs, N(x, e) how many of these tokens select expert e: first (selection "first"), or
+among their k ("selected"). VS(x, e) = N(x, e) / N(x), Eq. 8 of the OLMoE paper. x is the id of the token that is
+routed, of the one that follows it, or of the one that the model predicts (see `vocabulary`).
+
+The largest of a few counts is large by chance: an id that occurs once has max VS = 1. So every value stands beside its
+null, the same measure after the selections of all tokens have been permuted among them. That is routing which does not
+depend on the token, with the same sets of experts as often as observed. Intervals are those of the jackknife over
+groups of documents; only ids that occur in the group that is left out need to be counted anew.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+
+import numba
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from gatebook.measures import uncertainty
+from gatebook.measures.summary import interval_table
+from gatebook.measures.vocabulary import Occurrences, count, occurrences
+from gatebook.study.routed import NONE, Layer
+from gatebook.study.tallies import GROUPS
+
+SELECTIONS = ("first", "selected")
+OFTEN = 10
+TOP = 10
+ORDERS = ("share", "count")
+MEASURES = {
+    "split_half": (
+        "Vocabulary specialization, split-half",
+        "1",
+        "Σₓ N_B(x, e_A(x)) / Σₓ N_B(x), e_A(x): expert with the most x in half A of the documents, B: the other half; "
+        "both ways together",
+    ),
+    "micro": ("Vocabulary specialization, mean over tokens", "1", "Σₓ maxₑ N(x, e) / Σₓ N(x)"),
+    "macro": ("Vocabulary specialization, mean over token ids", "1", "mean over x of maxₑ N(x, e) / N(x)"),
+    "macro_often": (
+        "Vocabulary specialization, mean over frequent token ids",
+        "1",
+        f"mean of maxₑ N(x, e) / N(x) over x with N(x) ≥ {OFTEN}",
+    ),
+    "expert_specialization": (
+        "Vocabulary specialization of an expert",
+        "1",
+        f"mean of VS(x, e) over x with N(x) ≥ {OFTEN} and VS(x, e) = maxⱼ VS(x, j); x counts 1 / m if m experts share "
+        "the maximum",
+    ),
+}
+"""Measure: (title, units, formula)."""
+TOPS = {"top_token": "1", "top_share": "1", "top_count": "tokens"}
+BY_LAYER = tuple(name for name in MEASURES if name != "expert_specialization")
+
+
+@numba.njit
+def _add_type(even, odd, tokens, sign, out):
+    """Add to `out`, one draw of `sums`, `sign` times the part of one type: its N(x, e) in the even and in the odd
+    groups of documents, (expert,), and its N(x) there, (2,)."""
+    size, both = tokens[0] + tokens[1], tokens[0] > 0 and tokens[1] > 0
+    if size == 0:
+        return
+    most, most_even, most_odd = 0, 0, 0
+    for expert in range(len(even)):
+        most = max(most, even[expert] + odd[expert])
+        most_even, most_odd = max(most_even, even[expert]), max(most_odd, odd[expert])
+    leaders, leaders_even, leaders_odd, kept_even, kept_odd = 0, 0, 0, 0, 0
+    for expert in range(len(even)):
+        leaders += even[expert] + odd[expert] == most
+        leaders_even += even[expert] == most_even
+        leaders_odd += odd[expert] == most_odd
+        kept_even += odd[expert] if even[expert] == most_even else 0
+        kept_odd += even[expert] if odd[expert] == most_odd else 0
+    share, often = most / size, size >= OFTEN
+    if both:
+        out[0, 0] += sign * (kept_even / leaders_even + kept_odd / leaders_odd)
+        out[1, 0] += sign * size
+    out[0, 1] += sign * most
+    out[1, 1] += sign * size
+    out[0, 2] += sign * share
+    out[1, 2] += sign
+    if often:
+        out[0, 3] += sign * share
+        out[1, 3] += sign
+        for expert in range(len(even)):
+            if even[expert] + odd[expert] == most:
+                out[0, 4 + expert] += sign * share / leaders
+                out[1, 4 + expert] += sign / leaders
+
+
+@numba.njit
+def _add_types(starts, group, selected, ranks, even, odd, tokens, out):
+    """Fill `out`, zeros, with `sums`, but for draws without a group only with what they differ by from all tokens.
+
+    `even`, `odd` (expert,) and `tokens` (2,) are zeros, too.
+    """
+    draws, experts = out.shape[0], len(even)
+    for code in range(len(starts) - 1):
+        tokens[0] = tokens[1] = 0
+        for expert in range(experts):
+            even[expert] = odd[expert] = 0
+        for token in range(starts[code], starts[code + 1]):
+            tokens[group[token] % 2] += 1
+            for rank in range(ranks):
+                (odd if group[token] % 2 else even)[selected[token, rank]] += 1
+        _add_type(even, odd, tokens, 1, out[0])
+        first = starts[code]
+        while draws > 1 and first < starts[code + 1]:
+            number, stop = group[first], first
+            held = odd if number % 2 else even
+            _add_type(even, odd, tokens, -1, out[1 + number])
+            while stop < starts[code + 1] and group[stop] == number:
+                for rank in range(ranks):
+                    held[selected[stop, rank]] -= 1
+                stop += 1
+            tokens[number % 2] -= stop - first
+            _add_type(even, odd, tokens, 1, out[1 + number])
+            tokens[number % 2] += stop - first
+            for token in range(first, stop):
+                for rank in range(ranks):
+                    held[selected[token, rank]] += 1
+            first = stop
+
+
+def sums(
+    starts: np.ndarray, group: np.ndarray, selected: np.ndarray, ranks: int, experts: int, draws: int
+) -> np.ndarray:
+    """Numerators and denominators of all measures, float64 (draw, 2, 4 + expert): `BY_LAYER`, then those of experts.
+
+    Draw 0 is that of all tokens; of 1 + `GROUPS` draws, the others leave out one group of documents each. Tokens are in
+    the order of their types and, within these, of their `group` (n,); those of type x begin at starts[x], (type + 1,).
+    The first `ranks` of their `selected` experts (n, rank) count. All are sums over types, so leaving out a group
+    changes only those that occur in it.
+    """
+    out, even, odd, tokens = (np.zeros(shape) for shape in ((draws, 2, 4 + experts), experts, experts, 2))
+    _add_types(starts, group, selected, ranks, even.astype(np.int32), odd.astype(np.int32), tokens.astype(int), out)
+    out[1:] += out[0]
+    return out
+
+
+def ratios(parts: np.ndarray) -> np.ndarray:
+    """Numerators by denominators (..., 2, measure), NaN where there is nothing (but for rounding)."""
+    numerator, denominator = parts[..., 0, :], parts[..., 1, :]
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 1e-9)
+
+
+def measure(
+    study: xr.Dataset,
+    layers: Iterable[Layer],
+    *,
+    permutations: int,
+    seed: int,
+    confidence: float,
+) -> xr.Dataset:
+    """All measures of the chapter, from the tokens of a study and its layers (see `routed`).
+
+    Datasets by themselves have values for the input token only, NaN for other kinds; "pooled" has them for all kinds.
+    `split_half`, `micro`, `macro`, `macro_often` (dataset, layer, kind, selection, interval), and `null_*` without
+    interval: the mean of the same over so many `permutations` of the selections among the tokens, drawn with `seed`.
+    `mean_over_layers_*` has the measures without layer. `expert_specialization` (layer, kind, selection, expert,
+    interval) and `null_expert_specialization`: pooled; NaN for experts that lead no frequent id. `input_advantage`
+    (dataset, layer, kind, selection, interval): split_half of the input token minus that of the kind; `rise` (dataset,
+    kind, selection, interval): split_half in the last layer minus that in the first. `tokens`, `documents` (dataset).
+
+    `top_token` int32, `top_share`, `top_count` (layer, kind, order, expert, place): the `TOP` ids x with N(x) >=
+    `OFTEN` that each expert gets as first choice, by VS(x, e) and by N(x, e); the id is `NONE` where there are fewer.
+    `led_ids` (layer, kind, expert): how many ids `expert_specialization` of first choices is a mean over.
+    """
+    names, kinds = [uncertainty.POOLED, *study["name"].values.tolist()], study["kind"].values.tolist()
+    wanted = [(name, kind) for name in names for kind in kinds if name == uncertainty.POOLED or kind == "input"]
+    found = {key: occurrences(study, key[1], key[0]) for key in wanted}
+    numbers, draws, nulls, top = [], [], [], []
+    for layer in layers:
+        experts = layer.experts
+        numbers.append(layer.number)
+        shape = (len(names), len(kinds), 1 + GROUPS, len(SELECTIONS), len(BY_LAYER) + experts)
+        draws.append(np.full(shape, np.nan))
+        nulls.append(np.full((*shape[:2], *shape[3:]), np.nan))
+        for (name, kind), one in found.items():
+            place, mine = (names.index(name), kinds.index(kind)), layer.selected[one.place]
+            draws[-1][place] = observed(one, mine, experts)
+            rng = np.random.default_rng([seed, layer.number, zlib.crc32(name.encode()), zlib.crc32(kind.encode())])
+            nulls[-1][place] = permuted(one, mine, experts, permutations, rng)
+            if name == uncertainty.POOLED:
+                top.append(top_tokens(one, mine[:, :1], experts))
+    coords = {"layer": numbers, "dataset": names, "kind": kinds, "selection": list(SELECTIONS)}
+    out = _measures(
+        _array(draws, coords, ("layer", "dataset", "kind"), ("draw", "selection", "measure")),
+        _array(nulls, coords, ("layer", "dataset", "kind"), ("selection", "measure")),
+        confidence,
+    )
+    *tops, led = zip(*top, strict=True)
+    for (name, units), values in zip(TOPS.items(), tops, strict=True):
+        out[name] = _array(values, coords, ("layer", "kind"), ("order", "expert", "place"))
+        out[name].attrs = {"long_name": f"{name.replace('_', ' ')} of an expert's first choices", "units": units}
+    out["led_ids"] = _array(led, coords, ("layer", "kind"), ("expert",))
+    out["led_ids"].attrs = {"long_name": f"ids with N(x) ≥ {OFTEN} that an expert leads as first choice", "units": "1"}
+    tokens = np.bincount(study["dataset"].values, minlength=len(names) - 1)
+    out["tokens"] = ("dataset", [tokens.sum(), *tokens], {"long_name": "tokens", "units": "tokens"})
+    documents = study["documents"].values
+    out["documents"] = ("dataset", [documents.sum(), *documents], {"long_name": "documents", "units": "documents"})
+    attrs = {"groups": GROUPS, "permutations": permutations, "seed": seed, "confidence": confidence}
+    return out.assign_coords(order=list(ORDERS), expert=np.arange(out.sizes["expert"])).assign_attrs(attrs)
+
+
+def observed(found: Occurrences, selected: np.ndarray, experts: int) -> np.ndarray:
+    """All measures with all documents and without each group: float64 (draw, selection, measure), as in `sums`."""
+    return _both(found, np.take(selected, found.order, axis=0), experts, 1 + GROUPS)
+
+
+def permuted(
+    found: Occurrences, selected: np.ndarray, experts: int, permutations: int, rng: np.random.Generator
+) -> np.ndarray:
+    """All measures when the selections are permuted among the tokens, mean over permutations: (selection, measure)."""
+    orders = (rng.permutation(len(selected))[found.order] for _ in range(permutations))
+    return np.mean([_both(found, np.take(selected, order, axis=0), experts, 1)[0] for order in orders], axis=0)
+
+
+def _both(found: Occurrences, selected: np.ndarray, experts: int, draws: int) -> np.ndarray:
+    """The measures of first choices and of all: (draw, selection, measure); selected (n, rank) is in `found.order`."""
+    group = found.group[found.order]
+    parts = [sums(found.starts, group, selected, ranks, experts, draws) for ranks in (1, selected.shape[1])]
+    return ratios(np.stack(parts, axis=1))
+
+
+def top_tokens(found: Occurrences, selected: np.ndarray, experts: int) -> tuple[np.ndarray, ...]:
+    """The top ids of every expert, their VS and N(x, e), (order, expert, place): by VS then N, and by N then VS.
+
+    And how many frequent ids an expert leads, (expert,), as in `expert_specialization`.
+    """
+    size = np.bincount(found.code, minlength=len(found.token_id))
+    often = size >= OFTEN
+    token_id = found.token_id[often].astype(np.int32)
+    number = count(found.code, selected, len(size), experts)[:, often]
+    share = number / size[often]
+    tops = (
+        np.full((len(ORDERS), experts, TOP), NONE, dtype=np.int32),
+        np.full((len(ORDERS), experts, TOP), np.nan),
+        np.zeros((len(ORDERS), experts, TOP), dtype=np.int32),
+    )
+    for order, keys in enumerate(((-number, -share), (-share, -number))):
+        best = np.lexsort(keys)[:, :TOP]
+        expert, place = np.nonzero(np.take_along_axis(number, best, axis=1))
+        row = best[expert, place]
+        for top, values in zip(tops, (token_id[row], share[expert, row], number[expert, row]), strict=True):
+            top[order, expert, place] = values
+    leads = number == number.max(axis=0, initial=0)
+    return *tops, (leads / leads.sum(axis=0)).sum(axis=1)
+
+
+def with_texts(metrics: xr.Dataset, texts: Callable[[np.ndarray], list[str]]) -> xr.Dataset:
+    """The metrics with `token_text` (token_id): the texts of the ids among the top tokens, as `texts` gives them."""
+    token_id = np.unique(metrics["top_token"].values)
+    token_id = token_id[token_id != NONE]
+    text = np.array(texts(token_id), dtype=object)
+    return metrics.assign(token_text=("token_id", text, {"long_name": "text of the token, escaped"})).assign_coords(
+        token_id=token_id
+    )
+
+
+def top_table(metrics: xr.Dataset) -> pd.DataFrame:
+    """The top tokens as rows: kind, layer, expert, order, place, token_id, token, share, count."""
+    texts = dict(zip(metrics["token_id"].values.tolist(), metrics["token_text"].values.tolist(), strict=True))
+    rows = metrics[["top_token", "top_share", "top_count"]].transpose("kind", "layer", "expert", "order", "place")
+    rows = rows.assign_coords(place=1 + np.arange(TOP)).to_dataframe().reset_index()
+    rows = rows[rows["top_token"] != NONE].rename(columns=lambda name: name.removeprefix("top_"))
+    rows.insert(rows.columns.get_loc("token") + 1, "text", rows["token"].map(texts))
+    return rows.rename(columns={"token": "token_id", "text": "token"}).reset_index(drop=True)
+
+
+def table(metrics: xr.Dataset, names: Sequence[str] = BY_LAYER) -> pd.DataFrame:
+    """Measures by layer as rows: measure, kind, selection, dataset, layer, estimate, low, high, token_independent.
+
+    `token_independent` is the null. What is not defined is left out.
+    """
+    dims, parts = ("kind", "selection", "dataset", "layer"), []
+    for name in names:
+        rows = interval_table(metrics[name].transpose(*dims, "interval"))
+        null = metrics[f"null_{name}"].transpose(*dims).values.ravel()
+        parts.append(rows.assign(measure=name, token_independent=null))
+    columns = ["measure", *dims, *uncertainty.INTERVAL, "token_independent"]
+    return pd.concat(parts)[columns].dropna(subset="estimate", ignore_index=True)
+
+
+def _measures(draws: xr.DataArray, nulls: xr.DataArray, confidence: float) -> xr.Dataset:
+    """Intervals of all measures and of their differences, beside their nulls."""
+
+    def interval(values, bounds=(0, 1)):
+        # One dataset after another, because each has groups without documents of its own.
+        parts = [
+            uncertainty.jackknife(part, confidence, bounds) for _, part in values.groupby("dataset", squeeze=False)
+        ]
+        return xr.concat(parts, dim="dataset").sel(dataset=values["dataset"]).transpose("dataset", ...)
+
+    out = xr.Dataset()
+    for index, name in enumerate(BY_LAYER):
+        title, units, formula = MEASURES[name]
+        values, null = draws.isel(measure=index), nulls.isel(measure=index)
+        for prefix, mean, where in (
+            ("", values, ""),
+            ("mean_over_layers_", values.mean("layer"), ", mean over layers"),
+        ):
+            out[prefix + name] = interval(mean).assign_attrs(long_name=title + where, units=units, formula=formula)
+        out[f"null_{name}"] = null.assign_attrs(long_name=f"{title}, token-independent routing", units=units)
+    kept = draws.isel(measure=BY_LAYER.index("split_half"))
+    differences = {
+        "input_advantage": (
+            kept.sel(kind="input", drop=True) - kept,
+            "split-half of the input token minus that of a kind",
+        ),
+        "rise": (kept.isel(layer=-1) - kept.isel(layer=0), "split-half in the last layer minus that in the first one"),
+    }
+    for name, (values, long_name) in differences.items():
+        out[name] = interval(values, (-1, 1)).assign_attrs(long_name=long_name, units="1")
+    averaged = interval(differences["input_advantage"][0].mean("layer"), (-1, 1))
+    out["mean_over_layers_input_advantage"] = averaged.assign_attrs(
+        long_name="split-half of the input token minus that of a kind, mean over layers", units="1"
+    )
+    title, units, formula = MEASURES["expert_specialization"]
+    experts, null = (
+        values.sel(dataset=uncertainty.POOLED, drop=True)
+        .isel(measure=slice(len(BY_LAYER), None))
+        .rename(measure="expert")
+        for values in (draws, nulls)
+    )
+    out["expert_specialization"] = uncertainty.jackknife(experts, confidence, (0, 1)).assign_attrs(
+        long_name=title, units=units, formula=formula
+    )
+    out["null_expert_specialization"] = null.assign_attrs(long_name=f"{title}, token-independent routing", units=units)
+    return out
+
+
+def _array(parts: list, coords: dict[str, list], outer: tuple[str, ...], inner: tuple[str, ...]) -> xr.DataArray:
+    """Arrays whose last dimensions are `inner`, in the order of `outer`, as one array (*outer, *inner)."""
+    values = np.array(parts)
+    values = values.reshape(*(len(coords[name]) for name in outer), *values.shape[values.ndim - len(inner) :])
+    named = {name: coords[name] for name in (*outer, *inner) if name in coords}
+    return xr.DataArray(values, named, (*outer, *inner))

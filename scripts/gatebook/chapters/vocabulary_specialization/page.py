@@ -1,0 +1,335 @@
+"""The page of the chapter vocabulary specialization: figures, findings and words."""
+
+import numpy as np
+import xarray as xr
+
+from gatebook.chapters.base.page import (
+    ORDER,
+    Figure,
+    Finding,
+    compare,
+    counts_text,
+    estimate,
+    numbers,
+    over_layers,
+    series,
+    size_text,
+    verdict,
+)
+from gatebook.chapters.vocabulary_specialization.measure import BY_LAYER, MEASURES, OFTEN, table, top_table
+from gatebook.figures import plotting
+from gatebook.figures.plotting import Panel, Reference, Series
+from gatebook.figures.words import format_estimate, format_number
+from gatebook.measures.summary import interval_table
+from gatebook.measures.uncertainty import INTERVAL, POOLED
+
+TITLE = "Vocabulary specialization"
+QUESTION = "Does the token decide which expert it is sent to?"
+INTRODUCTION = [
+    "If an expert is responsible for certain words, the token id alone tells which expert a token is sent to. VS(x, "
+    "e) is the share of the tokens with id x that select expert e. The id can be that of the token itself (input), "
+    "of the one that follows it in the text (next), or of the one that the model holds most likely to follow "
+    "(predicted).",
+    "The largest of a few shares is large by chance: an id that occurs once always has one expert with all of it. The "
+    "null is routing that does not depend on the token: the selections of all tokens are permuted among them. It "
+    "stands beside every value. The split-half value is the one without this chance: the expert of an id is chosen "
+    "on one half of the documents and judged on the other.",
+    "An id that goes to the same expert everywhere need not be the reason for it. Kinds of text differ in their "
+    "tokens, and the null removes both: what follows from the token, and what follows from the text around it.",
+]
+MEANINGS = {
+    "split_half": "How often a token goes to the expert that gets most of its id in other documents.",
+    "micro": "The share of tokens that go to the expert that gets most of their id.",
+    "macro": "The share of an id that goes to its most frequent expert, mean over ids, also those that occur once; the "
+    "value that the paper gives.",
+    "macro_often": f"The same for ids that occur at least {OFTEN} times.",
+    "expert_specialization": "How much of the ids that an expert gets most of goes to it.",
+}
+SOURCE = ("OLMoE, Muennighoff et al. (2024), Eq. 8", "https://arxiv.org/abs/2409.02060")
+NULL = "token-independent routing"
+METHOD = "jackknife over groups of documents"
+SELECTIONS = {"first": "first choice", "selected": "all selected"}
+MOST_EXPERTS, FEWEST_LED = 12, 5
+LAST_SHOWN = "\u024f"
+
+
+def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+    """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    return [
+        _specialization_by_layer(metrics, untrained),
+        _kinds_by_layer(metrics, untrained),
+        _specialization_by_dataset(metrics),
+        _specialization_by_expert(metrics),
+        _top_tokens(metrics),
+    ]
+
+
+def findings(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Finding]:
+    """The chapter's rows in the table of key findings; those that so few documents cannot answer are left out."""
+    found = [
+        _finding_token(metrics, untrained),
+        _finding_published(metrics, untrained),
+        _finding_kind(metrics, untrained),
+    ]
+    if metrics.sizes["layer"] > 1:
+        found.append(_finding_depth(metrics, untrained))
+    return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
+
+
+def _of(metrics: xr.Dataset | None, kind: str = "input", selection: str = "first") -> xr.Dataset | None:
+    """The metrics of one kind of token and one selection."""
+    return None if metrics is None else metrics.sel(kind=kind, selection=selection)
+
+
+def _null(metrics: xr.Dataset, name: str) -> float:
+    """The pooled mean over layers under token-independent routing."""
+    return float(metrics[f"null_{name}"].sel(dataset=POOLED).mean())
+
+
+def _place(found: dict) -> str:
+    return compare((found["estimate"], found["low"], found["high"]), found["null_value"])
+
+
+def _finding_token(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    mine, reference = _of(metrics), _of(untrained)
+    found = numbers(mine, reference, "split_half", NULL, _null(mine, "split_half"))
+    share = format_number(100 * found["estimate"])
+    answer = f"{share} % of tokens go to the expert that gets most of their id in other documents"
+    if reference is not None:
+        _, low, high = over_layers(reference, "split_half")
+        word = "more than" if found["low"] > high else "fewer than" if found["high"] < low else "about as many as"
+        answer += f", {word} in the untrained model"
+    return Finding(
+        question="Does the token id tell which expert is chosen first?",
+        answer=f"{answer}.",
+        verdict=verdict(_place(found), yes="above"),
+        verdict_text="yes means an interval above token-independent routing",
+        unit="of tokens",
+        figure="specialization_by_layer",
+        **found,
+    )
+
+
+def _finding_published(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    mine = _of(metrics)
+    found = numbers(mine, _of(untrained), "macro", NULL, _null(mine, "macro"))
+    chance = format_number(100 * found["null_value"])
+    return Finding(
+        question="Is the published measure, the mean over token ids, above what chance gives?",
+        answer=f"It is {format_number(100 * found['estimate'])} %; routing that ignores the token gives {chance} %.",
+        verdict=verdict(_place(found), yes="above"),
+        verdict_text="yes means an interval above token-independent routing",
+        unit="of a token id",
+        figure="specialization_by_layer",
+        **found,
+    )
+
+
+def _finding_kind(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    kind = str(metrics["kind"].values[-1])
+    found = numbers(_of(metrics, kind), _of(untrained, kind), "input_advantage", "no difference", 0.0)
+    place = _place(found)
+    points = format_number(100 * abs(found["estimate"]))
+    answers = {
+        "above": f"The input token tells more: {points} percentage points more tokens go to the expert of their id.",
+        "below": f"The {kind} token tells more: {points} percentage points more tokens go to the expert of its id.",
+        "around": f"The input token tells about as much as the {kind} one.",
+    }
+    return Finding(
+        question=f"Does the input token tell more about the first choice than the {kind} token?",
+        answer=answers[place],
+        verdict=verdict(place, yes="above"),
+        verdict_text="yes means a difference of the split-half values above 0",
+        unit="of tokens",
+        figure="kinds_by_layer",
+        **found,
+    )
+
+
+def _finding_depth(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
+    def rise(source: xr.Dataset) -> tuple[float, float, float]:
+        return estimate(_of(source)["rise"].sel(dataset=POOLED))
+
+    found = numbers(_of(metrics), _of(untrained), "split_half", "no difference", 0.0)
+    found |= dict(zip(INTERVAL, rise(metrics), strict=True))
+    found["reference_value"] = rise(untrained)[0] if untrained is not None else None
+    place = _place(found)
+    first, last = (int(layer) for layer in metrics["layer"].values[[0, -1]])
+    words = {"above": "more than", "below": "less than", "around": "about as much as"}
+    return Finding(
+        question="Does the input token tell more in the last layer than in the first?",
+        answer=f"In layer {last} it tells {words[place]} in layer {first}.",
+        verdict=verdict(place, yes="above"),
+        verdict_text="yes means a difference of the split-half values above 0",
+        unit="of tokens",
+        figure="kinds_by_layer",
+        **found,
+    )
+
+
+def _panel(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, title: str) -> Panel:
+    """One measure of one kind and selection over layers, beside its null."""
+    null = Reference(NULL, metrics[f"null_{name}"].sel(dataset=POOLED).transpose("layer").values)
+    return Panel(title, metrics["layer"].values, series(metrics, untrained, name), [null])
+
+
+def _specialization_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    mine, reference = _of(metrics), _of(untrained)
+    panels = []
+    for name in BY_LAYER:
+        title = MEASURES[name][0].removeprefix("Vocabulary specialization, ").capitalize()
+        panels.append(_panel(mine, reference, name, title))
+    value, bounds = format_estimate(*over_layers(mine, "split_half"))
+    null = format_number(round(_null(mine, "split_half"), 3))
+    return Figure(
+        name="specialization_by_layer",
+        title="How much of a token id goes to one expert",
+        alt=f"Four line charts over layers of vocabulary specialization by input token, first choice; the split-half "
+        f"value is {value} on average over layers, {null} under token-independent routing.",
+        caption=f"Vocabulary specialization by input token, first choice, pooled; split-half over layers {value} "
+        f"{bounds}. {counts_text(metrics, METHOD)}",
+        how_to_read="The dashed line is token-independent routing with the same loads. Where it is far above 0, the "
+        "measure is large by chance; only the distance to it says something. The CSV has all kinds of token and both "
+        "selections, and every dataset for the input token.",
+        drawing=plotting.small_multiples(panels, columns=2, share_y=True, y_limits=(0, None), order=ORDER),
+        data=table(metrics, BY_LAYER),
+    )
+
+
+def _kinds_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    kinds = [str(kind) for kind in metrics["kind"].values]
+    panels, values = [], []
+    for selection, words in SELECTIONS.items():
+        for kind in kinds:
+            mine, reference = _of(metrics, kind, selection), _of(untrained, kind, selection)
+            panels.append(_panel(mine, reference, "split_half", f"{kind.capitalize()}, {words}"))
+            if selection == "first":
+                values.append(f"{kind} {format_estimate(*over_layers(mine, 'split_half')).estimate}")
+    return Figure(
+        name="kinds_by_layer",
+        title="Input, next and predicted token" if "predicted" in kinds else "Input and next token",
+        alt="Line charts over layers of the split-half vocabulary specialization, one for each kind of token and "
+        f"selection; for first choices over layers: {', '.join(values)}.",
+        caption="Split-half vocabulary specialization by kind of token, for first choices and for all selected "
+        f"experts, pooled. {counts_text(metrics, METHOD)}",
+        how_to_read="A layer that routes by what it has read is high for the input token; one that routes by what it "
+        "is about to say is high for the predicted token. Neighbouring tokens depend on each other, so the next "
+        "token is above its null also if the router sees the input alone.",
+        drawing=plotting.small_multiples(panels, columns=len(kinds), share_y=True, y_limits=(0, None), order=ORDER),
+        data=table(metrics, ["split_half"]),
+    )
+
+
+def _specialization_by_dataset(metrics: xr.Dataset) -> Figure:
+    mine = _of(metrics).isel(dataset=slice(1, None))
+    value = mine["split_half"].sel(interval="estimate")
+    ratio = (value / mine["null_split_half"]).transpose("dataset", "layer")
+    datasets = [str(name) for name in ratio["dataset"].values]
+    mean = value.mean("layer").dropna("dataset").to_series().sort_values()
+    ends = "; the value is not available for any dataset"
+    if len(mean):
+        low, high = (f"{mean.index[place]} ({mean.iloc[place]:.2f})" for place in (0, -1))
+        ends = f"; on average over layers the value is lowest on {low} and highest on {high}"
+    drawing, (ax,) = plotting.canvas(plotting.height_for(len(datasets)))
+    plotting.matrix(
+        ax,
+        ratio.values,
+        datasets,
+        [str(layer) for layer in ratio["layer"].values],
+        kind="ratio",
+        label="split-half value / token-independent routing",
+        annotate=".1f",
+        x_label="Layer",
+    )
+    return Figure(
+        name="specialization_by_dataset",
+        title="Vocabulary specialization within each dataset",
+        alt=f"Matrix of the split-half vocabulary specialization relative to its null, datasets by layers{ends}.",
+        caption="Split-half vocabulary specialization by input token, first choice, each dataset by itself, relative "
+        f"to token-independent routing within it; {size_text(metrics)}; the CSV has values and intervals.",
+        how_to_read="1 means that the token id tells nothing within the dataset. Experts are chosen and judged on "
+        "documents of the same dataset, so what separates the datasets does not count here.",
+        drawing=drawing,
+        data=table(metrics.isel(dataset=slice(1, None)), ["split_half"]),
+    )
+
+
+def _specialization_by_expert(metrics: xr.Dataset) -> Figure:
+    value = _of(metrics)["expert_specialization"].transpose("layer", "expert", "interval")
+    shown = value.sel(interval="estimate")
+    drawing, (ax,) = plotting.canvas(plotting.height_for(shown.sizes["layer"]))
+    plotting.layer_expert_matrix(
+        ax,
+        shown.values,
+        shown["layer"].values,
+        shown["expert"].values,
+        kind="magnitude",
+        label="share of the ids that an expert gets most of",
+    )
+    data = interval_table(
+        metrics["expert_specialization"].transpose("kind", "selection", "layer", "expert", "interval")
+    )
+    null = metrics["null_expert_specialization"].transpose("kind", "selection", "layer", "expert").values.ravel()
+    average = format_number(round(float(shown.mean()), 3))
+    return Figure(
+        name="specialization_by_expert",
+        title="How much of its own token ids each expert gets",
+        alt=f"Matrix of vocabulary specialization by layer and expert, input token, first choice; {average} on average "
+        f"over the experts, {format_number(round(float(_of(metrics)['null_expert_specialization'].mean()), 3))} under "
+        "token-independent routing.",
+        caption=f"Mean of VS(x, e) over the ids x that occur at least {OFTEN} times and of which expert e gets most, "
+        f"input token, first choice, pooled; {size_text(metrics)}; the CSV has intervals, nulls, all kinds of token "
+        "and both selections.",
+        how_to_read="A bright expert gets nearly all occurrences of its ids. A crossed cell is an expert that gets "
+        "most of no frequent id. Columns of different layers do not correspond: expert numbers have no meaning "
+        "across layers.",
+        drawing=drawing,
+        data=data.assign(token_independent=null),
+    )
+
+
+def _top_tokens(metrics: xr.Dataset) -> Figure:
+    mine = _of(metrics)
+    value = mine["expert_specialization"].stack(one=("layer", "expert")).transpose("one", "interval")
+    led = mine["led_ids"].stack(one=("layer", "expert")).values
+    low = value.sel(interval="low").values
+    ranked = np.argsort(-np.where(led >= FEWEST_LED, low, low - 1), kind="stable")[:MOST_EXPERTS]
+    tops = top_table(metrics)
+    mine_tops = tops[(tops["kind"] == "input") & (tops["order"] == "count")]
+    rows, places = [], []
+    for layer, expert in (value["one"].values[row] for row in ranked):
+        texts = mine_tops[(mine_tops["layer"] == layer) & (mine_tops["expert"] == expert)]["token"].head(3)
+        places.append(f"layer {layer}, expert {expert}")
+        rows.append(f"{places[-1]}: {' '.join(_shown(text) for text in texts)}")
+    parts = [value.isel(one=ranked).sel(interval=part).values for part in INTERVAL]
+    null = float(mine["null_expert_specialization"].mean())
+    drawing, (ax,) = plotting.canvas(1.4 + 0.45 * len(rows))
+    plotting.dot_whiskers(
+        ax,
+        rows,
+        [Series("expert", *parts)],
+        [Reference(f"{NULL}, mean over experts", null)],
+        x_label="share of the ids that the expert gets most of",
+        x_limits=(0, 1.02),
+    )
+    return Figure(
+        name="top_tokens",
+        title="The experts with the most specialized vocabulary",
+        alt=f"Dots with intervals for {len(rows)} experts, named by their most frequent tokens; the first is "
+        f"{places[0]} with {format_number(round(float(parts[0][0]), 3))} of its ids.",
+        caption=f"Experts with the highest lower bound of vocabulary specialization (input token, first choice, "
+        f"pooled), with the three most frequent tokens that choose them first. {counts_text(metrics, METHOD)} "
+        "The CSV lists the top tokens of every expert, by share and by count, for all kinds of token.",
+        how_to_read="␣ is a space, \\n a line break; letters beyond European ones are written as numbers. The "
+        f"experts are picked as the highest of many, so a new sample would find them somewhat lower. Experts with "
+        f"fewer than {FEWEST_LED} ids of their own come last.",
+        drawing=drawing,
+        data=tops,
+    )
+
+
+def _shown(text: str) -> str:
+    """A token for a row label: short, in quotes, with visible spaces and letters that the font has."""
+    short = text if len(text) <= 9 else text[:8] + "…"
+    letters = (c if c <= LAST_SHOWN or c == "…" else c.encode("unicode_escape").decode() for c in short)
+    return f"‘{''.join(letters)}’".replace(" ", "␣")

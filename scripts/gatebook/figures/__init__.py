@@ -1,0 +1,1 @@
+"""Drawing: primitives, style, files of a figure, numbers in words."""

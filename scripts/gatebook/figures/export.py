@@ -1,0 +1,79 @@
+"""Write a figure as SVG for the page, PDF for papers and CSV with the data behind it, byte-identical between runs."""
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gatebook.figures.style import DARK, house_style
+from gatebook.files.tables import csv_text
+
+SVG = "http://www.w3.org/2000/svg"
+NAMESPACES = {
+    "": SVG,
+    "xlink": "http://www.w3.org/1999/xlink",
+    "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+    "cc": "http://creativecommons.org/ns#",
+    "dc": "http://purl.org/dc/elements/1.1/",
+}
+
+
+@house_style
+def save(
+    figure: Figure, directory: Path, name: str, data: pd.DataFrame, *, title: str, description: str, source: str
+) -> None:
+    """Write name.svg, name.pdf and name.csv into an existing directory, and clear the figure.
+
+    title and description become the accessible name and description of the SVG and the title and subject of the PDF;
+    source (where the figure comes from) goes into the metadata of both. The SVG is transparent and adapts to a dark
+    page; the PDF is white. data: what the figure shows, with its index already turned into columns.
+    """
+    (directory / f"{name}.csv").write_text(csv_text(data), encoding="utf-8", newline="\n")
+    svg = directory / f"{name}.svg"
+    metadata = {"Date": None, "Title": title, "Source": source}
+    figure.savefig(svg, facecolor="none", dpi=200, metadata=metadata)
+    svg.write_text(finish_svg(svg.read_text(encoding="utf-8"), description), encoding="utf-8", newline="\n")
+    metadata = {"CreationDate": None, "Title": title, "Subject": description, "Keywords": source}
+    figure.savefig(directory / f"{name}.pdf", facecolor="white", dpi=200, metadata=metadata)
+    figure.clear()
+
+
+def finish_svg(text: str, description: str) -> str:
+    """matplotlib's SVG with a <desc>, dark colours and short coordinates; without comments, doctype and indentation."""
+    for prefix, uri in NAMESPACES.items():
+        ET.register_namespace(prefix, uri)
+    root = ET.fromstring(text)
+    title = root.find(f"{{{SVG}}}title")
+    title.set("id", "title")
+    desc = ET.Element(f"{{{SVG}}}desc", id="desc")
+    desc.text = description
+    style = ET.Element(f"{{{SVG}}}style")
+    style.text = dark_rules()
+    root.insert(1, desc)
+    root.insert(2, style)
+    root.set("role", "img")
+    root.set("aria-labelledby", "title desc")
+    for element in root.iter():
+        for name in ("d", "x", "y"):
+            if name in element.attrib:
+                element.set(name, round_numbers(element.get(name)))
+        element.text, element.tail = (text if text and text.strip() else None for text in (element.text, element.tail))
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def dark_rules() -> str:
+    """CSS that replaces each colour of the house style on a dark page; viewers without CSS show the light colours."""
+    rules = [
+        f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}'
+        for light, dark in DARK.items()
+        for kind in ("fill", "stroke")
+    ]
+    return "@media (prefers-color-scheme: dark){" + "".join(rules) + "}"
+
+
+def round_numbers(path: str) -> str:
+    """Coordinates or path data with at most two decimals (a hundredth of a point), and one blank between numbers."""
+    short = re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):z.2f}".rstrip("0").rstrip("."), path)
+    return re.sub(r"\s*([A-Za-z])\s*|\s+", lambda between: between[1] or " ", short)

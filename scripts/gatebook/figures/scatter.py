@@ -1,0 +1,53 @@
+"""Scatter plots: points in two dimensions in the look of their category."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
+
+from gatebook.figures.style import GRID, INK, MARKERS, PALETTE, add_to_legend, house_style
+
+OTHERS = "others"
+MOST_CATEGORIES = len(PALETTE) * len(MARKERS)
+
+
+@house_style
+def scatter(
+    ax: Axes,
+    points: ArrayLike,
+    categories: Sequence[str],
+    order: Sequence[str],
+    *,
+    large: tuple[ArrayLike, Sequence[str]] | None = None,
+    x_label: str = "",
+    y_label: str = "",
+) -> None:
+    """Points (point, 2) of named categories; those of a category that is not in `order` are grey and lie below.
+
+    order: names in the legend; the first `MOST_CATEGORIES` differ by colour, then by marker, later ones are grey.
+    large: positions (n, 2) and categories of points drawn larger and with an edge. Axes have no ticks: distances along
+    them are for the eye only.
+    """
+    named = list(order[:MOST_CATEGORIES])
+    looks = {OTHERS: {"color": GRID, "marker": "o", "zorder": 1.5}}
+    for index, name in enumerate(named):
+        look = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index // len(PALETTE)], "zorder": 2}
+        looks[name] = look
+    edged = {"markersize": 6.5, "markeredgecolor": INK, "markeredgewidth": 0.8}
+    layers = [(points, categories, {"markersize": 2.6, "markeredgewidth": 0}, 0)]
+    if large is not None:
+        layers.append((*large, edged, 1))
+    handles = {}
+    for positions, names, size, above in layers:
+        positions = np.asarray(positions, float)
+        names = np.array([name if name in named else OTHERS for name in names])
+        for name, look in looks.items():
+            x, y = positions[names == name].T
+            if len(x):
+                ax.plot(x, y, **look | size | {"linestyle": "none", "zorder": look["zorder"] + above})
+                handles[name] = Line2D([], [], **look, linestyle="none", markersize=5, label=name)
+    ax.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
+    ax.grid(False)
+    add_to_legend(ax.figure, [handles[name] for name in (*named, OTHERS) if name in handles])

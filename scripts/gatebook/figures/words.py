@@ -1,0 +1,95 @@
+"""Numbers, sizes and durations as a reader sees them, in figures, findings and pages."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+NOT_AVAILABLE = "not available"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class EstimateText(NamedTuple):
+    """An estimate and its interval as texts with equal decimals, such as `0.7356` and `[0.7312, 0.7401]`."""
+
+    estimate: str
+    interval: str
+
+
+def available(value: float | None) -> bool:
+    """Whether `value` is a finite number."""
+    return value is not None and math.isfinite(value)
+
+
+def _place(value: float, digits: int) -> int:
+    """Power of ten of the last of `digits` significant digits of `value`; of zero, that of the number one."""
+    return int(f"{value:.{digits - 1}e}".partition("e")[2]) - digits + 1
+
+
+def _alike(values: Sequence[float], place: int) -> tuple[list[str], str]:
+    """Texts of `values` down to the power of ten `place`, and the power of ten that all of them share, or ''.
+
+    At most six significant digits of the largest value follow, as in the tables: beyond them stands rounding noise.
+    Very small and very large numbers share one power of ten, so that they can be compared at sight.
+    """
+    largest = max(abs(value) for value in values)
+    place = max(place, _place(largest, 6))
+    power = 0 if largest == 0 or 1e-4 <= largest < 1e12 else _place(largest, 1)
+    decimals = max(power - place, 0)
+    scaled = [round(value / 10.0**power, decimals) + 0.0 for value in values]  # + 0.0 turns -0.0 into 0.0
+    texts = [f"{value:,.{decimals}f}".replace("-", "−") for value in scaled]
+    return texts, f" × 10{str(power).translate(_SUPERSCRIPTS)}" if power else ""
+
+
+def format_estimate(estimate: float | None, low: float | None, high: float | None) -> EstimateText:
+    """Estimate and interval with two significant digits of the interval's half-width.
+
+    All three numbers get the same decimals; digits before the decimal point are never rounded away. Without an
+    interval, or with one of width zero, the estimate gets four significant digits. None, NaN and infinity are not
+    available.
+    """
+    if not available(estimate):
+        return EstimateText(NOT_AVAILABLE, f"interval {NOT_AVAILABLE}")
+    if not (available(low) and available(high)):
+        return EstimateText(format_number(estimate), f"interval {NOT_AVAILABLE}")
+    half_width = (high - low) / 2
+    place = _place(half_width, 2) if half_width > 0 else _place(estimate, 4)
+    (middle, lower, upper), power = _alike([estimate, low, high], place)
+    return EstimateText(f"{middle}{power}", f"[{lower}, {upper}]{power}")
+
+
+def format_number(value: float | None) -> str:
+    """One number with four significant digits, without trailing zeros; digits before the point are all kept."""
+    if not available(value):
+        return NOT_AVAILABLE
+    (text,), power = _alike([value], _place(value, 4))
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + power
+
+
+def format_count(value: int) -> str:
+    """An integer with thousands separators."""
+    return f"{value:,d}".replace("-", "−")
+
+
+def format_bytes(value: int) -> str:
+    """A size in decimal units (1 kB = 1,000 bytes) with three significant digits."""
+    if value < 1000:
+        return f"{value} B"
+    size = float(value)
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        size /= 1000
+        if float(f"{size:.3g}") < 1000 or unit == "PB":
+            break
+    return f"{size:,.{max(-_place(size, 3), 0)}f} {unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in its two largest units, such as `3 min 05 s`; below ten seconds with one decimal."""
+    if round(seconds, 1) < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,d} h {minutes % 60:02d} min"

@@ -1,0 +1,1 @@
+"""The embedded model: its corpora, tokenizer, training and evaluation."""

@@ -1,0 +1,222 @@
+"""Inputs: rows of a dataset become documents by a template, documents become tokens and windows."""
+
+import glob
+import re
+import string
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from gatebook.files import parts
+from gatebook.files.netcdf import open_lazily
+from gatebook.problem import Problem
+
+FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text", ".text": "text"}
+
+
+class Template(string.Formatter):
+    """`str.format` templates over the columns of a row; lists are written one item per line, a null is an error."""
+
+    def get_field(self, field_name, args, kwargs):
+        """The value of a field, as `str.format` finds it; a null is refused: it would become the word None."""
+        value, first = super().get_field(field_name, args, kwargs)
+        if value is None:
+            raise ValueError(f"{field_name} is null")
+        return value, first
+
+    def convert_field(self, value, conversion):
+        """Join lists by line breaks, and leave the rest to `str.format`."""
+        if conversion is None and isinstance(value, list | tuple):
+            return "\n".join(map(str, value))
+        return super().convert_field(value, conversion)
+
+    def columns(self, template: str) -> set[str]:
+        """Names of the columns that `template` uses, for instance {"question", "answer"}."""
+        fields = (field for _, field, _, _ in self.parse(template) if field is not None)
+        return {re.split(r"[.\[]", field)[0] for field in fields}
+
+
+def file_format(name: str, path: str, stated: str | None = None) -> str:
+    """The `datasets` builder for a file: json (also jsonl), parquet, csv or text, as stated or by its ending."""
+    if stated:
+        return "json" if stated == "jsonl" else stated
+    ending = Path(path).suffix.lower()
+    if ending not in FORMATS:
+        known = ", ".join(sorted(FORMATS))
+        raise Problem(f"datasets.{name}.files: {path} has the ending {ending!r}: use {known}, or set `format`.")
+    return FORMATS[ending]
+
+
+def read_rows(name: str, files: list[str], builder: str, sample_by: str, cache: Path) -> Iterator[dict]:
+    """Rows of local files, in order, read by the `datasets` library (its working copy goes to the folder `cache`)."""
+    import datasets
+
+    datasets.config.HF_HUB_OFFLINE = True  # it would report to the hub that a file is read
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    paths = [glob.escape(file) for file in files]
+    options = {"sample_by": sample_by} if builder == "text" else {}
+    try:
+        rows = datasets.load_dataset(builder, data_files=paths, split="train", cache_dir=str(cache), **options)
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
+        reason = (str(error.__cause__ or error) or "it is empty").splitlines()[0]
+        raise Problem(
+            f"datasets.{name}: {', '.join(files)} cannot be read as {builder} ({reason}): "
+            "mend the file or its `format`."
+        ) from error
+    yield from rows
+
+
+def render(
+    name: str, rows: Iterable[dict], template: str, id_column: str | None, limit: int | None
+) -> Iterator[tuple[str, str]]:
+    """Documents (identifier, text) of rows: the template filled with each row's columns, at most `limit` rows.
+
+    Without an `id_column` the identifier is the number of the row. Raises `Problem` for a column that is not there, a
+    null, and a template that is no format string.
+    """
+    formatter = Template()
+    try:
+        wanted = formatter.columns(template) | ({id_column} if id_column else set())
+    except ValueError as error:
+        raise Problem(
+            f"datasets.{name}: the template {template!r} is not a format string ({error}): write {{column}} for a "
+            "column, and {{ or }} for a brace."
+        ) from error
+    for number, row in enumerate(rows):
+        if limit is not None and number >= limit:
+            return
+        if missing := sorted(wanted - set(row)):
+            columns = ", ".join(sorted(row))
+            raise Problem(
+                f"datasets.{name}: there is no column {missing[0]!r}; the columns are {columns}: correct `template` or "
+                "`id`."
+            )
+        try:
+            text = formatter.vformat(template, (), row)
+        except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+            raise Problem(
+                f"datasets.{name}: the template {template!r} does not fit row {number} ({error!r}): "
+                "correct the template or the row."
+            ) from error
+        yield str(row[id_column]) if id_column else str(number), text
+
+
+def windows(length: int, size: int) -> np.ndarray:
+    """Start offsets of the fewest windows of at most `size` tokens that cover `length` tokens, as even as can be.
+
+    >>> windows(10, 4)
+    array([0, 4, 7])
+    """
+    count = -(-length // size)
+    return np.array([(index * length + count - 1) // count for index in range(count)])
+
+
+def load_tokenizer(folder: str, *, trust_remote_code: bool = False):
+    """The tokenizer of a model folder; a `Problem` when there is none, or it cannot be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise Problem(f"{folder} has no readable tokenizer ({str(error).splitlines()[0]}): fetch it again.") from error
+    if not tokenizer("text", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one without files
+        raise Problem(f"{folder} has no tokenizer: put tokenizer.json beside config.json.")
+    return tokenizer
+
+
+def window_size(window: int | str, folder: str, *, trust_remote_code: bool = False) -> int:
+    """The window in tokens; "context" is the longest context of the model in `folder`."""
+    if window != "context":
+        return window
+    from gatebook.routing.models import load_config
+
+    return load_config(folder, trust_remote_code).max_position_embeddings
+
+
+def tokenize(
+    name: str,
+    documents: Iterable[tuple[str, str]],
+    tokenizer,
+    *,
+    window: int,
+    token_limit: int | None,
+    minimum_tokens: int | None,
+) -> xr.Dataset:
+    """Tokens of a dataset as a CF indexed ragged array.
+
+    `token_id(token)` int32; `document_index(token)` int32, the document that a token belongs to; `position(token)`
+    int32, its place in the window that the model sees (0 starts a window; a document longer than `window` tokens is
+    cut into even windows); `text(document)`, `document_id(document)`, `document_tokens(document)`.
+    The last document is cut where `token_limit` is reached; a single token that fits is left out.
+    Special tokens are those that the tokenizer adds by itself.
+    Documents shorter than `minimum_tokens` are left out and counted in the attribute `documents_left_out`; where no
+    minimum is given, one shorter than 2 tokens is a `Problem`, as is a dataset without documents.
+    """
+    kept, ids, positions, left_out, total = [], [], [], 0, 0
+    for identifier, text in documents:
+        if token_limit is not None and token_limit - total < 2:
+            break
+        tokens = np.asarray(tokenizer(text, verbose=False)["input_ids"], dtype=np.int32)
+        if len(tokens) < (minimum_tokens or 2):
+            if minimum_tokens is None:
+                raise Problem(
+                    f"datasets.{name}: document {identifier} has {len(tokens)} token(s) ({text[:40]!r}), and routing "
+                    f"needs 2: mend the data, or set datasets.{name}.limits.minimum_tokens to leave such documents out."
+                )
+            left_out += 1
+            continue
+        if token_limit is not None:
+            tokens = tokens[: token_limit - total]
+        starts = windows(len(tokens), window)
+        positions.append(np.arange(len(tokens)) - np.repeat(starts, np.diff(np.append(starts, len(tokens)))))
+        ids.append(tokens)
+        kept.append((identifier, text))
+        total += len(tokens)
+    if not kept:
+        raise Problem(
+            f"datasets.{name} has no document ({left_out} left out by minimum_tokens): check its files, template and "
+            "limits."
+        )
+    lengths = np.array([len(tokens) for tokens in ids], dtype=np.int32)
+    return xr.Dataset(
+        {
+            "token_id": ("token", np.concatenate(ids), {"long_name": "token id"}),
+            "document_index": (
+                "token",
+                np.repeat(np.arange(len(kept), dtype=np.int32), lengths),
+                {"long_name": "index of the token's document", "instance_dimension": "document"},
+            ),
+            "position": (
+                "token",
+                np.concatenate(positions).astype(np.int32),
+                {"long_name": "position in the window that the model sees", "units": "tokens"},
+            ),
+            "text": ("document", np.array([text for _, text in kept], dtype=object), {"long_name": "text"}),
+            "document_tokens": ("document", lengths, {"long_name": "tokens of the document", "units": "tokens"}),
+        },
+        coords={"document_id": ("document", np.array([identifier for identifier, _ in kept], dtype=object))},
+        attrs={"featureType": "indexed ragged array", "window": window, "documents_left_out": left_out},
+    )
+
+
+def load_tokens(path: str | Path, shard: int = 1, shards: int = 1) -> xr.Dataset:
+    """Read a dataset's token file, or a shard of it (see `parts.take`).
+
+    `text` is left out: xarray would pad every document to the longest one in memory.
+    """
+    with open_lazily(path, leave_out="text") as tokens:
+        return tokens.load() if shards == 1 else parts.take(tokens, shard, shards).load()
+
+
+def describe_dataset(path: str | Path) -> dict:
+    """The attributes of a dataset's token file with its numbers of `documents` and `tokens`.
+
+    Published counts have no token file: from their tally, which does not know `documents`.
+    """
+    with open_lazily(path, leave_out="text") as dataset:
+        if "token" in dataset.sizes:
+            return dataset.attrs | {"documents": dataset.sizes["document"], "tokens": dataset.sizes["token"]}
+        return dataset.attrs | {"tokens": int(dataset["tokens"].sum())}

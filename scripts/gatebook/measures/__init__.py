@@ -1,0 +1,1 @@
+"""Statistics that chapters share: uncertainty, permutations, summaries, vocabulary, contexts, expert sets."""

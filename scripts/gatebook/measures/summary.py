@@ -1,0 +1,145 @@
+"""Summaries: from draws to measures with intervals, the difference from the untrained model, and tables."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from gatebook.measures import uncertainty
+from gatebook.measures.uncertainty import INTERVAL
+
+MEAN = "mean_over_layers_"
+
+
+class Measured(NamedTuple):
+    """What a chapter measured: `metrics`, which its file holds, and the `draws` from which their intervals come.
+
+    draws: every measure with a first draw of the data as they are and others of resamples, or of the data without one
+    group each; where the draws of a mean over layers are not the mean of the layers' draws, these too.
+    """
+
+    metrics: xr.Dataset
+    draws: xr.Dataset
+
+
+class Bootstrap(NamedTuple):
+    """Intervals from resamples, the first draw being the sample itself (see `uncertainty.interval`)."""
+
+    confidence: float
+
+    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], squared: bool = False) -> xr.DataArray:
+        """Estimate and interval: `draw` becomes `interval`."""
+        return uncertainty.interval(draws, self.confidence, bounds, squared)
+
+    def difference(self, draws: xr.DataArray, others: xr.DataArray, squared: bool = False) -> xr.DataArray:
+        """`draws` minus `others`, whose draws are of the same documents, with its interval."""
+        return uncertainty.difference_interval(others, draws, self.confidence, squared)
+
+
+class Jackknife(NamedTuple):
+    """Intervals from the data without one group each (see `uncertainty.jackknife`).
+
+    Datasets are taken one by one, because each may have groups of which it holds no document.
+    """
+
+    confidence: float
+
+    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], squared: bool = False) -> xr.DataArray:
+        """Estimate and interval: `draw` becomes `interval`."""
+        return by_dataset(draws, lambda part: uncertainty.jackknife(part, self.confidence, bounds))
+
+    def difference(self, draws: xr.DataArray, others: xr.DataArray, squared: bool = False) -> xr.DataArray:
+        """`draws` minus `others`, whose draws leave out the same documents, with its interval."""
+        return self.interval(draws - others, (-np.inf, np.inf))
+
+
+METHODS = {"bootstrap": Bootstrap, "jackknife": Jackknife}
+
+
+def by_dataset(values: xr.DataArray, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.DataArray:
+    """`function` of one dataset's values after another's, together again; of all at once if there are no datasets."""
+    if "dataset" not in values.dims:
+        return function(values)
+    parts = [function(values.isel(dataset=[index])) for index in range(values.sizes["dataset"])]
+    return xr.concat(parts, dim="dataset").transpose("dataset", ...)
+
+
+def summarise(draws: xr.Dataset, measures: Mapping, method: Bootstrap | Jackknife) -> xr.Dataset:
+    """Every one of the `measures` that `draws` has, and its mean over layers, with their intervals and attributes.
+
+    Parameters
+    ----------
+    draws
+        Measures over `draw`, and `layer` where they have layers; `mean_over_layers_*` if that is not the mean of the
+        draws of the layers.
+    measures
+        What is known of each: title, units, formula, bounds and whether it is squared (`contract.Measure`).
+    method
+        How draws become intervals.
+
+    Returns
+    -------
+    xr.Dataset
+        Each measure with `interval` (estimate, low, high) in place of `draw`, and `mean_over_layers_*` without layer.
+    """
+    out = xr.Dataset()
+    for name, (values, mean) in _with_means(draws, measures).items():
+        measure = measures[name.removeprefix(MEAN)]
+        found = method.interval(values, measure.bounds, measure.squared)
+        title = f"{measure.title}, mean over layers" if mean else measure.title
+        out[name] = found.assign_attrs(long_name=title, units=measure.units, formula=measure.formula)
+    return out
+
+
+def differences(draws: xr.Dataset, others: xr.Dataset, measures: Mapping, method: Bootstrap | Jackknife) -> xr.Dataset:
+    """What `summarise` gives of `draws`, minus the same of `others`, with intervals of the paired difference.
+
+    Both are draws of the same documents in the same order; a measure that only one of them has is left out, and so is
+    one whose draws are not as many.
+    """
+    out, known = xr.Dataset(), _with_means(others, measures)
+    for name, (values, mean) in _with_means(draws, measures).items():
+        if name not in known or known[name][0].sizes != values.sizes:
+            continue
+        measure = measures[name.removeprefix(MEAN)]
+        found = method.difference(values, known[name][0], measure.squared)
+        title = f"{measure.title}{', mean over layers' if mean else ''}, difference from the untrained model"
+        out[name] = found.assign_attrs(long_name=title, units=measure.units, formula=measure.formula)
+    return out
+
+
+def _with_means(draws: xr.Dataset, measures: Mapping) -> dict[str, tuple[xr.DataArray, bool]]:
+    """The draws of the measures and, where they have layers, of their means over layers, and which is a mean."""
+    found = {}
+    for name in (name for name in measures if name in draws):
+        found[name] = draws[name], False
+        if MEAN + name in draws:
+            found[MEAN + name] = draws[MEAN + name], True
+        elif "layer" in draws[name].dims:
+            found[MEAN + name] = draws[name].mean("layer"), True
+    return found
+
+
+def table(metrics: xr.Dataset, names: list[str]) -> pd.DataFrame:
+    """The measures `names` (dataset, layer, interval) as rows: measure, unit, dataset, layer, estimate, low, high."""
+    parts = []
+    for name in names:
+        values = metrics[name].transpose("dataset", "layer", "interval").to_dataframe("value")["value"]
+        frame = values.unstack("interval")[list(INTERVAL)].reset_index()
+        frame.insert(0, "unit", metrics[name].attrs["units"])
+        frame.insert(0, "measure", name)
+        parts.append(frame)
+    return pd.concat(parts, ignore_index=True).rename_axis(columns=None)
+
+
+def spread(values: np.ndarray, count: int) -> list[int]:
+    """At most `count` of `values`, from the first to the last, evenly spaced."""
+    index = np.unique(np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int))
+    return [int(values[position]) for position in index]
+
+
+def interval_table(array: xr.DataArray) -> pd.DataFrame:
+    """An array as rows: its other dimensions as columns, then estimate, low and high."""
+    return array.to_dataset("interval").to_dataframe()[list(INTERVAL)].reset_index()

@@ -1,0 +1,1 @@
+"""The HTML report: what its pages say, and the pages themselves."""

@@ -1,0 +1,342 @@
+"""The site: what the pages of the report say, put together from the chapters, the config and the checksums."""
+
+import hashlib
+import json
+from types import ModuleType
+
+import xarray as xr
+import yaml
+
+from gatebook.atlas import browser_page, profiles_page
+from gatebook.chapters.coactivation import page
+from gatebook.chapters.compare import page
+from gatebook.chapters.domain_specialization import page
+from gatebook.chapters.held_out_loss import page
+from gatebook.chapters.maps import page
+from gatebook.chapters.router_decisiveness import page
+from gatebook.chapters.selection_frequency import page
+from gatebook.chapters.similarity import page
+from gatebook.chapters.token_overlap import page
+from gatebook.chapters.vocabulary_specialization import page
+from gatebook.inputs.demo import sources
+from gatebook.report import published
+from gatebook.run import job
+
+PAGES = {
+    "held_out_loss": page,
+    "router_decisiveness": page,
+    "selection_frequency": page,
+    "domain_specialization": page,
+    "vocabulary_specialization": page,
+    "token_overlap": page,
+    "coactivation": page,
+    "similarity": page,
+    "maps": page,
+    "compare": page,
+}
+MODEL_PAGES = {"experts": profiles_page, "browser": browser_page}
+INTERVALS = "What the intervals cover"
+WITHOUT_DOCUMENTS = "not available: published counts do not say which document a token is from"
+CAUTIONS = {
+    "Expert numbers mean nothing across layers": "Expert 3 of one layer has nothing to do with expert 3 of the next, "
+    "nor with expert 3 of another training run. Compare distributions, never numbers.",
+    INTERVALS: "Intervals say how results would vary with other documents from the same sources. "
+    "They do not cover another training run, another tokenizer or other kinds of text.",
+    "Routing is not importance": "An expert with much probability is used, not necessarily needed. Only an "
+    "intervention, which removes or boosts it, can show what it contributes.",
+    "Pooled means weighted by tokens": "Pooled values treat all tokens alike, so a dataset with more tokens counts "
+    "more; domain specialization alone gives every dataset the same weight. The tables give every dataset by itself.",
+}
+
+
+def assemble(
+    *,
+    config: dict,
+    commit: str,
+    left_out: dict[str, dict[str, str]],
+    graph: list[dict],
+    software: dict[str, str],
+    models: list[dict],
+    datasets: list[dict],
+    sections: list[dict],
+    references: list[dict],
+    model_pages: list[dict],
+    outputs: list[dict],
+    licences: dict[str, str],
+) -> dict:
+    """The dictionary that `report.render` turns into pages.
+
+    left_out: for each model the chapters that it lacks and why; graph: list of {rule, makes, reads}: what a rule makes,
+    and the rules whose outputs it reads; models: descriptions of the studied checkpoints;
+    datasets: attributes of their token files with `documents`, `tokens`; sections: {model, checkpoint, chapter, words,
+    published, absent}, where words is the content of a `chapter.json`, published a list of what `reference.compare`
+    returns and absent what `absent` does; references: contents of the files in config/reference/; model_pages: {kind,
+    model, checkpoint, content}, where kind is a key of `MODEL_PAGES` and content what its `page.json` holds; outputs:
+    {path, sha256, bytes} of every file that the report shows or was computed from.
+    """
+    names = list(dict.fromkeys(section["chapter"] for section in sections))
+    chapters = [_chapter(number, name, sections) for number, name in enumerate(names, start=1)]
+    digest = hashlib.sha256(json.dumps([commit, config, outputs], sort_keys=True).encode()).hexdigest()
+    return {
+        "title": config["study"]["title"],
+        "description": config["report"]["description"],
+        "build": digest[:12],
+        "identity": _identity(config, commit, left_out, models, datasets),
+        "findings": [finding for chapter in chapters for part in chapter["sections"] for finding in part["findings"]],
+        "cautions": [{"title": title, "text": text} for title, text in _cautions(models).items()],
+        "chapters": chapters,
+        "model_pages": [_model_page(each, len(models)) for each in model_pages],
+        "methods": {
+            "metrics": [metric for name in names for metric in _metrics(name, sections)] + _model_metrics(model_pages),
+            "unmeasured": [
+                published.unmeasured(each)
+                for each in references
+                if each["model_id"] in [model["model_id"] for model in models]
+            ],
+            "statistics": _statistics(config, of_counts(models)),
+            "configuration": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
+            "software": [{"name": name, "version": version} for name, version in software.items()],
+            "inputs": _inputs(models, datasets),
+            "rules": graph,
+            "outputs": outputs,
+            "rebuild": ["make study", "snakemake --cores all"],
+            "licences": [{"name": name, "licence": licence} for name, licence in licences.items()],
+        },
+    }
+
+
+def of_counts(models: list[dict]) -> bool:
+    """Whether the models' descriptions are those of published counts, which have no weights."""
+    return not any("weights_sha256" in model for model in models)
+
+
+def absent(chapter: str, metrics: xr.Dataset) -> list[str]:
+    """Titles of the measures of a chapter that its metrics do not have."""
+    return [title for name, (title, *_) in PAGES[chapter].MEASURES.items() if name not in metrics]
+
+
+def packages(config: dict) -> list[str]:
+    """The packages whose licences the report states: those it computes with, and those the demo's text comes from."""
+    demo = any(config["models"][name]["source"] == "demo" for name in config["study"]["models"])
+    names = {name for name in job.SOFTWARE if name != "python"} | set(sources.PACKAGES if demo else [])
+    return sorted(names, key=str.lower)
+
+
+def _cautions(models: list[dict]) -> dict[str, str]:
+    if not of_counts(models):
+        return CAUTIONS
+    return CAUTIONS | {
+        INTERVALS: f"Intervals are {WITHOUT_DOCUMENTS}. So nothing here says how results would vary with other text."
+    }
+
+
+def _chapter(number: int, name: str, sections: list[dict]) -> dict:
+    page = PAGES[name]
+    parts, count = [], 0
+    for section in (section for section in sections if section["chapter"] == name):
+        where = f"{section['model']}/{section['checkpoint']}"
+        figures = []
+        for words in section["words"]["figures"]:
+            count += 1
+            figures.append(_figure(f"{number}.{count}", name, where, words))
+        ids = {figure["name"]: figure["id"] for figure in figures}
+        place = {"chapter": name, "model": section["model"], "checkpoint": section["checkpoint"]}
+        findings = [finding | place | {"figure": ids[finding["figure"]]} for finding in section["words"]["findings"]]
+        tables = [
+            {"title": "All values with intervals", "href": f"tables/{where}/{name}.csv"},
+            {"title": "All values and distributions", "href": f"data/{where}/{name}.nc"},
+        ]
+        words = {key: section[key] for key in ("published", "absent")}
+        parts.append(place | {"findings": findings, "figures": figures, "tables": tables} | words)
+    return {
+        "name": name,
+        "title": page.TITLE,
+        "question": page.QUESTION,
+        "introduction": page.INTRODUCTION,
+        "sections": parts,
+    }
+
+
+def _model_page(page: dict, models: int) -> dict:
+    kind, model, checkpoint = page["kind"], page["model"], page["checkpoint"]
+    title = MODEL_PAGES[kind].TITLE
+    place = {"model": model, "checkpoint": checkpoint, "folder": f"{kind}/{model}/{checkpoint}"}
+    return {
+        "file": _model_file(kind, model),
+        "title": title if models == 1 else f"{title}: {model}",
+        "template": f"{kind}.html.j2",
+        "variables": {kind: page["content"] | place},
+    }
+
+
+def _figure(number: str, chapter: str, where: str, words: dict) -> dict:
+    path = f"figures/{where}/{chapter}/{words['name']}"
+    identifier = f"figure-{where}-{chapter}-{words['name']}".replace("/", "-").replace(".", "-")
+    return words | {
+        "id": identifier,
+        "number": number,
+        "svg": f"{path}.svg",
+        "pdf": f"{path}.pdf",
+        "csv": f"{path}.csv",
+        "netcdf": f"data/{where}/{chapter}.nc",
+        "rule": f"plot_{chapter}",
+        "command": f"snakemake --cores all --forcerun plot_{chapter} -- results/figures/{where}/{chapter}",
+    }
+
+
+def _model_file(kind: str, model: str) -> str:
+    return f"{kind}-{model}.html"
+
+
+def _metrics(name: str, sections: list[dict]) -> list[dict]:
+    absent = set.intersection(*(set(section["absent"]) for section in sections if section["chapter"] == name))
+    return [metric for metric in _described(PAGES[name], f"{name}.html") if metric["name"] not in absent]
+
+
+def _model_metrics(pages: list[dict]) -> list[dict]:
+    """Those of each kind of page about one model, with a link to the page about the first model."""
+    first = {page["kind"]: page["model"] for page in reversed(pages)}
+    return [
+        metric
+        for kind, page in MODEL_PAGES.items()
+        if kind in first
+        for metric in _described(page, _model_file(kind, first[kind]))
+    ]
+
+
+def _described(page: ModuleType, href: str) -> list[dict]:
+    source, url = page.SOURCE
+    return [
+        {
+            "name": title,
+            "formula": formula,
+            "definition": page.MEANINGS[measure],
+            "unit": "none" if unit == "1" else unit,
+            "source": source,
+            "source_url": url,
+            "page": page.TITLE,
+            "href": href,
+        }
+        for measure, (title, unit, formula) in page.MEASURES.items()
+    ]
+
+
+def _identity(
+    config: dict, commit: str, left_out: dict[str, dict[str, str]], models: list[dict], datasets: list[dict]
+) -> list[dict]:
+    rows = []
+    for model in models:
+        mine = [dataset for dataset in datasets if dataset["model"] == model["model"]]
+        tokens = sum(int(dataset["tokens"]) for dataset in mine)
+        titles = {}
+        for chapter, reason in left_out[model["model"]].items():
+            titles.setdefault(reason, []).append(PAGES[chapter].TITLE)
+        reasons = [f"{', '.join(names)}: {reason}" for reason, names in titles.items()]
+        if of_counts(models):
+            rows += [
+                ("Model", f"{model['model']} ({model['model_id']})"),
+                ("Revision", model["model_revision"]),
+                ("Architecture", f"{model['experts']} experts per layer, top {model['top_k']}"),
+                ("Layers studied", ", ".join(map(str, model["layers"]))),
+                ("Data", f"published counts of {len(mine)} datasets, {tokens:,} tokens"),
+                ("Left out", "; ".join(reasons)),
+            ]
+            continue
+        documents, dropped = (
+            sum(int(dataset[part]) for dataset in mine) for part in ("documents", "documents_left_out")
+        )
+        rows += [
+            ("Model", f"{model['model']} ({model['model_id']}), checkpoint {model['checkpoint']}"),
+            ("Revision", model["model_revision"]),
+            ("Weights", f"sha256 {model['weights_sha256'][:16]}… (whole under Methods)"),
+            (
+                "Architecture",
+                f"{model['family']}: {len(model['moe_layers'])} layers x {model['experts']} experts, "
+                f"top {model['top_k']}; {model['parameters']:,} parameters without the output head",
+            ),
+            ("Layers studied", ", ".join(map(str, model["layers"]))),
+            ("Data", f"{len(mine)} datasets, {documents:,} documents, {tokens:,} tokens"),
+            ("Left out", "; ".join([*reasons, f"{dropped:,} documents of the datasets"])),
+        ]
+    statistics = config["statistics"]
+    bootstrap = f"bootstrap over documents, {statistics['resamples']:,} resamples, seed {statistics['seed']}"
+    intervals = f"{100 * statistics['confidence']:g} %, {bootstrap}"
+    rows += [("Intervals", WITHOUT_DOCUMENTS if of_counts(models) else intervals), ("Code", commit)]
+    return [{"label": label, "value": value} for label, value in rows]
+
+
+def _inputs(models: list[dict], datasets: list[dict]) -> list[dict]:
+    if of_counts(models):
+        return [
+            {
+                "name": f"{dataset['dataset']} for {dataset['model']}",
+                "kind": "counts",
+                "identity": f"{dataset['dataset_id']}, {dataset['tokens']:,} tokens",
+                "sha256": dataset["dataset_sha256"],
+                "bytes": int(dataset["dataset_bytes"]),
+            }
+            for dataset in datasets
+        ]
+    rows = [
+        {
+            "name": f"{model['model']}, {model['checkpoint']}",
+            "kind": "model",
+            "identity": f"{model['model_id']}, revision {model['model_revision']}",
+            "sha256": model["weights_sha256"],
+            "bytes": model["weights_bytes"],
+        }
+        for model in models
+    ]
+    return rows + [
+        {
+            "name": f"{dataset['dataset']} for {dataset['model']}",
+            "kind": "dataset",
+            "identity": f"{dataset['dataset_id']}, revision {dataset['dataset_revision']}; {dataset['documents']:,} "
+            f"documents, {dataset['tokens']:,} tokens, {dataset['documents_left_out']} documents left out",
+            "sha256": dataset["dataset_sha256"],
+            "bytes": int(dataset["dataset_bytes"]),
+        }
+        for dataset in datasets
+    ]
+
+
+def _statistics(config: dict, counts_only: bool) -> list[str]:
+    verdicts = (
+        "Thresholds of the verdicts stand in the configuration below; they were fixed before the run. A verdict is yes "
+        "or no when the whole interval lies on one side, otherwise unclear."
+    )
+    if counts_only:
+        return [
+            "Published counts do not say which document a token is from: there are no intervals, and no null that "
+            "deals documents out to the datasets. The null of the load is uniform routing: every token picks k of E "
+            "experts at random, at the same number of tokens.",
+            verdicts,
+        ]
+    settings = config["statistics"]
+    confidence = f"{100 * settings['confidence']:g} %"
+    return [
+        f"Tokens of one document depend on each other, so intervals come from a bootstrap over documents, not over "
+        f"tokens: {settings['resamples']:,} resamples, within each dataset, with seed {settings['seed']}. Pooled "
+        "values add the resamples of all datasets.",
+        f"Intervals are {confidence} percentile intervals moved by twice the bootstrap's bias. For a mean the bias is "
+        "nothing. Sampling noise can only raise a measure of inequality, such as the coefficient of variation of the "
+        "load, and near even loads the plain percentile interval would hardly ever cover the truth. The bias of those "
+        "measures is taken on their squares, to which noise adds. An estimate is never corrected: near even loads it "
+        "can lie above its interval. With fewer than about 60 documents intervals are somewhat too narrow.",
+        "Co-activation, vocabulary specialization, token overlap, similarity and maps leave out one of 20 groups of "
+        "documents at a time instead (delete-a-group jackknife): their counts are too large to be kept for every "
+        "document, or resampling would bias them.",
+        "The null of router decisiveness is a router whose logits are all equal. The null of the load is uniform "
+        "routing: every token picks k of E experts at random, at the same number of tokens. The null of domain "
+        "specialization deals whole documents out to the datasets at random. The null of co-activation draws for every "
+        "token k different experts such that each expert is selected as often as observed and chance decides the rest. "
+        "The nulls of similarity are Gaussian experts of the same shapes and scales on the same tokens, and the same "
+        "outputs with the tokens of one expert permuted. Its measures of weights and routers have no sample of text: "
+        "their intervals are a jackknife over experts. The null of vocabulary specialization and token overlap chooses "
+        "experts as often as observed, whatever the token. The null of the maps' numbers is the share among random "
+        "tokens of other documents.",
+        verdicts,
+        "Sequences are padded on the right without an attention mask, and rows of padding are dropped; a causal model "
+        "gives the same as for one document at a time. Documents longer than the window are cut into even windows. "
+        "Special tokens are kept as the tokenizer adds them.",
+    ]

@@ -1,0 +1,1 @@
+"""Routers: families and their rule, models, extraction, records (writing and reading)."""

@@ -1,0 +1,203 @@
+"""Routing rules: how the routers of each family turn logits into selected experts and weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gatebook.problem import Problem
+from gatebook.routing.families import FAMILIES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+
+SCALARS = {
+    "entropy": ("router entropy H = -sum p ln p over all experts", "nats"),
+    "log_sum_exp": ("log-sum-exp of the router logits", "1"),
+    "top_1_probability": ("largest probability", "1"),
+    "top_k_mass": ("probability mass of the selected experts", "1"),
+    "logit_margin": ("largest minus second largest router logit", "1"),
+    "boundary_margin": ("k-th minus (k+1)-th largest of what the router selects by: logits, or scores plus bias", "1"),
+}
+"""Per-token scalars of a router's decision: long name, units."""
+
+
+@dataclass(frozen=True)
+class RoutingRule:
+    """How a router turns logits z (token, expert) into selected experts and routing weights.
+
+    scores: "softmax" (s = softmax(z) over all experts, in float32) or "sigmoid" (s = sigmoid(z)). The `top_k` experts
+    with the largest score are selected; with `bias`, the largest score plus a trained bias per expert; with `groups`
+    above 1, among the experts of the `kept_groups` groups that score best by `group_score` ("best": their best expert,
+    "two best": the sum of their two best). weighting: weights are the "scores" of the selected experts, without bias,
+    divided by their sum if `normalised`, or the "softmax of the selected logits"; they are multiplied by `scale` and,
+    if `cast`, have the dtype of the logits. sorted: whether the module returns the selected experts in the order of
+    their scores. shared_experts: how many experts every token passes through besides.
+    """
+
+    family: str
+    experts: int
+    top_k: int
+    normalised: bool
+    scores: str = "softmax"
+    bias: bool = False
+    groups: int = 1
+    kept_groups: int = 1
+    group_score: str = "best"
+    weighting: str = "scores"
+    scale: float = 1.0
+    sorted: bool = True
+    cast: bool = True
+    shared_experts: int = 0
+
+    def apply(self, logits: torch.Tensor, bias: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Routing weights and selected experts, both (token, rank), as the module returns them, bit for bit.
+
+        `logits` are raw router logits (token, expert), `bias` is (expert,) and needed if the rule has one.
+        """
+        scores = self.score(logits)
+        choice = scores if bias is None else scores + bias
+        if self.weighting == "softmax of the selected logits":
+            choice = logits
+        if self.groups > 1:
+            choice = choice.masked_fill(~self._kept(choice), -math.inf if self.bias else 0.0)
+        selected = choice.topk(self.top_k, dim=-1, sorted=self.sorted).indices
+        return self.weights(logits, selected, scores), selected
+
+    def weights(self, logits: torch.Tensor, selected: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
+        """Routing weights (token, rank) of the selected experts (token, rank); `scores` if they are known already."""
+        if self.weighting == "softmax of the selected logits":
+            return torch.softmax(logits.gather(-1, selected), dim=-1, dtype=logits.dtype)
+        weights = (self.score(logits) if scores is None else scores).gather(-1, selected)
+        if self.normalised:
+            weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
+        weights = weights * self.scale
+        return weights.to(logits.dtype) if self.cast else weights
+
+    def score(self, logits: torch.Tensor) -> torch.Tensor:
+        """The scores s (token, expert) float32 of raw router logits."""
+        logits = logits.float()
+        return logits.sigmoid() if self.scores == "sigmoid" else torch.softmax(logits, dim=-1)
+
+    def probability(self, logits: torch.Tensor) -> torch.Tensor:
+        """The scores (token, expert) float32 as a distribution: softmax scores are one, sigmoid scores are divided by
+        their sum over all experts."""
+        scores = self.score(logits)
+        return scores / scores.sum(dim=-1, keepdim=True) if self.scores == "sigmoid" else scores
+
+    @property
+    def may_skip_the_largest(self) -> bool:
+        """Whether the expert with the largest score may fail to be selected: because of a bias or of groups."""
+        return self.bias or self.groups > 1
+
+    def scalars(
+        self,
+        logits: torch.Tensor,
+        selected: torch.Tensor,
+        bias: torch.Tensor | None = None,
+        probability: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """The per-token scalars of `SCALARS`, float32 (token,), of router logits (token, expert) and the selected
+        experts (token, rank); `probability` if it is known already. A margin to an expert that does not exist is
+        NaN."""
+        logits = logits.float()
+        probability = self.probability(logits) if probability is None else probability
+        first = logits.argmax(dim=-1, keepdim=True)
+        preference = self.preference(logits, bias)
+        log_probability = torch.where(probability > 0, probability, 1).log()
+        return {
+            "entropy": -(probability * log_probability).sum(dim=-1),
+            "log_sum_exp": torch.logsumexp(logits, dim=-1),
+            "top_1_probability": probability.amax(dim=-1),
+            "top_k_mass": probability.gather(-1, selected).sum(dim=-1),
+            "logit_margin": _margin(logits, first),
+            "boundary_margin": _margin(preference, selected),
+        }
+
+    @property
+    def in_the_weights(self) -> set[str]:
+        """The scalars that follow from the routing weights alone.
+
+        The weights of softmax scores are proportional to p. Unless a bias or groups decide, the largest two are those
+        of the two largest logits; unless they are normalised, their sum is the mass.
+        """
+        if self.scores != "softmax":
+            return set()
+        first = set() if self.may_skip_the_largest or self.top_k < 2 else {"logit_margin"}
+        return first | (set() if self.normalised else {"top_k_mass"} | (first and {"top_1_probability"}))
+
+    def preference(self, logits: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """What the selected experts are the k largest of, (token, expert) float32: logits, or scores plus bias.
+
+        Experts of groups that are not kept have -infinity.
+        """
+        preference = logits.float() if bias is None else self.score(logits) + bias
+        return preference if self.groups == 1 else preference.masked_fill(~self._kept(preference), -math.inf)
+
+    def as_json(self, **more) -> str:
+        """The rule, and `more` about the model's layers, as sorted JSON: the attribute `routing_rule` of outputs."""
+        return json.dumps(asdict(self) | more, sort_keys=True)
+
+    def _kept(self, choice: torch.Tensor) -> torch.Tensor:
+        """Whether each expert is in a group that is kept, (token, expert) bool."""
+        grouped = choice.unflatten(-1, (self.groups, -1))
+        best = grouped.topk(2 if self.group_score == "two best" else 1, dim=-1).values.sum(dim=-1)
+        kept = best.topk(self.kept_groups, dim=-1, sorted=False).indices
+        mask = torch.zeros_like(best, dtype=torch.bool).scatter_(-1, kept, True)
+        return mask.repeat_interleave(self.experts // self.groups, dim=-1)
+
+
+def routing_rule(config: PreTrainedConfig) -> RoutingRule:
+    """The routing rule of a model's config; a `Problem` for a family that is not supported."""
+    family = config.model_type
+    if family not in FAMILIES:
+        raise Problem(
+            f"model_type {family!r} ({config.name_or_path}) is not supported: the supported families are "
+            f"{', '.join(sorted(FAMILIES))}; CONTRIBUTING.md says how to add one."
+        )
+    experts = getattr(config, "num_experts", None) or config.num_local_experts
+    return RoutingRule(family=family, experts=experts, top_k=config.num_experts_per_tok, **FAMILIES[family](config))
+
+
+def _margin(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The smallest of the chosen values less the largest of the others, (token,); NaN where no other is finite."""
+    others = values.scatter(-1, chosen, -math.inf).amax(dim=-1)
+    margin = values.gather(-1, chosen).amin(dim=-1) - others
+    return torch.where(others.isfinite(), margin, math.nan)
+
+
+def routing_rule_of(attributes: dict) -> RoutingRule:
+    """The routing rule that records, tallies and metrics carry in their attribute `routing_rule`."""
+    written = json.loads(attributes["routing_rule"])
+    return RoutingRule(**{field.name: written[field.name] for field in fields(RoutingRule)})
+
+
+@torch.inference_mode()
+def complete(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """What a block of records says and what follows from it: `routing_weight` and all `SCALARS` beside the rest.
+
+    Records with `router_logits` hold nothing that follows from these and from `selected_expert`, and get `probability`
+    (token, expert), too; compact ones hold the weights, and the scalars that do not follow from them.
+    """
+    selected = torch.from_numpy(record["selected_expert"].astype(np.int64))
+    if "router_logits" in record:
+        logits = torch.from_numpy(record["router_logits"])
+        added = None if bias is None else torch.from_numpy(bias)
+        probability = rule.probability(logits)
+        follows = {"probability": probability, "routing_weight": rule.weights(logits, selected)}
+        follows |= rule.scalars(logits, selected, added, probability)
+        return record | {name: values.numpy() for name, values in follows.items()}
+    weights, whole = record["routing_weight"], dict(record)
+    if "top_k_mass" in rule.in_the_weights:
+        whole["top_k_mass"] = weights.sum(axis=-1) / np.float32(rule.scale)
+    if "logit_margin" in rule.in_the_weights:
+        whole["logit_margin"] = np.log(weights[:, 0] / weights[:, 1])
+    if "top_1_probability" in rule.in_the_weights:
+        whole["top_1_probability"] = weights[:, 0] / np.float32(rule.scale)
+    return whole

@@ -1,0 +1,1 @@
+"""One run of the workflow: its configuration, jobs, receipts, provenance. Nothing here changes what a job computes."""

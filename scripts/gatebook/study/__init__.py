@@ -1,0 +1,1 @@
+"""What chapters read: tallies, routed tokens, sampled tokens."""

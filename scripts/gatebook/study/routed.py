@@ -1,0 +1,141 @@
+"""Routed tokens: all tokens of a study, one dataset after another, and what each layer's routers did to them.
+
+A token has up to three token ids, its kinds: "input" is the token that is routed, "next" the one that follows it in the
+same window of text, and "predicted" the one that the model holds most likely to follow; the last is there only if the
+extraction kept predictions.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from gatebook.files import netcdf, parts
+from gatebook.inputs import documents
+from gatebook.problem import Problem
+from gatebook.study import tallies
+from gatebook.study.tallies import document_groups
+
+KINDS = ("input", "next", "predicted")
+NONE = -1
+"""Token id where there is none: the next one of a window's last token."""
+PREDICTIONS = "predictions.nc"
+TOKENS_PER_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What the routers of one layer did to all tokens of a study.
+
+    number: the layer; experts: how many it has; selected (token, rank) unsigned integers: the selected experts, the
+    largest weight first; weight (token, rank) float32: their routing weights; entropy (token,) float32: router entropy
+    in nats. Weights and entropy are None unless `read_layers` is asked for them.
+    """
+
+    number: int
+    experts: int
+    selected: np.ndarray
+    weight: np.ndarray | None = None
+    entropy: np.ndarray | None = None
+
+
+def read(records: list[str], tokens: list[str]) -> xr.Dataset:
+    """The tokens of a study from the record folders and token files of its datasets.
+
+    `token_id` (kind, token) int32, `NONE` where there is none; `dataset` int16, an index into `name`, and `group` int8,
+    see `tallies.document_groups` (token); `document_id` text and `start` int64, its first token (document); `documents`
+    (name) int64, how many each dataset has. Coordinates: `kind`, without "predicted" unless every folder holds
+    predictions; `name`, the datasets; `layer`. The attributes say which model and which tokens it is.
+    """
+    kinds = KINDS if all((Path(folder) / PREDICTIONS).exists() for folder in records) else KINDS[:2]
+    ids, groups, sources, names, lengths = [], [], {}, [], []
+    for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
+        known = documents.load_tokens(path)
+        names.append(known["document_id"].values.astype(object))
+        lengths.append(known["document_tokens"].values)
+        given = known["token_id"].values
+        found = [given, next_token(given, known["position"].values)]
+        if "predicted" in kinds:
+            with netcdf.open_joined([folder / PREDICTIONS for folder in folders], along="token") as predictions:
+                found.append(predictions["predicted_token"].values)
+        ids.append(np.array(found, dtype=np.int32))
+        groups.append(np.repeat(document_groups(names[-1]), lengths[-1]))
+        with netcdf.open_lazily(next(iter(records.layer_files(folders[0]).values()))) as record:
+            sources[record.attrs["dataset"]] = xr.Dataset(attrs=record.attrs)
+    ends = np.cumsum(np.concatenate(lengths), dtype=np.int64)
+    return xr.Dataset(
+        {
+            "token_id": (("kind", "token"), np.concatenate(ids, axis=1)),
+            "dataset": ("token", np.repeat(np.arange(len(ids), dtype=np.int16), [part.shape[1] for part in ids])),
+            "group": ("token", np.concatenate(groups)),
+            "document_id": ("document", np.concatenate(names)),
+            "start": ("document", np.append(0, ends[:-1])),
+            "documents": ("name", [len(part) for part in names]),
+        },
+        coords={"kind": list(kinds), "name": list(sources), "layer": list(records.layer_files(records[0]))},
+        attrs=tallies.study_identity(sources),
+    )
+
+
+def read_layers(study: xr.Dataset, records: list[str], *wanted: str) -> Iterator[Layer]:
+    """One layer after another of the study that `read` gives, from the record folders of its datasets.
+
+    `wanted`: what is needed beside the selected experts, "routing_weight" and "entropy"; it is computed if the records
+    hold router logits. Raises a `Problem` if a layer has records of more or fewer tokens than the study.
+    """
+    for number in study["layer"].values.tolist():
+        values: dict[str, np.ndarray] = {}
+        done = 0
+        for folder in records:
+            with netcdf.open_lazily(records.layer_files(folder)[number]) as record:
+                experts = record.sizes["expert"]
+                done += record.sizes["token"]
+                if done > study.sizes["token"]:
+                    break
+                for start, block in _blocks(record, ("selected_expert", *wanted)):
+                    first = done - record.sizes["token"] + start
+                    for name, part in block.items():
+                        if name not in values:
+                            values[name] = np.empty((study.sizes["token"], *part.shape[1:]), part.dtype)
+                        values[name][first : first + len(part)] = part
+        if done != study.sizes["token"]:
+            raise Problem(
+                f"{Path(records[0]).parent}: the records of layer {number} and the token files have different numbers "
+                "of tokens: delete the folder and run the workflow again."
+            )
+        yield Layer(number, experts, *map(values.get, ("selected_expert", "routing_weight", "entropy")))
+
+
+def next_token(token_id: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """The token id that follows each token in its window (token,), `NONE` for the last one of a window.
+
+    position (token,) is the place in the window, 0 for its first token.
+    """
+    return np.append(np.where(position[1:] == 0, NONE, token_id[1:]), NONE).astype(token_id.dtype)
+
+
+def _blocks(record: xr.Dataset, names: tuple[str, ...]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """The first token of each block of one layer's records, and the variables `names` of its tokens."""
+    held = [name for name, array in record.items() if "token" in array.dims]
+    needed = held if set(names) - set(held) else names
+    for start in range(0, record.sizes["token"], TOKENS_PER_BLOCK):
+        block = {name: record[name][start : start + TOKENS_PER_BLOCK].values for name in needed}
+        if needed is held:
+            block |= _computed(block, record, names)
+        yield start, {name: block[name] for name in names}
+
+
+def _computed(block: dict[str, np.ndarray], record: xr.Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """What follows from a block of records with router logits: routing weights and, among `names`, the entropy."""
+    import torch  # takes a second, and chapters that read only selected experts do without it
+
+    from gatebook.routing.rule import complete, routing_rule_of
+
+    rule = routing_rule_of(record.attrs)
+    if "entropy" in names:
+        bias = record["selection_bias"].values if "selection_bias" in record else None
+        return complete(block, rule, bias)
+    selected = torch.from_numpy(block["selected_expert"].astype(np.int64))
+    return {"routing_weight": rule.weights(torch.from_numpy(block["router_logits"]), selected).numpy()}

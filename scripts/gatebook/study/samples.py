@@ -1,0 +1,55 @@
+"""The sampled tokens of a study: their documents, what the routers received for them, and what they chose."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from gatebook.files import netcdf, parts
+from gatebook.study import tallies
+
+
+def read(records: list[str], tokens: list[str]) -> xr.Dataset:
+    """The sampled tokens of all datasets, one dataset after another, from their record folders and token files.
+
+    Over `sample`: `dataset` (text), `document` int64 (numbered through all datasets), `group` int8 (see
+    `tallies.document_groups`), `token_id` int32. The coordinate `layer` holds the layers with router inputs; the
+    attributes say which model and which tokens it is.
+    """
+    samples, sources, documents = [], {}, 0
+    for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
+        with _open_states(folders) as states:
+            places, layers, attrs = states["sampled_token"].values, states["layer"].values, states.attrs
+        known = documents.load_tokens(path)
+        document = known["document_index"].values[places].astype(np.int64)
+        sample = {
+            "dataset": np.full(len(places), attrs["dataset"], dtype=object),
+            "document": document + documents,
+            "group": tallies.document_groups(known["document_id"].values)[document],
+            "token_id": known["token_id"].values[places],
+        }
+        samples.append(xr.Dataset({name: ("sample", values) for name, values in sample.items()}, {"layer": layers}))
+        sources[attrs["dataset"]] = xr.Dataset(attrs=attrs)
+        documents += known.sizes["document"]
+    whole = xr.concat(samples, dim="sample", join="exact", data_vars="minimal", coords="minimal", compat="equals")
+    return whole.assign_attrs(tallies.study_identity(sources))
+
+
+def read_layer(records: list[str], layer: int) -> tuple[np.ndarray, np.ndarray]:
+    """What one layer's router received for the sampled tokens and the experts that it chose, in the order of `read`.
+
+    Router inputs (sample, hidden) float32, selected experts (sample, rank) int64.
+    """
+    states, selected = [], []
+    for folders in parts.by_dataset(records):
+        with _open_states(folders) as sample:
+            states.append(sample["state"].sel(layer=layer).values)
+            places = sample["sampled_token"].values
+        with records.open_layer(folders, layer) as record:
+            selected.append(record["selected_expert"].values[places].astype(np.int64))
+    return np.concatenate(states), np.concatenate(selected)
+
+
+def _open_states(folders: list[Path]) -> AbstractContextManager[xr.Dataset]:
+    return netcdf.open_joined([folder / "states.nc" for folder in folders], along="sample")

@@ -1,1 +1,0 @@
-"""Pages: the figures, findings and words of each chapter, computed from its metrics."""
