@@ -1,8 +1,9 @@
 """Files: whole or not there at all, the same bytes for the same data, and signed with what made them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import netCDF4
 import numpy as np
@@ -17,13 +18,16 @@ from gatebook.problem import Problem
 LARGEST_CHUNK = 1 << 14
 
 
-def save(dataset: xr.Dataset, path: str | Path) -> None:
+def save(dataset: xr.Dataset, path: str | Path, groups: Mapping[str, xr.Dataset] = MappingProxyType({})) -> None:
     """Write `dataset` as compressed netCDF-4, whole or not at all; the same data and settings give the same bytes.
 
-    The running job's provenance is added as the JSON attribute `provenance`.
+    The running job's provenance is added as the JSON attribute `provenance`. `groups` are further datasets in the same
+    file, by the name of their group (`xarray.open_dataset(path, group=...)`).
     """
     with atomic_file(path) as partial:
         _write(dataset, partial)
+        for name, each in groups.items():
+            _write(each, partial, group=name)
 
 
 def save_parts(parts: Iterable[xr.Dataset], path: str | Path, along: str) -> None:
@@ -42,8 +46,17 @@ def save_parts(parts: Iterable[xr.Dataset], path: str | Path, along: str) -> Non
 
 
 def load(path: str | Path) -> xr.Dataset:
-    """Read a whole netCDF file into memory."""
+    """Read a whole netCDF file into memory, without the groups beside its main one."""
     with open_lazily(path) as dataset:
+        return dataset.load()
+
+
+def load_group(path: str | Path, group: str) -> xr.Dataset | None:
+    """Read a group of a netCDF file into memory; None if the file has no such group."""
+    with netCDF4.Dataset(path) as file:
+        if group not in file.groups:
+            return None
+    with xr.open_dataset(path, engine="netcdf4", decode_times=False, group=group) as dataset:
         return dataset.load()
 
 
@@ -111,7 +124,7 @@ class _Joined(BackendArray):
         return (whole.isel({self._along: 0}) if single else whole).values
 
 
-def _write(dataset: xr.Dataset, path: Path, along: str | None = None) -> None:
+def _write(dataset: xr.Dataset, path: Path, along: str | None = None, group: str | None = None) -> None:
     dataset = dataset.assign_attrs(provenance_attributes() | dataset.attrs)
     encoding = {}
     for name, array in dataset.variables.items():
@@ -120,7 +133,14 @@ def _write(dataset: xr.Dataset, path: Path, along: str | None = None) -> None:
         encoding[name] = {"_FillValue": None} | ({"zlib": True, "complevel": 4, "shuffle": True} if packed else {})
         if grows:
             encoding[name]["chunksizes"] = [max(1, min(size, LARGEST_CHUNK)) for size in array.shape]
-    dataset.to_netcdf(path, engine="netcdf4", encoding=encoding, unlimited_dims=[along] if along else None)
+    dataset.to_netcdf(
+        path,
+        mode="a" if group else "w",
+        engine="netcdf4",
+        group=group,
+        encoding=encoding,
+        unlimited_dims=[along] if along else None,
+    )
 
 
 def _append(part: xr.Dataset, path: Path, along: str) -> None:

@@ -138,31 +138,6 @@ def measure(first: Run, second: Run, *, resamples: int, seed: int, confidence: f
     return out
 
 
-def difference_interval(
-    first: xr.DataArray, second: xr.DataArray, confidence: float, squared: bool = False
-) -> xr.DataArray:
-    """Second minus first with its interval, from the draws of a statistic in two runs: `draw` becomes `interval`.
-
-    The resamples of each run are moved by twice their bias, on squares if `squared`, as `statistics.interval` moves its
-    limits; the limits are the quantiles of the differences between them.
-    """
-    first, second = (values.transpose("draw", ...) for values in (first, second))
-    tail = (1 - confidence) / 2
-    limits = np.quantile(_moved(second, squared) - _moved(first, squared), [tail, 1 - tail], axis=0)
-    difference = (second - first).isel(draw=0, drop=True)
-    stacked = np.stack([difference.values, *limits], axis=-1)
-    return xr.DataArray(stacked, dims=(*difference.dims, "interval"), coords=difference.coords).assign_coords(
-        interval=list(uncertainty.INTERVAL)
-    )
-
-
-def _moved(draws: xr.DataArray, squared: bool) -> np.ndarray:
-    """The resamples of a statistic, moved by twice the bias of the bootstrap: (draw, ...)."""
-    observed, resampled = np.split(draws.values**2 if squared else draws.values, [1])
-    moved = resampled - 2 * (resampled.mean(axis=0) - observed[0])
-    return np.sqrt(np.maximum(moved, 0)) if squared else moved
-
-
 def table(metrics: xr.Dataset, names: Iterable[str] = COMPARED) -> pd.DataFrame:
     """The measures `names` as rows: measure, unit, run (A, B, B - A), dataset, depth, estimate, low, high."""
     parts = []
