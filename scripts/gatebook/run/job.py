@@ -10,7 +10,10 @@ from importlib import metadata
 from tqdm import tqdm
 
 import gatebook
+from gatebook.files import origin
+from gatebook.files.atomic import atomic_file
 from gatebook.problem import Problem
+from gatebook.run import receipts
 
 SOFTWARE = (
     "python", "torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "xarray", "netCDF4", "pandas",
@@ -18,7 +21,6 @@ SOFTWARE = (
 )  # fmt: skip
 
 _log = logging.getLogger("gatebook")
-_provenance: dict = {}
 
 
 def start(snakemake) -> None:
@@ -27,8 +29,6 @@ def start(snakemake) -> None:
     A `Problem` is printed as it is; any other error is printed in one line, its traceback goes to the log. A job that
     ends well leaves a receipt of its outputs.
     """
-    # which imports this module
-
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if snakemake.log:
         handlers.append(logging.FileHandler(snakemake.log[0], mode="w", encoding="utf-8"))
@@ -37,29 +37,25 @@ def start(snakemake) -> None:
     _log.handlers, _log.propagate = handlers, False
     _log.setLevel(logging.INFO)
     settings = {name: value for name, value in snakemake.params.items() if name != "code"}
-    _provenance.clear()
-    _provenance.update(
-        rule=snakemake.rule,
-        wildcards=dict(snakemake.wildcards.items()),
-        settings=settings,
-        code=snakemake.params.get("code"),
-        software=software(),
+    origin.start(
+        {
+            "rule": snakemake.rule,
+            "wildcards": dict(snakemake.wildcards.items()),
+            "settings": settings,
+            "code": snakemake.params.get("code"),
+            "software": software(),
+        }
     )
     sys.excepthook = _report
     signal.signal(signal.SIGTERM, _stop)
     outputs, log = [str(path) for path in snakemake.output], snakemake.log[0]
     receipts.path_beside(log).unlink(missing_ok=True)
-    atexit.register(_leave_receipt, provenance(), outputs, log)
-
-
-def provenance() -> dict:
-    """Rule, wildcards, settings, code hash and software of the running job; empty outside a job."""
-    return dict(_provenance)
+    atexit.register(_leave_receipt, origin.provenance(), outputs, log)
 
 
 def software() -> dict[str, str]:
     """Versions of this study and of the packages it computes with."""
-    versions = {"moe-routing-atlas": gatebook.__version__, "python": ".".join(map(str, sys.version_info[:3]))}
+    versions = {"gatebook": gatebook.__version__, "python": ".".join(map(str, sys.version_info[:3]))}
     return versions | {name: metadata.version(name) for name in SOFTWARE if name != "python"}
 
 
@@ -94,11 +90,8 @@ def interval() -> float:
 
 
 def _leave_receipt(provenance: dict, outputs: list[str], log: str) -> None:
-    from gatebook.files import atomic
-    from gatebook.run import receipts
-
     try:
-        with atomic.atomic_file(receipts.path_beside(log)) as path:
+        with atomic_file(receipts.path_beside(log)) as path:
             path.write_text(receipts.text(receipts.make(provenance, outputs)), encoding="utf-8")
     except Exception as error:
         _report(type(error), error, error.__traceback__)

@@ -1,6 +1,7 @@
 """What every chapter has: a table, figures, findings, and the folder in which the report finds them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -10,13 +11,33 @@ from matplotlib.figure import Figure as Drawing
 
 from gatebook.figures import export, plotting
 from gatebook.figures.plotting import Series
-from gatebook.files import atomic
+from gatebook.files import atomic, netcdf
 from gatebook.files.origin import signature
 from gatebook.measures.uncertainty import INTERVAL
 from gatebook.run import job
 
 PIXELS_PER_INCH = 96
 ORDER = ["trained", "untrained"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the figures and findings of a chapter are made from: all of it stands in one file.
+
+    metrics: what the chapter measured; untrained: the same of the untrained checkpoint, if there is one; difference:
+    metrics minus untrained, paired; thresholds: those of the chapter, fixed before the run.
+    """
+
+    metrics: xr.Dataset
+    untrained: xr.Dataset | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    difference: xr.Dataset | None = None
+
+    @classmethod
+    def read(cls, path: str | Path, thresholds: Mapping[str, float]) -> "Seen":
+        """From the file of a chapter's metrics."""
+        untrained, difference = (netcdf.load_group(path, group) for group in ("untrained", "difference"))
+        return cls(netcdf.load(path), untrained, thresholds, difference)
 
 
 @dataclass(frozen=True)
@@ -91,7 +112,7 @@ def dataset_matrix(
 
 def counts_text(metrics: xr.Dataset, method: str = "bootstrap over documents") -> str:
     """How many tokens and documents a pooled figure rests on, and how its intervals were made, for its caption."""
-    if of_counts(metrics):
+    if without_documents(metrics):
         return f"{size_text(metrics)}; published counts, without intervals."
     return f"{size_text(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % {method}."
 
@@ -99,23 +120,23 @@ def counts_text(metrics: xr.Dataset, method: str = "bootstrap over documents") -
 def size_text(metrics: xr.Dataset) -> str:
     """How many tokens and documents a pooled figure rests on."""
     pooled = metrics.sel(dataset="pooled")
-    documents = "" if of_counts(metrics) else f" of {int(pooled['documents']):,} documents"
+    documents = "" if without_documents(metrics) else f" of {int(pooled['documents']):,} documents"
     return f"n = {int(pooled['tokens']):,} tokens{documents} in {metrics.sizes['dataset'] - 1} datasets"
 
 
-def of_counts(metrics: xr.Dataset) -> bool:
+def without_documents(metrics: xr.Dataset) -> bool:
     """Whether the metrics are those of published counts: documents, intervals and what rests on them are not known."""
     return not metrics["documents"].sel(dataset="pooled").any()
 
 
-def unless_counts(metrics: xr.Dataset, text: str) -> str:
+def if_documents(metrics: xr.Dataset, text: str) -> str:
     """A text about documents or intervals, which published counts do not have."""
-    return "" if of_counts(metrics) else text
+    return "" if without_documents(metrics) else text
 
 
 def sample_size(metrics: xr.Dataset) -> dict:
     """What a pooled finding rests on: its `n` and `n_unit`, which are tokens where documents are not known."""
-    unit = "tokens" if of_counts(metrics) else "documents"
+    unit = "tokens" if without_documents(metrics) else "documents"
     return {"n": int(metrics[unit].sel(dataset="pooled")), "n_unit": unit}
 
 

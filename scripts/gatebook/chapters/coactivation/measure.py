@@ -10,37 +10,19 @@ over groups of documents. Pairs that the null expects in fewer than `FEWEST` tok
 summary.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import scipy.special
 import scipy.stats
 import xarray as xr
 
+from gatebook.chapters.coactivation import FEWEST, MEASURES
 from gatebook.measures import uncertainty
+from gatebook.measures.summary import Measured, summarise
 from gatebook.study import tallies
 
-MEASURES = {
-    "mean_absolute_log2_lift": ("Mean |log₂ lift| of pairs", "1", "mean over i < j of |log₂((N_ij + ½) / (E_ij + ½))|"),
-    "remaining_within_datasets": (
-        "Mean |log₂ lift| remaining within datasets",
-        "1",
-        "share of the former that is left with E_ij = Σ_D E_ij(D), the null with each dataset's loads",
-    ),
-    "share_above": (
-        "Pairs above chance",
-        "1",
-        "share with adjusted p ≤ α and lift > 1",
-    ),
-    "share_below": (
-        "Pairs below chance",
-        "1",
-        "share with adjusted p ≤ α and lift < 1",
-    ),
-}
-"""Measure: (title, units, formula)."""
-BOUNDS = {"mean_absolute_log2_lift": (0, np.inf), "share_above": (0, 1), "share_below": (0, 1)}
-FEWEST = 10
-"""Expected tokens below which a pair is not tested."""
 TOLERANCE, ROUNDING = 1e-9, 1e-14
 MATRICES = {
     "coactivation": "co-activation, C(i -> j) = N_ij / N_i",
@@ -123,7 +105,7 @@ def lift_tests(observed: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, 
     return root, error, p
 
 
-def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> xr.Dataset:
+def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Measured:
     """All measures of the chapter from the tallies of a study's datasets.
 
     Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers;
@@ -169,16 +151,10 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> xr.
         },
         coords=coordinates,
     )
-    mean_draws = draws.mean("layer")
-    mean_draws["remaining_within_datasets"] = (("dataset", "draw"), _ratio(_mean(within), _mean(overall)))
+    name = "remaining_within_datasets"
+    draws[f"mean_over_layers_{name}"] = (("dataset", "draw"), _ratio(_mean(within), _mean(overall)))
     out = xr.Dataset(coords=coordinates, attrs={"confidence": confidence, "top_k": top_k})
-    for name, (title, units, formula) in MEASURES.items():
-        attributes = {"long_name": title, "units": units, "formula": formula}
-        bounds = BOUNDS.get(name, (-np.inf, np.inf))
-        out[name] = _intervals(draws[name], groups, confidence, bounds).assign_attrs(attributes)
-        out[f"mean_over_layers_{name}"] = _intervals(mean_draws[name], groups, confidence, bounds).assign_attrs(
-            attributes | {"long_name": f"{title}, mean over layers"}
-        )
+    out = out.merge(summarise(draws, MEASURES, _HeldGroups(groups, confidence)))
     out.attrs["groups"] = len(groups[uncertainty.POOLED])
     out["tested_pairs"] = tested.assign_attrs(long_name=f"pairs expected in at least {FEWEST} tokens", units="pairs")
     out["noise"] = (("dataset", "layer"), np.array(noise).T)
@@ -192,7 +168,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> xr.
     tokens = {name: int(tally["tokens"].sum()) for name, tally in dataset_tallies.items()}
     out["tokens"] = ("dataset", [sum(tokens.values()), *tokens.values()], {"long_name": "tokens", "units": "tokens"})
     out["documents"] = uncertainty.document_counts(dataset_tallies)
-    return out.assign_coords(expert=np.arange(experts), other=np.arange(experts))
+    return Measured(out.assign_coords(expert=np.arange(experts), other=np.arange(experts)), draws)
 
 
 def strongest(metrics: xr.Dataset, count: int) -> pd.DataFrame:
@@ -292,15 +268,17 @@ def _matrices(
     return found
 
 
-def _intervals(
-    draws: xr.DataArray, groups: dict[str, np.ndarray], confidence: float, bounds: tuple[float, float]
-) -> xr.DataArray:
-    """`statistics.jackknife` of each dataset with the `groups` in which it has documents."""
-    parts = [
-        uncertainty.jackknife(draws.sel(dataset=[name]).isel(draw=[0, *held + 1]), confidence, bounds, complete=True)
-        for name, held in groups.items()
-    ]
-    return xr.concat(parts, dim="dataset").transpose("dataset", ..., "interval")
+class _HeldGroups(NamedTuple):
+    """The jackknife of each dataset with the `groups` in which it has documents, also if one of them changes nothing."""
+
+    groups: dict[str, np.ndarray]
+    confidence: float
+
+    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], squared: bool = False) -> xr.DataArray:
+        """Estimate and interval: `draw` becomes `interval`."""
+        parts = [draws.sel(dataset=[name]).isel(draw=[0, *held + 1]) for name, held in self.groups.items()]
+        found = [uncertainty.jackknife(part, self.confidence, bounds, complete=True) for part in parts]
+        return xr.concat(found, dim="dataset").transpose("dataset", ..., "interval")
 
 
 def _ratio(values: np.ndarray, base: np.ndarray) -> np.ndarray:

@@ -25,36 +25,12 @@ from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import spread, table
 
-TITLE = "Co-activation"
-QUESTION = "Which experts work together, and is that more than their loads explain?"
-INTRODUCTION = [
-    "Every token selects k different experts of a layer. Some pairs are selected together often, others hardly ever. "
-    "Two busy experts meet often by chance, so the number of meetings alone says little: lift is the number of tokens "
-    "that select both, divided by the number expected from the loads.",
-    "The null keeps how often each expert is selected and that every token selects exactly k different ones; beyond "
-    "that, chance decides. It is not the product of the two loads: because a token cannot select an expert twice, "
-    "that product expects too many meetings, and uniform routing of 8 among 64 experts would seem to have a lift of "
-    "0.89.",
-    "A lift other than 1 has several causes: the two experts respond to similar tokens, they serve the same kind of "
-    "text, or their router rows are alike, as some are by chance before any training. It does not say that one expert "
-    "needs the other.",
-]
-MEANINGS = {
-    "mean_absolute_log2_lift": "How far the pairs of a layer are from what their loads explain, in doublings; "
-    f"0 if loads explain everything. Pairs expected in fewer than {FEWEST} tokens are left out.",
-    "remaining_within_datasets": "How much of that is left when the null also knows how the loads differ between "
-    "datasets. 1 for a single dataset.",
-    "share_above": "Share of the pairs that are selected together significantly more often than loads explain; false "
-    "discovery rate over all layers and pairs: 1 minus the confidence of the intervals.",
-    "share_below": "Share of the pairs that are selected together significantly less often than loads explain.",
-}
-SOURCE = ("OLMoE, Muennighoff et al. (2024), Eq. 6; Chen, Dempster and Liu (1994)", "https://arxiv.org/abs/2409.02060")
 METHOD = "jackknife over groups of documents"
 LARGEST_DOUBLINGS = 6
 PAIRS_SHOWN, PAIRS_LISTED = 10, 100
 
 
-def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one.
 
     Without pairs (k = 1) it is one figure, which says so; without tested pairs there are no figures of the lift.
@@ -65,7 +41,7 @@ def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
     return [*found, _published_variant(metrics)] if metrics.attrs["top_k"] > 1 else found
 
 
-def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:
+def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
     found = [_finding_lift(metrics, untrained)]
     if 1 < metrics.attrs["top_k"] < metrics.sizes["expert"] and int(

@@ -22,11 +22,6 @@ from gatebook.measures import summary, uncertainty
 from gatebook.problem import Problem
 from gatebook.study import tallies
 
-MEASURES = {
-    "relative_depth": ("Relative depth", "1", "i / (L − 1), i = 0 … L − 1"),
-    "difference": ("Difference between runs", "that of the measure", "B − A at the same relative depth"),
-}
-"""Measure: (title, units, formula)."""
 COMPARED = {
     "normalised_entropy": router_decisiveness.MEASURES["normalised_entropy"],
     "top_1_probability": router_decisiveness.MEASURES["top_1_probability"],
@@ -39,10 +34,6 @@ COMPARED = {
     "divergence": domain_specialization.MEASURES["divergence"],
 }
 """The measures of the other chapters that are compared: (title, units, formula)."""
-BOUNDS = selection_frequency.BOUNDS | {
-    "domain_information": domain_specialization.BOUNDS["information"],
-    "divergence": domain_specialization.BOUNDS["divergence"],
-}
 SUMS = list(dict.fromkeys(router_decisiveness.SUMS + selection_frequency.SUMS + domain_specialization.COUNTS))
 
 

@@ -13,28 +13,7 @@ from gatebook.figures.plotting import Reference, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.uncertainty import INTERVAL
 
-__all__ = ["INTRODUCTION", "MEANINGS", "MEASURES", "QUESTION", "SOURCE", "TITLE", "figures", "findings"]
 
-TITLE = "Compare"
-QUESTION = "How does the routing of one run differ from that of another?"
-INTRODUCTION = [
-    "A run is a checkpoint of a model. A is the first run in the list “compare” of the configuration, B another one; "
-    "each B has a section of its own. The measures are those of the chapters on decisiveness, load and domain "
-    "specialization, which say what they mean.",
-    "Layers are aligned by relative depth, 0 for the first MoE layer and 1 for the last, never by number, and experts "
-    "are not aligned at all. If the runs have different numbers of layers, the one with more of them is interpolated "
-    "at the depths of the other. If they have different numbers of experts, or select different numbers of them, part "
-    "of a difference may be due to that alone.",
-    "The intervals of B − A come from documents that are drawn for both runs together, because a document that is "
-    "unusual for one run is often so for the other. They say how the difference would vary with other documents, not "
-    "with other training runs. The null of every difference is 0.",
-]
-MEANINGS = {
-    "relative_depth": "Where a layer is among all MoE layers of its model; a single layer has 1/2.",
-    "difference": "How much more the second run has of a measure than the first; 0 when both route alike. Documents "
-    "that both runs have read are drawn together; where they have read different ones, each run has draws of its own.",
-}
-SOURCE = ("Efron and Tibshirani (1993), An introduction to the bootstrap", None)
 BY_DATASET = ("normalised_entropy", "coefficient_of_variation", "domain_information")
 ASKED = (
     ("normalised_entropy", "Is the router of {B} surer of its choice than that of {A}?", "entropy", "below", "of ln E"),
@@ -63,12 +42,12 @@ ASKED = (
 """Measure, question, what the answer is about, where the interval of B - A lies if the answer is yes, unit."""
 
 
-def figures(metrics: xr.Dataset) -> list[Figure]:
+def figures(seen: Seen) -> list[Figure]:
     """All figures of the comparison of two runs."""
     return [_measures_by_depth(metrics), _differences_by_depth(metrics), _differences_by_dataset(metrics)]
 
 
-def findings(metrics: xr.Dataset) -> list[Finding]:
+def findings(seen: Seen) -> list[Finding]:
     """The rows of the comparison in the table of key findings."""
     return [_finding(metrics, *asked) for asked in ASKED]
 

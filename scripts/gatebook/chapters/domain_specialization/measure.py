@@ -19,35 +19,13 @@ import scipy.special
 import scipy.stats
 import xarray as xr
 
+from gatebook.chapters.domain_specialization import MEASURES
 from gatebook.measures import permutation, uncertainty
+from gatebook.measures.summary import Bootstrap, summarise
 from gatebook.study import tallies
 
-MEASURES = {
-    "information": (
-        "Information about the domain",
-        "bits per selection",
-        "I = E_D Σₑ s(e|D) log₂(s(e|D) / E_D s(e|D))",
-    ),
-    "first_information": ("Information of first choices", "bits per token", "I, of first choices alone"),
-    "divergence": ("Jensen-Shannon divergence", "bits", "H((s + m) / 2) − (H(s) + H(m)) / 2, m = E_D s(e|D)"),
-    "largest_specialization": ("Largest specialization", "1", "maxₑ DS(e, D), DS(e, D) = N_k(e, D) / N_D"),
-    "largest_first_specialization": ("Largest specialization, first choices", "1", "maxₑ N₁(e, D) / N_D"),
-    "repeated_first": ("Repeated first choice", "1", "P(first choice = that of the token before)"),
-    "repeated_any": ("Any expert repeated", "1", "P(S shares an expert with that of the token before)"),
-    "excess_repetition": (
-        "Repetition beyond the document's loads",
-        "1",
-        "P(first choice repeated) − E_d Σₑ c (c − 1) / (n (n − 1))",
-    ),
-}
-"""Measure: (title, units, formula)."""
 BY_DOMAIN = [name for name in MEASURES if "repe" not in name]
 """Measures that compare domains, and so have a value where documents are dealt out to domains at random."""
-BOUNDS = dict.fromkeys(MEASURES, (0, 1)) | {
-    "information": (0, np.inf),
-    "first_information": (0, np.inf),
-    "excess_repetition": (-1, 1),
-}
 COUNTS = ["selected_count", "first_count"]
 REPEATED = ["repeated_first", "repeated_any"]
 
@@ -134,13 +112,7 @@ def measure(
         draws.append(measures)
         per_layer.append(found)
     values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer")
-    for name in (name for name in MEASURES if name in values):
-        title, units, formula = MEASURES[name]
-        attributes = {"long_name": title, "units": units, "formula": formula}
-        averaged = {"long_name": f"{title}, mean over layers"}
-        out[name] = uncertainty.interval(values[name], confidence, BOUNDS[name]).assign_attrs(attributes)
-        mean = uncertainty.interval(values[name].mean("layer"), confidence, BOUNDS[name])
-        out[f"mean_over_layers_{name}"] = mean.assign_attrs(attributes | averaged)
+    out = out.merge(summarise(values, MEASURES, Bootstrap(confidence)))
     if of_documents:
         out = out.merge(_null(xr.concat(permuted_draws, dim="layer"), permutations))
         p_value = _domains(out["p_value"])
@@ -203,10 +175,9 @@ def _null(draws: xr.Dataset, permutations: int) -> xr.Dataset:
     """Means and p-values of the measures where documents are dealt out at random, from their draws."""
     out = {}
     for name in BY_DOMAIN:
-        title, units, _ = MEASURES[name]
-        long_name = f"{title}, documents dealt out at random, mean of {permutations} permutations"
+        long_name = f"{MEASURES[name].title}, documents dealt out at random, mean of {permutations} permutations"
         mean = draws[name].isel(draw=slice(1, None)).mean("draw")
-        out[f"null_{name}"] = mean.assign_attrs(long_name=long_name, units=units)
+        out[f"null_{name}"] = mean.assign_attrs(long_name=long_name, units=MEASURES[name].units)
     information = draws["information"]
     for name, draw in (("information", information), ("mean_over_layers_information", information.mean("layer"))):
         out[f"p_value_{name}"] = _share_as_large(draw).assign_attrs(long_name=f"p-value of {name}", units="1")

@@ -12,11 +12,11 @@ from gatebook.chapters.base.page import (
     counts_text,
     dataset_matrix,
     numbers,
-    of_counts,
+    without_documents,
     over_layers,
     series,
     size_text,
-    unless_counts,
+    if_documents,
     verdict,
 )
 from gatebook.chapters.domain_specialization.measure import MEASURES
@@ -26,37 +26,13 @@ from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table, spread, table
 from gatebook.measures.uncertainty import INTERVAL, POOLED
 
-TITLE = "Domain specialization"
-QUESTION = "Do experts serve particular kinds of text?"
-INTRODUCTION = [
-    "A domain is one dataset of the study. If experts did not care about domains, every expert would get the same "
-    "share of the tokens of each. DS(e, D) is the share of domain D's tokens that select expert e; the information is "
-    "how many bits one selection tells about the domain that its token comes from.",
-    "Domains differ for two reasons: their documents have something in common, or they merely are different documents. "
-    "The null keeps the second and removes the first: it deals whole documents out to the domains at random. Values "
-    "over all datasets are means in which every dataset has the same weight, whatever its size.",
-    "A specialized expert need not know a subject. Domains differ in their tokens, and a router that looks at nothing "
-    "but the token tells them apart too, as the untrained model shows.",
-]
-MEANINGS = {
-    "information": "How many bits one selection tells about the domain, all domains being equally likely; for one "
-    "domain, how far its selections are from the average domain's.",
-    "first_information": "How many bits the first choice of a token tells about its domain.",
-    "divergence": "How different a domain's selections are from the average domain's: 0 the same, 1 no expert shared.",
-    "largest_specialization": "The share of a domain's tokens that select its most frequent expert.",
-    "largest_first_specialization": "The share of a domain's tokens whose first choice is its most frequent expert.",
-    "repeated_first": "How often the first choice is that of the token before.",
-    "repeated_any": "How often at least one of the selected experts was selected for the token before.",
-    "excess_repetition": "How much more often first choices repeat than with each document's tokens in random order.",
-}
-SOURCE = ("OLMoE, Muennighoff et al. (2024); Mixtral, Jiang et al. (2024)", "https://arxiv.org/abs/2409.02060")
 NULL = "documents dealt out at random"
 NO_NULL = "published counts know no documents: there is no null and no interval"
 WEIGHTS = "Every dataset has the same weight."
 MOST_MATRICES, MOST_SPECIALISTS = 3, 14
 
 
-def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
     of_domains = [
         _information_by_layer(metrics, untrained),
@@ -64,13 +40,13 @@ def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
         _strongest_specialists(metrics),
         _divergence_by_dataset(metrics),
     ]
-    return of_domains if of_counts(metrics) else [*of_domains, _repetition_by_layer(metrics, untrained)]
+    return of_domains if without_documents(metrics) else [*of_domains, _repetition_by_layer(metrics, untrained)]
 
 
-def findings(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Finding]:
+def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
     of_domains = [_finding_information(metrics, untrained), _finding_strongest(metrics, untrained)]
-    return of_domains if of_counts(metrics) else [*of_domains, _finding_repetition(metrics, untrained)]
+    return of_domains if without_documents(metrics) else [*of_domains, _finding_repetition(metrics, untrained)]
 
 
 def _finding_information(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
@@ -81,7 +57,7 @@ def _finding_information(metrics: xr.Dataset, untrained: xr.Dataset | None) -> F
         more, less = found["low"] > high, found["high"] < low
         answer += f", {'more than' if more else 'less than' if less else 'about as much as'} in the untrained model"
     reason = NO_NULL
-    if not of_counts(metrics):
+    if not without_documents(metrics):
         p_value = float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED))
         reason = f"yes means an interval above the null's mean; p = {format_number(p_value)} by permutation"
     return Finding(
@@ -103,7 +79,7 @@ def _finding_strongest(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Fin
         answer=f"Its most frequent expert gets {format_number(100 * found['estimate'])} % of its tokens, on average; "
         f"an even share would be {format_number(100 * even)} %.",
         verdict=verdict(_place(found), yes="above"),
-        verdict_text=NO_NULL if of_counts(metrics) else "yes means an interval above the null's mean",
+        verdict_text=NO_NULL if without_documents(metrics) else "yes means an interval above the null's mean",
         unit="of the domain's tokens",
         figure="strongest_specialists",
         **found,
@@ -127,7 +103,7 @@ def _finding_repetition(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Fi
 
 def _null(metrics: xr.Dataset, name: str) -> tuple[str | None, float | None]:
     """The null and its value, pooled and averaged over layers: documents dealt out at random, if there are any."""
-    if of_counts(metrics):
+    if without_documents(metrics):
         return None, None
     return NULL, float(metrics[f"null_{name}"].sel(dataset=POOLED).mean())
 
@@ -149,7 +125,7 @@ def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
             MEASURES[name][0],
             metrics["layer"].values,
             series(metrics, untrained, name),
-            [] if of_counts(metrics) else [Reference(NULL, metrics[f"null_{name}"].sel(dataset=POOLED).values)],
+            [] if without_documents(metrics) else [Reference(NULL, metrics[f"null_{name}"].sel(dataset=POOLED).values)],
             MEASURES[name][1],
         )
         for name in names
@@ -159,12 +135,12 @@ def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
         name="information_by_layer",
         title="What a selection tells about the domain",
         alt=f"Line charts over layers: one selection tells {value} bits about the domain on average over layers"
-        f"{unless_counts(metrics, null)}.",
+        f"{if_documents(metrics, null)}.",
         caption=f"Mutual information of domain and expert by layer{first}; "
-        f"{value}{unless_counts(metrics, f' {bounds}')} bits per selection on average over layers. {WEIGHTS} "
+        f"{value}{if_documents(metrics, f' {bounds}')} bits per selection on average over layers. {WEIGHTS} "
         f"{counts_text(metrics)}",
         how_to_read=f"0 means that all domains use the experts alike; the most possible is log2 of the number of "
-        f"domains, {np.log2(metrics.sizes['dataset'] - 1):.2f} bits. {unless_counts(metrics, dashed)}A "
+        f"domains, {np.log2(metrics.sizes['dataset'] - 1):.2f} bits. {if_documents(metrics, dashed)}A "
         "token's k selections tell partly the same, so their information does not add up.",
         drawing=plotting.small_multiples(panels, columns=2, panel_height=2.4, share_y=False, order=ORDER),
         data=table(metrics.sel(dataset=[POOLED]), names),
@@ -180,7 +156,7 @@ def _specialization(metrics: xr.Dataset) -> Figure:
     drawing, axes = plotting.canvas(
         len(layers) * (1.3 + 0.17 * len(datasets)), rows=len(layers), titles=[f"Layer {layer}" for layer in layers]
     )
-    known = not of_counts(metrics)
+    known = not without_documents(metrics)
     differs = _specialized(by_dataset) if known else None
     end = 2.0 ** max(1, np.ceil(np.log2(max(ratio.quantile(0.99).item(), 1))))
     for ax, layer in zip(axes, layers, strict=True):
@@ -211,8 +187,8 @@ def _specialization(metrics: xr.Dataset) -> Figure:
         alt=f"Matrices of the share of a domain's tokens that select an expert, relative to an even share, domains by "
         f"experts: from {ratio.min().item():.2f} to {ratio.max().item():.2f} times.",
         caption=f"DS(e, D) relative to k / E = {even:.3g}, layers {', '.join(map(str, layers))}"
-        f"{unless_counts(metrics, hatched)}. The CSV has all layers"
-        f"{unless_counts(metrics, ', with intervals, also for first choices')}. "
+        f"{if_documents(metrics, hatched)}. The CSV has all layers"
+        f"{if_documents(metrics, ', with intervals, also for first choices')}. "
         f"{size_text(metrics)}.",
         how_to_read="Read a column: an expert with one bright cell serves one domain, one with equal cells serves all "
         "alike. Read a row: bright cells are the experts of a domain. Columns of different layers do not correspond: "
@@ -240,7 +216,7 @@ def _strongest_specialists(metrics: xr.Dataset) -> Figure:
     )
     best = shown.iloc[0]
     differ = ""
-    if not of_counts(metrics):
+    if not without_documents(metrics):
         rate = f"{metrics.attrs['false_discovery_rate']:g}"
         differ = f"; {_count_text(metrics)} differ from the average text at a false discovery rate of {rate}"
     return Figure(
@@ -250,7 +226,7 @@ def _strongest_specialists(metrics: xr.Dataset) -> Figure:
         f"first expert {best['expert']} of layer {best['layer']}, which {100 * best['estimate']:.0f} % of the tokens "
         f"of {best['dataset']} select, {100 * best['mean_over_datasets']:.0f} % on average over domains.",
         caption=f"Pairs of expert and domain by DS(e, D) minus its mean over domains{differ}. The CSV has all pairs in "
-        f"this order{unless_counts(metrics, ', with p-values')}. {counts_text(metrics)}",
+        f"this order{if_documents(metrics, ', with p-values')}. {counts_text(metrics)}",
         how_to_read="L is the layer, E the expert. The further the two dots are apart, the more the expert belongs to "
         "the domain. These are the largest of many pairs, so chance has pushed them up a little. An expert can be a "
         "specialist because the domain's tokens are rare elsewhere.",
@@ -293,7 +269,7 @@ def _divergence_by_dataset(metrics: xr.Dataset) -> Figure:
         alt=f"Matrix of the Jensen-Shannon divergence from the average domain, datasets by layers: "
         f"{mean.max().item():.3f} bits on average over layers for {most}, {mean.min().item():.3f} for {least}.",
         caption=f"Jensen-Shannon divergence of a domain's selections from the mean of all domains"
-        f"{unless_counts(metrics, null)}. {size_text(metrics)}.",
+        f"{if_documents(metrics, null)}. {size_text(metrics)}.",
         how_to_read="Bright cells are domains that use the layer's experts unlike the others. The mean holds the "
         "domain itself, so with few domains values are smaller.",
         drawing=drawing,

@@ -7,17 +7,12 @@ token occurs in the training text of the document's own domain and nothing else,
 import numpy as np
 import xarray as xr
 
+from gatebook.chapters.held_out_loss import MEASURES
 from gatebook.measures import uncertainty
-
-MEASURES = {
-    "loss": ("Held-out loss", "nats per token", "E[−ln p(token | tokens before it)]"),
-    "unigram_loss": ("Unigram loss", "nats per token", "E[−ln p(token)], p = (count + 1) / (total + vocabulary)"),
-    "gain": ("Gain over the unigram model", "nats per token", "unigram loss − held-out loss"),
-}
-"""Measure: (title, units, formula)."""
+from gatebook.measures.summary import Bootstrap, Measured, summarise
 
 
-def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
+def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: float) -> Measured:
     """Held-out losses from the record of a training run, see `demo.evaluation.dataset`.
 
     `loss` (dataset, checkpoint, interval) and `unigram_loss` (dataset, interval), where the datasets are the domains
@@ -31,12 +26,9 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
     draws = uncertainty.dataset_draws(per_domain, names, uncertainty.resample(per_domain, resamples, seed))
     loss = draws["loss_sum"] / draws["predicted_tokens"]
     unigram = draws["unigram_loss_sum"] / draws["predicted_tokens"]
-    values = {"loss": loss, "unigram_loss": unigram, "gain": unigram - loss.isel(checkpoint=-1, drop=True)}
-    out = xr.Dataset(attrs={"resamples": resamples, "seed": seed, "confidence": confidence})
-    for name, draw in values.items():
-        title, units, formula = MEASURES[name]
-        attributes = {"long_name": title, "units": units, "formula": formula}
-        out[name] = uncertainty.interval(draw, confidence).assign_attrs(attributes)
+    values = xr.Dataset({"loss": loss, "unigram_loss": unigram, "gain": unigram - loss.isel(checkpoint=-1, drop=True)})
+    out = summarise(values, MEASURES, Bootstrap(confidence))
+    out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
     out["documents"] = uncertainty.document_counts(per_domain)
     out["tokens"] = draws["predicted_tokens"].isel(draw=0, drop=True).astype(np.int64)
-    return out.merge(training[["training_loss"]])
+    return Measured(out.merge(training[["training_loss"]]), values)

@@ -11,30 +11,13 @@ from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table
 from gatebook.measures.uncertainty import INTERVAL
 
-TITLE = "The model"
-QUESTION = "How well does the embedded model predict text that it has not seen?"
-INTRODUCTION = [
-    "The model of this study is an OLMoE that the workflow itself trained, in minutes, on text of the installed "
-    "packages and on generated text. It is small, but it has the real architecture. This page says how much it has "
-    "learned.",
-    "The loss is measured on held-out documents, in nats per token. The unigram model knows how often each token "
-    "occurs in the training text of the document's own domain; whoever predicts better has learned from the order of "
-    "the tokens.",
-]
-MEANINGS = {
-    "loss": "How surprised the model is by the next token of a held-out document.",
-    "unigram_loss": "How surprised a model is that knows only how frequent each token is in the domain.",
-    "gain": "What the model has learned beyond the frequency of tokens, on the same documents.",
-}
-SOURCE = ("Shannon (1948), A mathematical theory of communication", None)
 
-
-def figures(metrics: xr.Dataset) -> list[Figure]:
+def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics."""
     return [_loss_by_domain(metrics), _loss_by_step(metrics)]
 
 
-def findings(metrics: xr.Dataset) -> list[Finding]:
+def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
     domains = metrics["gain"].isel(dataset=slice(1, None))
     better = int((domains.sel(interval="low") > 0).sum())

@@ -18,8 +18,9 @@ import pandas as pd
 import xarray as xr
 from scipy.sparse.linalg import svds
 
+from gatebook.chapters.maps import MEASURES
 from gatebook.measures import uncertainty
-from gatebook.measures.summary import interval_table
+from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
 from gatebook.problem import Problem
 from gatebook.study.tallies import GROUPS
 
@@ -30,30 +31,6 @@ NEIGHBOURS = 10
 COMPONENTS = 10
 FEWEST_TOKENS = 40
 UMAP_NEIGHBOURS, PERPLEXITY, ITERATIONS = 15, 30, 500  # of UMAP; of t-SNE, twice
-MEASURES = {
-    "agreement": (
-        "Neighbours with the same label",
-        "1",
-        "a = mean over tokens of the share of the 10 nearest tokens of other documents with the token's label",
-    ),
-    "separation": (
-        "Neighbours with the same expert, outputs against inputs",
-        "1",
-        "a(expert outputs) − a(router inputs), label: first expert",
-    ),
-    "explained_variance": (
-        "Variance on two principal components",
-        "1",
-        "(λ₁ + λ₂) / Σ λ, λ: eigenvalues of the covariance of the points",
-    ),
-    "trustworthiness": (
-        "Trustworthiness of a map",
-        "1",
-        "1 − 2 / (n k (2n − 3k − 1)) Σᵢ Σⱼ (r(i, j) − k), j: those of the k nearest in the map that are not among the "
-        "k nearest in the space, r: their rank there, k = 10",
-    ),
-}
-"""Measure: (title, units, formula)."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +49,7 @@ class Layer:
     mean_outputs: np.ndarray
 
 
-def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: int, confidence: float) -> xr.Dataset:
+def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: int, confidence: float) -> Measured:
     """All measures and maps of the chapter for a study's sampled tokens (see `samples.read`), layer by layer.
 
     `agreement` (layer, dataset, space, label, interval): of the tokens of every dataset and of all, "pooled";
@@ -99,20 +76,18 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
         pictures.append(_pictures(layer, shown, seed))
     out = xr.concat(pictures, dim="layer").assign(random_agreement=xr.concat([one[1] for one in agreements], "layer"))
     agreement = xr.concat([one[0] for one in agreements], dim="layer")
-    draws = {
-        "agreement": (agreement, (0, 1)),
-        "separation": (_separation(agreement), (-1, 1)),
-        "explained_variance": (xr.concat(variances, dim="layer"), (0, 1)),
-    }
-    for name, (values, bounds) in draws.items():
-        averaged = values.mean("layer", skipna=False)
-        out[name] = uncertainty.jackknife(values, confidence, bounds)
-        out[f"mean_over_layers_{name}"] = uncertainty.jackknife(averaged, confidence, bounds)
-    for name, (title, units, formula) in MEASURES.items():
-        attributes = {"long_name": title, "units": units, "formula": formula}
-        out[name].attrs = attributes
-        if name in draws:
-            out[f"mean_over_layers_{name}"].attrs = attributes | {"long_name": f"{title}, mean over layers"}
+    values = xr.Dataset(
+        {
+            "agreement": agreement,
+            "separation": _separation(agreement),
+            "explained_variance": xr.concat(variances, dim="layer"),
+        }
+    )
+    for name in values:
+        values[f"mean_over_layers_{name}"] = values[name].mean("layer", skipna=False)
+    out = out.merge(summarise(values, MEASURES, Jackknife(confidence)))
+    trust = MEASURES["trustworthiness"]
+    out["trustworthiness"].attrs = {"long_name": trust.title, "units": trust.units, "formula": trust.formula}
     datasets = sample["dataset"].values
     groups = [np.ones(tokens, bool), *(datasets == name for name in out["dataset"].values[1:])]
     out["tokens"] = ("dataset", np.array([group.sum() for group in groups]))
@@ -121,7 +96,7 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
     out["point_token"] = ("point", sample["token_id"].values[shown])
     out.attrs = {"neighbours": NEIGHBOURS, "groups": GROUPS, "seed": seed, "confidence": confidence}
     out.attrs["hidden_size"] = layer.states.shape[1]
-    return out
+    return Measured(out, values)
 
 
 def neighbour_counts(

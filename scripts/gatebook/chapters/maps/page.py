@@ -13,36 +13,12 @@ from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table, spread
 from gatebook.measures.uncertainty import INTERVAL, POOLED
 
-TITLE = "Maps"
-QUESTION = "Do tokens lie together by kind of text and by expert?"
-INTRODUCTION = [
-    "Each dot is a sampled token, placed by what the router of a layer received for it, or by what the first of its "
-    "experts made of that. The spaces have hundreds of dimensions or more, and a map has two. PCA shows the plane with "
-    "the most variance. UMAP and t-SNE try to keep near tokens near, and give up everything else for it.",
-    "A UMAP or t-SNE map does not show distances between groups, nor the size or density of a group, nor which way is "
-    "up: another seed moves all of them. Both methods can also draw groups where there are none. Trustworthiness says "
-    "how far neighbours in a map are neighbours in the space: 1 is all of them, about 0.5 is chance.",
-    "So the findings do not rest on the maps. They count, in the space itself, how many of a token's ten nearest "
-    "tokens have its label, and compare that with tokens drawn at random. Tokens of the same document do not count as "
-    "neighbours, because they share their dataset anyway.",
-]
-MEANINGS = {
-    "agreement": "How often near tokens share a label: their dataset, their first expert, or their token id.",
-    "separation": "How much more often near outputs than near inputs come from the same expert: what the experts add "
-    "to what the router had already sorted.",
-    "explained_variance": "How much of the spread of the points the PCA map can show.",
-    "trustworthiness": "How far neighbours in the map are neighbours in the space.",
-}
-SOURCE = (
-    "van der Maaten and Hinton (2008), t-SNE; McInnes et al. (2018), UMAP; Venna and Kaski (2001), trustworthiness",
-    "https://arxiv.org/abs/1802.03426",
-)
 RANKS = ("most chosen expert", "second", "third", "fourth", "fifth", "sixth")
 MOST_ROWS = 4
 RANDOM = "random tokens"
 
 
-def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
     return [
         _numbers_by_layer(metrics, untrained),
@@ -52,7 +28,7 @@ def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
     ]
 
 
-def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:
+def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
     return [
         _finding_agreement(metrics, untrained, "dataset", "Do router inputs lie together by kind of text?"),

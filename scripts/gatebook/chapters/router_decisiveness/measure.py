@@ -9,25 +9,13 @@ largest probability 1 / E, the top-k mass k / E, the share of the first expert 1
 import numpy as np
 import xarray as xr
 
+from gatebook.chapters.router_decisiveness import MEASURES
 from gatebook.measures import uncertainty
+from gatebook.measures.summary import Bootstrap, Measured, summarise
 from gatebook.routing import bins
 from gatebook.study import tallies
 
 QUANTILES = (0.1, 0.5, 0.9)
-MEASURES = {
-    "normalised_entropy": ("Router entropy H / ln E", "1", "H / ln E, H = −Σₑ pₑ ln pₑ"),
-    "entropy": ("Router entropy H", "nats", "H = −Σₑ pₑ ln pₑ, over all E experts"),
-    "effective_experts": ("Effective number of experts", "experts", "exp(H)"),
-    "top_k_entropy": ("Entropy of the selected weights", "nats", "H_k = −Σ_S q ln q, q = w / Σ_S w"),
-    "top_1_probability": ("Largest probability", "1", "maxₑ pₑ"),
-    "top_k_mass": ("Mass of the selected experts", "1", "m = Σ_S p"),
-    "top_1_share": ("Share of the first expert", "1", "q₍₁₎ = w₍₁₎ / Σ_S w"),
-    "logit_margin": ("Logit margin", "logits", "z₍₁₎ − z₍₂₎"),
-    "boundary_margin": ("Boundary margin", "logits", "z₍ₖ₎ − z₍ₖ₊₁₎"),
-    "entropy_of_mean": ("Entropy of the mean", "nats", "H(E[p])"),
-    "information": ("Information about the token", "nats", "I(token; expert) = H(E[p]) − E[H(p)]"),
-}
-"""Measure: (title, units, formula)."""
 SUMS = ["scalar_sum", "scalar_count", "probability_sum", "rank_weight_sum"]
 POOLED_HISTOGRAMS = {
     "expert_logit_histogram": bins.LOGIT_EDGES,
@@ -54,7 +42,7 @@ def uniform_values(experts: int, top_k: int) -> dict[str, float]:
     }
 
 
-def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
+def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int, confidence: float) -> Measured:
     """All measures of the chapter from the tallies of a study's datasets.
 
     Each of `MEASURES` is (dataset, layer, interval): the mean over tokens with its interval, for every dataset and for
@@ -78,20 +66,14 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int
         distributions = _distributions(tally, first["scalar_edge"], resampling, confidence)
         per_layer.append(distributions.assign(rank_weight=weight))
     values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer", data_vars="minimal")
+    out = out.merge(summarise(values, MEASURES, Bootstrap(confidence)))
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
     out.attrs["probability"] = tallies.probability_name(first.attrs)
-    for name, (title, units, formula) in MEASURES.items():
-        attributes = {"long_name": title, "units": units, "formula": formula}
-        out[name] = uncertainty.interval(values[name], confidence).assign_attrs(attributes)
-        averaged = uncertainty.interval(values[name].mean("layer"), confidence)
-        out[f"mean_over_layers_{name}"] = averaged.assign_attrs(
-            attributes | {"long_name": f"{title}, mean over layers"}
-        )
     out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
     out["documents"] = uncertainty.document_counts(dataset_tallies)
     uniform = uniform_values(experts, top_k)
     out["uniform_value"] = ("measure", [uniform[name] for name in MEASURES], {"long_name": "value, all logits equal"})
-    return out.assign_coords(measure=list(MEASURES), scalar_edge=first["scalar_edge"])
+    return Measured(out.assign_coords(measure=list(MEASURES), scalar_edge=first["scalar_edge"]), values)
 
 
 def measures_of_draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:

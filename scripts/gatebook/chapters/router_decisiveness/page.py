@@ -25,38 +25,13 @@ from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table, spread, table
 from gatebook.measures.uncertainty import INTERVAL
 
-TITLE = "Router decisiveness"
-QUESTION = "How sure is the router of its choice?"
-INTRODUCTION = [
-    "For every token and layer the router gives each expert a probability and sends the token to the k most probable "
-    "ones. A decisive router puts nearly all probability on few experts: its entropy is low, and the experts that it "
-    "does not select would have mattered little. A router at its null, with all logits equal, spreads it evenly.",
-    "A router that scores experts by a sigmoid has no probabilities: here they are its scores divided by their sum. A "
-    "trained bias or groups of experts may then move its choice away from the most probable experts.",
-    "All values are means over tokens; the dashed line is the value when all logits are equal. The untrained model, "
-    "where there is one, shows what the architecture does before it has learned anything.",
-]
-MEANINGS = {
-    "normalised_entropy": "How spread the router's distribution is, from 0 (one expert has everything) to 1 (uniform).",
-    "entropy": "How spread the router's distribution is, in nats; its maximum is ln E.",
-    "effective_experts": "How many equally probable experts would have the same entropy.",
-    "top_k_entropy": "How evenly the selected experts share the routing weight; its maximum is ln k.",
-    "top_1_probability": "The probability of the most probable expert.",
-    "top_k_mass": "How much probability the selected experts hold; the rest is lost unless weights are renormalised.",
-    "top_1_share": "How much of the selected weight the first expert gets.",
-    "logit_margin": "How far the first choice is ahead of the second.",
-    "boundary_margin": "How far the last selected expert is ahead of the first one that is left out.",
-    "entropy_of_mean": "How spread the average distribution is; high when the load is balanced.",
-    "information": "What the token decides about the choice of expert: 0 when all tokens are routed alike.",
-}
-SOURCE = ("Shannon (1948); OLMoE, Muennighoff et al. (2024)", "https://arxiv.org/abs/2409.02060")
 PANELS = (
     "normalised_entropy", "top_k_entropy", "effective_experts", "top_1_probability", "top_k_mass", "top_1_share",
     "logit_margin", "boundary_margin", "information",
 )  # fmt: skip
 
 
-def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
     found = [
         _entropy_by_layer(metrics, untrained),
@@ -73,7 +48,7 @@ def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
     return [replace(figure, caption=f"{figure.caption} {note}") for figure in found]
 
 
-def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:
+def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
     return [
         _finding_entropy(metrics, untrained, thresholds["decisive_entropy"]),

@@ -8,31 +8,12 @@ that chance gives at the same number of tokens.
 import numpy as np
 import xarray as xr
 
+from gatebook.chapters.selection_frequency import MEASURES
 from gatebook.measures import uncertainty
+from gatebook.measures.summary import Bootstrap, Measured, summarise
 from gatebook.study import tallies
 
-MEASURES = {
-    "coefficient_of_variation": ("Coefficient of variation of the load", "1", "CV = std(c) / mean(c), ddof 0"),
-    "gini": ("Gini coefficient of the load", "1", "Σᵢ Σⱼ |cᵢ − cⱼ| / (2 E Σᵢ cᵢ)"),
-    "normalised_slot_entropy": ("Slot entropy / log₂ E", "1", "−Σₑ sₑ log₂ sₑ / log₂ E, sₑ = cₑ / (k T)"),
-    "slot_entropy": ("Slot entropy", "bits", "−Σₑ sₑ log₂ sₑ, sₑ = cₑ / (k T)"),
-    "max_violation": ("Largest overload (MaxVio)", "1", "maxₑ cₑ E / (k T) − 1"),
-    "dead_experts": ("Experts never selected", "experts", "number of e with cₑ = 0"),
-    "load_balancing_loss": ("Load-balancing loss", "1", "E Σₑ fₑ Pₑ, fₑ = cₑ / T, Pₑ = E[pₑ]"),
-    "z_loss": ("Router z-loss", "1", "E[(ln Σₑ exp zₑ)²]"),
-}
-"""Measure: (title, units, formula)."""
 SUMS = ["selected_count", "first_count", "weight_sum", "probability_sum", "z_loss_sum"]
-BOUNDS = {
-    "gini": (0, 1),
-    "normalised_slot_entropy": (0, 1),
-    "coefficient_of_variation": (0, np.inf),
-    "slot_entropy": (0, np.inf),
-    "max_violation": (0, np.inf),
-    "dead_experts": (0, np.inf),
-}
-SQUARED = {"coefficient_of_variation", "gini", "max_violation"}
-"""Measures of spread: 0 for even loads, and raised by noise in proportion to its size, see `statistics.interval`."""
 NULL_DRAWS = 200
 
 
@@ -81,7 +62,7 @@ def measure(
     confidence: float,
     capacity_factors: list[float],
     batch_tokens: int,
-) -> xr.Dataset:
+) -> Measured:
     """All measures of the chapter from the tallies of a study's datasets; those that counts alone allow, from counts.
 
     Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers.
@@ -114,17 +95,8 @@ def measure(
         draws.append(found)
         per_layer.append(shares)
     values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer", data_vars="minimal")
+    out = out.merge(summarise(values, MEASURES, Bootstrap(confidence)))
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
-    for name in (name for name in MEASURES if name in values):
-        title, units, formula = MEASURES[name]
-        attributes = {"long_name": title, "units": units, "formula": formula}
-        bounds = BOUNDS.get(name, (-np.inf, np.inf))
-        squared = name in SQUARED
-        out[name] = uncertainty.interval(values[name], confidence, bounds, squared).assign_attrs(attributes)
-        averaged = uncertainty.interval(values[name].mean("layer"), confidence, bounds, squared)
-        out[f"mean_over_layers_{name}"] = averaged.assign_attrs(
-            attributes | {"long_name": f"{title}, mean over layers"}
-        )
     if of_documents:
         out.attrs["probability"] = tallies.probability_name(first.attrs)
         long_name = f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens"
@@ -134,7 +106,7 @@ def measure(
             out[name] = shares.assign_attrs(long_name=long_name, units="1")
     out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
     out["documents"] = uncertainty.document_counts(dataset_tallies)
-    return out.merge(_uniform(out["tokens"], experts, top_k, seed))
+    return Measured(out.merge(_uniform(out["tokens"], experts, top_k, seed)), values)
 
 
 def measures_of_draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
@@ -229,7 +201,7 @@ def _uniform(tokens: xr.DataArray, experts: int, top_k: int, seed: int) -> xr.Da
     for name, array in out.data_vars.items():
         measure_name = name.removeprefix("uniform_")
         array.attrs = {
-            "long_name": f"{MEASURES[measure_name][0]} under uniform routing, {NULL_DRAWS} draws",
-            "units": MEASURES[measure_name][1],
+            "long_name": f"{MEASURES[measure_name].title} under uniform routing, {NULL_DRAWS} draws",
+            "units": MEASURES[measure_name].units,
         }
     return out

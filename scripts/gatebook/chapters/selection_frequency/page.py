@@ -12,12 +12,12 @@ from gatebook.chapters.base.page import (
     dataset_matrix,
     estimate,
     numbers,
-    of_counts,
+    without_documents,
     over_layers,
     sample_size,
     series,
     size_text,
-    unless_counts,
+    if_documents,
     verdict,
 )
 from gatebook.chapters.selection_frequency.measure import MEASURES
@@ -27,31 +27,11 @@ from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table, spread, table
 from gatebook.measures.uncertainty import INTERVAL
 
-TITLE = "Selection frequency and load"
-QUESTION = "Which experts carry the load?"
-INTRODUCTION = [
-    "Every token selects k of a layer's E experts. If all experts were selected equally often, each would get one E-th "
-    "of the selections. Training pushes towards that with a load-balancing loss; text pulls away from it, because some "
-    "kinds of token are more frequent than others.",
-    "The null is uniform routing: every token picks k experts at random. Even then a finite sample is not perfectly "
-    "even, so the reference is the value that chance gives for the same number of tokens.",
-]
-MEANINGS = {
-    "coefficient_of_variation": "Standard deviation of the experts' loads, relative to the mean load.",
-    "gini": "Inequality of the loads: 0 when all are equal, near 1 when one expert has everything.",
-    "normalised_slot_entropy": "Evenness of the loads: 1 when all are equal.",
-    "slot_entropy": "Evenness of the loads in bits; its maximum is log2 E.",
-    "max_violation": "How far the busiest expert is above an even load.",
-    "dead_experts": "Experts that no token of the study selects.",
-    "load_balancing_loss": "The auxiliary loss of training, on this study's tokens, per layer; k when loads are even.",
-    "z_loss": "The auxiliary loss that keeps the router's logits small, on this study's tokens.",
-}
-SOURCE = ("Switch Transformer, Fedus et al. (2022); ST-MoE, Zoph et al. (2022)", "https://arxiv.org/abs/2101.03961")
 NO_INTERVAL = "published counts have no interval"
 LOADS = ("coefficient_of_variation", "gini", "normalised_slot_entropy", "max_violation")
 
 
-def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
     of_loads = [
         _load_by_expert(metrics),
@@ -59,19 +39,19 @@ def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
         _balance_by_dataset(metrics),
         _sorted_loads(metrics),
     ]
-    if of_counts(metrics):
+    if without_documents(metrics):
         return of_loads
     return [*of_loads, _first_choice_share(metrics), _capacity(metrics), _losses(metrics, untrained)]
 
 
-def findings(metrics: xr.Dataset, untrained: xr.Dataset | None, thresholds: dict) -> list[Finding]:
+def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
     of_loads = [
         _finding_balance(metrics, untrained, thresholds["balanced_variation"]),
         _finding_overload(metrics, untrained),
         _finding_dead(metrics, untrained),
     ]
-    if of_counts(metrics):
+    if without_documents(metrics):
         return of_loads
     return [*of_loads, _finding_capacity(metrics, untrained, thresholds["dropped_share"])]
 
@@ -84,7 +64,7 @@ def _finding_balance(metrics: xr.Dataset, untrained: xr.Dataset | None, threshol
         "above": f"No: loads vary by more than {threshold:g} of their mean.",
         "around": f"Unclear: the interval of the variation holds the threshold {threshold:g}.",
     }
-    if of_counts(metrics):
+    if without_documents(metrics):
         answers["around"] = f"Loads vary by {format_number(found['estimate'])} of their mean; {NO_INTERVAL}."
     return Finding(
         question="Is the load balanced over the experts?",
@@ -101,7 +81,7 @@ def _finding_overload(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Find
     found = numbers(metrics, untrained, "max_violation", *_uniform(metrics, "max_violation"))
     place = compare((found["estimate"], found["low"], found["high"]), found["null_value"])
     times = format_number(1 + found["estimate"])
-    doubt = f"; {NO_INTERVAL}" if of_counts(metrics) else ""
+    doubt = f"; {NO_INTERVAL}" if without_documents(metrics) else ""
     return Finding(
         question="Is the busiest expert of a layer busier than chance explains?",
         answer=f"It gets {times} times an even load, on average over layers{doubt}.",
@@ -181,7 +161,7 @@ def _load_by_expert(metrics: xr.Dataset) -> Figure:
         alt=f"Matrix of loads relative to an even load, layers by experts: from {ratio.min().item():.2f} to "
         f"{ratio.max().item():.2f} times, the largest in layer {int(ratio['layer'][layer])}, expert {expert}.",
         caption=f"Share of all selections that each expert gets, relative to 1 / E"
-        f"{unless_counts(metrics, '; hatched where the interval holds 1')}. {counts_text(metrics)}",
+        f"{if_documents(metrics, '; hatched where the interval holds 1')}. {counts_text(metrics)}",
         how_to_read="One colour for busy, the other for idle experts, white for an even load. Columns of different "
         "layers do not correspond: expert numbers have no meaning across layers.",
         drawing=drawing,
@@ -203,9 +183,9 @@ def _balance_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         title="Load balance by layer",
         alt=f"Four small line charts over layers; the coefficient of variation of the load is {value} on average.",
         caption=f"Measures of how uneven the load is, all datasets pooled; coefficient of variation over layers "
-        f"{value}{unless_counts(metrics, f' {bounds}')}. {counts_text(metrics)}",
+        f"{value}{if_documents(metrics, f' {bounds}')}. {counts_text(metrics)}",
         how_to_read="The dashed line is uniform routing at the same number of tokens. Sampling noise can only make "
-        f"loads look less even{unless_counts(metrics, corrected)}.",
+        f"loads look less even{if_documents(metrics, corrected)}.",
         drawing=plotting.small_multiples(panels, columns=2, share_y=False, order=ORDER),
         data=table(metrics.sel(dataset=["pooled"]), list(LOADS)),
     )
@@ -222,7 +202,7 @@ def _balance_by_dataset(metrics: xr.Dataset) -> Figure:
         alt=f"Matrix of the load's coefficient of variation, datasets by layers: {mean.max().item():.2f} on average "
         f"over layers for {most}, {mean.min().item():.2f} for {least}.",
         caption="Coefficient of variation of the load within each dataset"
-        f"{unless_counts(metrics, '; intervals are in the CSV table')}. {size_text(metrics)}.",
+        f"{if_documents(metrics, '; intervals are in the CSV table')}. {size_text(metrics)}.",
         how_to_read="Dark cells are even loads. A single kind of text usually loads the experts less evenly than a "
         "mixture of texts.",
         drawing=drawing,

@@ -15,84 +15,17 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from gatebook.chapters.similarity import MEASURES
 from gatebook.measures import uncertainty
+from gatebook.measures.summary import Jackknife, Measured, summarise
 from gatebook.study.tallies import GROUPS
 
-MEASURES = {
-    "output_cosine": ("Cosine of outputs", "1", "mean over pairs i ≠ j and tokens t of cos(y_it, y_jt)"),
-    "mean_removed_cosine": (
-        "Cosine of outputs, mean removed",
-        "1",
-        "mean over pairs and tokens of cos(y_it − ȳ_i, y_jt − ȳ_j)",
-    ),
-    "co_routed_cosine": ("Cosine of outputs, co-routed", "1", "mean over pairs of cos(y_it, y_jt), t selects i and j"),
-    "cka": ("Linear CKA of outputs, debiased", "1", "HSIC₁(K_i, K_j) / √(HSIC₁(K_i, K_i) HSIC₁(K_j, K_j)), K = Y Yᵀ"),
-    "biased_cka": ("Linear CKA of outputs, biased", "1", "the same with HSIC₀ = tr(K_i H K_j H), H = I − 1/n"),
-    "weight_cosine": ("Cosine of weights", "1", "cosine of all weights of two experts, neurons in their order"),
-    "matched_weight_cosine": (
-        "Cosine of weights, neurons matched",
-        "1",
-        "the same after the order of neurons that makes it largest (Hungarian method)",
-    ),
-    "weight_gram": ("Cosine of WᵀW", "1", "tr(G_i G_j) / (‖G_i‖ ‖G_j‖), G = WᵀW, rows of W: gate, up, columns of down"),
-    "subspace_overlap": ("Overlap of output spaces", "1", "‖Q_iᵀ Q_j‖² / r, Q: leading r = d / 16 singular directions"),
-    "effective_rank": (
-        "Effective rank of outputs",
-        "directions",
-        "exp(−Σ q ln q), q = s² / Σ s², s: singular values of down",
-    ),
-    "participation_ratio": ("Participation ratio", "directions", "(Σ s²)² / Σ s⁴, s: singular values of down"),
-    "router_cosine": ("Cosine of router rows", "1", "cos(r_i, r_j)"),
-    "gained_router_cosine": (
-        "Cosine of router rows with the gain",
-        "1",
-        "cos(g r_i, g r_j), g: gain of the RMSNorm before",
-    ),
-    "router_alignment": (
-        "Experts aligned to their router row",
-        "1",
-        "mean over e of the share of j ≠ e with a(e, j) < a(e, e), a(e, j) = ‖W_e r̂_j‖ √d / ‖W_e‖, W_e: gate, up",
-    ),
-    "router_space_overlap": (
-        "Router spaces shared across layers",
-        "times random",
-        "mean over layers m ≠ l of ‖Q_lᵀ Q_m‖² d / E², Q: basis of the layer's rows g r",
-    ),
-    "lift_correlation": (
-        "Output similarity and co-activation",
-        "1",
-        "Spearman correlation over pairs of mean-removed cosine and lift",
-    ),
-    "overlap_correlation": (
-        "Output similarity and token overlap",
-        "1",
-        "Spearman correlation over pairs of mean-removed cosine and weighted Jaccard",
-    ),
-}
-"""Measure: (title, units, formula)."""
 OUTPUTS = ("output_cosine", "mean_removed_cosine", "co_routed_cosine", "cka", "biased_cka")
 PAIRS = (
     "weight_cosine", "matched_weight_cosine", "weight_gram", "subspace_overlap", "router_cosine",
     "gained_router_cosine",
 )  # fmt: skip
 CORRELATIONS = ("lift_correlation", "overlap_correlation")
-BOUNDS = {
-    "router_alignment": (0, 1),
-    "subspace_overlap": (0, 1),
-    "effective_rank": (0, np.inf),
-    "participation_ratio": (0, np.inf),
-    "router_space_overlap": (0, np.inf),
-}
-"""The values that a measure can take, if these are not -1 to 1."""
-KNOWN_NULLS = {
-    "router_cosine": 0.0,
-    "gained_router_cosine": 0.0,
-    "router_alignment": 0.5,
-    "router_space_overlap": 1.0,
-    "lift_correlation": 0.0,
-    "overlap_correlation": 0.0,
-}
-"""Values when directions are random or experts are permuted."""
 
 
 def measure(
@@ -104,7 +37,7 @@ def measure(
     permutations: int,
     seed: int,
     confidence: float,
-) -> xr.Dataset:
+) -> Measured:
     """All measures of the chapter from a study's sampled tokens (`samples.read`) and its layers, in order.
 
     `layers` are those of `expert_geometry.compare` with a coordinate `layer`; `lift` and `overlap` (layer, expert,
@@ -151,17 +84,11 @@ def measure(
     draws["router_space_overlap"] = _mean(between, axis=2).T
     out["layer_overlap"] = (("layer", "other_layer"), between[0])
     out = out.assign_coords(other_layer=out["layer"].values, dataset=[uncertainty.POOLED])
-    for name, (title, units, formula) in MEASURES.items():
-        values = xr.DataArray(np.array(draws[name])[None], dims=("dataset", "layer", "draw"))
-        values = values.assign_coords(dataset=out["dataset"], layer=out["layer"])
-        for target, part, which in (
-            ("", values, ""),
-            ("mean_over_layers_", values.mean("layer"), ", mean over layers"),
-        ):
-            attributes = {"long_name": title + which, "units": units, "formula": formula}
-            out[f"{target}{name}"] = uncertainty.jackknife(part, confidence, BOUNDS.get(name, (-1, 1))).assign_attrs(
-                attributes
-            )
+    values = xr.Dataset(coords={"dataset": [uncertainty.POOLED], "layer": out["layer"]})
+    for name, parts in draws.items():
+        draw = "draw" if name in OUTPUTS else "draw_of_experts"
+        values[name] = (("dataset", "layer", draw), np.array(parts)[None])
+    out = out.merge(summarise(values, MEASURES, Jackknife(confidence)))
     by_correlation = np.array(permuted).reshape(len(kept), len(CORRELATIONS), permutations).swapaxes(0, 1)
     for name, chance in zip(CORRELATIONS, by_correlation, strict=True):
         observed = np.array(draws[name])[:, 0]
@@ -171,13 +98,14 @@ def measure(
     out["tokens"] = ("dataset", [sample.sizes["sample"]], {"long_name": "sampled tokens", "units": "tokens"})
     documents = len(np.unique(sample["document"].values))
     out["documents"] = ("dataset", [documents], {"long_name": "documents of the sampled tokens", "units": "documents"})
-    return out.assign_attrs(
+    out.attrs = dict(
         groups=GROUPS,
         pooled_datasets=len(np.unique(sample["dataset"].values.astype(str))),
         permutations=permutations,
         seed=seed,
         confidence=confidence,
     )
+    return Measured(out, values)
 
 
 def mean_over_pairs(values: np.ndarray) -> np.ndarray:
@@ -268,7 +196,7 @@ def _random(layer: xr.Dataset) -> xr.DataArray:
     """The random values of one layer's measures, of all random experts and without each of them: (measure, draw)."""
     parts = layer.sizes["part"]
     values = [
-        layer[f"random_{name}"].values if f"random_{name}" in layer else np.full(parts, KNOWN_NULLS[name])
+        layer[f"random_{name}"].values if f"random_{name}" in layer else np.full(parts, MEASURES[name].null)
         for name in MEASURES
     ]
     coords = {"measure": list(MEASURES), "layer": layer["layer"]}
@@ -285,7 +213,7 @@ def _kept(layer: xr.Dataset) -> xr.Dataset:
     out = {}
     for name, array in pairs.items():
         measure = MEASURES.get(name.removeprefix("pair_"))
-        long_name = measure[0] if measure else long_names.get(name, name.replace("_", " "))
+        long_name = measure.title if measure else long_names.get(name, name.replace("_", " "))
         attributes = {"long_name": long_name, "units": "degrees" if "angle" in name else "1"}
         out[name] = array.astype(np.float32).assign_attrs(attributes)
     tokens = {"long_name": "sampled tokens that select both experts", "units": "tokens"}

@@ -12,50 +12,6 @@ from gatebook.figures.plotting import Panel, Reference
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import spread, table
 
-TITLE = "Similarity of experts"
-QUESTION = "How alike are the experts of a layer?"
-INTRODUCTION = [
-    "Experts start as random and equal in kind; training may make them alike or different. They are compared in three "
-    "ways: by what they give when all of them get the same tokens, whether or not the router would send these tokens "
-    "there; by their weights; and by their rows in the router, which decide what reaches them.",
-    "Two unrelated experts are not at zero in all of these. Any two functions of the same tokens share the geometry of "
-    "the tokens, so CKA is compared with Gaussian experts of the same shapes and scales, on the same tokens. If all "
-    "outputs point one way, their cosine is high whatever the token: the same outputs with the tokens of one expert "
-    "permuted show that part, and removing each expert's mean output takes it away.",
-    "Neurons have no order, so weights are compared after the neurons of one expert are put in the order that fits the "
-    "other best. Even random experts fit a little then.",
-    "Measures of outputs rest on sampled tokens, and their intervals on groups of documents. Measures of weights and "
-    "of the router have no sample of text: their intervals are about other experts of the same kind.",
-]
-MEANINGS = {
-    "output_cosine": "Whether two experts push a token in the same direction; 1 when their outputs are proportional. "
-    "All tokens pass all experts, outputs are not weighted.",
-    "mean_removed_cosine": "The same for what an expert gives beyond its mean output: whether two experts react to a "
-    "token in the same way. 0 on average when tokens are permuted.",
-    "co_routed_cosine": "Cosine of outputs for the tokens that the router sends to both experts, over pairs with at "
-    "least 10 such tokens in the sample.",
-    "cka": "Whether the same tokens are near each other in the outputs of two experts, whatever the direction; 1 when "
-    "outputs differ by a rotation and a factor, 0 on average when tokens are permuted.",
-    "biased_cka": "As published for most models; above 0 even when tokens are permuted, the more the fewer they are.",
-    "weight_cosine": "Depends on the order of neurons, which means nothing: near 0 even for copies in another order.",
-    "matched_weight_cosine": "How alike two experts are neuron by neuron, in the order that fits best; 1 for copies.",
-    "weight_gram": "Whether two experts read and write the same directions of the hidden state, whatever the neurons.",
-    "subspace_overlap": "Share that the strongest output directions of two experts have in common; r / d at random.",
-    "effective_rank": "How many directions an expert's output matrix uses, weighted by their strength.",
-    "participation_ratio": "The same with more weight on strong directions.",
-    "router_cosine": "Whether the router selects two experts for the same tokens; 0 on average for random rows.",
-    "gained_router_cosine": "The same in the hidden state before the gain of the norm. Without such a norm as above.",
-    "router_alignment": "Whether an expert responds most to the direction by which the router selects it: 1 if always "
-    "more than to the rows of the other experts, 0.5 by chance.",
-    "router_space_overlap": "Whether routers of different layers read the same part of the hidden state, relative to "
-    "random spaces of the same size. Expert numbers of different layers are not compared.",
-    "lift_correlation": "Whether experts that are selected together more than loads explain give alike outputs.",
-    "overlap_correlation": "Whether experts that get the same tokens give alike outputs.",
-}
-SOURCE = (
-    "CKA: Kornblith et al. (2019); debiased: Song et al. (2012); matching: Ainsworth et al. (2023)",
-    "https://arxiv.org/abs/1905.00414",
-)
 WEIGHTS = (
     "matched_weight_cosine", "weight_cosine", "weight_gram", "subspace_overlap", "effective_rank",
     "participation_ratio",
@@ -64,7 +20,7 @@ ROUTER = ("router_cosine", "gained_router_cosine", "router_alignment", "router_s
 RANDOM, PERMUTED = "random experts", "permuted tokens"
 
 
-def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
     return [
         _outputs(metrics, untrained),
@@ -75,7 +31,7 @@ def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
     ]
 
 
-def findings(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Finding]:
+def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that cannot be computed are left out."""
     found = [
         _finding(

@@ -19,25 +19,13 @@ import pandas as pd
 import xarray as xr
 from scipy.spatial.distance import squareform
 
+from gatebook.chapters.token_overlap import MEASURES
 from gatebook.measures import uncertainty
-from gatebook.measures.summary import interval_table
+from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
 from gatebook.measures.vocabulary import Occurrences, count, occurrences
 from gatebook.study.routed import Layer
 from gatebook.study.tallies import GROUPS
 
-MEASURES = {
-    "weighted_jaccard": (
-        "Weighted Jaccard of two experts' tokens",
-        "1",
-        "Σₓ min(aᵢ, aⱼ) / Σₓ max(aᵢ, aⱼ), aₑ(x) = N(x, e) / Σₓ N(x, e); mean over pairs",
-    ),
-    "rarefied_jaccard": (
-        "Jaccard of two experts' token ids, rarefied",
-        "1",
-        "E|Vᵢ ∩ Vⱼ| / E|Vᵢ ∪ Vⱼ| of the ids in m tokens of each expert, drawn without replacement; mean over pairs",
-    ),
-}
-"""Measure: (title, units, formula)."""
 CERTAIN = 40
 """exp(-40) is nothing beside 1: an id that is expected so many times in a sample is there."""
 
@@ -108,7 +96,7 @@ def measure(
     rarefied_tokens: int,
     seed: int,
     confidence: float,
-) -> xr.Dataset:
+) -> Measured:
     """All measures of the chapter, from the tokens of a study and its layers (see `routed`).
 
     Everything is pooled and about input tokens. `weighted_jaccard` and `rarefied_jaccard` (layer, expert, other):
@@ -128,23 +116,20 @@ def measure(
         rng = np.random.default_rng([seed, layer.number, zlib.crc32(b"token_overlap")])
         per_layer.append(_layer(found, layer.selected, layer.experts, functions, permutations, rng))
     parts = xr.concat(per_layer, dim="layer").assign_coords(layer=numbers)
-    out = xr.Dataset(coords={"dataset": [uncertainty.POOLED], "layer": numbers})
+    pooled = {"dataset": [uncertainty.POOLED], "layer": numbers}
+    draws = {f"mean_{name}": parts[f"{name}_draws"].expand_dims(dataset=[uncertainty.POOLED]) for name in functions}
+    values, method = xr.Dataset(draws, coords=pooled), Jackknife(confidence)
+    out = summarise(values, MEASURES, method)
     for name in functions:
-        title, units, formula = MEASURES[name]
-        independent = {"long_name": f"{title}, token-independent routing", "units": units}
-        out[name] = _matrices(parts[name]).assign_attrs(long_name=title, units=units)
+        measure, draws = MEASURES[f"mean_{name}"], values[f"mean_{name}"]
+        independent = {"long_name": f"{measure.title}, token-independent routing", "units": measure.units}
+        out[name] = _matrices(parts[name]).assign_attrs(long_name=measure.title, units=measure.units)
         out[f"null_{name}"] = _matrices(parts[f"null_{name}"]).assign_attrs(independent)
         out[f"null_mean_{name}"] = parts[f"null_{name}"].mean("pair").assign_attrs(independent)
-        values = parts[f"{name}_draws"].expand_dims(dataset=[uncertainty.POOLED])
-        summaries = {
-            f"mean_{name}": (values, (0, 1), "mean over pairs"),
-            f"mean_over_layers_mean_{name}": (values.mean("layer"), (0, 1), "mean over pairs and layers"),
-            f"rise_{name}": (values.isel(layer=-1) - values.isel(layer=0), (-1, 1), "last layer minus first"),
-        }
-        for target, (draws, bounds, which) in summaries.items():
-            out[target] = uncertainty.jackknife(draws, confidence, bounds).assign_attrs(
-                long_name=f"{title}, {which}", units=units, formula=formula
-            )
+        rise = method.interval(draws.isel(layer=-1) - draws.isel(layer=0), (-1, 1))
+        out[f"rise_{name}"] = rise.assign_attrs(
+            long_name=f"{measure.title}, last layer minus first", units=measure.units
+        )
     out["tokens"] = ("dataset", [study.sizes["token"]], {"long_name": "tokens", "units": "tokens"})
     out["documents"] = ("dataset", [int(study["documents"].sum())], {"long_name": "documents", "units": "documents"})
     attrs = {
@@ -153,7 +138,7 @@ def measure(
         "permutations": permutations,
         "rarefied_tokens": rarefied_tokens,
     }
-    return out.assign_attrs(attrs | {"seed": seed, "confidence": confidence})
+    return Measured(out.assign_attrs(attrs | {"seed": seed, "confidence": confidence}), values)
 
 
 def _layer(

@@ -12,24 +12,6 @@ from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import spread
 from gatebook.measures.uncertainty import INTERVAL, POOLED
 
-TITLE = "Token overlap"
-QUESTION = "Do experts share their vocabulary?"
-INTRODUCTION = [
-    "Two experts of a layer may get the same words in different places, or different words. This chapter compares the "
-    "token ids that each expert gets: how often it gets each (weighted Jaccard), and which ids it gets at all "
-    "(Jaccard). An expert gets a token when it is among the k that the token selects.",
-    "Jaccard grows with the number of tokens, since with enough text every expert gets every id once. So the sets are "
-    "rarefied: they are those of a random sample of the same number of tokens for every expert.",
-    "The null is routing that does not depend on the token: the selections of all tokens are permuted among them. "
-    "Experts can overlap less than that because they serve different words, or because they serve different kinds of "
-    "text, which have different words.",
-]
-MEANINGS = {
-    "weighted_jaccard": "How alike two experts are in how often they get each token id: 0 nothing shared, 1 identical.",
-    "rarefied_jaccard": "How alike two experts are in which token ids they get, in samples of equal size; less than 1 "
-    "also for identical experts.",
-}
-SOURCE = ("Ružička (1958); rarefaction: Hurlbert (1971)", None)
 NULL = "token-independent routing"
 TITLES = {"weighted_jaccard": "Weighted Jaccard", "rarefied_jaccard": "Jaccard of rarefied sets"}
 MOST_MATRICES = 4
@@ -37,7 +19,7 @@ BINS = 60
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
     return [
         _overlap_by_layer(metrics, untrained),
@@ -47,7 +29,7 @@ def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
     ]
 
 
-def findings(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Finding]:
+def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that so few tokens cannot answer are left out."""
     found = [_finding_overlap(metrics, untrained, name) for name in MEASURES]
     if metrics.sizes["layer"] > 1:

@@ -18,38 +18,16 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from gatebook.chapters.vocabulary_specialization import MEASURES, OFTEN
 from gatebook.measures import uncertainty
-from gatebook.measures.summary import interval_table
+from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
 from gatebook.measures.vocabulary import Occurrences, count, occurrences
 from gatebook.study.routed import NONE, Layer
 from gatebook.study.tallies import GROUPS
 
 SELECTIONS = ("first", "selected")
-OFTEN = 10
 TOP = 10
 ORDERS = ("share", "count")
-MEASURES = {
-    "split_half": (
-        "Vocabulary specialization, split-half",
-        "1",
-        "Σₓ N_B(x, e_A(x)) / Σₓ N_B(x), e_A(x): expert with the most x in half A of the documents, B: the other half; "
-        "both ways together",
-    ),
-    "micro": ("Vocabulary specialization, mean over tokens", "1", "Σₓ maxₑ N(x, e) / Σₓ N(x)"),
-    "macro": ("Vocabulary specialization, mean over token ids", "1", "mean over x of maxₑ N(x, e) / N(x)"),
-    "macro_often": (
-        "Vocabulary specialization, mean over frequent token ids",
-        "1",
-        f"mean of maxₑ N(x, e) / N(x) over x with N(x) ≥ {OFTEN}",
-    ),
-    "expert_specialization": (
-        "Vocabulary specialization of an expert",
-        "1",
-        f"mean of VS(x, e) over x with N(x) ≥ {OFTEN} and VS(x, e) = maxⱼ VS(x, j); x counts 1 / m if m experts share "
-        "the maximum",
-    ),
-}
-"""Measure: (title, units, formula)."""
 TOPS = {"top_token": "1", "top_share": "1", "top_count": "tokens"}
 BY_LAYER = tuple(name for name in MEASURES if name != "expert_specialization")
 
@@ -152,7 +130,7 @@ def measure(
     permutations: int,
     seed: int,
     confidence: float,
-) -> xr.Dataset:
+) -> Measured:
     """All measures of the chapter, from the tokens of a study and its layers (see `routed`).
 
     Datasets by themselves have values for the input token only, NaN for other kinds; "pooled" has them for all kinds.
@@ -185,7 +163,7 @@ def measure(
             if name == uncertainty.POOLED:
                 top.append(top_tokens(one, mine[:, :1], experts))
     coords = {"layer": numbers, "dataset": names, "kind": kinds, "selection": list(SELECTIONS)}
-    out = _measures(
+    out, values = _measures(
         _array(draws, coords, ("layer", "dataset", "kind"), ("draw", "selection", "measure")),
         _array(nulls, coords, ("layer", "dataset", "kind"), ("selection", "measure")),
         confidence,
@@ -201,7 +179,8 @@ def measure(
     documents = study["documents"].values
     out["documents"] = ("dataset", [documents.sum(), *documents], {"long_name": "documents", "units": "documents"})
     attrs = {"groups": GROUPS, "permutations": permutations, "seed": seed, "confidence": confidence}
-    return out.assign_coords(order=list(ORDERS), expert=np.arange(out.sizes["expert"])).assign_attrs(attrs)
+    out = out.assign_coords(order=list(ORDERS), expert=np.arange(out.sizes["expert"])).assign_attrs(attrs)
+    return Measured(out, values)
 
 
 def observed(found: Occurrences, selected: np.ndarray, experts: int) -> np.ndarray:
@@ -283,26 +262,20 @@ def table(metrics: xr.Dataset, names: Sequence[str] = BY_LAYER) -> pd.DataFrame:
     return pd.concat(parts)[columns].dropna(subset="estimate", ignore_index=True)
 
 
-def _measures(draws: xr.DataArray, nulls: xr.DataArray, confidence: float) -> xr.Dataset:
-    """Intervals of all measures and of their differences, beside their nulls."""
-
-    def interval(values, bounds=(0, 1)):
-        # One dataset after another, because each has groups without documents of its own.
-        parts = [
-            uncertainty.jackknife(part, confidence, bounds) for _, part in values.groupby("dataset", squeeze=False)
-        ]
-        return xr.concat(parts, dim="dataset").sel(dataset=values["dataset"]).transpose("dataset", ...)
-
-    out = xr.Dataset()
+def _measures(draws: xr.DataArray, nulls: xr.DataArray, confidence: float) -> tuple[xr.Dataset, xr.Dataset]:
+    """Intervals of all measures and of their differences, beside their nulls; and the draws of the measures."""
+    method = Jackknife(confidence)
+    values = xr.Dataset({name: draws.isel(measure=index) for index, name in enumerate(BY_LAYER)})
+    experts, null = (
+        part.sel(dataset=uncertainty.POOLED, drop=True)
+        .isel(measure=slice(len(BY_LAYER), None))
+        .rename(measure="expert")
+        for part in (draws, nulls)
+    )
+    out = summarise(values, MEASURES, method)
     for index, name in enumerate(BY_LAYER):
-        title, units, formula = MEASURES[name]
-        values, null = draws.isel(measure=index), nulls.isel(measure=index)
-        for prefix, mean, where in (
-            ("", values, ""),
-            ("mean_over_layers_", values.mean("layer"), ", mean over layers"),
-        ):
-            out[prefix + name] = interval(mean).assign_attrs(long_name=title + where, units=units, formula=formula)
-        out[f"null_{name}"] = null.assign_attrs(long_name=f"{title}, token-independent routing", units=units)
+        attributes = {"long_name": f"{MEASURES[name].title}, token-independent routing", "units": MEASURES[name].units}
+        out[f"null_{name}"] = nulls.isel(measure=index).assign_attrs(attributes)
     kept = draws.isel(measure=BY_LAYER.index("split_half"))
     differences = {
         "input_advantage": (
@@ -311,24 +284,18 @@ def _measures(draws: xr.DataArray, nulls: xr.DataArray, confidence: float) -> xr
         ),
         "rise": (kept.isel(layer=-1) - kept.isel(layer=0), "split-half in the last layer minus that in the first one"),
     }
-    for name, (values, long_name) in differences.items():
-        out[name] = interval(values, (-1, 1)).assign_attrs(long_name=long_name, units="1")
-    averaged = interval(differences["input_advantage"][0].mean("layer"), (-1, 1))
+    for name, (part, long_name) in differences.items():
+        out[name] = method.interval(part, (-1, 1)).assign_attrs(long_name=long_name, units="1")
+    averaged = method.interval(differences["input_advantage"][0].mean("layer"), (-1, 1))
     out["mean_over_layers_input_advantage"] = averaged.assign_attrs(
         long_name="split-half of the input token minus that of a kind, mean over layers", units="1"
     )
-    title, units, formula = MEASURES["expert_specialization"]
-    experts, null = (
-        values.sel(dataset=uncertainty.POOLED, drop=True)
-        .isel(measure=slice(len(BY_LAYER), None))
-        .rename(measure="expert")
-        for values in (draws, nulls)
-    )
-    out["expert_specialization"] = uncertainty.jackknife(experts, confidence, (0, 1)).assign_attrs(
-        long_name=title, units=units, formula=formula
-    )
-    out["null_expert_specialization"] = null.assign_attrs(long_name=f"{title}, token-independent routing", units=units)
-    return out
+    measure = MEASURES["expert_specialization"]
+    attributes = {"long_name": measure.title, "units": measure.units, "formula": measure.formula}
+    out["expert_specialization"] = method.interval(experts, measure.bounds).assign_attrs(attributes)
+    attributes = {"long_name": f"{measure.title}, token-independent routing", "units": measure.units}
+    out["null_expert_specialization"] = null.assign_attrs(attributes)
+    return out, values
 
 
 def _array(parts: list, coords: dict[str, list], outer: tuple[str, ...], inner: tuple[str, ...]) -> xr.DataArray:

@@ -23,29 +23,6 @@ from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table
 from gatebook.measures.uncertainty import INTERVAL, POOLED
 
-TITLE = "Vocabulary specialization"
-QUESTION = "Does the token decide which expert it is sent to?"
-INTRODUCTION = [
-    "If an expert is responsible for certain words, the token id alone tells which expert a token is sent to. VS(x, "
-    "e) is the share of the tokens with id x that select expert e. The id can be that of the token itself (input), "
-    "of the one that follows it in the text (next), or of the one that the model holds most likely to follow "
-    "(predicted).",
-    "The largest of a few shares is large by chance: an id that occurs once always has one expert with all of it. The "
-    "null is routing that does not depend on the token: the selections of all tokens are permuted among them. It "
-    "stands beside every value. The split-half value is the one without this chance: the expert of an id is chosen "
-    "on one half of the documents and judged on the other.",
-    "An id that goes to the same expert everywhere need not be the reason for it. Kinds of text differ in their "
-    "tokens, and the null removes both: what follows from the token, and what follows from the text around it.",
-]
-MEANINGS = {
-    "split_half": "How often a token goes to the expert that gets most of its id in other documents.",
-    "micro": "The share of tokens that go to the expert that gets most of their id.",
-    "macro": "The share of an id that goes to its most frequent expert, mean over ids, also those that occur once; the "
-    "value that the paper gives.",
-    "macro_often": f"The same for ids that occur at least {OFTEN} times.",
-    "expert_specialization": "How much of the ids that an expert gets most of goes to it.",
-}
-SOURCE = ("OLMoE, Muennighoff et al. (2024), Eq. 8", "https://arxiv.org/abs/2409.02060")
 NULL = "token-independent routing"
 METHOD = "jackknife over groups of documents"
 SELECTIONS = {"first": "first choice", "selected": "all selected"}
@@ -53,7 +30,7 @@ MOST_EXPERTS, FEWEST_LED = 12, 5
 LAST_SHOWN = "\u024f"
 
 
-def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
+def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
     return [
         _specialization_by_layer(metrics, untrained),
@@ -64,7 +41,7 @@ def figures(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Figure]:
     ]
 
 
-def findings(metrics: xr.Dataset, untrained: xr.Dataset | None) -> list[Finding]:
+def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that so few documents cannot answer are left out."""
     found = [
         _finding_token(metrics, untrained),
