@@ -28,6 +28,7 @@ MEASURES = {
             "How much of that is left when the null also knows how the loads differ between datasets. 1 for a single "
             "dataset."
         ),
+        bounds=(0, inf),
     ),
     "share_above": Measure(
         "Pairs above chance",

@@ -10,6 +10,7 @@ from gatebook.chapters.base.page import (
     ORDER,
     Figure,
     Finding,
+    Seen,
     compare,
     counts_text,
     numbers,
@@ -18,7 +19,8 @@ from gatebook.chapters.base.page import (
     size_text,
     verdict,
 )
-from gatebook.chapters.coactivation.measure import FEWEST, MEASURES, strongest
+from gatebook.chapters.coactivation import FEWEST, MEASURES
+from gatebook.chapters.coactivation.measure import strongest
 from gatebook.figures import plotting
 from gatebook.figures.matrix import clustered_order
 from gatebook.figures.plotting import Panel, Reference, Series
@@ -35,6 +37,7 @@ def figures(seen: Seen) -> list[Figure]:
 
     Without pairs (k = 1) it is one figure, which says so; without tested pairs there are no figures of the lift.
     """
+    metrics, untrained = seen.metrics, seen.untrained
     found = [_lift_by_layer(metrics, untrained)]
     if metrics["tested_pairs"].sel(dataset="pooled").any():
         found += [_lift_distribution(metrics, untrained), _lift_matrices(metrics), *_strongest_pairs(metrics)]
@@ -43,6 +46,7 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
+    metrics, untrained, thresholds = seen.metrics, seen.untrained, seen.thresholds
     found = [_finding_lift(metrics, untrained)]
     if 1 < metrics.attrs["top_k"] < metrics.sizes["expert"] and int(
         metrics["tested_pairs"].sel(dataset="pooled").sum()
@@ -200,8 +204,8 @@ def _lift_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
         "remaining_within_datasets": [Reference("datasets explain nothing", 1.0)],
     }
     panels = [
-        Panel(title, metrics["layer"].values, series(metrics, untrained, name), references.get(name, []))
-        for name, (title, _, _) in MEASURES.items()
+        Panel(measure.title, metrics["layer"].values, series(metrics, untrained, name), references.get(name, []))
+        for name, measure in MEASURES.items()
     ]
     value, bounds = format_estimate(*over_layers(metrics, "mean_absolute_log2_lift"))
     none = metrics.attrs["top_k"] == 1

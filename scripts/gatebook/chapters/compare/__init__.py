@@ -8,6 +8,7 @@ MEASURES = {
         "1",
         "i / (L − 1), i = 0 … L − 1",
         "Where a layer is among all MoE layers of its model; a single layer has 1/2.",
+        bounds=(0, 1),
     ),
     "difference": Measure(
         "Difference between runs",

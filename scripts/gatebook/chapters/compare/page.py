@@ -6,13 +6,12 @@ from collections.abc import Sequence
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
-from gatebook.chapters.base.page import Figure, Finding, compare, estimate, verdict
-from gatebook.chapters.compare.measure import COMPARED, MEASURES, table
+from gatebook.chapters.base.page import Figure, Finding, Seen, compare, estimate, verdict
+from gatebook.chapters.compare.measure import COMPARED, table
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Reference, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.uncertainty import INTERVAL
-
 
 BY_DATASET = ("normalised_entropy", "coefficient_of_variation", "domain_information")
 ASKED = (
@@ -44,11 +43,13 @@ ASKED = (
 
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the comparison of two runs."""
+    metrics = seen.metrics
     return [_measures_by_depth(metrics), _differences_by_depth(metrics), _differences_by_dataset(metrics)]
 
 
 def findings(seen: Seen) -> list[Finding]:
     """The rows of the comparison in the table of key findings."""
+    metrics = seen.metrics
     return [_finding(metrics, *asked) for asked in ASKED]
 
 

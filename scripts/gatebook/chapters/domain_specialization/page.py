@@ -8,18 +8,19 @@ from gatebook.chapters.base.page import (
     ORDER,
     Figure,
     Finding,
+    Seen,
     compare,
     counts_text,
     dataset_matrix,
+    if_documents,
     numbers,
-    without_documents,
     over_layers,
     series,
     size_text,
-    if_documents,
     verdict,
+    without_documents,
 )
-from gatebook.chapters.domain_specialization.measure import MEASURES
+from gatebook.chapters.domain_specialization import MEASURES
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
@@ -34,6 +35,7 @@ MOST_MATRICES, MOST_SPECIALISTS = 3, 14
 
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    metrics, untrained = seen.metrics, seen.untrained
     of_domains = [
         _information_by_layer(metrics, untrained),
         _specialization(metrics),
@@ -45,6 +47,7 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
+    metrics, untrained = seen.metrics, seen.untrained
     of_domains = [_finding_information(metrics, untrained), _finding_strongest(metrics, untrained)]
     return of_domains if without_documents(metrics) else [*of_domains, _finding_repetition(metrics, untrained)]
 
@@ -122,11 +125,11 @@ def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
     dashed += "domains in the studied model. "
     panels = [
         Panel(
-            MEASURES[name][0],
+            MEASURES[name].title,
             metrics["layer"].values,
             series(metrics, untrained, name),
             [] if without_documents(metrics) else [Reference(NULL, metrics[f"null_{name}"].sel(dataset=POOLED).values)],
-            MEASURES[name][1],
+            MEASURES[name].units,
         )
         for name in names
     ]
@@ -284,7 +287,7 @@ def _repetition_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> F
         value = metrics[f"{name}_repeated_first"].sel(dataset=POOLED).values
         references["repeated_first"].append(Reference(label, value))
     panels = [
-        Panel(MEASURES[name][0], metrics["layer"].values, series(metrics, untrained, name), references[name])
+        Panel(MEASURES[name].title, metrics["layer"].values, series(metrics, untrained, name), references[name])
         for name in names
     ]
     value, bounds = format_estimate(*over_layers(metrics, "repeated_first"))

@@ -1,5 +1,7 @@
 """How well does the embedded model predict text that it has not seen?"""
 
+from math import inf
+
 from gatebook.chapters.base.contract import Chapter, Measure
 
 MEASURES = {
@@ -8,12 +10,14 @@ MEASURES = {
         "nats per token",
         "E[−ln p(token | tokens before it)]",
         "How surprised the model is by the next token of a held-out document.",
+        bounds=(0, inf),
     ),
     "unigram_loss": Measure(
         "Unigram loss",
         "nats per token",
         "E[−ln p(token)], p = (count + 1) / (total + vocabulary)",
         "How surprised a model is that knows only how frequent each token is in the domain.",
+        bounds=(0, inf),
     ),
     "gain": Measure(
         "Gain over the unigram model",

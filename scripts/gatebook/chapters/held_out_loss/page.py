@@ -3,8 +3,8 @@
 import numpy as np
 import xarray as xr
 
-from gatebook.chapters.base.page import Figure, Finding, estimate, size_text
-from gatebook.chapters.held_out_loss.measure import MEASURES
+from gatebook.chapters.base.page import Figure, Finding, Seen, estimate, size_text
+from gatebook.chapters.held_out_loss import MEASURES
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Series
 from gatebook.figures.words import format_estimate, format_number
@@ -14,11 +14,13 @@ from gatebook.measures.uncertainty import INTERVAL
 
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics."""
+    metrics = seen.metrics
     return [_loss_by_domain(metrics), _loss_by_step(metrics)]
 
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
+    metrics, untrained = seen.metrics, seen.untrained
     domains = metrics["gain"].isel(dataset=slice(1, None))
     better = int((domains.sel(interval="low") > 0).sum())
     gain = float(metrics["gain"].sel(dataset="pooled", interval="estimate"))
@@ -53,7 +55,7 @@ def _loss_by_domain(metrics: xr.Dataset) -> Figure:
     }
     drawing, (ax,) = plotting.canvas(plotting.height_for(len(domains)))
     lines = [Series(label, *(array.sel(interval=part).values for part in INTERVAL)) for label, array in parts.items()]
-    plotting.dot_whiskers(ax, domains, lines, x_label=f"loss ({MEASURES['loss'][1]})", x_limits=(0, None))
+    plotting.dot_whiskers(ax, domains, lines, x_label=f"loss ({MEASURES['loss'].units})", x_limits=(0, None))
     table = xr.Dataset(parts).to_dataframe().unstack("interval")
     table.columns = [f"{label}_{part}" for label, part in table.columns]
     value, bounds = format_estimate(*estimate(parts["trained"].sel(dataset="pooled")))

@@ -12,6 +12,7 @@ MEASURES = {
         "1",
         "a = mean over tokens of the share of the 10 nearest tokens of other documents with the token's label",
         "How often near tokens share a label: their dataset, their first expert, or their token id.",
+        bounds=(0, 1),
     ),
     "separation": Measure(
         "Neighbours with the same expert, outputs against inputs",
@@ -21,12 +22,14 @@ MEASURES = {
             "How much more often near outputs than near inputs come from the same expert: what the experts add to "
             "what the router had already sorted."
         ),
+        bounds=(-1, 1),
     ),
     "explained_variance": Measure(
         "Variance on two principal components",
         "1",
         "(λ₁ + λ₂) / Σ λ, λ: eigenvalues of the covariance of the points",
         "How much of the spread of the points the PCA map can show.",
+        bounds=(0, 1),
     ),
     "trustworthiness": Measure(
         "Trustworthiness of a map",
@@ -36,6 +39,7 @@ MEASURES = {
             "the k nearest in the space, r: their rank there, k = 10"
         ),
         "How far neighbours in the map are neighbours in the space.",
+        bounds=(0, 1),
     ),
 }
 

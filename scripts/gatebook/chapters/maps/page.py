@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gatebook.chapters.base.page import ORDER, Figure, Finding, compare, estimate, verdict
-from gatebook.chapters.maps.measure import LABELS, MEASURES, PROJECTIONS, SPACES
+from gatebook.chapters.base.page import ORDER, Figure, Finding, Seen, compare, estimate, verdict
+from gatebook.chapters.maps import MEASURES
+from gatebook.chapters.maps.measure import LABELS, PROJECTIONS, SPACES
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.scatter import OTHERS, scatter
@@ -20,6 +21,7 @@ RANDOM = "random tokens"
 
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    metrics, untrained = seen.metrics, seen.untrained
     return [
         _numbers_by_layer(metrics, untrained),
         _inputs_by_dataset(metrics),
@@ -30,6 +32,7 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
+    metrics, untrained, thresholds = seen.metrics, seen.untrained, seen.thresholds
     return [
         _finding_agreement(metrics, untrained, "dataset", "Do router inputs lie together by kind of text?"),
         _finding_agreement(metrics, untrained, "first expert", "Do router inputs lie together by expert?"),
@@ -158,7 +161,7 @@ def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         title="What near tokens share",
         alt=f"Small line charts over layers. Of the ten nearest router inputs {value} have the token's dataset on "
         f"average, against {null:.3f} of random tokens.",
-        caption=f"Above: {MEASURES['agreement'][0].lower()}, of the ten nearest of other documents, among router "
+        caption=f"Above: {MEASURES['agreement'].title.lower()}, of the ten nearest of other documents, among router "
         "inputs and among the outputs of the first expert. Below: share of the variance on two principal components. "
         f"Same dataset among router inputs, mean over layers: {value} {bounds}. {_counts_text(metrics)}; bands: "
         f"{100 * metrics.attrs['confidence']:g} % jackknife over {metrics.attrs['groups']} groups of documents.",

@@ -1,5 +1,7 @@
 """How sure is the router of its choice?"""
 
+from math import inf
+
 from pydantic import Field
 
 from gatebook.chapters.base.contract import Chapter, Measure, Settings
@@ -10,48 +12,56 @@ MEASURES = {
         "1",
         "H / ln E, H = −Σₑ pₑ ln pₑ",
         "How spread the router's distribution is, from 0 (one expert has everything) to 1 (uniform).",
+        bounds=(0, 1),
     ),
     "entropy": Measure(
         "Router entropy H",
         "nats",
         "H = −Σₑ pₑ ln pₑ, over all E experts",
         "How spread the router's distribution is, in nats; its maximum is ln E.",
+        bounds=(0, inf),
     ),
     "effective_experts": Measure(
         "Effective number of experts",
         "experts",
         "exp(H)",
         "How many equally probable experts would have the same entropy.",
+        bounds=(1, inf),
     ),
     "top_k_entropy": Measure(
         "Entropy of the selected weights",
         "nats",
         "H_k = −Σ_S q ln q, q = w / Σ_S w",
         "How evenly the selected experts share the routing weight; its maximum is ln k.",
+        bounds=(0, inf),
     ),
     "top_1_probability": Measure(
         "Largest probability",
         "1",
         "maxₑ pₑ",
         "The probability of the most probable expert.",
+        bounds=(0, 1),
     ),
     "top_k_mass": Measure(
         "Mass of the selected experts",
         "1",
         "m = Σ_S p",
         "How much probability the selected experts hold; the rest is lost unless weights are renormalised.",
+        bounds=(0, 1),
     ),
     "top_1_share": Measure(
         "Share of the first expert",
         "1",
         "q₍₁₎ = w₍₁₎ / Σ_S w",
         "How much of the selected weight the first expert gets.",
+        bounds=(0, 1),
     ),
     "logit_margin": Measure(
         "Logit margin",
         "logits",
         "z₍₁₎ − z₍₂₎",
         "How far the first choice is ahead of the second.",
+        bounds=(0, inf),
     ),
     "boundary_margin": Measure(
         "Boundary margin",
@@ -64,12 +74,14 @@ MEASURES = {
         "nats",
         "H(E[p])",
         "How spread the average distribution is; high when the load is balanced.",
+        bounds=(0, inf),
     ),
     "information": Measure(
         "Information about the token",
         "nats",
         "I(token; expert) = H(E[p]) − E[H(p)]",
         "What the token decides about the choice of expert: 0 when all tokens are routed alike.",
+        bounds=(0, inf),
     ),
 }
 

@@ -9,6 +9,7 @@ from gatebook.chapters.base.page import (
     ORDER,
     Figure,
     Finding,
+    Seen,
     compare,
     counts_text,
     dataset_matrix,
@@ -18,7 +19,7 @@ from gatebook.chapters.base.page import (
     size_text,
     verdict,
 )
-from gatebook.chapters.router_decisiveness.measure import MEASURES
+from gatebook.chapters.router_decisiveness import MEASURES
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
@@ -33,6 +34,7 @@ PANELS = (
 
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    metrics, untrained = seen.metrics, seen.untrained
     found = [
         _entropy_by_layer(metrics, untrained),
         _measures_by_layer(metrics, untrained),
@@ -50,6 +52,7 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
+    metrics, untrained, thresholds = seen.metrics, seen.untrained, seen.thresholds
     return [
         _finding_entropy(metrics, untrained, thresholds["decisive_entropy"]),
         _finding_mass(metrics, untrained),
@@ -155,7 +158,7 @@ def _intervals_overlap(pooled: xr.DataArray) -> bool:
 def _measures_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     panels = []
     for name in PANELS:
-        title, units, _ = MEASURES[name]
+        title, units = MEASURES[name].title, MEASURES[name].units
         uniform = Reference(*_uniform(metrics, name))
         y_label = "" if units == "1" else units
         panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, name), [uniform], y_label))

@@ -58,12 +58,14 @@ MEASURES = {
         "1",
         "E Σₑ fₑ Pₑ, fₑ = cₑ / T, Pₑ = E[pₑ]",
         "The auxiliary loss of training, on this study's tokens, per layer; k when loads are even.",
+        bounds=(0, inf),
     ),
     "z_loss": Measure(
         "Router z-loss",
         "1",
         "E[(ln Σₑ exp zₑ)²]",
         "The auxiliary loss that keeps the router's logits small, on this study's tokens.",
+        bounds=(0, inf),
     ),
 }
 

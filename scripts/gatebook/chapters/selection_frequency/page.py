@@ -7,20 +7,21 @@ from gatebook.chapters.base.page import (
     ORDER,
     Figure,
     Finding,
+    Seen,
     compare,
     counts_text,
     dataset_matrix,
     estimate,
+    if_documents,
     numbers,
-    without_documents,
     over_layers,
     sample_size,
     series,
     size_text,
-    if_documents,
     verdict,
+    without_documents,
 )
-from gatebook.chapters.selection_frequency.measure import MEASURES
+from gatebook.chapters.selection_frequency import MEASURES
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
@@ -33,6 +34,7 @@ LOADS = ("coefficient_of_variation", "gini", "normalised_slot_entropy", "max_vio
 
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    metrics, untrained = seen.metrics, seen.untrained
     of_loads = [
         _load_by_expert(metrics),
         _balance_by_layer(metrics, untrained),
@@ -46,6 +48,7 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
+    metrics, untrained, thresholds = seen.metrics, seen.untrained, seen.thresholds
     of_loads = [
         _finding_balance(metrics, untrained, thresholds["balanced_variation"]),
         _finding_overload(metrics, untrained),
@@ -172,7 +175,7 @@ def _load_by_expert(metrics: xr.Dataset) -> Figure:
 def _balance_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     panels = []
     for name in LOADS:
-        title, units, _ = MEASURES[name]
+        title, units = MEASURES[name].title, MEASURES[name].units
         uniform = Reference(*_uniform(metrics, name))
         y_label = "" if units == "1" else units
         panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, name), [uniform], y_label))
@@ -301,7 +304,7 @@ def _capacity(metrics: xr.Dataset) -> Figure:
 def _losses(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     uniform = {"load_balancing_loss": [Reference("uniform routing", float(metrics.sizes["rank"]))], "z_loss": []}
     panels = [
-        Panel(MEASURES[name][0], metrics["layer"].values, series(metrics, untrained, name), references)
+        Panel(MEASURES[name].title, metrics["layer"].values, series(metrics, untrained, name), references)
         for name, references in uniform.items()
     ]
     loss = format_estimate(*over_layers(metrics, "load_balancing_loss"))

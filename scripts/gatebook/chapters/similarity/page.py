@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gatebook.chapters.base.page import ORDER, Figure, Finding, estimate, numbers, over_layers, series, verdict
-from gatebook.chapters.similarity.measure import CORRELATIONS, MEASURES, OUTPUTS
+from gatebook.chapters.base.page import ORDER, Figure, Finding, Seen, estimate, numbers, over_layers, series, verdict
+from gatebook.chapters.similarity import MEASURES
+from gatebook.chapters.similarity.measure import CORRELATIONS, OUTPUTS
 from gatebook.figures import plotting
 from gatebook.figures.matrix import clustered_order
 from gatebook.figures.plotting import Panel, Reference
@@ -22,6 +23,7 @@ RANDOM, PERMUTED = "random experts", "permuted tokens"
 
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    metrics, untrained = seen.metrics, seen.untrained
     return [
         _outputs(metrics, untrained),
         _output_matrices(metrics),
@@ -33,6 +35,7 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that cannot be computed are left out."""
+    metrics, untrained = seen.metrics, seen.untrained
     found = [
         _finding(
             metrics,
@@ -123,7 +126,7 @@ def _panels(metrics: xr.Dataset, untrained: xr.Dataset | None, names: tuple[str,
     }
     layers, panels = metrics["layer"].values, []
     for name in names:
-        title, units, _ = MEASURES[name]
+        title, units = MEASURES[name].title, MEASURES[name].units
         lines = [Reference(label, one.sel(measure=name).values) for label, one in values.items()]
         panels.append(Panel(title, layers, series(metrics, untrained, name), lines, "" if units == "1" else units))
     drawing = plotting.small_multiples(panels, columns=2 if len(names) == 4 else 3, share_y=False, order=ORDER)

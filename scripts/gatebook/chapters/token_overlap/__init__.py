@@ -10,6 +10,7 @@ MEASURES = {
         "1",
         "Σₓ min(aᵢ, aⱼ) / Σₓ max(aᵢ, aⱼ), aₑ(x) = N(x, e) / Σₓ N(x, e); mean over pairs",
         "How alike two experts are in how often they get each token id: 0 nothing shared, 1 identical.",
+        bounds=(0, 1),
     ),
     "mean_rarefied_jaccard": Measure(
         "Jaccard of two experts' token ids, rarefied",
@@ -19,6 +20,7 @@ MEASURES = {
             "How alike two experts are in which token ids they get, in samples of equal size; less than 1 also for "
             "identical experts."
         ),
+        bounds=(0, 1),
     ),
 }
 

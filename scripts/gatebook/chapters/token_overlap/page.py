@@ -3,8 +3,19 @@
 import numpy as np
 import xarray as xr
 
-from gatebook.chapters.base.page import ORDER, Figure, Finding, compare, estimate, numbers, over_layers, series, verdict
-from gatebook.chapters.token_overlap.measure import MEASURES, table
+from gatebook.chapters.base.page import (
+    ORDER,
+    Figure,
+    Finding,
+    Seen,
+    compare,
+    estimate,
+    numbers,
+    over_layers,
+    series,
+    verdict,
+)
+from gatebook.chapters.token_overlap.measure import table
 from gatebook.figures import plotting
 from gatebook.figures.matrix import clustered_order
 from gatebook.figures.plotting import Panel, Reference
@@ -21,6 +32,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    metrics, untrained = seen.metrics, seen.untrained
     return [
         _overlap_by_layer(metrics, untrained),
         _clustered(metrics),
@@ -31,7 +43,8 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that so few tokens cannot answer are left out."""
-    found = [_finding_overlap(metrics, untrained, name) for name in MEASURES]
+    metrics, untrained = seen.metrics, seen.untrained
+    found = [_finding_overlap(metrics, untrained, name) for name in TITLES]
     if metrics.sizes["layer"] > 1:
         found.append(_finding_depth(metrics, untrained))
     return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]

@@ -15,12 +15,14 @@ MEASURES = {
             "half; both ways together"
         ),
         "How often a token goes to the expert that gets most of its id in other documents.",
+        bounds=(0, 1),
     ),
     "micro": Measure(
         "Vocabulary specialization, mean over tokens",
         "1",
         "Σₓ maxₑ N(x, e) / Σₓ N(x)",
         "The share of tokens that go to the expert that gets most of their id.",
+        bounds=(0, 1),
     ),
     "macro": Measure(
         "Vocabulary specialization, mean over token ids",
@@ -30,12 +32,14 @@ MEASURES = {
             "The share of an id that goes to its most frequent expert, mean over ids, also those that occur once; the "
             "value that the paper gives."
         ),
+        bounds=(0, 1),
     ),
     "macro_often": Measure(
         "Vocabulary specialization, mean over frequent token ids",
         "1",
         f"mean of maxₑ N(x, e) / N(x) over x with N(x) ≥ {OFTEN}",
         f"The same for ids that occur at least {OFTEN} times.",
+        bounds=(0, 1),
     ),
     "expert_specialization": Measure(
         "Vocabulary specialization of an expert",
@@ -45,6 +49,7 @@ MEASURES = {
             "share the maximum"
         ),
         "How much of the ids that an expert gets most of goes to it.",
+        bounds=(0, 1),
     ),
 }
 

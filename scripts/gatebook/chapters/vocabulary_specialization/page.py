@@ -7,6 +7,7 @@ from gatebook.chapters.base.page import (
     ORDER,
     Figure,
     Finding,
+    Seen,
     compare,
     counts_text,
     estimate,
@@ -16,7 +17,8 @@ from gatebook.chapters.base.page import (
     size_text,
     verdict,
 )
-from gatebook.chapters.vocabulary_specialization.measure import BY_LAYER, MEASURES, OFTEN, table, top_table
+from gatebook.chapters.vocabulary_specialization import MEASURES, OFTEN
+from gatebook.chapters.vocabulary_specialization.measure import BY_LAYER, table, top_table
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
@@ -32,6 +34,7 @@ LAST_SHOWN = "\u024f"
 
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
+    metrics, untrained = seen.metrics, seen.untrained
     return [
         _specialization_by_layer(metrics, untrained),
         _kinds_by_layer(metrics, untrained),
@@ -43,6 +46,7 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that so few documents cannot answer are left out."""
+    metrics, untrained = seen.metrics, seen.untrained
     found = [
         _finding_token(metrics, untrained),
         _finding_published(metrics, untrained),
@@ -154,7 +158,7 @@ def _specialization_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) 
     mine, reference = _of(metrics), _of(untrained)
     panels = []
     for name in BY_LAYER:
-        title = MEASURES[name][0].removeprefix("Vocabulary specialization, ").capitalize()
+        title = MEASURES[name].title.removeprefix("Vocabulary specialization, ").capitalize()
         panels.append(_panel(mine, reference, name, title))
     value, bounds = format_estimate(*over_layers(mine, "split_half"))
     null = format_number(round(_null(mine, "split_half"), 3))
