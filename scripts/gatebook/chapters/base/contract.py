@@ -26,8 +26,8 @@ class Measure:
 
     title, units, formula, meaning: as the report's Methods show them; units "1" for none. bounds: the values that it
     can take, to which intervals are cut. null: its value if there is nothing to find, where that is one number for all
-    models. squared: a measure of spread, 0 for even loads, which noise raises in proportion to its size; its interval is
-    moved on squares (see `uncertainty.interval`).
+    models. squared: a measure of spread, 0 for even loads, which noise raises in proportion to its size; its interval
+    is moved on squares (see `uncertainty.interval`).
     """
 
     title: str

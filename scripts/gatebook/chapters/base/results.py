@@ -11,9 +11,9 @@ from gatebook.measures.summary import Measured
 def save(measured: Measured, chapter: Chapter, *, metrics: str, draws: str, untrained: Sequence[str] = ()) -> None:
     """Write what a chapter measured of a checkpoint: its `metrics`, and the `draws` of its measures.
 
-    `untrained`: the metrics and the draws of the untrained checkpoint, if there is one. Then the metrics hold two groups
-    more: `untrained`, the metrics of that checkpoint, and `difference`, every measure minus that of the untrained model,
-    with the interval of a paired difference.
+    `untrained`: the metrics and the draws of the untrained checkpoint, if there is one. Then the metrics hold two
+    groups more: `untrained`, the metrics of that checkpoint, and `difference`, every measure minus that of the
+    untrained model, with the interval of a paired difference.
     """
     groups = {}
     if untrained:

@@ -269,7 +269,7 @@ def _matrices(
 
 
 class _HeldGroups(NamedTuple):
-    """The jackknife of each dataset with the `groups` in which it has documents, also if one of them changes nothing."""
+    """The jackknife of each dataset with the `groups` in which it has documents, although one may change nothing."""
 
     groups: dict[str, np.ndarray]
     confidence: float

@@ -33,7 +33,7 @@ COMPARED = {
     "domain_information": domain_specialization.MEASURES["information"],
     "divergence": domain_specialization.MEASURES["divergence"],
 }
-"""The measures of the other chapters that are compared: (title, units, formula)."""
+"""The measures of the other chapters that are compared."""
 SUMS = list(dict.fromkeys(router_decisiveness.SUMS + selection_frequency.SUMS + domain_specialization.COUNTS))
 
 
@@ -133,7 +133,7 @@ def table(metrics: xr.Dataset, names: Iterable[str] = COMPARED) -> pd.DataFrame:
     """The measures `names` as rows: measure, unit, run (A, B, B - A), dataset, depth, estimate, low, high."""
     parts = []
     for name in names:
-        both, difference = (summary.interval_table(metrics[prefix + name]) for prefix in ("", "difference_"))
+        both, difference = (summary.summary.interval_table(metrics[prefix + name]) for prefix in ("", "difference_"))
         rows = pd.concat([both, difference.assign(run="B - A")])
         parts.append(rows.assign(measure=name, unit=metrics[name].attrs["units"]))
     return pd.concat(parts, ignore_index=True)[["measure", "unit", "run", "dataset", "depth", *uncertainty.INTERVAL]]

@@ -20,7 +20,7 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
-    metrics, untrained = seen.metrics, seen.untrained
+    metrics = seen.metrics
     domains = metrics["gain"].isel(dataset=slice(1, None))
     better = int((domains.sel(interval="low") > 0).sum())
     gain = float(metrics["gain"].sel(dataset="pooled", interval="estimate"))

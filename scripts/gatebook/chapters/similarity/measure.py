@@ -98,13 +98,13 @@ def measure(
     out["tokens"] = ("dataset", [sample.sizes["sample"]], {"long_name": "sampled tokens", "units": "tokens"})
     documents = len(np.unique(sample["document"].values))
     out["documents"] = ("dataset", [documents], {"long_name": "documents of the sampled tokens", "units": "documents"})
-    out.attrs = dict(
-        groups=GROUPS,
-        pooled_datasets=len(np.unique(sample["dataset"].values.astype(str))),
-        permutations=permutations,
-        seed=seed,
-        confidence=confidence,
-    )
+    out.attrs = {
+        "groups": GROUPS,
+        "pooled_datasets": len(np.unique(sample["dataset"].values.astype(str))),
+        "permutations": permutations,
+        "seed": seed,
+        "confidence": confidence,
+    }
     return Measured(out, values)
 
 
