@@ -8,7 +8,7 @@ both sides of them; between two layers the other run is interpolated linearly. B
 Documents that both runs have read are drawn together (paired bootstrap): what makes a document hard for both cancels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,13 +92,26 @@ def resample(
     return draws(first, second), draws(second, first)
 
 
-def measure(first: Run, second: Run, *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
-    """The measures `COMPARED` of run A (`first`) and run B (`second`), and B - A, at common depths.
+def measure(first: Run, others: Sequence[Run], *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
+    """The measures `COMPARED` of run A (`first`) and of each run B of the `others`, and B - A, at common depths.
 
-    Each is (run, dataset, depth, interval), `difference_*` (dataset, depth, interval) is B - A; `mean_over_depths_*`
-    has either without depth. `paired` (dataset) says whether both runs have the same documents; `tokens` and
-    `documents` are (run, dataset). Problem: the runs have no depth in common.
+    Each is (second, run, dataset, depth, interval), where `second` names B and `run` is A or B; `difference_*` (second,
+    dataset, depth, interval) is B - A; `mean_over_depths_*` has either without depth. Depths that are not common to A
+    and a B are NaN. `paired` (second, dataset) says whether both runs have the same documents; `tokens` and `documents`
+    are (second, run, dataset). Problem: two runs have no depth in common.
     """
+    pairs = [_pair(first, other, resamples, seed, confidence) for other in others]
+    out = xr.concat(pairs, dim="second", join="outer", combine_attrs="override")
+    attrs = {"first": first.name, "resamples": resamples, "seed": seed, "confidence": confidence}
+    return out.assign_coords(second=[other.name for other in others]).assign_attrs(attrs)
+
+
+def pair(metrics: xr.Dataset, second: str) -> xr.Dataset:
+    """The comparison of run A and one run B, named `second`, at the depths that both have."""
+    return metrics.sel(second=second).dropna("depth", how="all", subset=list(COMPARED))
+
+
+def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float) -> xr.Dataset:
     runs = {"A": first, "B": second}
     depths = common_depths(first.depth, second.depth)
     if not len(depths):
@@ -113,30 +126,37 @@ def measure(first: Run, second: Run, *, resamples: int, seed: int, confidence: f
         documents = uncertainty.document_counts(run.tallies)
         sizes.append(xr.Dataset({"tokens": tokens.isel(draw=0).astype(np.int64), "documents": documents}))
     out = xr.concat(sizes, dim="run").assign_coords(run=list(runs), depth=depths)
-    out.attrs = {"first": first.name, "second": second.name, "resamples": resamples, "seed": seed}
-    out.attrs["confidence"] = confidence
     paired = [same_documents(tally, second.tallies[name]) for name, tally in first.tallies.items()]
     out["paired"] = ("dataset", np.array([all(paired), *paired], dtype=np.int8))
-    for name, (title, units, formula) in COMPARED.items():
-        bounds, squared = BOUNDS.get(name, (-np.inf, np.inf)), name in selection_frequency.SQUARED
-        attributes = {"units": units, "formula": formula}
+    for name, measure in COMPARED.items():
+        attributes = {"units": measure.units, "formula": measure.formula}
         for prefix, words, over in (("", "", ()), ("mean_over_depths_", ", mean over depths", "depth")):
             values = [draw[name].mean(over) for draw in draws]
-            both = xr.concat([uncertainty.interval(each, confidence, bounds, squared) for each in values], dim="run")
-            difference = difference_interval(*values, confidence, squared)
-            out[prefix + name] = both.assign_attrs(attributes, long_name=title + words)
-            out[f"{prefix}difference_{name}"] = difference.assign_attrs(attributes, long_name=f"{title}{words}, B - A")
+            found = [uncertainty.interval(each, confidence, measure.bounds, measure.squared) for each in values]
+            difference = uncertainty.difference_interval(*values, confidence, measure.squared)
+            title = f"{measure.title}{words}"
+            out[prefix + name] = xr.concat(found, dim="run").assign_attrs(attributes, long_name=title)
+            out[f"{prefix}difference_{name}"] = difference.assign_attrs(attributes, long_name=f"{title}, B - A")
     return out
 
 
 def table(metrics: xr.Dataset, names: Iterable[str] = COMPARED) -> pd.DataFrame:
-    """The measures `names` as rows: measure, unit, run (A, B, B - A), dataset, depth, estimate, low, high."""
+    """The measures `names` of one comparison (`pair`) as rows: measure, unit, run (A, B, B - A), dataset, depth, estimate,
+    low, high."""
     parts = []
     for name in names:
-        both, difference = (summary.summary.interval_table(metrics[prefix + name]) for prefix in ("", "difference_"))
+        both, difference = (summary.interval_table(metrics[prefix + name]) for prefix in ("", "difference_"))
         rows = pd.concat([both, difference.assign(run="B - A")])
         parts.append(rows.assign(measure=name, unit=metrics[name].attrs["units"]))
     return pd.concat(parts, ignore_index=True)[["measure", "unit", "run", "dataset", "depth", *uncertainty.INTERVAL]]
+
+
+def whole_table(metrics: xr.Dataset) -> pd.DataFrame:
+    """`table` of every comparison, with the columns first (A) and second (B)."""
+    parts = [(str(second), table(pair(metrics, second))) for second in metrics["second"].values]
+    return pd.concat(
+        [rows.assign(first=metrics.attrs["first"], second=second) for second, rows in parts], ignore_index=True
+    )
 
 
 def _draws(

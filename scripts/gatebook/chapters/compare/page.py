@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
 from gatebook.chapters.base.page import Figure, Finding, Seen, compare, estimate, verdict
-from gatebook.chapters.compare.measure import COMPARED, table
+from gatebook.chapters.compare.measure import COMPARED, pair, table
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Reference, Series
 from gatebook.figures.words import format_estimate, format_number
@@ -42,15 +43,27 @@ ASKED = (
 
 
 def figures(seen: Seen) -> list[Figure]:
-    """All figures of the comparison of two runs."""
-    metrics = seen.metrics
-    return [_measures_by_depth(metrics), _differences_by_depth(metrics), _differences_by_dataset(metrics)]
+    """All figures of the comparison of the first run with each of the others."""
+    found = []
+    for metrics in _pairs(seen.metrics):
+        made = [_measures_by_depth(metrics), _differences_by_depth(metrics), _differences_by_dataset(metrics)]
+        found += [replace(figure, name=figure.name + metrics.attrs["suffix"]) for figure in made]
+    return found
 
 
 def findings(seen: Seen) -> list[Finding]:
     """The rows of the comparison in the table of key findings."""
-    metrics = seen.metrics
-    return [_finding(metrics, *asked) for asked in ASKED]
+    return [_finding(metrics, *asked) for metrics in _pairs(seen.metrics) for asked in ASKED]
+
+
+def _pairs(metrics: xr.Dataset) -> list[xr.Dataset]:
+    """Each comparison by itself; `suffix` tells the names of its figures from those of the others, if there are others."""
+    seconds = [str(second) for second in metrics["second"].values]
+    marks = [f"_{second.replace('/', '_')}" for second in seconds] if len(seconds) > 1 else [""]
+    return [
+        pair(metrics, second).assign_attrs(second=second, suffix=mark)
+        for second, mark in zip(seconds, marks, strict=True)
+    ]
 
 
 def _finding(metrics: xr.Dataset, name: str, question: str, subject: str, yes: str, unit: str) -> Finding:
@@ -72,7 +85,7 @@ def _finding(metrics: xr.Dataset, name: str, question: str, subject: str, yes: s
         verdict_text=f"yes means an interval of B − A {yes} 0",
         n=int(metrics["documents"].sel(run="B", dataset="pooled")),
         n_unit="documents",
-        figure="differences_by_depth",
+        figure="differences_by_depth" + metrics.attrs["suffix"],
     )
 
 
@@ -100,10 +113,10 @@ def _runs_text(metrics: xr.Dataset) -> str:
 
 def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], references: list[Reference]) -> Drawing:
     """A panel for each measure over relative depth; runs: the label of each line and which run it selects."""
-    titles = [title for title, _, _ in COMPARED.values()]
+    titles = [measure.title for measure in COMPARED.values()]
     rows = math.ceil(len(titles) / 3)
     drawing, axes = plotting.canvas(1.9 * rows + 0.6, rows=rows, columns=3, titles=titles)
-    for index, (ax, (name, (_, units, _))) in enumerate(zip(axes, COMPARED.items(), strict=True)):
+    for index, (ax, (name, measure)) in enumerate(zip(axes, COMPARED.items(), strict=True)):
         pooled = metrics[prefix + name].sel(dataset="pooled")
         lines = [
             Series(label, *(pooled.sel(where).sel(interval=part).values for part in INTERVAL)) for label, where in runs
@@ -114,7 +127,7 @@ def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], 
             lines,
             references,
             x_label="relative depth" if index >= len(titles) - 3 else "",
-            y_label="" if units == "1" else units,
+            y_label="" if measure.units == "1" else measure.units,
             labels="legend",
         )
     return drawing
@@ -157,12 +170,12 @@ def _differences_by_depth(metrics: xr.Dataset) -> Figure:
 
 def _differences_by_dataset(metrics: xr.Dataset) -> Figure:
     names = [str(name) for name in metrics["dataset"].values]
-    titles = [COMPARED[name][0] for name in BY_DATASET]
+    titles = [COMPARED[name].title for name in BY_DATASET]
     drawing, axes = plotting.canvas(plotting.height_for(len(names)) + 0.4, columns=3, titles=titles)
     for index, (ax, name) in enumerate(zip(axes, BY_DATASET, strict=True)):
         values = metrics[f"mean_over_depths_difference_{name}"]
         line = Series("B − A", *(values.sel(interval=part).values for part in INTERVAL))
-        units = COMPARED[name][1]
+        units = COMPARED[name].units
         x_label = "B − A" if units == "1" else f"B − A ({units})"
         plotting.dot_whiskers(ax, names, [line], [Reference("no difference", 0.0)], x_label=x_label)
         ax.tick_params(labelleft=index == 0)

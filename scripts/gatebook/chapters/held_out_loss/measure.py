@@ -9,10 +9,10 @@ import xarray as xr
 
 from gatebook.chapters.held_out_loss import MEASURES
 from gatebook.measures import uncertainty
-from gatebook.measures.summary import Bootstrap, Measured, summarise
+from gatebook.measures.summary import Bootstrap, summarise
 
 
-def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: float) -> Measured:
+def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
     """Held-out losses from the record of a training run, see `demo.evaluation.dataset`.
 
     `loss` (dataset, checkpoint, interval) and `unigram_loss` (dataset, interval), where the datasets are the domains
@@ -31,4 +31,4 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
     out["documents"] = uncertainty.document_counts(per_domain)
     out["tokens"] = draws["predicted_tokens"].isel(draw=0, drop=True).astype(np.int64)
-    return Measured(out.merge(training[["training_loss"]]), values)
+    return out.merge(training[["training_loss"]])
