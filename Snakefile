@@ -1,4 +1,4 @@
-"""MoE Routing Atlas: how Mixture-of-Experts language models route their tokens, as one reproducible study."""
+"""Gatebook: how Mixture-of-Experts language models route their tokens, as one reproducible study."""
 
 from pathlib import Path
 from snakemake.utils import min_version
@@ -16,20 +16,16 @@ include: "rules/demo.smk"
 include: "rules/inputs.smk"
 include: "rules/extraction.smk"
 include: "rules/counts.smk"
-include: "rules/held_out_loss.smk"
-include: "rules/router_decisiveness.smk"
-include: "rules/selection_frequency.smk"
-include: "rules/domain_specialization.smk"
-include: "rules/vocabulary_specialization.smk"
-include: "rules/token_overlap.smk"
-include: "rules/coactivation.smk"
-include: "rules/similarity.smk"
-include: "rules/maps.smk"
+include: "rules/figures.smk"
 include: "rules/browser.smk"
 include: "rules/experts.smk"
-include: "rules/compare.smk"
 include: "rules/report.smk"
 include: "rules/provenance.smk"
+
+
+for chapter in CHAPTERS:
+
+    include: f"rules/{chapter}.smk"
 
 
 rule all:
@@ -38,4 +34,4 @@ rule all:
     input:
         "results/report",
         [] if ON_OBJECT_STORAGE else "results/provenance.json",
-        every_checkpoint("results/metrics/{model}/{checkpoint}/{chapter}.nc"),
+        every_metrics(),

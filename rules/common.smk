@@ -5,129 +5,39 @@ import os
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from functools import cache
 
 import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
-CHAPTERS = [
-    "held_out_loss",
-    "router_decisiveness",
-    "selection_frequency",
-    "domain_specialization",
-    "vocabulary_specialization",
-    "token_overlap",
-    "coactivation",
-    "similarity",
-    "maps",
-]
-OF_SAMPLED_TOKENS = ["similarity", "maps"]
-OF_COUNTS = ["selection_frequency", "domain_specialization"]
-MODEL_PAGES = ["experts", "browser"]
-LIBRARY = [
-    "__init__",
-    "bins",
-    "browser",
-    "chapter",
-    "coactivation",
-    "code",
-    "compare",
-    "configuration",
-    "contexts",
-    "counting",
-    "crate",
-    "domain_specialization",
-    "expert_geometry",
-    "expert_profiles",
-    "expert_sets",
-    "extraction",
-    "figure_files",
-    "figure_matrix",
-    "figure_scatter",
-    "figure_style",
-    "held_out_loss",
-    "hub",
-    "inputs",
-    "job",
-    "maps",
-    "models",
-    "parts",
-    "plotting",
-    "provenance",
-    "published_counts",
-    "receipts",
-    "records",
-    "reference",
-    "report",
-    "routed",
-    "router_decisiveness",
-    "routing",
-    "samples",
-    "selection_frequency",
-    "shards",
-    "similarity",
-    "site",
-    "statistics",
-    "storage",
-    "tables",
-    "tallies",
-    "token_overlap",
-    "token_types",
-    "vocabulary",
-    "vocabulary_specialization",
-    "demo/__init__",
-    "demo/corpora",
-    "demo/evaluation",
-    "demo/generated",
-    "demo/optimizers",
-    "demo/packages",
-    "demo/sources",
-    "demo/tokenizer",
-    "demo/training",
-    "pages/__init__",
-    "pages/browser",
-    "pages/coactivation",
-    "pages/compare",
-    "pages/domain_specialization",
-    "pages/experts",
-    "pages/held_out_loss",
-    "pages/maps",
-    "pages/router_decisiveness",
-    "pages/selection_frequency",
-    "pages/similarity",
-    "pages/token_overlap",
-    "pages/vocabulary_specialization",
-]
-
-REPORT = [
-    "schemas/expert_profile.schema.json",
-    "templates/base.html.j2",
-    "templates/browser.html.j2",
-    "templates/chapter.html.j2",
-    "templates/experts.html.j2",
-    "templates/index.html.j2",
-    "templates/macros.html.j2",
-    "templates/methods.html.j2",
-    "assets/atlas.css",
-    "assets/atlas.js",
-    "assets/browser.css",
-    "assets/browser.js",
-    "assets/experts.css",
-    "assets/experts.js",
-]
-REFERENCES = [
-    yaml.safe_load(Path(workflow.source_path(f"../config/reference/{name}.yaml")).read_text())
-    for name in ("olmoe_0924",)
-]
-REPORT_FILES = [workflow.source_path(f"../report/{file}") for file in REPORT]
-library = Path([workflow.source_path(f"../scripts/moeatlas/{module}.py") for module in LIBRARY][0]).parent
+HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+if HERE.is_dir():  # else this workflow is imported over the network, where no folder can be listed
+    FILES = [
+        path.relative_to(HERE.parent).as_posix()
+        for folder in ("scripts/gatebook", "report", "config/reference")
+        for path in sorted((HERE.parent / folder).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts and path.name[0] != "."
+    ]
+else:
+    FILES = Path(workflow.source_path("files.txt")).read_text(encoding="utf-8").split()
+FETCHED = {file: Path(workflow.source_path(f"../{file}")) for file in FILES}
+library = FETCHED["scripts/gatebook/__init__.py"].parent
+REPORT_FILES = [path for file, path in FETCHED.items() if file.startswith("report/")]
+REFERENCES = [yaml.safe_load(path.read_text()) for file, path in FETCHED.items() if file.startswith("config/reference/")]
+FOLDERS = [file.split("/")[3] for file in FILES if fnmatch(file, "scripts/gatebook/chapters/*/measure.py")]
 sys.path.insert(0, str(library.parent))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
 
-from moeatlas import configuration, parts, storage
-from moeatlas.code import code_hash
-from moeatlas.job import Problem
+from gatebook import chapters as declarations
+from gatebook.files import parts
+from gatebook.files.checksums import sha256
+from gatebook.problem import Problem
+from gatebook.run import configuration
+from gatebook.run.code import code_hash
+
+KNOWN_CHAPTERS = {name: declarations.declared(name) for name in FOLDERS}
 
 
 def checked():
@@ -139,13 +49,14 @@ def checked():
     default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
     update_config(default, config)
     try:
-        complete = configuration.check(default, schema)
-        return complete, configuration.resolve(complete)
+        complete = configuration.check(default, configuration.with_chapters(schema, KNOWN_CHAPTERS))
+        return complete, configuration.resolve(complete, KNOWN_CHAPTERS)
     except Problem as problem:
         sys.exit(f"Error: {problem}")
 
 
 config, study = checked()
+CHAPTERS = {name: KNOWN_CHAPTERS[name] for name in config["chapters"]}
 
 
 ON_OBJECT_STORAGE = workflow.storage_settings.default_storage_provider is not None
@@ -175,9 +86,24 @@ DATASET_IN_SHARDS = "|".join(re.escape(dataset) for dataset, shards in study.sha
 
 
 @cache
-def code(script):
-    """Content hash of a rule's script and of the library modules that it uses, so that editing them runs it again."""
-    return code_hash(Path(workflow.source_path(f"../scripts/{script}")), library)
+def code(script, *also, run=False):
+    """Content hash of a rule's script and of the library modules that it uses, so that editing them runs it again.
+
+    `also` are modules that it imports by a name made up at run time. How a run is recorded changes no result, so the
+    modules in run/ count only for the scripts that show it (`run`).
+    """
+    path = Path(workflow.source_path(f"../scripts/{script}"))
+    return code_hash(path, library, also, ignored=() if run else ("run",))
+
+
+def settings(chapter):
+    """A chapter's section in the config, without its thresholds, which its measures do not read."""
+    return {key: value for key, value in config[chapter].items() if key != "thresholds"}
+
+
+def thresholds(wildcards):
+    """The thresholds of a chapter's findings."""
+    return config.get(wildcards.chapter, {}).get("thresholds", {})
 
 
 def model_settings(*keys):
@@ -261,21 +187,28 @@ def shard_tallies(wildcards):
     return [f"{folder}{part}.nc" for part in study.parts(wildcards.dataset)]
 
 
-def untrained_metrics(chapter):
-    """An input function: the metrics of the untrained checkpoint that a chapter is compared with, if there is one."""
+def untrained(chapter):
+    """An input function: the metrics and draws of the untrained checkpoint that a chapter is compared with, if any."""
 
-    def metrics(wildcards):
-        untrained = study.models[wildcards.model].get("untrained")
-        known = untrained and untrained != wildcards.checkpoint
-        return f"results/metrics/{wildcards.model}/{untrained}/{chapter}.nc" if known else []
+    def files(wildcards):
+        name = study.models[wildcards.model].get("untrained")
+        if name in (None, wildcards.checkpoint):
+            return []
+        return [f"results/{kind}/{wildcards.model}/{name}/{chapter}.nc" for kind in ("metrics", "draws")]
 
-    return metrics
+    return files
 
 
 def chapter_metrics(chapter):
     """An input function: the metrics of a chapter, if the model's report has it."""
     path = f"results/metrics/{{model}}/{{checkpoint}}/{chapter}.nc"
     return lambda wildcards: path.format(**wildcards) if chapter in chapters(wildcards.model) else []
+
+
+def profiled_chapters(wildcards):
+    """The metrics of the chapters that say something about each expert."""
+    names = [name for name in chapters(wildcards.model) if CHAPTERS[name].expert_page]
+    return [f"results/metrics/{wildcards.model}/{wildcards.checkpoint}/{name}.nc" for name in names]
 
 
 def results_folder(wildcards):
@@ -291,10 +224,11 @@ def gpus(wildcards):
     return 0 if model["device"] == "cpu" else model["gpus"]
 
 
-def first_run(pattern):
-    """`pattern` filled in for the run that the others of `compare` are compared with, if any, and every dataset."""
-    paths = [pattern.format(**run, dataset=dataset) for run in study.compared[:1] for dataset in study.datasets]
-    return list(dict.fromkeys(paths))
+def of_runs(pattern):
+    """`pattern` filled in for every run of `compare` and, if it has one, every dataset."""
+    return list(
+        dict.fromkeys(pattern.format(**run, dataset=dataset) for run in study.compared for dataset in study.datasets)
+    )
 
 
 def growing(amount, per_million=0):
@@ -323,7 +257,7 @@ def described_datasets():
 
 def model_pages():
     """The folders of the pages about one model, which need tokens."""
-    kinds = [] if study.of_counts else MODEL_PAGES
+    kinds = [] if study.of_counts else ["experts", "browser"]
     return [folder for kind in kinds for folder in studied(f"results/{kind}/{{model}}/{{checkpoint}}")]
 
 
@@ -334,14 +268,9 @@ def expert_sets():
 
 def left_out(model):
     """The chapters that a model's report lacks, each with the reason, which the report states."""
-    if study.of_counts:
-        return {name: "published counts do not allow it" for name in CHAPTERS if name not in OF_COUNTS}
-    reasons = {}
-    if study.models[model]["source"] != "demo":
-        reasons["held_out_loss"] = "this study trains only the embedded model"
-    if not config["extraction"]["sample"]["size"]:
-        reasons |= dict.fromkeys(OF_SAMPLED_TOKENS, "extraction.sample.size is 0")
-    return reasons
+    missing = study.missing(model)
+    reasons = {name: [missing[need] for need in chapter.needs if need in missing] for name, chapter in CHAPTERS.items()}
+    return {name: found[0] for name, found in reasons.items() if found}
 
 
 def chapters(model):
@@ -349,16 +278,29 @@ def chapters(model):
     return [name for name in CHAPTERS if name not in left_out(model)]
 
 
-def chapter_files(pattern):
-    """`pattern` filled in for every model of the study, at the studied checkpoint, and each of its chapters.
+def sections():
+    """What the report shows of each chapter: {chapter, of, label}, `of` being where its files are below results/figures.
 
-    And for every run that is compared with the first one of `compare`, as the chapter "compare".
+    A chapter of a checkpoint has a section for every model, at the checkpoint that is studied, one of a model for every
+    model, and one of runs a single one.
     """
-    return [
-        pattern.format(model=model, checkpoint=study.studied_checkpoint(model), chapter=chapter)
-        for model in study.models
-        for chapter in chapters(model)
-    ] + [pattern.format(**run, chapter="compare") for run in study.compared[1:]]
+    found = []
+    for name, chapter in CHAPTERS.items():
+        models = [model for model in study.models if name in chapters(model)]
+        if chapter.scope == "checkpoint":
+            places = [(f"{model}/{study.studied_checkpoint(model)}", model) for model in models]
+            found += [{"chapter": name, "of": of, "label": of.replace("/", ", ")} for of, _ in places]
+        elif chapter.scope == "model":
+            found += [{"chapter": name, "of": model, "label": model} for model in models]
+        elif study.compared:
+            label = ", ".join(f"{run['model']}/{run['checkpoint']}" for run in study.compared)
+            found.append({"chapter": name, "of": "runs", "label": label})
+    return found
+
+
+def shown(pattern):
+    """`pattern` filled in for every section of the report."""
+    return [pattern.format(**section) for section in sections()]
 
 
 def every_model(pattern):
@@ -370,14 +312,16 @@ def every_model(pattern):
     ]
 
 
-def every_checkpoint(pattern):
-    """`pattern` filled in for every model of the study, each of its checkpoints, and its chapters."""
-    return [
-        pattern.format(model=model, checkpoint=checkpoint, chapter=chapter)
+def every_metrics():
+    """The metrics of every chapter: of all checkpoints, models and runs that it is about."""
+    metrics = shown("results/metrics/{of}/{chapter}.nc") + [
+        f"results/metrics/{model}/{checkpoint}/{name}.nc"
         for model in study.models
         for checkpoint in study.models[model]["checkpoints"]
-        for chapter in chapters(model)
+        for name in chapters(model)
+        if CHAPTERS[name].scope == "checkpoint"
     ]
+    return list(dict.fromkeys(metrics))
 
 
 def rule_graph(report):
@@ -406,11 +350,11 @@ def rule_graph(report):
 
 
 def commit():
-    """The commit of this workflow and whether files were changed since, for the report."""
+    """The commit of this workflow and whether files of it were changed since, for the report."""
     git = ["git", "-C", str(workflow.basedir)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return "not from a git checkout"
     return f"{head} {'with local changes' if changed.strip() else '(clean)'}"
@@ -433,6 +377,8 @@ if "gpu" not in workflow.global_resources:
 
 wildcard_constraints:
     model=MODEL,
+    chapter="|".join(CHAPTERS),
+    of=f"{MODEL}(/[A-Za-z0-9._-]+)?",
     checkpoint="[A-Za-z0-9._-]+",
     dataset="[A-Za-z0-9_-]+([.]question_only)?",
     part=PART,

@@ -7,11 +7,7 @@ rule profile_experts:
         tokens=tokens,
         records=records,
         tokenizer=tokenizer_folder,
-        selection_frequency="results/metrics/{model}/{checkpoint}/selection_frequency.nc",
-        domain_specialization="results/metrics/{model}/{checkpoint}/domain_specialization.nc",
-        vocabulary_specialization="results/metrics/{model}/{checkpoint}/vocabulary_specialization.nc",
-        coactivation="results/metrics/{model}/{checkpoint}/coactivation.nc",
-        similarity=chapter_metrics("similarity"),
+        metrics=profiled_chapters,
     output:
         folder=directory("results/experts/{model}/{checkpoint}"),
     log:
@@ -23,7 +19,7 @@ rule profile_experts:
         runtime=growing(60, per_million=5),
     params:
         code=code("profile_experts.py"),
-        schema=storage.sha256(workflow.source_path("../report/schemas/expert_profile.schema.json")),
+        schema=sha256(FETCHED["report/schemas/expert_profile.schema.json"]),
         model=model_settings("trust_remote_code"),
         settings=config["expert_profiles"],
         statistics={"confidence": config["statistics"]["confidence"]},

@@ -10,7 +10,7 @@ rule record_provenance:
     """Models, data, code, config, versions, seeds, hardware and run times of the study, and an RO-Crate of the results."""
     input:
         report="results/report",
-        metrics=every_checkpoint("results/metrics/{model}/{checkpoint}/{chapter}.nc"),
+        metrics=every_metrics(),
         models=every_model("results/inputs/{model}/checkpoints/{checkpoint}.json"),
         datasets=described_datasets(),
     output:
@@ -24,7 +24,7 @@ rule record_provenance:
         mem_mb=growing(2000),
         runtime=growing(30),
     params:
-        code=code("record_provenance.py"),
+        code=code("record_provenance.py", run=True),
         config=config,
         commit=commit(),
         results=results_folder,

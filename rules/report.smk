@@ -4,9 +4,9 @@
 rule build_report:
     """The HTML report, results/report/index.html, with every figure and table of the study."""
     input:
-        figures=chapter_files("results/figures/{model}/{checkpoint}/{chapter}"),
-        metrics=chapter_files("results/metrics/{model}/{checkpoint}/{chapter}.nc"),
-        tables=chapter_files("results/tables/{model}/{checkpoint}/{chapter}.csv") + expert_sets(),
+        figures=shown("results/figures/{of}/{chapter}"),
+        metrics=shown("results/metrics/{of}/{chapter}.nc"),
+        tables=shown("results/tables/{of}/{chapter}.csv") + expert_sets(),
         pages=model_pages(),
         models=studied("results/inputs/{model}/checkpoints/{checkpoint}.json"),
         datasets=described_datasets(),
@@ -25,12 +25,14 @@ rule build_report:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        code=code("build_report.py"),
-        pages=storage.sha256(*REPORT_FILES),
+        code=code("build_report.py", run=True),
+        sections=sections(),
+        pages=sha256(*REPORT_FILES),
         references=REFERENCES,
         config=config,
         commit=commit(),
         graph=lambda wildcards, output: rule_graph(output.folder),
         left_out={model: left_out(model) for model in study.models},
+        missing={model: study.missing(model) for model in study.models},
     script:
         "../scripts/build_report.py"

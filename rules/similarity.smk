@@ -1,6 +1,3 @@
-"""How alike the experts of a layer are."""
-
-
 rule measure_similarity:
     """How alike the experts of a layer are: their outputs for the same tokens, their weights, their router rows."""
     input:
@@ -9,8 +6,10 @@ rule measure_similarity:
         records=records,
         coactivation="results/metrics/{model}/{checkpoint}/coactivation.nc",
         token_overlap="results/metrics/{model}/{checkpoint}/token_overlap.nc",
+        untrained=untrained("similarity"),
     output:
         metrics="results/metrics/{model}/{checkpoint}/similarity.nc",
+        draws="results/draws/{model}/{checkpoint}/similarity.nc",
         table="results/tables/{model}/{checkpoint}/similarity.csv",
     log:
         "results/logs/measure_similarity/{model}/{checkpoint}.log",
@@ -25,34 +24,7 @@ rule measure_similarity:
         code=code("measure_similarity.py"),
         model=model_settings("dtype", "device", "experts"),
         threads=config["extraction"]["threads"],
-        similarity=config["similarity"],
+        settings=settings("similarity"),
         statistics={key: config["statistics"][key] for key in ("seed", "confidence")},
     script:
         "../scripts/measure_similarity.py"
-
-
-rule plot_similarity:
-    """Figures and findings on how alike the experts of a layer are."""
-    input:
-        metrics="results/metrics/{model}/{checkpoint}/similarity.nc",
-        untrained=untrained_metrics("similarity"),
-    output:
-        figures=report(
-            directory("results/figures/{model}/{checkpoint}/similarity"),
-            patterns=["{figure}.svg"],
-            caption="../report/captions/similarity.rst",
-            category="{model}, {checkpoint}",
-            subcategory="similarity",
-            labels={"figure": "{figure}"},
-        ),
-    log:
-        "results/logs/plot_similarity/{model}/{checkpoint}.log",
-    conda:
-        "../envs/study.yaml"
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing(20),
-    params:
-        code=code("plot_similarity.py"),
-    script:
-        "../scripts/plot_similarity.py"

@@ -3,8 +3,7 @@
 import json
 
 from gatebook.atlas import browser
-from gatebook.files import origin
-from gatebook.files import atomic, tables
+from gatebook.files import atomic, origin, tables
 from gatebook.inputs import documents
 from gatebook.measures import vocabulary
 from gatebook.run import job

@@ -1,16 +1,25 @@
 """Which experts are selected together, against what their loads explain."""
 
-from gatebook.chapters.coactivation import measure as coactivation
-from gatebook.files import netcdf, tables
-from gatebook.measures import summary
+from gatebook.chapters.base import results
+from gatebook.chapters.coactivation import CHAPTER
+from gatebook.chapters.coactivation.measure import measure
+from gatebook.files.tables import save_table
+from gatebook.measures.summary import table
 from gatebook.run import job
-from gatebook.study import tallies
+from gatebook.study.tallies import open_tallies, study_identity
 
 job.start(snakemake)
-with tallies.open_tallies(snakemake.input.tallies) as tallies:
-    metrics = coactivation.measure(tallies, confidence=snakemake.params.confidence)
-    metrics.attrs |= tallies.study_identity(tallies)
-netcdf.save(metrics, snakemake.output.metrics)
-tables.save_table(summary.table(metrics, list(coactivation.MEASURES)), snakemake.output.table)
+with open_tallies(snakemake.input.tallies) as tallies:
+    measured, identity = measure(tallies, confidence=snakemake.params.confidence), study_identity(tallies)
+results.save(
+    measured,
+    CHAPTER,
+    identity,
+    metrics=snakemake.output.metrics,
+    draws=snakemake.output.draws,
+    untrained=snakemake.input.untrained,
+)
+metrics = measured.metrics
+save_table(table(metrics, CHAPTER.measures), snakemake.output.table)
 pooled = metrics.sel(dataset="pooled")
 job.log(f"{int(pooled['tested_pairs'].sum())} pairs tested in {metrics.sizes['layer']} layers, {len(tallies)} datasets")

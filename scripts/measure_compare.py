@@ -1,24 +1,27 @@
-"""How the routing of a run differs from that of the first run of `compare`, by relative depth."""
+"""How the routing of other runs differs from that of the first run of `compare`, by relative depth."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
-from gatebook.chapters.compare import measure as compare
-from gatebook.files import netcdf, tables
+from gatebook.chapters.compare.measure import Run, measure, whole_table
+from gatebook.files import netcdf
+from gatebook.files.tables import save_table
 from gatebook.run import job
-from gatebook.study import tallies
+from gatebook.study.tallies import open_tallies, study_identity
 
 job.start(snakemake)
-models = [*snakemake.input.first_model, snakemake.input.second_model]
-layers = [json.loads(Path(path).read_text(encoding="utf-8"))["moe_layers"] for path in models]
-with tallies.open_tallies(snakemake.input.first) as first, tallies.open_tallies(snakemake.input.second) as second:
-    identities = [tallies.study_identity(tallies) for tallies in (first, second)]
-    runs = [
-        compare.Run(f"{identity['model']}/{identity['checkpoint']}", tallies, moe_layers)
-        for identity, tallies, moe_layers in zip(identities, (first, second), layers, strict=True)
-    ]
-    metrics = compare.measure(*runs, **snakemake.params.statistics)
-metrics.attrs |= identities[1] | {"first_identity": json.dumps(identities[0], sort_keys=True)}
+paths, runs, identities = list(snakemake.input.tallies), [], {}
+with ExitStack() as opened:
+    datasets = len(paths) // len(snakemake.input.models)
+    for number, model in enumerate(snakemake.input.models):
+        tallies = opened.enter_context(open_tallies(paths[number * datasets : (number + 1) * datasets]))
+        identity = study_identity(tallies)
+        name = f"{identity['model']}/{identity['checkpoint']}"
+        identities[name] = identity
+        runs.append(Run(name, tallies, json.loads(Path(model).read_text(encoding="utf-8"))["moe_layers"]))
+    metrics = measure(runs[0], runs[1:], **snakemake.params.statistics)
+metrics.attrs["runs"] = json.dumps(identities, sort_keys=True)
 netcdf.save(metrics, snakemake.output.metrics)
-tables.save_table(compare.table(metrics), snakemake.output.table)
-job.log(f"{runs[0].name} (A) and {runs[1].name} (B) at {metrics.sizes['depth']} relative depths")
+save_table(whole_table(metrics), snakemake.output.table)
+job.log(f"{runs[0].name} (A) and {len(runs) - 1} other runs at {metrics.sizes['depth']} relative depths")

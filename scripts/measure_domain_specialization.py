@@ -1,16 +1,27 @@
 """Whether experts serve particular kinds of text, per layer and dataset."""
 
-from gatebook.chapters.domain_specialization import measure as domain_specialization
-from gatebook.files import netcdf, tables
-from gatebook.measures import summary
+from gatebook.chapters.base import results
+from gatebook.chapters.domain_specialization import CHAPTER
+from gatebook.chapters.domain_specialization.measure import measure
+from gatebook.files.tables import save_table
+from gatebook.measures.summary import table
 from gatebook.run import job
-from gatebook.study import tallies
+from gatebook.study.tallies import open_tallies, study_identity
 
 job.start(snakemake)
-with tallies.open_tallies(snakemake.input.tallies) as tallies:
-    metrics = domain_specialization.measure(tallies, **snakemake.params.statistics, **snakemake.params.permutation)
-    metrics.attrs |= tallies.study_identity(tallies)
-netcdf.save(metrics, snakemake.output.metrics)
-measures = [name for name in domain_specialization.MEASURES if name in metrics]
-tables.save_table(summary.table(metrics, measures), snakemake.output.table)
+with open_tallies(snakemake.input.tallies) as tallies:
+    measured, identity = (
+        measure(tallies, **snakemake.params.statistics, **snakemake.params.settings),
+        study_identity(tallies),
+    )
+results.save(
+    measured,
+    CHAPTER,
+    identity,
+    metrics=snakemake.output.metrics,
+    draws=snakemake.output.draws,
+    untrained=snakemake.input.untrained,
+)
+metrics = measured.metrics
+save_table(table(metrics, CHAPTER.measures), snakemake.output.table)
 job.log(f"{int(metrics['documents'][0])} documents, {len(tallies)} datasets")

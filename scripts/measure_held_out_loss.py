@@ -10,7 +10,7 @@ from gatebook.run import job
 job.start(snakemake)
 training = netcdf.load(snakemake.input.training)
 metrics = held_out_loss.measure(training, **snakemake.params.statistics)
-checkpoint = snakemake.wildcards.checkpoint
+checkpoint = snakemake.params.checkpoint
 weights = json.loads(training.attrs["weights_sha256"])
 metrics.attrs |= {
     "model": snakemake.wildcards.model,

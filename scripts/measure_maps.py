@@ -5,15 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
+from gatebook.chapters.base import results
+from gatebook.chapters.maps import CHAPTER
 from gatebook.chapters.maps import measure as maps
-from gatebook.files import netcdf, tables
+from gatebook.files import tables
 from gatebook.measures import summary
 from gatebook.routing import models
 from gatebook.run import job
 from gatebook.study import samples, tallies
 
 job.start(snakemake)
-settings, chosen = snakemake.params.model, snakemake.params.maps
+settings, chosen = snakemake.params.model, snakemake.params.settings
 sample = samples.read(snakemake.input.records, snakemake.input.tokens)
 available = sample["layer"].values.tolist()
 numbers = (
@@ -43,8 +45,14 @@ def layers(bar: tqdm) -> Iterator[maps.Layer]:
 
 
 with job.progress(total=len(numbers), unit=" layers", description="maps") as bar:
-    metrics = maps.measure(sample, layers(bar), points=chosen["points"], **snakemake.params.statistics)
-metrics.attrs |= sample.attrs
-netcdf.save(metrics, snakemake.output.metrics)
-tables.save_table(maps.table(metrics), snakemake.output.table)
-job.log(f"{sample.sizes['sample']} tokens in layers {numbers}, {metrics.sizes['point']} of them on the maps")
+    measured = maps.measure(sample, layers(bar), points=chosen["points"], **snakemake.params.statistics)
+results.save(
+    measured,
+    CHAPTER,
+    sample.attrs,
+    metrics=snakemake.output.metrics,
+    draws=snakemake.output.draws,
+    untrained=snakemake.input.untrained,
+)
+tables.save_table(maps.table(measured.metrics), snakemake.output.table)
+job.log(f"{sample.sizes['sample']} tokens in layers {numbers}, {measured.metrics.sizes['point']} of them on the maps")

@@ -1,16 +1,25 @@
 """How sure the router is of its choice, per layer and dataset."""
 
-from gatebook.chapters.router_decisiveness import measure as router_decisiveness
-from gatebook.files import netcdf, tables
-from gatebook.measures import summary
+from gatebook.chapters.base import results
+from gatebook.chapters.router_decisiveness import CHAPTER
+from gatebook.chapters.router_decisiveness.measure import measure
+from gatebook.files.tables import save_table
+from gatebook.measures.summary import table
 from gatebook.run import job
-from gatebook.study import tallies
+from gatebook.study.tallies import open_tallies, study_identity
 
 job.start(snakemake)
-with tallies.open_tallies(snakemake.input.tallies) as tallies:
-    metrics = router_decisiveness.measure(tallies, **snakemake.params.statistics)
-    metrics.attrs |= tallies.study_identity(tallies)
-netcdf.save(metrics, snakemake.output.metrics)
-tables.save_table(summary.table(metrics, list(router_decisiveness.MEASURES)), snakemake.output.table)
+with open_tallies(snakemake.input.tallies) as tallies:
+    measured, identity = measure(tallies, **snakemake.params.statistics), study_identity(tallies)
+results.save(
+    measured,
+    CHAPTER,
+    identity,
+    metrics=snakemake.output.metrics,
+    draws=snakemake.output.draws,
+    untrained=snakemake.input.untrained,
+)
+metrics = measured.metrics
+save_table(table(metrics, CHAPTER.measures), snakemake.output.table)
 pooled = metrics.sel(dataset="pooled")
 job.log(f"{int(pooled['documents'])} documents, {int(pooled['tokens'])} tokens, {len(tallies)} datasets")

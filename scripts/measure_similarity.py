@@ -6,7 +6,8 @@ import torch
 import xarray as xr
 from tqdm import tqdm
 
-from gatebook.chapters.similarity import geometry
+from gatebook.chapters.base import results
+from gatebook.chapters.similarity import CHAPTER, geometry
 from gatebook.chapters.similarity import measure as similarity
 from gatebook.files import netcdf, tables
 from gatebook.measures import summary
@@ -35,7 +36,7 @@ def layers(bar: tqdm) -> Iterator[xr.Dataset]:
             selected,
             sample["group"].values,
             models.block_gain(snakemake.input.folder, number),
-            matched_pairs=snakemake.params.similarity["matched_pairs"],
+            matched_pairs=snakemake.params.settings["matched_pairs"],
             seed=[seed, number],
         )
         yield found.assign_coords(layer=number)
@@ -43,15 +44,21 @@ def layers(bar: tqdm) -> Iterator[xr.Dataset]:
 
 
 with job.progress(total=len(numbers), unit=" layers", description="compare experts") as bar:
-    metrics = similarity.measure(
+    measured = similarity.measure(
         sample,
         layers(bar),
         lift=netcdf.load(snakemake.input.coactivation)["lift"],
         overlap=netcdf.load(snakemake.input.token_overlap)["weighted_jaccard"],
-        permutations=snakemake.params.similarity["permutations"],
+        permutations=snakemake.params.settings["permutations"],
         **snakemake.params.statistics,
     )
-metrics.attrs |= sample.attrs
-netcdf.save(metrics, snakemake.output.metrics)
-tables.save_table(summary.table(metrics, list(similarity.MEASURES)), snakemake.output.table)
+results.save(
+    measured,
+    CHAPTER,
+    sample.attrs,
+    metrics=snakemake.output.metrics,
+    draws=snakemake.output.draws,
+    untrained=snakemake.input.untrained,
+)
+tables.save_table(summary.table(measured.metrics, CHAPTER.measures), snakemake.output.table)
 job.log(f"{sample.sizes['sample']} tokens through all experts of layers {numbers}")

@@ -1,7 +1,9 @@
 """Whether the experts of a layer share their vocabulary."""
 
+from gatebook.chapters.base import results
+from gatebook.chapters.token_overlap import CHAPTER
 from gatebook.chapters.token_overlap import measure as token_overlap
-from gatebook.files import netcdf, tables
+from gatebook.files import tables
 from gatebook.run import job
 from gatebook.study import routed
 
@@ -9,8 +11,14 @@ job.start(snakemake)
 study = routed.read(snakemake.input.records, snakemake.input.tokens)
 layers = routed.read_layers(study, snakemake.input.records)
 bar = job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers")
-metrics = token_overlap.measure(study, bar, **snakemake.params.settings, **snakemake.params.statistics)
-metrics.attrs |= study.attrs
-netcdf.save(metrics, snakemake.output.metrics)
-tables.save_table(token_overlap.table(metrics), snakemake.output.table)
+measured = token_overlap.measure(study, bar, **snakemake.params.settings, **snakemake.params.statistics)
+results.save(
+    measured,
+    CHAPTER,
+    study.attrs,
+    metrics=snakemake.output.metrics,
+    draws=snakemake.output.draws,
+    untrained=snakemake.input.untrained,
+)
+tables.save_table(token_overlap.table(measured.metrics), snakemake.output.table)
 job.log(f"{study.sizes['token']} tokens of {study.sizes['name']} datasets in {study.sizes['layer']} layers")

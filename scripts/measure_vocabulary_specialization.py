@@ -1,7 +1,9 @@
 """Whether the token id decides which expert a token is sent to, per layer and kind of token."""
 
+from gatebook.chapters.base import results
+from gatebook.chapters.vocabulary_specialization import CHAPTER
 from gatebook.chapters.vocabulary_specialization import measure as vocabulary_specialization
-from gatebook.files import netcdf, tables
+from gatebook.files import tables
 from gatebook.inputs import documents
 from gatebook.measures import vocabulary
 from gatebook.run import job
@@ -11,10 +13,17 @@ job.start(snakemake)
 study = routed.read(snakemake.input.records, snakemake.input.tokens)
 layers = routed.read_layers(study, snakemake.input.records)
 bar = job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers")
-metrics = vocabulary_specialization.measure(study, bar, **snakemake.params.settings, **snakemake.params.statistics)
+measured = vocabulary_specialization.measure(study, bar, **snakemake.params.settings, **snakemake.params.statistics)
 tokenizer = documents.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
-metrics = vocabulary_specialization.with_texts(metrics, lambda ids: vocabulary.token_texts(tokenizer, ids))
-metrics.attrs |= study.attrs
-netcdf.save(metrics, snakemake.output.metrics)
+metrics = vocabulary_specialization.with_texts(measured.metrics, lambda ids: vocabulary.token_texts(tokenizer, ids))
+measured = measured._replace(metrics=metrics)
+results.save(
+    measured,
+    CHAPTER,
+    study.attrs,
+    metrics=snakemake.output.metrics,
+    draws=snakemake.output.draws,
+    untrained=snakemake.input.untrained,
+)
 tables.save_table(vocabulary_specialization.table(metrics), snakemake.output.table)
 job.log(f"{study.sizes['token']} tokens of {study.sizes['name']} datasets in {study.sizes['layer']} layers")

@@ -7,8 +7,7 @@ import jsonschema
 
 import gatebook
 from gatebook.atlas import profiles
-from gatebook.files import origin
-from gatebook.files import atomic, netcdf, tables
+from gatebook.files import atomic, netcdf, origin, tables
 from gatebook.inputs import documents
 from gatebook.run import job
 from gatebook.study import routed

@@ -1,6 +1,6 @@
 """Summaries: from draws to measures with intervals, the difference from the untrained model, and tables."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -122,10 +122,13 @@ def _with_means(draws: xr.Dataset, measures: Mapping) -> dict[str, tuple[xr.Data
     return found
 
 
-def table(metrics: xr.Dataset, names: list[str]) -> pd.DataFrame:
-    """The measures `names` (dataset, layer, interval) as rows: measure, unit, dataset, layer, estimate, low, high."""
+def table(metrics: xr.Dataset, names: Iterable[str]) -> pd.DataFrame:
+    """Those of the measures `names` (dataset, layer, interval) that there are, as rows.
+
+    Columns: measure, unit, dataset, layer, estimate, low, high.
+    """
     parts = []
-    for name in names:
+    for name in (name for name in names if name in metrics):
         values = metrics[name].transpose("dataset", "layer", "interval").to_dataframe("value")["value"]
         frame = values.unstack("interval")[list(INTERVAL)].reset_index()
         frame.insert(0, "unit", metrics[name].attrs["units"])

@@ -1,6 +1,6 @@
 """The files of a chapter's measures: metrics, beside them those of the untrained model, and draws."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gatebook.chapters.base.contract import Chapter
 from gatebook.files import netcdf
@@ -8,18 +8,35 @@ from gatebook.measures import summary
 from gatebook.measures.summary import Measured
 
 
-def save(measured: Measured, chapter: Chapter, *, metrics: str, draws: str, untrained: Sequence[str] = ()) -> None:
-    """Write what a chapter measured of a checkpoint: its `metrics`, and the `draws` of its measures.
+def save(
+    measured: Measured,
+    chapter: Chapter,
+    identity: Mapping[str, str],
+    *,
+    metrics: str,
+    draws: str,
+    untrained: Sequence[str] = (),
+) -> None:
+    """Write what a chapter measured of a checkpoint.
 
-    `untrained`: the metrics and the draws of the untrained checkpoint, if there is one. Then the metrics hold two
-    groups more: `untrained`, the metrics of that checkpoint, and `difference`, every measure minus that of the
-    untrained model, with the interval of a paired difference.
+    Parameters
+    ----------
+    measured, chapter
+        What was measured, and the declaration of the chapter.
+    identity
+        Attributes that say which model and which data it was measured on.
+    metrics, draws
+        Where the metrics go, and the draws of the measures.
+    untrained
+        The metrics and the draws of the untrained checkpoint, if there is one. Then the metrics hold two groups more:
+        `untrained`, the metrics of that checkpoint, and `difference`, every measure minus that of the untrained model,
+        with the interval of a paired difference.
     """
     groups = {}
     if untrained:
-        others, their_draws = (netcdf.load(path) for path in untrained)
+        others, their_draws = map(netcdf.load, untrained)
         method = summary.METHODS[chapter.interval](measured.metrics.attrs["confidence"])
         apart = summary.differences(measured.draws, their_draws, chapter.measures, method)
         groups = {"untrained": others, "difference": apart}
-    netcdf.save(measured.metrics, metrics, groups)
-    netcdf.save(measured.draws.assign_attrs(measured.metrics.attrs), draws)
+    netcdf.save(measured.metrics.assign_attrs(identity), metrics, groups)
+    netcdf.save(measured.draws.assign_attrs(identity), draws)
