@@ -31,13 +31,14 @@ sys.path.insert(0, str(library.parent))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
 
 from gatebook import chapters as declarations
+from gatebook.atlas import profiles_page
 from gatebook.files import parts
 from gatebook.files.checksums import sha256
 from gatebook.problem import Problem
 from gatebook.run import configuration
 from gatebook.run.code import code_hash
 
-KNOWN_CHAPTERS = {name: declarations.declared(name) for name in FOLDERS}
+KNOWN_CHAPTERS = {name: declarations.declared(name) for name in FOLDERS}  # selected by the config or not
 
 
 def checked():
@@ -103,7 +104,8 @@ def settings(chapter):
 
 def thresholds(wildcards):
     """The thresholds of a chapter's findings."""
-    return config.get(wildcards.chapter, {}).get("thresholds", {})
+    declared = CHAPTERS[wildcards.chapter].thresholds.model_fields
+    return config[wildcards.chapter]["thresholds"] if declared else {}
 
 
 def model_settings(*keys):
@@ -199,12 +201,6 @@ def untrained(chapter):
     return files
 
 
-def chapter_metrics(chapter):
-    """An input function: the metrics of a chapter, if the model's report has it."""
-    path = f"results/metrics/{{model}}/{{checkpoint}}/{chapter}.nc"
-    return lambda wildcards: path.format(**wildcards) if chapter in chapters(wildcards.model) else []
-
-
 def profiled_chapters(wildcards):
     """The metrics of the chapters that say something about each expert."""
     names = [name for name in chapters(wildcards.model) if CHAPTERS[name].expert_page]
@@ -234,11 +230,13 @@ def of_runs(pattern):
 def growing(amount, per_million=0):
     """A resource that grows with each attempt: a job that was stopped for want of it gets more when it is retried.
 
-    `per_million` of it are added for each million tokens that the job's dataset may have, or all datasets of its model.
+    `per_million` of it are added for each million tokens that the job's dataset may have, or all datasets of its model,
+    or of all models.
     """
 
     def resource(wildcards, attempt):
-        tokens = study.most_tokens(wildcards.model, wildcards.get("dataset")) if per_million else 0
+        models = [wildcards.model] if "model" in wildcards.keys() else study.models
+        tokens = sum(study.most_tokens(model, wildcards.get("dataset")) for model in models) if per_million else 0
         return attempt * math.ceil(amount + per_million * tokens / 10**6)
 
     return resource
@@ -257,8 +255,19 @@ def described_datasets():
 
 def model_pages():
     """The folders of the pages about one model, which need tokens."""
-    kinds = [] if study.of_counts else ["experts", "browser"]
-    return [folder for kind in kinds for folder in studied(f"results/{kind}/{{model}}/{{checkpoint}}")]
+    kinds = {"experts": profiled, "browser": lambda model: not study.of_counts}
+    return [
+        f"results/{kind}/{model}/{study.studied_checkpoint(model)}"
+        for kind, known in kinds.items()
+        for model in study.models
+        if known(model)
+    ]
+
+
+def profiled(model):
+    """Whether the chapters of a model's report say enough of its experts for profiles."""
+    parts_known = {part for name in chapters(model) for part in CHAPTERS[name].expert_page}
+    return parts_known.issuperset(profiles_page.NEEDS)
 
 
 def expert_sets():
@@ -288,8 +297,8 @@ def sections():
     for name, chapter in CHAPTERS.items():
         models = [model for model in study.models if name in chapters(model)]
         if chapter.scope == "checkpoint":
-            places = [(f"{model}/{study.studied_checkpoint(model)}", model) for model in models]
-            found += [{"chapter": name, "of": of, "label": of.replace("/", ", ")} for of, _ in places]
+            runs = [f"{model}/{study.studied_checkpoint(model)}" for model in models]
+            found += [{"chapter": name, "of": run, "label": run.replace("/", ", ")} for run in runs]
         elif chapter.scope == "model":
             found += [{"chapter": name, "of": model, "label": model} for model in models]
         elif study.compared:

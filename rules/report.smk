@@ -6,7 +6,8 @@ rule build_report:
     input:
         figures=shown("results/figures/{of}/{chapter}"),
         metrics=shown("results/metrics/{of}/{chapter}.nc"),
-        tables=shown("results/tables/{of}/{chapter}.csv") + expert_sets(),
+        tables=shown("results/tables/{of}/{chapter}.csv"),
+        expert_sets=expert_sets(),
         pages=model_pages(),
         models=studied("results/inputs/{model}/checkpoints/{checkpoint}.json"),
         datasets=described_datasets(),

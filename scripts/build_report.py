@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import gatebook
-from gatebook.chapters.base.page import of_counts
 from gatebook.files import atomic, netcdf
 from gatebook.inputs import documents
 from gatebook.report import assemble, published, render
@@ -13,25 +12,28 @@ from gatebook.run import job, receipts
 
 job.start(snakemake)
 source = Path(gatebook.__file__).parents[2] / "report"
-copies = {"figures": snakemake.input.figures, "tables": snakemake.input.tables, "data": snakemake.input.metrics}
 sections = []
-for path, metrics in zip(snakemake.input.figures, snakemake.input.metrics, strict=True):
-    model, checkpoint, chapter = Path(path).parts[-3:]
+for section, path, metrics in zip(
+    snakemake.params.sections, snakemake.input.figures, snakemake.input.metrics, strict=True
+):
     words = json.loads(Path(path, "chapter.json").read_text(encoding="utf-8"))
     with netcdf.open_lazily(metrics) as found:
-        beside = [published.compare(found, chapter, each) for each in snakemake.params.references]
-        absent = assemble.absent(chapter, found) if of_counts(found) else []
-    section = {"model": model, "checkpoint": checkpoint, "chapter": chapter, "words": words, "absent": absent}
-    sections.append(section | {"published": [each for each in beside if each is not None]})
+        beside = [published.compare(found, section["chapter"], each) for each in snakemake.params.references]
+        absent = assemble.absent(section["chapter"], found)
+    sections.append(section | {"words": words, "absent": absent, "published": [each for each in beside if each]})
 model_pages = []
 for path in map(Path, snakemake.input.pages):
     kind, model, checkpoint = path.parts[-3:]
     content = json.loads((path / "page.json").read_text(encoding="utf-8"))
     model_pages.append({"kind": kind, "model": model, "checkpoint": checkpoint, "content": content})
 with atomic.atomic_directory(snakemake.output.folder) as folder:
-    for kind, paths in copies.items():
-        for path in map(Path, paths):
-            atomic.copy(path, folder.joinpath(kind, *path.parts[-3:]))
+    for section, *paths in zip(
+        sections, snakemake.input.figures, snakemake.input.metrics, snakemake.input.tables, strict=True
+    ):
+        for kind, path in zip(("figures", "data", "tables"), map(Path, paths), strict=True):
+            atomic.copy(path, folder / kind / section["of"] / path.name)
+    for path in map(Path, snakemake.input.expert_sets):
+        atomic.copy(path, folder.joinpath("tables", *path.parts[-3:]))
     outputs = manifest(folder)
     for path in map(Path, snakemake.input.pages):
         copied = folder.joinpath(*path.parts[-3:])
@@ -42,6 +44,7 @@ with atomic.atomic_directory(snakemake.output.folder) as folder:
         config=snakemake.params.config,
         commit=snakemake.params.commit,
         left_out=snakemake.params.left_out,
+        missing=snakemake.params.missing,
         graph=snakemake.params.graph,
         software=job.software(),
         models=[json.loads(Path(path).read_text()) for path in snakemake.input.models],

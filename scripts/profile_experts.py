@@ -16,8 +16,7 @@ job.start(snakemake)
 schema = Path(gatebook.__file__).parents[2] / "report/schemas/expert_profile.schema.json"
 validator = jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
 study = routed.read(snakemake.input.records, snakemake.input.tokens)
-chapters = ("selection_frequency", "domain_specialization", "vocabulary_specialization", "coactivation", "similarity")
-metrics = {name: netcdf.load(snakemake.input[name]) for name in chapters if snakemake.input[name]}
+metrics = {Path(path).stem: netcdf.load(path) for path in snakemake.input.metrics}
 tokenizer = documents.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
 decode = profiles.decoder(tokenizer)
 token_type = profiles.types(study["token_id"].sel(kind="input").values, tokenizer)

@@ -2,38 +2,18 @@
 
 import hashlib
 import json
-from types import ModuleType
+from collections.abc import Iterable
 
 import xarray as xr
 import yaml
 
+from gatebook import chapters
 from gatebook.atlas import browser_page, profiles_page
-from gatebook.chapters.coactivation import page
-from gatebook.chapters.compare import page
-from gatebook.chapters.domain_specialization import page
-from gatebook.chapters.held_out_loss import page
-from gatebook.chapters.maps import page
-from gatebook.chapters.router_decisiveness import page
-from gatebook.chapters.selection_frequency import page
-from gatebook.chapters.similarity import page
-from gatebook.chapters.token_overlap import page
-from gatebook.chapters.vocabulary_specialization import page
+from gatebook.chapters.base.contract import Measure
 from gatebook.inputs.demo import sources
 from gatebook.report import published
 from gatebook.run import job
 
-PAGES = {
-    "held_out_loss": page,
-    "router_decisiveness": page,
-    "selection_frequency": page,
-    "domain_specialization": page,
-    "vocabulary_specialization": page,
-    "token_overlap": page,
-    "coactivation": page,
-    "similarity": page,
-    "maps": page,
-    "compare": page,
-}
 MODEL_PAGES = {"experts": profiles_page, "browser": browser_page}
 INTERVALS = "What the intervals cover"
 WITHOUT_DOCUMENTS = "not available: published counts do not say which document a token is from"
@@ -54,6 +34,7 @@ def assemble(
     config: dict,
     commit: str,
     left_out: dict[str, dict[str, str]],
+    missing: dict[str, dict[str, str]],
     graph: list[dict],
     software: dict[str, str],
     models: list[dict],
@@ -66,25 +47,33 @@ def assemble(
 ) -> dict:
     """The dictionary that `report.render` turns into pages.
 
-    left_out: for each model the chapters that it lacks and why; graph: list of {rule, makes, reads}: what a rule makes,
-    and the rules whose outputs it reads; models: descriptions of the studied checkpoints;
-    datasets: attributes of their token files with `documents`, `tokens`; sections: {model, checkpoint, chapter, words,
-    published, absent}, where words is the content of a `chapter.json`, published a list of what `reference.compare`
-    returns and absent what `absent` does; references: contents of the files in config/reference/; model_pages: {kind,
-    model, checkpoint, content}, where kind is a key of `MODEL_PAGES` and content what its `page.json` holds; outputs:
-    {path, sha256, bytes} of every file that the report shows or was computed from.
+    left_out: for each model the chapters that it lacks and why; missing: for each model the capabilities that it lacks
+    and why; graph: list of {rule, makes, reads}: what a rule makes, and the rules whose outputs it reads; models:
+    descriptions of the studied checkpoints; datasets: attributes of their token files with `documents`, `tokens`;
+    sections: {chapter, of, label, words, published, absent}, where `of` is the folder of its files below figures/,
+    tables/ and data/, label says what it is about, words is the content of a `chapter.json`, published a list of what
+    `published.compare` returns and absent what `absent` does; references: contents of the files in config/reference/;
+    model_pages: {kind, model, checkpoint, content}, where kind is a key of `MODEL_PAGES` and content what its
+    `page.json` holds; outputs: {path, sha256, bytes} of every file that the report shows or was computed from.
     """
     names = list(dict.fromkeys(section["chapter"] for section in sections))
-    chapters = [_chapter(number, name, sections) for number, name in enumerate(names, start=1)]
+    pages = [_chapter(number, name, sections) for number, name in enumerate(names, start=1)]
+    without_documents = all("documents" in lacking for lacking in missing.values())
     digest = hashlib.sha256(json.dumps([commit, config, outputs], sort_keys=True).encode()).hexdigest()
     return {
         "title": config["study"]["title"],
         "description": config["report"]["description"],
         "build": digest[:12],
-        "identity": _identity(config, commit, left_out, models, datasets),
-        "findings": [finding for chapter in chapters for part in chapter["sections"] for finding in part["findings"]],
-        "cautions": [{"title": title, "text": text} for title, text in _cautions(models).items()],
-        "chapters": chapters,
+        "identity": _identity(config, commit, left_out, without_documents, models, datasets),
+        "findings": [
+            finding
+            for page in pages
+            if chapters.declared(page["name"]).first_screen
+            for part in page["sections"]
+            for finding in part["findings"]
+        ],
+        "cautions": [{"title": title, "text": text} for title, text in _cautions(without_documents).items()],
+        "chapters": pages,
         "model_pages": [_model_page(each, len(models)) for each in model_pages],
         "methods": {
             "metrics": [metric for name in names for metric in _metrics(name, sections)] + _model_metrics(model_pages),
@@ -93,10 +82,10 @@ def assemble(
                 for each in references
                 if each["model_id"] in [model["model_id"] for model in models]
             ],
-            "statistics": _statistics(config, of_counts(models)),
+            "statistics": _statistics(config, names, without_documents),
             "configuration": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
             "software": [{"name": name, "version": version} for name, version in software.items()],
-            "inputs": _inputs(models, datasets),
+            "inputs": _inputs(without_documents, models, datasets),
             "rules": graph,
             "outputs": outputs,
             "rebuild": ["make study", "snakemake --cores all"],
@@ -105,14 +94,9 @@ def assemble(
     }
 
 
-def of_counts(models: list[dict]) -> bool:
-    """Whether the models' descriptions are those of published counts, which have no weights."""
-    return not any("weights_sha256" in model for model in models)
-
-
 def absent(chapter: str, metrics: xr.Dataset) -> list[str]:
     """Titles of the measures of a chapter that its metrics do not have."""
-    return [title for name, (title, *_) in PAGES[chapter].MEASURES.items() if name not in metrics]
+    return [measure.title for name, measure in chapters.declared(chapter).measures.items() if name not in metrics]
 
 
 def packages(config: dict) -> list[str]:
@@ -122,8 +106,8 @@ def packages(config: dict) -> list[str]:
     return sorted(names, key=str.lower)
 
 
-def _cautions(models: list[dict]) -> dict[str, str]:
-    if not of_counts(models):
+def _cautions(without_documents: bool) -> dict[str, str]:
+    if not without_documents:
         return CAUTIONS
     return CAUTIONS | {
         INTERVALS: f"Intervals are {WITHOUT_DOCUMENTS}. So nothing here says how results would vary with other text."
@@ -131,28 +115,27 @@ def _cautions(models: list[dict]) -> dict[str, str]:
 
 
 def _chapter(number: int, name: str, sections: list[dict]) -> dict:
-    page = PAGES[name]
+    chapter = chapters.declared(name)
     parts, count = [], 0
     for section in (section for section in sections if section["chapter"] == name):
-        where = f"{section['model']}/{section['checkpoint']}"
-        figures = []
+        of, figures = section["of"], []
         for words in section["words"]["figures"]:
             count += 1
-            figures.append(_figure(f"{number}.{count}", name, where, words))
+            figures.append(_figure(f"{number}.{count}", name, of, words))
         ids = {figure["name"]: figure["id"] for figure in figures}
-        place = {"chapter": name, "model": section["model"], "checkpoint": section["checkpoint"]}
+        place = {"chapter": name, "label": section["label"]}
         findings = [finding | place | {"figure": ids[finding["figure"]]} for finding in section["words"]["findings"]]
         tables = [
-            {"title": "All values with intervals", "href": f"tables/{where}/{name}.csv"},
-            {"title": "All values and distributions", "href": f"data/{where}/{name}.nc"},
+            {"title": "All values with intervals", "href": f"tables/{of}/{name}.csv"},
+            {"title": "All values and distributions", "href": f"data/{of}/{name}.nc"},
         ]
         words = {key: section[key] for key in ("published", "absent")}
         parts.append(place | {"findings": findings, "figures": figures, "tables": tables} | words)
     return {
         "name": name,
-        "title": page.TITLE,
-        "question": page.QUESTION,
-        "introduction": page.INTRODUCTION,
+        "title": chapter.title,
+        "question": chapter.question,
+        "introduction": chapter.introduction,
         "sections": parts,
     }
 
@@ -169,18 +152,18 @@ def _model_page(page: dict, models: int) -> dict:
     }
 
 
-def _figure(number: str, chapter: str, where: str, words: dict) -> dict:
-    path = f"figures/{where}/{chapter}/{words['name']}"
-    identifier = f"figure-{where}-{chapter}-{words['name']}".replace("/", "-").replace(".", "-")
+def _figure(number: str, chapter: str, of: str, words: dict) -> dict:
+    path = f"figures/{of}/{chapter}/{words['name']}"
+    identifier = f"figure-{of}-{chapter}-{words['name']}".replace("/", "-").replace(".", "-")
     return words | {
         "id": identifier,
         "number": number,
         "svg": f"{path}.svg",
         "pdf": f"{path}.pdf",
         "csv": f"{path}.csv",
-        "netcdf": f"data/{where}/{chapter}.nc",
-        "rule": f"plot_{chapter}",
-        "command": f"snakemake --cores all --forcerun plot_{chapter} -- results/figures/{where}/{chapter}",
+        "netcdf": f"data/{of}/{chapter}.nc",
+        "rule": "plot_chapter",
+        "command": f"snakemake --cores all --force -- results/figures/{of}/{chapter}",
     }
 
 
@@ -190,7 +173,9 @@ def _model_file(kind: str, model: str) -> str:
 
 def _metrics(name: str, sections: list[dict]) -> list[dict]:
     absent = set.intersection(*(set(section["absent"]) for section in sections if section["chapter"] == name))
-    return [metric for metric in _described(PAGES[name], f"{name}.html") if metric["name"] not in absent]
+    chapter = chapters.declared(name)
+    described = _described(chapter.measures.values(), chapter.title, chapter.source, f"{name}.html")
+    return [metric for metric in described if metric["name"] not in absent]
 
 
 def _model_metrics(pages: list[dict]) -> list[dict]:
@@ -200,29 +185,34 @@ def _model_metrics(pages: list[dict]) -> list[dict]:
         metric
         for kind, page in MODEL_PAGES.items()
         if kind in first
-        for metric in _described(page, _model_file(kind, first[kind]))
+        for metric in _described(page.MEASURES, page.TITLE, page.SOURCE, _model_file(kind, first[kind]))
     ]
 
 
-def _described(page: ModuleType, href: str) -> list[dict]:
-    source, url = page.SOURCE
+def _described(measures: Iterable[Measure], page: str, source: tuple[str, str | None], href: str) -> list[dict]:
+    text, url = source
     return [
         {
-            "name": title,
-            "formula": formula,
-            "definition": page.MEANINGS[measure],
-            "unit": "none" if unit == "1" else unit,
-            "source": source,
+            "name": measure.title,
+            "formula": measure.formula,
+            "definition": measure.meaning,
+            "unit": "none" if measure.units == "1" else measure.units,
+            "source": text,
             "source_url": url,
-            "page": page.TITLE,
+            "page": page,
             "href": href,
         }
-        for measure, (title, unit, formula) in page.MEASURES.items()
+        for measure in measures
     ]
 
 
 def _identity(
-    config: dict, commit: str, left_out: dict[str, dict[str, str]], models: list[dict], datasets: list[dict]
+    config: dict,
+    commit: str,
+    left_out: dict[str, dict[str, str]],
+    without_documents: bool,
+    models: list[dict],
+    datasets: list[dict],
 ) -> list[dict]:
     rows = []
     for model in models:
@@ -230,9 +220,9 @@ def _identity(
         tokens = sum(int(dataset["tokens"]) for dataset in mine)
         titles = {}
         for chapter, reason in left_out[model["model"]].items():
-            titles.setdefault(reason, []).append(PAGES[chapter].TITLE)
+            titles.setdefault(reason, []).append(chapters.declared(chapter).title)
         reasons = [f"{', '.join(names)}: {reason}" for reason, names in titles.items()]
-        if of_counts(models):
+        if without_documents:
             rows += [
                 ("Model", f"{model['model']} ({model['model_id']})"),
                 ("Revision", model["model_revision"]),
@@ -261,12 +251,12 @@ def _identity(
     statistics = config["statistics"]
     bootstrap = f"bootstrap over documents, {statistics['resamples']:,} resamples, seed {statistics['seed']}"
     intervals = f"{100 * statistics['confidence']:g} %, {bootstrap}"
-    rows += [("Intervals", WITHOUT_DOCUMENTS if of_counts(models) else intervals), ("Code", commit)]
+    rows += [("Intervals", WITHOUT_DOCUMENTS if without_documents else intervals), ("Code", commit)]
     return [{"label": label, "value": value} for label, value in rows]
 
 
-def _inputs(models: list[dict], datasets: list[dict]) -> list[dict]:
-    if of_counts(models):
+def _inputs(without_documents: bool, models: list[dict], datasets: list[dict]) -> list[dict]:
+    if without_documents:
         return [
             {
                 "name": f"{dataset['dataset']} for {dataset['model']}",
@@ -300,12 +290,14 @@ def _inputs(models: list[dict], datasets: list[dict]) -> list[dict]:
     ]
 
 
-def _statistics(config: dict, counts_only: bool) -> list[str]:
+def _statistics(config: dict, names: list[str], without_documents: bool) -> list[str]:
+    declared = [chapters.declared(name) for name in names]
+    nulls = " ".join(chapter.null for chapter in declared if chapter.null)
     verdicts = (
         "Thresholds of the verdicts stand in the configuration below; they were fixed before the run. A verdict is yes "
         "or no when the whole interval lies on one side, otherwise unclear."
     )
-    if counts_only:
+    if without_documents:
         return [
             "Published counts do not say which document a token is from: there are no intervals, and no null that "
             "deals documents out to the datasets. The null of the load is uniform routing: every token picks k of E "
@@ -314,6 +306,12 @@ def _statistics(config: dict, counts_only: bool) -> list[str]:
         ]
     settings = config["statistics"]
     confidence = f"{100 * settings['confidence']:g} %"
+    jackknifed = [chapter.title for chapter in declared if chapter.interval == "jackknife"]
+    jackknife = (
+        f"{_listed(jackknifed)} {'leave' if len(jackknifed) > 1 else 'leaves'} out one of 20 groups of documents at a "
+        "time instead (delete-a-group jackknife): their counts are too large to be kept for every document, or "
+        "resampling would bias them."
+    )
     return [
         f"Tokens of one document depend on each other, so intervals come from a bootstrap over documents, not over "
         f"tokens: {settings['resamples']:,} resamples, within each dataset, with seed {settings['seed']}. Pooled "
@@ -323,20 +321,16 @@ def _statistics(config: dict, counts_only: bool) -> list[str]:
         "load, and near even loads the plain percentile interval would hardly ever cover the truth. The bias of those "
         "measures is taken on their squares, to which noise adds. An estimate is never corrected: near even loads it "
         "can lie above its interval. With fewer than about 60 documents intervals are somewhat too narrow.",
-        "Co-activation, vocabulary specialization, token overlap, similarity and maps leave out one of 20 groups of "
-        "documents at a time instead (delete-a-group jackknife): their counts are too large to be kept for every "
-        "document, or resampling would bias them.",
-        "The null of router decisiveness is a router whose logits are all equal. The null of the load is uniform "
-        "routing: every token picks k of E experts at random, at the same number of tokens. The null of domain "
-        "specialization deals whole documents out to the datasets at random. The null of co-activation draws for every "
-        "token k different experts such that each expert is selected as often as observed and chance decides the rest. "
-        "The nulls of similarity are Gaussian experts of the same shapes and scales on the same tokens, and the same "
-        "outputs with the tokens of one expert permuted. Its measures of weights and routers have no sample of text: "
-        "their intervals are a jackknife over experts. The null of vocabulary specialization and token overlap chooses "
-        "experts as often as observed, whatever the token. The null of the maps' numbers is the share among random "
-        "tokens of other documents.",
+        *([jackknife] if jackknifed else []),
+        nulls,
         verdicts,
         "Sequences are padded on the right without an attention mask, and rows of padding are dropped; a causal model "
         "gives the same as for one document at a time. Documents longer than the window are cut into even windows. "
         "Special tokens are kept as the tokenizer adds them.",
     ]
+
+
+def _listed(titles: list[str]) -> str:
+    """Titles in a sentence: Co-activation, similarity and maps."""
+    words = [titles[0], *(title[0].lower() + title[1:] for title in titles[1:])] if titles else []
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

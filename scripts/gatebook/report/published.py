@@ -12,7 +12,7 @@ def compare(metrics: xr.Dataset, chapter: str, reference: dict) -> dict | None:
     from 0 to 1; `covered` says whether the interval holds the published value, None without an interval. `absent` names
     what the study cannot be compared with, because it has no such dataset or layer.
     """
-    if metrics.attrs["model_id"] != reference["model_id"]:
+    if metrics.attrs.get("model_id") != reference["model_id"]:
         return None
     rows, absent = [], []
     for entry in (entry for entry in reference["values"] if entry["chapter"] == chapter):

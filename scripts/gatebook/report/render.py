@@ -14,7 +14,8 @@ relative path below the report's folder, with `/` as separator, not yet percent-
     cautions             list of {title, text}: "Read before you quote"
     chapters             list of {name, title, question, introduction, sections}; `name` is also the page name;
                          introduction: list of paragraphs; sections: list of
-                         {model, checkpoint, findings, figures, tables, published, absent}; tables: list of
+                         {label, findings, figures, tables, published, absent}; label says what it is about, such as
+                         a model and its checkpoint; tables: list of
                          {title, href}; published: list of {source, source_url, note, rows, absent}, see
                          `reference.compare`; absent: titles of the measures that published counts do not allow
     model_pages          list of {file, title, template, variables}: pages about one model, such as its experts; each is
@@ -32,7 +33,7 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         rebuild          list of shell commands
         licences         list of {name, licence}
 
-    finding = {chapter, model, checkpoint, question, answer, estimate, low, high, unit, null_name, null_value or None,
+    finding = {chapter, label, question, answer, estimate, low, high, unit, null_name, null_value or None,
                reference_name or None, reference_value or None, n, n_unit, verdict, verdict_text, figure}
         chapter          name of a chapter
         estimate, low, high

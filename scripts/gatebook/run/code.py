@@ -2,31 +2,34 @@
 
 import ast
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 
-def code_hash(script: Path, library: Path) -> str:
+def code_hash(script: Path, library: Path, also: Sequence[str] = (), ignored: Sequence[str] = ()) -> str:
     """SHA-256 (first 16 hexadecimal digits) over a script and every module of `library` that it imports, transitively.
 
-    `library` is the package folder. Comments, docstrings, formatting and
+    `library` is the package folder. `also` are modules of it that the script imports by a name made up at run time, as
+    paths below it; the subpackages `ignored` do not count. Comments, docstrings, formatting and
     `__version__` do not count: the syntax trees are hashed.
     Where the files lie does not count either: they are told apart by their place in the library.
     """
     digest = hashlib.sha256(ast.dump(_tree(script)).encode())
-    for path in sorted(_closure(script, library) - {script}):
+    for path in closure(script, library, also, ignored):
         digest.update(path.relative_to(library).as_posix().encode())
         digest.update(ast.dump(_tree(path)).encode())
     return digest.hexdigest()[:16]
 
 
-def _closure(script: Path, library: Path) -> set[Path]:
-    found, waiting = set(), [script]
+def closure(script: Path, library: Path, also: Sequence[str] = (), ignored: Sequence[str] = ()) -> list[Path]:
+    """The modules of the `library` that count in `code_hash`, sorted."""
+    found, waiting = set(), [script, *(library / module for module in also)]
     while waiting:
         path = waiting.pop()
-        if path not in found:
+        if path not in found and not any(path.is_relative_to(library / package) for package in ignored):
             found.add(path)
             waiting += _imports(path, library)
-    return found
+    return sorted(found - {script})
 
 
 def _imports(path: Path, library: Path) -> set[Path]:

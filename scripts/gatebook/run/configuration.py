@@ -1,6 +1,7 @@
 """The configuration: checked against its schema, completed with the schema's defaults, and resolved into a study."""
 
 import math
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -8,6 +9,7 @@ from difflib import get_close_matches
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from gatebook.capabilities import CAPABILITIES
 from gatebook.files import parts
 from gatebook.problem import Problem
 
@@ -29,18 +31,35 @@ class Study:
 
     A model's `checkpoints` are in training order; `folders` says where the files of each are. `shards` says into how
     many shards each dataset is split. `compared` names the runs to compare, {model, checkpoint}, the first one against
-    all others; there are at least two, or none.
+    all others; there are at least two, or none. `extraction` is that section of the config.
     """
 
     models: dict[str, dict]
     datasets: dict[str, dict]
     shards: dict[str, int]
     compared: list[dict[str, str]]
+    extraction: dict
 
     @property
     def of_counts(self) -> bool:
         """Whether this is a study of published counts; then all of its models and datasets are."""
         return any(model["source"] == "counts" for model in self.models.values())
+
+    def missing(self, model: str) -> dict[str, str]:
+        """The capabilities that a model's data lack (see `capabilities`), each with the reason."""
+        settings = self.models[model]
+        if settings["source"] == "counts":
+            return dict.fromkeys(CAPABILITIES, "published counts do not allow it")
+        lacks = {"roles": "no dataset says who speaks", "clusters": "no dataset says which documents belong together"}
+        if settings["source"] != "demo":
+            lacks["training"] = "this study trains only the embedded model"
+        if len(settings["checkpoints"]) == 1:
+            lacks["checkpoints"] = "the model has one checkpoint"
+        if not self.extraction["sample"]["size"]:
+            lacks["sample"] = "extraction.sample.size is 0"
+        if self.extraction["records"] == "compact":
+            lacks["logits"] = "extraction.records is compact"
+        return lacks
 
     def parts(self, dataset: str) -> list[str]:
         """The parts in which a dataset is read by extraction: its shards, or itself."""
@@ -66,6 +85,18 @@ class Study:
         return paths
 
 
+def with_chapters(schema: dict, chapters: Mapping) -> dict:
+    """The schema with what the `chapters` (declarations by name) add: their names, and their sections."""
+    completed = deepcopy(schema)
+    properties = completed["properties"]
+    properties["chapters"]["items"] = {"enum": list(chapters)}
+    for name, chapter in chapters.items():
+        section = chapter.schema()
+        if section["properties"]:
+            properties[name] = section
+    return completed
+
+
 def check(config: dict, schema: dict) -> dict:
     """A copy of `config` completed with the schema's defaults; a `Problem` names a wrong key, its value, the remedy."""
     completed = deepcopy(config)
@@ -76,8 +107,18 @@ def check(config: dict, schema: dict) -> dict:
     return completed
 
 
-def resolve(config: dict) -> Study:
-    """The study that a checked config selects; a `Problem` for a name that is in no catalogue."""
+def resolve(config: dict, chapters: Mapping) -> Study:
+    """The study that a checked config selects; a `Problem` for a name that is in no catalogue.
+
+    `chapters`: declarations by name. A chapter whose metrics another one reads must be selected, too.
+    """
+    for name in config["chapters"]:
+        for needed in chapters[name].chapters:
+            if needed not in config["chapters"]:
+                raise Problem(
+                    f"config: chapters: {name} reads the metrics of {needed}, which is not among them: add {needed}, "
+                    f"or remove {name}."
+                )
     models = {name: _model(name, config) for name in config["study"]["models"]}
     datasets = {name: _dataset(name, config) for name in config["study"]["datasets"]}
     entries = {f"models.{name}": model for name, model in models.items()}
@@ -92,7 +133,7 @@ def resolve(config: dict) -> Study:
     shards = {
         name: _shards(dataset, models, config["storage"]["tokens_per_shard"]) for name, dataset in datasets.items()
     }
-    return Study(models, datasets, shards, _compared(config, models))
+    return Study(models, datasets, shards, _compared(config, models), config["extraction"])
 
 
 def _model(name: str, config: dict) -> dict:

@@ -141,8 +141,11 @@ def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float)
 
 
 def table(metrics: xr.Dataset, names: Iterable[str] = COMPARED) -> pd.DataFrame:
-    """The measures `names` of one comparison (`pair`) as rows: measure, unit, run (A, B, B - A), dataset, depth, estimate,
-    low, high."""
+    """The measures `names` of one comparison (`pair`) as rows.
+
+    Columns: measure, unit, run (A, B, B - A), dataset, depth, estimate,
+    low, high.
+    """
     parts = []
     for name in names:
         both, difference = (summary.interval_table(metrics[prefix + name]) for prefix in ("", "difference_"))

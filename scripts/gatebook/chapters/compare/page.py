@@ -57,7 +57,7 @@ def findings(seen: Seen) -> list[Finding]:
 
 
 def _pairs(metrics: xr.Dataset) -> list[xr.Dataset]:
-    """Each comparison by itself; `suffix` tells the names of its figures from those of the others, if there are others."""
+    """Each comparison by itself; `suffix` tells the names of its figures from those of others, if there are any."""
     seconds = [str(second) for second in metrics["second"].values]
     marks = [f"_{second.replace('/', '_')}" for second in seconds] if len(seconds) > 1 else [""]
     return [
