@@ -24,7 +24,8 @@ from benchmarks import extraction as passes
 from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row
 from gatebook.files import netcdf
-from gatebook.routing import extraction, models, records
+from gatebook.routing import extraction, models
+from gatebook.routing.records import layer_files
 from gatebook.routing.rule import complete, routing_rule, routing_rule_of
 
 LIMIT = 20.0
@@ -46,7 +47,7 @@ class Outputs:
 def from_records(folder: Path) -> Outputs:
     """Our way: count the selected experts of records; their entropies are read or, in full records, computed."""
     parts = []
-    for path in records.layer_files(folder).values():
+    for path in layer_files(folder).values():
         with netcdf.open_lazily(path) as record:
             experts, tokens = record.sizes["expert"], record.sizes["token"]
             rule, names = routing_rule_of(record.attrs), ["selected_expert"]
@@ -134,7 +135,7 @@ def layer_by_layer(model: OlmoeForCausalLM, batches: list[torch.Tensor]) -> dict
 def logits_of_documents(folder: Path, starts: np.ndarray, tokens: int) -> list[np.ndarray]:
     """Router logits (layer, token, expert) float32 of the documents within the first `tokens` tokens of records."""
     layers = []
-    for path in records.layer_files(folder).values():
+    for path in layer_files(folder).values():
         with netcdf.open_lazily(path) as record:
             layers.append(record["router_logits"][:tokens].values)
     return np.split(np.stack(layers), starts[(starts > 0) & (starts < tokens)], axis=1)

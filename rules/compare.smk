@@ -10,8 +10,6 @@ rule measure_compare:
         "results/logs/measure_compare.log",
     conda:
         "../envs/study.yaml"
-    group:
-        "measures"
     resources:
         mem_mb=growing(2000, per_million=100),
         runtime=growing(60, per_million=1),

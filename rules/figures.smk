@@ -15,8 +15,6 @@ rule plot_chapter:
         "results/logs/plot_chapter/{of}/{chapter}.log",
     conda:
         "../envs/study.yaml"
-    group:
-        "figures"
     resources:
         mem_mb=growing(2000),
         runtime=growing(20),

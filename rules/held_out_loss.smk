@@ -9,8 +9,6 @@ rule measure_held_out_loss:
         "results/logs/measure_held_out_loss/{model}.log",
     conda:
         "../envs/study.yaml"
-    group:
-        "measures"
     resources:
         mem_mb=growing(2000),
         runtime=growing(20),

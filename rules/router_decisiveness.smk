@@ -11,8 +11,6 @@ rule measure_router_decisiveness:
         "results/logs/measure_router_decisiveness/{model}/{checkpoint}.log",
     conda:
         "../envs/study.yaml"
-    group:
-        "measures"
     resources:
         mem_mb=growing(2000, per_million=50),
         runtime=growing(60, per_million=0.5),

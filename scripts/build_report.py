@@ -5,7 +5,7 @@ from pathlib import Path
 
 import gatebook
 from gatebook.files import atomic, netcdf
-from gatebook.inputs import documents
+from gatebook.inputs.documents import describe_dataset
 from gatebook.report import assemble, published, render
 from gatebook.report.manifest import manifest, summary
 from gatebook.run import job, receipts
@@ -48,7 +48,7 @@ with atomic.atomic_directory(snakemake.output.folder) as folder:
         graph=snakemake.params.graph,
         software=job.software(),
         models=[json.loads(Path(path).read_text()) for path in snakemake.input.models],
-        datasets=[documents.describe_dataset(path) for path in snakemake.input.datasets],
+        datasets=[describe_dataset(path) for path in snakemake.input.datasets],
         sections=sections,
         references=snakemake.params.references,
         model_pages=model_pages,

@@ -9,7 +9,7 @@ import torch
 
 from gatebook.files import atomic
 from gatebook.files.origin import identity
-from gatebook.inputs import documents
+from gatebook.inputs.documents import describe_dataset, load_tokens
 from gatebook.routing import extraction, models, records
 from gatebook.routing.rule import routing_rule
 from gatebook.run import job
@@ -19,7 +19,7 @@ settings, extraction_settings = snakemake.params.model, snakemake.params.extract
 threads = extraction_settings["threads"]
 torch.set_num_threads(threads)
 description = json.loads(Path(snakemake.input.description).read_text())
-tokens = documents.load_tokens(snakemake.input.tokens, **snakemake.params.place)
+tokens = load_tokens(snakemake.input.tokens, **snakemake.params.place)
 extraction.check_tokens(description["model"], description, tokens.attrs["window"], tokens["token_id"].values)
 device = models.choose_device(settings["device"])
 layers, total, first = description["layers"], tokens.sizes["token"], tokens.attrs.get("first_token", 0)
@@ -44,7 +44,7 @@ computation = {
     "attention": model.config._attn_implementation,
     "experts": model.config._experts_implementation,
 }
-in_dataset, sample = documents.describe_dataset(snakemake.input.tokens)["tokens"], extraction_settings["sample"]
+in_dataset, sample = describe_dataset(snakemake.input.tokens)["tokens"], extraction_settings["sample"]
 sampled = extraction.sample_tokens(in_dataset, **sample, name=tokens.attrs["dataset"])
 sampled = sampled[(first <= sampled) & (sampled < first + total)] - first
 bar = job.progress(total=total, unit=" tokens", description=f"route {tokens.attrs['dataset']}")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from gatebook.files import atomic
-from gatebook.inputs import documents
+from gatebook.inputs.documents import describe_dataset
 from gatebook.run import crate, job, provenance, receipts
 
 job.start(snakemake)
@@ -16,7 +16,7 @@ account = provenance.account(
     commit=snakemake.params.commit,
     software=job.software(),
     models=[json.loads(Path(path).read_text()) for path in snakemake.input.models],
-    datasets=[documents.describe_dataset(path) for path in snakemake.input.datasets],
+    datasets=[describe_dataset(path) for path in snakemake.input.datasets],
     receipts=jobs,
 )
 there = [entry for receipt in jobs for entry in receipt["outputs"] if Path(entry["path"]).is_file()]

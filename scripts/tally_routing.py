@@ -3,15 +3,15 @@
 import torch
 
 from gatebook.files import netcdf
-from gatebook.inputs import documents
-from gatebook.routing import records
+from gatebook.inputs.documents import load_tokens
+from gatebook.routing.records import layer_files
 from gatebook.run import job
 from gatebook.study import counting
 
 job.start(snakemake)
 torch.set_num_threads(snakemake.threads)
-tokens = documents.load_tokens(snakemake.input.tokens, **snakemake.params.place)
-files = list(records.layer_files(snakemake.input.records).values())
+tokens = load_tokens(snakemake.input.tokens, **snakemake.params.place)
+files = list(layer_files(snakemake.input.records).values())
 
 
 def layers():

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import analysis, extraction, gpu, job, measuring, memory, olmoe, published, report, storage
 from benchmarks.measuring import Row, Times, Usage
 from gatebook.files import netcdf as files
-from gatebook.inputs import documents
+from gatebook.inputs.documents import load_tokens
 from gatebook.routing import models
 
 TOKENS = {"tokens": 300, "typical": 24, "longest": 64}
@@ -269,7 +269,7 @@ def test_pages_are_timed(tmp_path):
 def test_routing_of_the_synthetic_study_depends_on_the_token(tmp_path):
     tokens, routing = analysis.make_study(tmp_path, analysis.Size(8000, 2, 1))
     for path, folder in zip(tokens, routing, strict=True):
-        token_id, layer = documents.load_tokens(path)["token_id"].values, files.load(folder / "layer_0.nc")
+        token_id, layer = load_tokens(path)["token_id"].values, files.load(folder / "layer_0.nc")
         most = np.flatnonzero(token_id == np.bincount(token_id).argmax())
         first = np.bincount(layer["selected_expert"].values[most, 0], minlength=64)
         assert first.max() / len(most) > 3 / 64

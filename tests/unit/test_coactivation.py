@@ -17,6 +17,7 @@ from gatebook.chapters.coactivation import page
 from gatebook.chapters.coactivation.measure import MATRICES, MEASURES, lift_tests, null_pairs
 from gatebook.report import render
 from gatebook.study import tallies
+from gatebook.study.tallies import open_tallies
 
 THRESHOLDS = {"strong_lift": 2.0, "remaining_lift": 0.5}
 
@@ -367,7 +368,7 @@ def test_a_dataset_alone_has_the_same_values(study, metrics):
 
 
 def test_tallies_in_files_give_the_same_measures(study, metrics, tmp_path):
-    with tallies.open_tallies(saved(study, tmp_path)) as opened:
+    with open_tallies(saved(study, tmp_path)) as opened:
         xr.testing.assert_identical(coactivation.measure(opened, confidence=0.95), metrics)
 
 

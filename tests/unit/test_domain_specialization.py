@@ -15,6 +15,7 @@ from gatebook.chapters.domain_specialization import page
 from gatebook.chapters.domain_specialization.measure import jensen_shannon, relative_entropy, shuffled_first
 from gatebook.measures import permutation, uncertainty
 from gatebook.study import tallies
+from gatebook.study.tallies import open_tallies
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -223,7 +224,7 @@ def test_splitting_documents_leaves_the_shares_unchanged(study):
 
 
 def test_tallies_in_files_give_the_same_measures(study, tmp_path):
-    with tallies.open_tallies(saved(study, tmp_path)) as opened:
+    with open_tallies(saved(study, tmp_path)) as opened:
         found = measure(opened)
     xr.testing.assert_identical(found, measure(study))
 

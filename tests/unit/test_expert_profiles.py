@@ -20,7 +20,8 @@ from gatebook.files.tables import csv_text
 from gatebook.measures import vocabulary
 from gatebook.measures.token_types import TYPES
 from gatebook.report import render
-from gatebook.study import routed, tallies
+from gatebook.study import routed
+from gatebook.study.tallies import open_tallies
 
 SCHEMA = json.loads((TEMPLATES.parent / "schemas" / "expert_profile.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -75,7 +76,7 @@ def profiled(
     paths = written(marked, folder / "records", predicted)
     (folder / "tallies").mkdir()
     tokens = routed.read(**paths)
-    with tallies.open_tallies(saved(study, folder / "tallies")) as found:
+    with open_tallies(saved(study, folder / "tallies")) as found:
         metrics = {
             "selection_frequency": selection_frequency.measure(found, **STATISTICS, **CAPACITY),
             "domain_specialization": domain_specialization.measure(found, **STATISTICS, **PERMUTATION),

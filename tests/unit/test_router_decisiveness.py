@@ -12,6 +12,7 @@ from routing_cases import Case, case, completed, even_case, random_case, records
 from gatebook.chapters.router_decisiveness import measure as router_decisiveness
 from gatebook.measures import uncertainty
 from gatebook.study import tallies
+from gatebook.study.tallies import open_tallies
 
 MEASURES = list(router_decisiveness.MEASURES)
 
@@ -350,7 +351,7 @@ def test_densities_sum_to_one(study):
 
 def test_tallies_in_files_give_the_same_measures_and_are_read_layer_by_layer(study, tmp_path):
     paths = saved(study, tmp_path)
-    with tallies.open_tallies(paths) as opened:
+    with open_tallies(paths) as opened:
         found = measure(opened, resamples=10)
     xr.testing.assert_identical(found, measure(study, resamples=10))
 
@@ -361,7 +362,7 @@ def test_memory_does_not_grow_with_layers(tmp_path):
     for layers in (1, 6):
         study = {"poems": replace(made, layers=dict.fromkeys(range(layers), made.layers[0]))}
         paths = saved(study, tmp_path)
-        with tallies.open_tallies(paths) as opened:
+        with open_tallies(paths) as opened:
             tracemalloc.start()
             measure(opened, resamples=400)
             peaks.append(tracemalloc.get_traced_memory()[1])

@@ -14,6 +14,7 @@ from gatebook.chapters.selection_frequency import measure as selection_frequency
 from gatebook.chapters.selection_frequency.measure import document_batches, dropped_share
 from gatebook.measures import uncertainty
 from gatebook.study import tallies
+from gatebook.study.tallies import open_tallies
 
 MEASURES = list(selection_frequency.MEASURES)
 LOADS = ("coefficient_of_variation", "gini", "normalised_slot_entropy", "slot_entropy", "max_violation", "dead_experts")
@@ -318,7 +319,7 @@ def test_the_value_that_chance_gives_depends_on_the_number_of_tokens():
 
 def test_tallies_in_files_give_the_same_measures_and_are_read_layer_by_layer(study, tmp_path):
     paths = saved(study, tmp_path)
-    with tallies.open_tallies(paths) as opened:
+    with open_tallies(paths) as opened:
         found = measure(opened, resamples=10)
     xr.testing.assert_identical(found, measure(study, resamples=10))
 
@@ -329,7 +330,7 @@ def test_memory_does_not_grow_with_layers(tmp_path):
     for layers in (1, 6):
         study = {"poems": replace(made, layers=dict.fromkeys(range(layers), made.layers[0]))}
         paths = saved(study, tmp_path)
-        with tallies.open_tallies(paths) as opened:
+        with open_tallies(paths) as opened:
             tracemalloc.start()
             measure(opened, resamples=400)
             peaks.append(tracemalloc.get_traced_memory()[1])

@@ -17,11 +17,11 @@ import xarray as xr
 
 from gatebook.files import atomic, checksums, netcdf, tables
 from gatebook.files.origin import identity
-from gatebook.inputs import documents
+from gatebook.inputs.documents import load_tokens
 from gatebook.problem import Problem
 from gatebook.report.manifest import summary
 from gatebook.run import job
-from gatebook.study import tallies
+from gatebook.study.tallies import open_tallies
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -221,7 +221,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
 
 def test_tokens_are_loaded_without_the_texts(tmp_path):
     netcdf.save(some_data(), tmp_path / "a.nc")
-    xr.testing.assert_equal(documents.load_tokens(tmp_path / "a.nc"), some_data().drop_vars("text"))
+    xr.testing.assert_equal(load_tokens(tmp_path / "a.nc"), some_data().drop_vars("text"))
 
 
 def test_two_saves_are_identical_bytes_also_over_an_older_file(tmp_path):
@@ -281,7 +281,7 @@ def test_tallies_are_opened_by_the_name_of_their_dataset_in_order(tmp_path):
     paths = [tmp_path / f"{name}.nc" for name in ("poems", "code")]
     for path in paths:
         netcdf.save(some_data().assign_attrs(dataset=path.stem), path)
-    with tallies.open_tallies(paths) as found:
+    with open_tallies(paths) as found:
         assert list(found) == ["poems", "code"]
         xr.testing.assert_equal(found["code"].load(), some_data())
 

@@ -19,6 +19,7 @@ from gatebook.files import netcdf, parts
 from gatebook.measures import contexts, expert_sets, vocabulary
 from gatebook.measures.expert_sets import MODES, SIZES, Sets
 from gatebook.problem import Problem
+from gatebook.routing.records import layer_files, open_layer
 from gatebook.routing.rule import routing_rule_of
 from gatebook.study import tallies
 from gatebook.study.routed import NONE, Layer
@@ -70,7 +71,7 @@ def read_plots(records: list[str], layer: int, texts: list[Text]) -> list[np.nda
     folders, found = parts.by_dataset(records), []
     for text in texts:
         if text.plots:
-            with records.open_layer(folders[text.dataset], layer) as record:
+            with open_layer(folders[text.dataset], layer) as record:
                 logits = torch.from_numpy(record["router_logits"][text.span].values)
                 found.append(routing_rule_of(record.attrs).probability(logits).numpy())
         else:
@@ -80,7 +81,7 @@ def read_plots(records: list[str], layer: int, texts: list[Text]) -> list[np.nda
 
 def hold_logits(records: list[str]) -> bool:
     """Whether the record folders hold router logits, which the plots of probabilities need."""
-    with netcdf.open_lazily(next(iter(records.layer_files(records[0]).values()))) as record:
+    with netcdf.open_lazily(next(iter(layer_files(records[0]).values()))) as record:
         return "router_logits" in record
 
 

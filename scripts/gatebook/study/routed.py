@@ -13,10 +13,10 @@ import numpy as np
 import xarray as xr
 
 from gatebook.files import netcdf, parts
-from gatebook.inputs import documents
+from gatebook.inputs.documents import load_tokens
 from gatebook.problem import Problem
-from gatebook.study import tallies
-from gatebook.study.tallies import document_groups
+from gatebook.routing.records import layer_files
+from gatebook.study.tallies import document_groups, study_identity
 
 KINDS = ("input", "next", "predicted")
 NONE = -1
@@ -52,7 +52,7 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
     kinds = KINDS if all((Path(folder) / PREDICTIONS).exists() for folder in records) else KINDS[:2]
     ids, groups, sources, names, lengths = [], [], {}, [], []
     for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
-        known = documents.load_tokens(path)
+        known = load_tokens(path)
         names.append(known["document_id"].values.astype(object))
         lengths.append(known["document_tokens"].values)
         given = known["token_id"].values
@@ -62,7 +62,7 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
                 found.append(predictions["predicted_token"].values)
         ids.append(np.array(found, dtype=np.int32))
         groups.append(np.repeat(document_groups(names[-1]), lengths[-1]))
-        with netcdf.open_lazily(next(iter(records.layer_files(folders[0]).values()))) as record:
+        with netcdf.open_lazily(next(iter(layer_files(folders[0]).values()))) as record:
             sources[record.attrs["dataset"]] = xr.Dataset(attrs=record.attrs)
     ends = np.cumsum(np.concatenate(lengths), dtype=np.int64)
     return xr.Dataset(
@@ -74,8 +74,8 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
             "start": ("document", np.append(0, ends[:-1])),
             "documents": ("name", [len(part) for part in names]),
         },
-        coords={"kind": list(kinds), "name": list(sources), "layer": list(records.layer_files(records[0]))},
-        attrs=tallies.study_identity(sources),
+        coords={"kind": list(kinds), "name": list(sources), "layer": list(layer_files(records[0]))},
+        attrs=study_identity(sources),
     )
 
 
@@ -89,7 +89,7 @@ def read_layers(study: xr.Dataset, records: list[str], *wanted: str) -> Iterator
         values: dict[str, np.ndarray] = {}
         done = 0
         for folder in records:
-            with netcdf.open_lazily(records.layer_files(folder)[number]) as record:
+            with netcdf.open_lazily(layer_files(folder)[number]) as record:
                 experts = record.sizes["expert"]
                 done += record.sizes["token"]
                 if done > study.sizes["token"]:

@@ -7,7 +7,10 @@ import numpy as np
 import xarray as xr
 
 from gatebook.files import netcdf, parts
+from gatebook.inputs.documents import load_tokens
+from gatebook.routing.records import open_layer
 from gatebook.study import tallies
+from gatebook.study.tallies import study_identity
 
 
 def read(records: list[str], tokens: list[str]) -> xr.Dataset:
@@ -21,7 +24,7 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
     for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
         with _open_states(folders) as states:
             places, layers, attrs = states["sampled_token"].values, states["layer"].values, states.attrs
-        known = documents.load_tokens(path)
+        known = load_tokens(path)
         document = known["document_index"].values[places].astype(np.int64)
         sample = {
             "dataset": np.full(len(places), attrs["dataset"], dtype=object),
@@ -33,7 +36,7 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
         sources[attrs["dataset"]] = xr.Dataset(attrs=attrs)
         documents += known.sizes["document"]
     whole = xr.concat(samples, dim="sample", join="exact", data_vars="minimal", coords="minimal", compat="equals")
-    return whole.assign_attrs(tallies.study_identity(sources))
+    return whole.assign_attrs(study_identity(sources))
 
 
 def read_layer(records: list[str], layer: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +49,7 @@ def read_layer(records: list[str], layer: int) -> tuple[np.ndarray, np.ndarray]:
         with _open_states(folders) as sample:
             states.append(sample["state"].sel(layer=layer).values)
             places = sample["sampled_token"].values
-        with records.open_layer(folders, layer) as record:
+        with open_layer(folders, layer) as record:
             selected.append(record["selected_expert"].values[places].astype(np.int64))
     return np.concatenate(states), np.concatenate(selected)
 

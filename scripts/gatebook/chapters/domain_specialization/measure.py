@@ -69,7 +69,7 @@ def measure(
     permutations: int,
     permutation_seed: int,
     false_discovery_rate: float,
-) -> xr.Dataset:
+) -> Measured:
     """All measures of the chapter from the tallies of a study's datasets, of which "pooled" is the mean.
 
     From counts without documents, only what needs no documents: no repetition, no null and no p-values.
@@ -126,7 +126,8 @@ def measure(
     out["documents"] = uncertainty.document_counts(dataset_tallies)
     settings = {"resamples": resamples, "seed": seed, "confidence": confidence, "permutations": permutations}
     settings |= {"permutation_seed": permutation_seed, "false_discovery_rate": false_discovery_rate}
-    return out.assign_coords(measure=list(MEASURES)).assign_attrs(settings, top_k=first.sizes["rank"])
+    out = out.assign_coords(measure=list(MEASURES)).assign_attrs(settings, top_k=first.sizes["rank"])
+    return Measured(out, values)
 
 
 DESCRIPTIONS = {
@@ -186,7 +187,7 @@ def _null(draws: xr.Dataset, permutations: int) -> xr.Dataset:
 
 def _repetition(
     tally: dict[str, xr.Dataset], sizes: dict[str, xr.Dataset], resampling: dict[str, uncertainty.Resampling]
-) -> xr.Dataset:
+) -> Measured:
     """Shares of tokens that repeat the choice of the one before, in every draw: (dataset, draw, layer)."""
     parts = {}
     for name, layer in tally.items():
