@@ -111,14 +111,20 @@ def differences(draws: xr.Dataset, others: xr.Dataset, measures: Mapping, method
 
 
 def _with_means(draws: xr.Dataset, measures: Mapping) -> dict[str, tuple[xr.DataArray, bool]]:
-    """The draws of the measures and, where they have layers, of their means over layers, and which is a mean."""
+    """The draws of the measures and, where they have layers, of their means over layers, and which is a mean.
+
+    Measures with draws of their own, such as those without one expert each, have them along `draw_*`.
+    """
     found = {}
     for name in (name for name in measures if name in draws):
-        found[name] = draws[name], False
-        if MEAN + name in draws:
-            found[MEAN + name] = draws[MEAN + name], True
-        elif "layer" in draws[name].dims:
-            found[MEAN + name] = draws[name].mean("layer"), True
+        values, *mean = (
+            draws[each].rename({dim: "draw" for dim in draws[each].dims if str(dim).startswith("draw")})
+            for each in (name, MEAN + name)
+            if each in draws
+        )
+        found[name] = values, False
+        if mean or "layer" in values.dims:
+            found[MEAN + name] = mean[0] if mean else values.mean("layer"), True
     return found
 
 

@@ -21,7 +21,7 @@ import xarray as xr
 
 from gatebook.chapters.domain_specialization import MEASURES
 from gatebook.measures import permutation, uncertainty
-from gatebook.measures.summary import Bootstrap, summarise
+from gatebook.measures.summary import Bootstrap, Measured, summarise
 from gatebook.study import tallies
 
 BY_DOMAIN = ("information", "first_information", "divergence", "largest_specialization", "largest_first_specialization")

@@ -169,8 +169,8 @@ def measure(
         confidence,
     )
     *tops, led = zip(*top, strict=True)
-    for (name, units), values in zip(TOPS.items(), tops, strict=True):
-        out[name] = _array(values, coords, ("layer", "kind"), ("order", "expert", "place"))
+    for (name, units), top in zip(TOPS.items(), tops, strict=True):
+        out[name] = _array(top, coords, ("layer", "kind"), ("order", "expert", "place"))
         out[name].attrs = {"long_name": f"{name.replace('_', ' ')} of an expert's first choices", "units": units}
     out["led_ids"] = _array(led, coords, ("layer", "kind"), ("expert",))
     out["led_ids"].attrs = {"long_name": f"ids with N(x) ≥ {OFTEN} that an expert leads as first choice", "units": "1"}
