@@ -1,6 +1,6 @@
 """Summaries: from draws to measures with intervals, the difference from the untrained model, and tables."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -41,14 +41,22 @@ class Bootstrap(NamedTuple):
 class Jackknife(NamedTuple):
     """Intervals from the data without one group each (see `uncertainty.jackknife`).
 
-    Datasets are taken one by one, because each may have groups of which it holds no document.
+    Datasets are taken one by one, because each may have groups of which it holds no document; or `together`, where
+    leaving out a group changes the values of all datasets.
     """
 
     confidence: float
+    together: bool = False
 
     def interval(self, draws: xr.DataArray, bounds: tuple[float, float], squared: bool = False) -> xr.DataArray:
         """Estimate and interval: `draw` becomes `interval`."""
-        return by_dataset(draws, lambda part: uncertainty.jackknife(part, self.confidence, bounds))
+        if self.together or "dataset" not in draws.dims:
+            return uncertainty.jackknife(draws, self.confidence, bounds)
+        parts = [
+            uncertainty.jackknife(draws.isel(dataset=[index]), self.confidence, bounds)
+            for index in range(draws.sizes["dataset"])
+        ]
+        return xr.concat(parts, dim="dataset").transpose("dataset", ...)
 
     def difference(self, draws: xr.DataArray, others: xr.DataArray, squared: bool = False) -> xr.DataArray:
         """`draws` minus `others`, whose draws leave out the same documents, with its interval."""
@@ -56,14 +64,6 @@ class Jackknife(NamedTuple):
 
 
 METHODS = {"bootstrap": Bootstrap, "jackknife": Jackknife}
-
-
-def by_dataset(values: xr.DataArray, function: Callable[[xr.DataArray], xr.DataArray]) -> xr.DataArray:
-    """`function` of one dataset's values after another's, together again; of all at once if there are no datasets."""
-    if "dataset" not in values.dims:
-        return function(values)
-    parts = [function(values.isel(dataset=[index])) for index in range(values.sizes["dataset"])]
-    return xr.concat(parts, dim="dataset").transpose("dataset", ...)
 
 
 def summarise(draws: xr.Dataset, measures: Mapping, method: Bootstrap | Jackknife) -> xr.Dataset:

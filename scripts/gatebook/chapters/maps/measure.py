@@ -85,7 +85,7 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
     )
     for name in values:
         values[f"mean_over_layers_{name}"] = values[name].mean("layer", skipna=False)
-    out = out.merge(summarise(values, MEASURES, Jackknife(confidence)))
+    out = out.merge(summarise(values, MEASURES, Jackknife(confidence, together=True)))
     trust = MEASURES["trustworthiness"]
     out["trustworthiness"].attrs = {"long_name": trust.title, "units": trust.units, "formula": trust.formula}
     datasets = sample["dataset"].values
