@@ -12,6 +12,7 @@ from gatebook.run import job, receipts
 
 job.start(snakemake)
 source = Path(gatebook.__file__).parents[2] / "report"
+without_documents = all("documents" in lacking for lacking in snakemake.params.missing.values())
 sections = []
 for section, path, metrics in zip(
     snakemake.params.sections, snakemake.input.figures, snakemake.input.metrics, strict=True
@@ -19,7 +20,7 @@ for section, path, metrics in zip(
     words = json.loads(Path(path, "chapter.json").read_text(encoding="utf-8"))
     with netcdf.open_lazily(metrics) as found:
         beside = [published.compare(found, section["chapter"], each) for each in snakemake.params.references]
-        absent = assemble.absent(section["chapter"], found)
+        absent = assemble.absent(section["chapter"], found) if without_documents else []
     sections.append(section | {"words": words, "absent": absent, "published": [each for each in beside if each]})
 model_pages = []
 for path in map(Path, snakemake.input.pages):

@@ -1,3 +1,3 @@
-"""MoE Routing Atlas: how Mixture-of-Experts language models route tokens."""
+"""Gatebook: how Mixture-of-Experts language models route tokens."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -29,7 +29,7 @@ def describe(account: dict, outputs: list[dict], results: Path) -> dict:
             WORKFLOW,
             properties={
                 "@type": "SoftwareSourceCode",
-                "name": "MoE Routing Atlas",
+                "name": "Gatebook",
                 "version": account["code"]["commit"],
                 "programmingLanguage": "Snakemake",
                 "license": "https://spdx.org/licenses/MIT",

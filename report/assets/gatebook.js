@@ -3,7 +3,7 @@
 // run, and opens all <details> for printing. It is a classic script: browsers refuse modules from a double-clicked file.
 {
   const root = document.documentElement;
-  const key = "moe-routing-atlas-theme";
+  const key = "gatebook-theme";
   const themes = ["auto", "light", "dark"];
 
   // Storage may be forbidden for local files; the choice then lasts for one page.
