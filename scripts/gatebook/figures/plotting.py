@@ -1,4 +1,4 @@
-"""Figure primitives of the atlas: chapters hand over plain arrays and labels, and get axes in the house style.
+"""Figure primitives: chapters hand over plain arrays and labels, and get axes in the house style.
 
 `canvas` (or `small_multiples`) makes a figure, a primitive fills each axes, `figure_files.save` writes the figure.
 Rules that hold everywhere: a non-finite value is a gap, never zero; axes without any finite value say "no data"; series

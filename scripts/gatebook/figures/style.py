@@ -1,4 +1,4 @@
-"""House style of the atlas's figures: colours, sizes, layout, labels at line ends and the legend.
+"""House style of the figures: colours, sizes, layout, labels at line ends and the legend.
 
 The style lives in STYLE and is active only inside functions decorated with `house_style`, so matplotlib's global
 settings stay as they are. pyplot is never used, so no figure stays registered.
@@ -65,7 +65,7 @@ STYLE = {
     "lines.linewidth": 1.6,
     "lines.markersize": 4,
     "svg.fonttype": "path",
-    "svg.hashsalt": "moe-routing-atlas",
+    "svg.hashsalt": "gatebook",
     "pdf.fonttype": 42,
 }
 # A decorator: the house style is current for the duration of a call.

@@ -85,11 +85,12 @@ class Chapter:
 def _schema(settings: type[Settings]) -> dict:
     """The schema of settings, which may be left out one by one; what pydantic calls description is a `title` here.
 
-    In the config's schema a description is the end of an error sentence, "write ...".
+    In the config's schema a description is the end of an error sentence, "write ...": here what a field calls `wanted`.
     """
     made = settings.model_json_schema()
     properties = {}
     for name, part in made.get("properties", {}).items():
         meaning = part.pop("description", None)
-        properties[name] = part | ({"title": meaning} if meaning else {})
+        wanted = part.pop("wanted", None)
+        properties[name] = part | {"title": meaning} | ({"description": wanted} if wanted else {})
     return {"type": "object", "default": {}, "additionalProperties": False, "properties": properties}

@@ -49,7 +49,7 @@ RANGE = {
     "oneOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^[0-9]+-[0-9]+$"}],
 }
 LAYERS = {
-    "description": 'first_middle_last, all, a layer such as 3, a range such as "0-3", or a list of layers and ranges',
+    "wanted": 'first_middle_last, all, a layer such as 3, a range such as "0-3", or a list of layers and ranges',
     "oneOf": [
         {"enum": ["first_middle_last", "all"]},
         RANGE,
@@ -61,7 +61,10 @@ LAYERS = {
 class Chosen(Settings):
     """Of the maps; the numbers beside them rest on all sampled tokens."""
 
-    layers: Annotated[str | int | list, WithJsonSchema(LAYERS)] = "first_middle_last"
+    layers: Annotated[str | int | list, WithJsonSchema(LAYERS)] = Field(
+        "first_middle_last",
+        description="layers that have maps: first_middle_last of the studied ones, or as models.NAME.layers",
+    )
     points: int = Field(400, ge=40, description="at most so many of the sampled tokens are on a map")
 
 
