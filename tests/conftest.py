@@ -100,6 +100,7 @@ def other_model_folder(tmp_path_factory, tokenizer) -> Path:
 @pytest.fixture
 def restored_process():
     """Put back what `job.start` changes in the process."""
+    from gatebook.files import origin
     from gatebook.run import job
 
     hook, handler = sys.excepthook, signal.getsignal(signal.SIGTERM)
@@ -111,7 +112,7 @@ def restored_process():
     for each in log.handlers:
         each.close()
     log.handlers, log.propagate = [], True
-    job._provenance.clear()
+    origin.start({})
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import gatebook
+from gatebook.files import origin
 from gatebook.run import job
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -24,7 +25,8 @@ class Params(dict):
     pass
 snakemake = SimpleNamespace(rule="measure", log=[{log!r}], output={output!r}, wildcards={{"model": "tiny"}},
                             params=Params(code="c0de", statistics={{"seed": 1}}))
-from moeatlas import job, storage
+from gatebook.files import atomic, origin
+from gatebook.run import job
 job.start(snakemake)
 """
 
@@ -91,7 +93,7 @@ def test_lines_of_the_log_go_to_both_and_a_new_run_starts_a_new_log(run):
 def test_sigterm_removes_partial_files(run, tmp_path):
     process = run.start("""
         import time
-        with storage.atomic_directory('records') as folder, storage.atomic_file('a.nc') as path:
+        with atomic.atomic_directory('records') as folder, atomic.atomic_file('a.nc') as path:
             (folder / 'layer_0.nc').write_text('half')
             path.write_text('half')
             print('ready', flush=True)
@@ -117,7 +119,7 @@ def test_the_keyboard_ends_a_job_without_a_traceback(run):
 def test_provenance_names_rule_wildcards_settings_code_and_software(run):
     code, stderr, _ = run("""
         import json
-        job.log(json.dumps(job.provenance()))
+        job.log(json.dumps(origin.provenance()))
     """)
     assert code == 0
     provenance = json.loads(stderr)
@@ -132,14 +134,14 @@ def test_provenance_names_rule_wildcards_settings_code_and_software(run):
 
 def test_software_versions_are_the_installed_ones():
     versions = job.software()
-    assert versions["moe-routing-atlas"] == gatebook.__version__
+    assert versions["gatebook"] == gatebook.__version__
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
     for name in ("torch", "transformers", "tokenizers", "datasets", "numpy", "xarray", "netCDF4", "snakemake"):
         assert versions[name] == metadata.version(name)
 
 
 def test_there_is_no_provenance_outside_a_job():
-    assert job.provenance() == {}
+    assert origin.provenance() == {}
 
 
 def test_a_progress_bar_counts_what_it_wraps(capsys):
