@@ -6,13 +6,47 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from gatebook.inputs.sources import base
 from gatebook.problem import Problem
-from gatebook.run import job
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 REMOTE_CODE = ["*.py"]
 BESIDE = ["*/*", "consolidated*"]
 """Never fetched: subfolders and consolidated files, where some repositories keep the same weights once more."""
+
+
+class Models(base.Models):
+    """Checkpoints in repositories of the hub."""
+
+    required, optional = ("id",), ("revision", "checkpoints", "untrained")
+
+    def resolve(self, name: str, model: dict, config: dict) -> dict:
+        """See `base.Models`."""
+        if ("revision" in model) == ("checkpoints" in model):
+            raise Problem(
+                f"config: models.{name}: write `revision`, for one checkpoint, or `checkpoints`, for several, and not "
+                "both."
+            )
+        checkpoints = model["checkpoints"] if "checkpoints" in model else [model["revision"]]
+        folders = {checkpoint: f"results/models/{name}/{checkpoint}" for checkpoint in checkpoints}
+        return model | {"checkpoints": checkpoints, "folders": folders}
+
+
+class Datasets(base.Datasets):
+    """Splits of datasets in repositories of the hub."""
+
+    required, optional = ("path", "split", "revision"), ("name", "id", "question_only")
+
+    def files(self, name: str, dataset: dict) -> list[str]:
+        """See `base.Datasets`."""
+        return [f"results/datasets/{name}.parquet"]
+
+    def identity(self, dataset: dict, files: list[str]) -> dict[str, str]:
+        """See `base.Datasets`; the revision is the commit that it stood for when the rows were fetched."""
+        import pyarrow.parquet as pq
+
+        commit = pq.read_schema(files[0]).metadata[b"commit"].decode()
+        return {"dataset_id": dataset["path"], "dataset_revision": commit}
 
 
 def fetch_model(name: str, repository: str, revision: str, *, trust_remote_code: bool = False) -> Path:
