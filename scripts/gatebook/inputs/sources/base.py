@@ -1,7 +1,4 @@
-"""What a source of models, or of datasets, says about itself; each of the other modules here is one source.
-
-Nothing heavy is imported at the top of these modules: every job on a cluster reads them with the Snakefile.
-"""
+"""What a source of models, or of datasets, says about itself; each of the other modules here is one source."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -19,9 +16,9 @@ class Models:
     lacks: Mapping[str, str] = MappingProxyType({"training": "this study trains only the embedded model"})
 
     def resolve(self, name: str, model: dict, config: dict) -> dict:
-        """The entry `models.{name}` with its `checkpoints`, in training order, and `folders`, where the files of each are.
+        """The entry `models.{name}` with its `checkpoints`, in training order, and `folders`, where each of them is.
 
-        A `Problem` if it does not fit itself or the rest of the config.
+        A `Problem` if its keys do not fit one another or the rest of the config.
         """
         raise NotImplementedError
 
@@ -48,10 +45,6 @@ class Datasets:
 
     def files(self, name: str, dataset: dict) -> list[str]:
         """The files with the rows of the entry `datasets.{name}`, from which its tokens are made."""
-        raise NotImplementedError
-
-    def identity(self, dataset: dict, files: list[str]) -> dict[str, str]:
-        """What the attributes of its tokens say of it: `dataset_id` and `dataset_revision`."""
         raise NotImplementedError
 
     def given_paths(self, dataset: dict) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""The embedded demo: the workflow makes the model and its datasets itself, from text of the installed packages."""
+"""The embedded demo: the workflow makes the model and its datasets itself (`inputs.demo`)."""
+
+from types import MappingProxyType
 
 from gatebook.inputs.sources import base
 from gatebook.problem import Problem
@@ -8,7 +10,7 @@ class Models(base.Models):
     """Checkpoints of the model that the workflow trains."""
 
     required, optional = ("checkpoints",), ("untrained",)
-    lacks = {}
+    lacks = MappingProxyType({})
 
     def resolve(self, name: str, model: dict, config: dict) -> dict:
         """See `base.Models`."""
@@ -50,7 +52,3 @@ class Datasets(base.Datasets):
     def files(self, name: str, dataset: dict) -> list[str]:
         """See `base.Datasets`."""
         return [f"results/demo/corpora/held_out/{dataset['domain']}.jsonl"]
-
-    def identity(self, dataset: dict, files: list[str]) -> dict[str, str]:
-        """See `base.Datasets`."""
-        return {"dataset_id": dataset["domain"], "dataset_revision": "local"}

@@ -28,10 +28,6 @@ class Datasets(base.Datasets):
         """See `base.Datasets`."""
         return dataset["files"]
 
-    def identity(self, dataset: dict, files: list[str]) -> dict[str, str]:
-        """See `base.Datasets`."""
-        return {"dataset_id": ", ".join(dataset["files"]), "dataset_revision": "local"}
-
     def given_paths(self, dataset: dict) -> dict[str, str]:
         """See `base.Datasets`."""
         return base.listed("files", dataset["files"])
