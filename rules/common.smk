@@ -71,7 +71,7 @@ def check_paths():
     """Say at once what is missing or cannot be written, before any job starts; object storage says so itself."""
     if ON_OBJECT_STORAGE:
         return
-    for key, path in study.given_paths().items():
+    for key, path in study.local_paths().items():
         if not Path(prefixed(path)).exists():
             sys.exit(f"Error: config: {key}: {prefixed(path)} does not exist: correct the path.")
     results = Path(RESULTS).absolute()

@@ -72,12 +72,12 @@ class Study:
         settings = self.datasets[dataset]
         return DATASETS[settings["source"]].files(dataset.removesuffix(VARIANT), settings)
 
-    def given_paths(self) -> dict[str, str]:
+    def local_paths(self) -> dict[str, str]:
         """Config keys of the files and folders that must be there before the study starts, and their paths."""
         found = {}
         for catalogue, entries, sources in (("models", self.models, MODELS), ("datasets", self.datasets, DATASETS)):
             for name, entry in entries.items():
-                given = sources[entry["source"]].given_paths(entry)
+                given = sources[entry["source"]].local_paths(entry)
                 found |= {f"{catalogue}.{name}.{key}": path for key, path in given.items()}
         return found
 

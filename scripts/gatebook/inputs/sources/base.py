@@ -26,7 +26,7 @@ class Models:
         """The folder that holds the tokenizer of a resolved model."""
         return model["folders"][model["checkpoints"][-1]]
 
-    def given_paths(self, model: dict) -> dict[str, str]:
+    def local_paths(self, model: dict) -> dict[str, str]:
         """The files and folders that must be there before the study starts, by the entry's key."""
         return {}
 
@@ -47,7 +47,7 @@ class Datasets:
         """The files with the rows of the entry `datasets.{name}`, from which its tokens are made."""
         raise NotImplementedError
 
-    def given_paths(self, dataset: dict) -> dict[str, str]:
+    def local_paths(self, dataset: dict) -> dict[str, str]:
         """The files that must be there before the study starts, by the entry's key."""
         return {}
 

@@ -22,7 +22,7 @@ class Models(base.Models):
             raise Problem(f"config: models.{name}.layers: published counts are studied whole: remove it.")
         return model | {"checkpoints": [model["revision"]]}
 
-    def given_paths(self, model: dict) -> dict[str, str]:
+    def local_paths(self, model: dict) -> dict[str, str]:
         """See `base.Models`."""
         return base.listed("files", model["files"])
 

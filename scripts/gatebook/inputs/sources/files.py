@@ -14,7 +14,7 @@ class Models(base.Models):
             return model | {"folders": {each: f"{model['path']}/{each}" for each in model["checkpoints"]}}
         return model | {"checkpoints": ["local"], "folders": {"local": model["path"]}}
 
-    def given_paths(self, model: dict) -> dict[str, str]:
+    def local_paths(self, model: dict) -> dict[str, str]:
         """See `base.Models`."""
         return {"path": model["path"]}
 
@@ -28,6 +28,6 @@ class Datasets(base.Datasets):
         """See `base.Datasets`."""
         return dataset["files"]
 
-    def given_paths(self, dataset: dict) -> dict[str, str]:
+    def local_paths(self, dataset: dict) -> dict[str, str]:
         """See `base.Datasets`."""
         return base.listed("files", dataset["files"])
