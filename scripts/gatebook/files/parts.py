@@ -7,11 +7,14 @@ shards of `stories` is `stories.shard_2_of_8`. No dataset has such a name.
 import re
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 
 from gatebook.problem import Problem
+
+if TYPE_CHECKING:
+    import xarray as xr  # every job on a cluster reads this module with the Snakefile
 
 
 def names(dataset: str, shards: int) -> list[str]:
@@ -54,7 +57,7 @@ def split(document_tokens: np.ndarray, shards: int) -> np.ndarray:
     return np.minimum(first, documents - shards + number)  # and for every shard after it
 
 
-def take(tokens: xr.Dataset, shard: int, shards: int) -> xr.Dataset:
+def take(tokens: "xr.Dataset", shard: int, shards: int) -> "xr.Dataset":
     """The tokens of one shard (from 1) of a dataset's tokens, as `inputs.tokenize` makes them.
 
     The attribute `first_token` says where in the dataset its first token is; documents are numbered from 0 again.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from gatebook.files import parts
+from gatebook.files import checksums, parts
 from gatebook.files.netcdf import open_lazily
 from gatebook.problem import Problem
 
@@ -114,28 +114,6 @@ def windows(length: int, size: int) -> np.ndarray:
     return np.array([(index * length + count - 1) // count for index in range(count)])
 
 
-def load_tokenizer(folder: str, *, trust_remote_code: bool = False):
-    """The tokenizer of a model folder; a `Problem` when there is none, or it cannot be read."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        raise Problem(f"{folder} has no readable tokenizer ({str(error).splitlines()[0]}): fetch it again.") from error
-    if not tokenizer("text", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one without files
-        raise Problem(f"{folder} has no tokenizer: put tokenizer.json beside config.json.")
-    return tokenizer
-
-
-def window_size(window: int | str, folder: str, *, trust_remote_code: bool = False) -> int:
-    """The window in tokens; "context" is the longest context of the model in `folder`."""
-    if window != "context":
-        return window
-    from gatebook.routing.models import load_config
-
-    return load_config(folder, trust_remote_code).max_position_embeddings
-
-
 def tokenize(
     name: str,
     documents: Iterable[tuple[str, str]],
@@ -200,6 +178,11 @@ def tokenize(
         coords={"document_id": ("document", np.array([identifier for identifier, _ in kept], dtype=object))},
         attrs={"featureType": "indexed ragged array", "window": window, "documents_left_out": left_out},
     )
+
+
+def tokens_sha256(tokens: xr.Dataset) -> str:
+    """The checksum of what a model is given: token ids, and where documents and windows begin."""
+    return checksums.array_sha256(*(tokens[part].values for part in ("token_id", "document_index", "position")))
 
 
 def load_tokens(path: str | Path, shard: int = 1, shards: int = 1) -> xr.Dataset:

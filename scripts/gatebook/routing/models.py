@@ -10,9 +10,10 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
 from gatebook.files import checksums
+from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
 from gatebook.routing.rule import routing_rule
 
@@ -25,19 +26,6 @@ def choose_device(wanted: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= visible:
         raise Problem(f"device: {wanted} is set, but {visible} CUDA devices are visible: set `device: auto` or `cpu`.")
     return device
-
-
-def load_config(folder: str | Path, trust_remote_code: bool = False) -> transformers.PreTrainedConfig:
-    """The config of a model folder in the hub's layout; a `Problem` when it cannot be read."""
-    if not (Path(folder) / "config.json").is_file():
-        raise Problem(f"{folder} is not a model folder: it has no config.json.")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (ValueError, OSError) as error:
-        raise Problem(f"{folder}/config.json cannot be read ({str(error).splitlines()[0]}).") from error
-    if (quantization := getattr(config, "quantization_config", None)) is not None:
-        quantization["dequantize"] = True  # quantized kernels bypass the router modules
-    return config
 
 
 def load(
@@ -69,6 +57,16 @@ def load(
     family = AutoModelForCausalLM if head else AutoModel
     model = _from_pretrained(family, folder, config, dtype, attention, experts, device, device_map=placement, **remote)
     return model.eval()
+
+
+def computation(model: transformers.PreTrainedModel, device: torch.device) -> dict[str, str]:
+    """How a loaded model computes: device, dtype, and the implementations of attention and experts."""
+    return {
+        "device": device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": model.config._attn_implementation,
+        "experts": model.config._experts_implementation,
+    }
 
 
 def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.device, experts: str = "auto") -> nn.Module:
