@@ -10,9 +10,14 @@ from functools import cache
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import RerunTrigger
 from snakemake.utils import update_config
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+if workflow.dag_settings and Path(workflow.main_snakefile).absolute().is_relative_to(HERE.parent):
+    # Snakemake's trigger "code" looks at the dates of scripts; `code` below hashes what stands in them. Here, and not in
+    # a profile, for which Snakemake looks elsewhere if the user names another one or has one in the working directory.
+    workflow.dag_settings.rerun_triggers -= {RerunTrigger.CODE}
 if HERE.is_dir():  # else this workflow is imported over the network, where no folder can be listed
     FILES = [
         path.relative_to(HERE.parent).as_posix()
@@ -36,7 +41,7 @@ from gatebook.files import parts
 from gatebook.files.checksums import sha256
 from gatebook.inputs import catalogues
 from gatebook.problem import Problem
-from gatebook.run import configuration
+from gatebook.run import configuration, metadata, receipts
 from gatebook.run.code import code_hash
 
 KNOWN_CHAPTERS = {name: declarations.declared(name) for name in FOLDERS}  # selected by the config or not
@@ -355,7 +360,9 @@ def rule_graph(report):
 
 def commit():
     """The commit of this workflow and whether files of it were changed since, for the report."""
-    git = ["git", "-C", str(workflow.basedir)]
+    if not HERE.is_dir():
+        return f"imported from {HERE.parent}"
+    git = ["git", "-C", str(HERE)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True).stdout

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import hypothesis
 import pytest
 from filelock import FileLock
-from studies import TINY, Workflow
+from studies import COUNTS, COUNTS_STUDY, TINY, Workflow
 
 hypothesis.settings.register_profile("atlas", deadline=None, derandomize=True)  # no test asserts a time
 hypothesis.settings.load_profile("atlas")
@@ -166,6 +166,18 @@ def tiny_study(shared_folder, tiny_config):
     study = Workflow(shared_folder / "tiny" / "two cores")
     with FileLock(shared_folder / "tiny.lock"):
         study.finish("--cores", "2", configs=[tiny_config])
+    return study
+
+
+@pytest.fixture(scope="session")
+def counts_study(shared_folder):
+    """The finished study of published counts; its config is data/counts.yaml."""
+    study = Workflow(shared_folder / "counts" / "study")
+    with FileLock(shared_folder / "counts.lock"):
+        if not (study.folder / "data").exists():
+            (study.folder / "data").mkdir()
+            (study.folder / "data/counts.csv").write_text(COUNTS, encoding="utf-8")
+            study.finish("--cores", "2", configs=[study.overlay("data/counts.yaml", COUNTS_STUDY)])
     return study
 
 

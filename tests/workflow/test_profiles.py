@@ -4,17 +4,16 @@ import re
 
 import pytest
 import yaml
-from studies import ROOT
+from studies import ROOT, planned
 
 PROFILES = ROOT / "config" / "profiles"
 
 
 @pytest.mark.parametrize("name", ["local", "ci", "slurm"])
 def test_a_profile_plans_the_whole_study(workflow, tiny_config, name):
-    dry = workflow.finish("--dry-run", "--profile", str(PROFILES / name), configs=[tiny_config])
-    planned = dict(re.findall(r"^(\w+) +(\d+)$", dry.stdout, flags=re.MULTILINE))
-    assert planned["extract_routing"] == "6"
-    assert planned["build_report"] == "1"
+    jobs = planned(workflow.finish("--dry-run", "--profile", str(PROFILES / name), configs=[tiny_config]))
+    assert jobs["extract_routing"] == 6
+    assert jobs["build_report"] == 1
 
 
 def test_on_slurm_extraction_alone_asks_for_a_gpu(workflow):
