@@ -18,10 +18,10 @@ with tempfile.TemporaryDirectory() as cache:
     rows = documents.read_rows(
         name, files, documents.file_format(name, files[0], settings.get("format")), settings["sample_by"], Path(cache)
     )
-    documents = documents.render(name, rows, settings["template"], settings.get("id"), limits.get("documents"))
+    rendered = documents.render(name, rows, settings["template"], settings.get("id"), limits.get("documents"))
     tokens = documents.tokenize(
         name,
-        job.progress(documents, unit=" documents", description=f"tokenize {name}"),
+        job.progress(rendered, unit=" documents", description=f"tokenize {name}"),
         documents.load_tokenizer(folder, **trust),
         window=documents.window_size(model["window"], folder, **trust),
         token_limit=min(token_limits, default=None),
