@@ -5,8 +5,10 @@ frequencies of token ids follow Zipf's law, and logits are the sum of what the t
 prefer, and noise.
 """
 
+import inspect
 import tempfile
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +20,21 @@ import yaml
 
 from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row, Usage
+from gatebook import lists
 from gatebook.files import checksums, netcdf, parts
 from gatebook.routing import records
 from gatebook.routing.rule import RoutingRule
+from gatebook.run import configuration
 
 RULE, TYPES = RoutingRule("olmoe", experts=64, top_k=8, normalised=False), 50_000
 TALLY = "tally_routing"
-CHAPTERS = (
-    "router_decisiveness",
-    "selection_frequency",
-    "domain_specialization",
-    "coactivation",
-    "vocabulary_specialization",
-    "token_overlap",
-)
-MODULES = {TALLY: ("netCDF4", "moeatlas.counting")} | {
-    f"measure_{name}": ("netCDF4", "moeatlas.chapter", f"moeatlas.{name}") for name in CHAPTERS
+READS = ("tallies", "tokens")
+"""What a chapter of this benchmark may read: chapters that need a model or its training are left out."""
+CHAPTERS = {name: chapter for name, chapter in lists.known_chapters(measuring.ROOT).items() if chapter.reads in READS}
+CHAPTERS = {name: chapter for name, chapter in CHAPTERS.items() if chapter.scope == "checkpoint"}
+MODULES = {TALLY: ("netCDF4", "gatebook.study.counting")} | {
+    f"measure_{name}": ("netCDF4", "transformers", f"gatebook.chapters.{name}.measure") for name in CHAPTERS
 }
-MODULES["measure_vocabulary_specialization"] += ("transformers",)
 """The modules that each script imports, which is done before it is measured."""
 WHOLE = {"place": parts.place_of("a dataset in one piece")}
 SECONDS, PEAK = 120.0, 2000.0
@@ -122,39 +121,39 @@ def analyse(folder: Path, size: Size, config: dict) -> dict[str, list[Usage]]:
     tallies = [folder / f"tally_{number}.nc" for number in range(size.datasets)]
     of_tallies = {"tallies": tallies}
     of_records = {"tokens": tokens, "records": routing, "tokenizer": make_tokenizer(folder / "tokenizer")}
-    statistics = config["statistics"]
-    seeded = {key: statistics[key] for key in ("seed", "confidence")}
-    given = {
-        "router_decisiveness": (of_tallies, {"statistics": statistics}),
-        "selection_frequency": (of_tallies, {"statistics": statistics, "capacity": config["selection_frequency"]}),
-        "domain_specialization": (
-            of_tallies,
-            {"statistics": statistics, "permutation": config["domain_specialization"]},
-        ),
-        "coactivation": (of_tallies, {"confidence": statistics["confidence"]}),
-        "vocabulary_specialization": (
-            of_records,
-            {"statistics": seeded, "settings": config["vocabulary_specialization"], "model": {}},
-        ),
-        "token_overlap": (of_records, {"statistics": seeded, "settings": config["token_overlap"]}),
-    }
     usages = {
         TALLY: [
             measuring.run_job(TALLY, MODULES[TALLY], {"tokens": one, "records": made}, {"tally": tally}, WHOLE)
             for one, made, tally in zip(tokens, routing, tallies, strict=True)
         ]
     }
-    for name in CHAPTERS:
+    for name, chapter in CHAPTERS.items():
         script = f"measure_{name}"
-        output = {"metrics": folder / "metrics" / RUN / f"{name}.nc", "table": folder / "tables" / RUN / f"{name}.csv"}
-        input, params = given[name]
-        usages[script] = [measuring.run_job(script, MODULES[script], input, output, params)]
+        kinds = {"metrics": "nc", "draws": "nc", "table": "csv"}
+        output = {kind: folder / kind / RUN / f"{name}.{ending}" for kind, ending in kinds.items()}
+        input = {"tallies": of_tallies, "tokens": of_records}[chapter.reads] | {"untrained": []}
+        usages[script] = [measuring.run_job(script, MODULES[script], input, output, params(name, config))]
     return usages
+
+
+def params(name: str, config: dict) -> dict:
+    """The settings of a chapter's measures, as its rule gives them."""
+    wanted = inspect.signature(import_module(f"gatebook.chapters.{name}.measure").measure).parameters
+    statistics = {key: value for key, value in config["statistics"].items() if key in wanted}
+    settings = {key: value for key, value in config.get(name, {}).items() if key != "thresholds"}
+    return {"statistics": statistics, "settings": settings, "model": {}}
+
+
+def whole_config() -> dict:
+    """The config of the embedded study with the defaults of all chapters."""
+    files = ("config.yaml", "schemas/config.schema.yaml")
+    config, schema = (yaml.safe_load((measuring.ROOT / "config" / file).read_text()) for file in files)
+    return configuration.check(config, configuration.with_chapters(schema, lists.known_chapters(measuring.ROOT)))
 
 
 def rows() -> list[Row]:
     """Seconds and memory of a whole study by job."""
-    config = yaml.safe_load((measuring.ROOT / "config" / "config.yaml").read_text())
+    config = whole_config()
     measuring.say(f"analysis: {STUDY}")
     with tempfile.TemporaryDirectory() as folder:
         return whole(analyse(Path(folder), STUDY, config))

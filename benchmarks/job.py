@@ -22,7 +22,7 @@ def main(request: dict) -> measuring.Usage:
         input=InputFiles(fromdict=request["input"]),
         output=OutputFiles(fromdict=request["output"]),
         params=Params(fromdict=request["params"]),
-        wildcards=Wildcards(),
+        wildcards=Wildcards(fromdict=request["wildcards"]),
         log=Log([str(log)]),
         threads=1,
         config={},

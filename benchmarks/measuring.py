@@ -71,12 +71,20 @@ def peak_memory() -> int:
     return int(status["VmHWM"].split()[0]) * 1024
 
 
-def run_job(script: str, modules: tuple[str, ...], input: dict, output: dict, params: dict | None = None) -> Usage:
-    """Run `scripts/<script>.py` in a process of its own on one core; `input`, `output`, `params` are those of its rule.
+def run_job(
+    script: str,
+    modules: tuple[str, ...],
+    input: dict,
+    output: dict,
+    params: dict | None = None,
+    wildcards: dict | None = None,
+) -> Usage:
+    """Run `scripts/<script>.py` in a process of its own on one core, with what its rule would give it.
 
     The `modules` that the script needs are imported before time and memory are measured.
     """
     request = {"script": script, "modules": modules, "input": input, "output": output, "params": params or {}}
+    request["wildcards"] = wildcards or {}
     core = str(min(os.sched_getaffinity(0)))
     command = ["taskset", "-c", core, sys.executable, "-m", "benchmarks.job", json.dumps(request, default=str)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -1,6 +1,6 @@
 """Size of the report of a full-size synthetic study, and how fast its pages are in a headless Chromium.
 
-All but the chapters that need a model: `LEFT_OUT`.
+All but the chapters that need a model or several runs: `LEFT_OUT`.
 """
 
 import importlib.util
@@ -11,21 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from benchmarks import analysis, measuring
 from benchmarks.measuring import Row, Usage
+from gatebook import lists
 from gatebook.atlas import browser
 from gatebook.report import render
 from gatebook.report.manifest import manifest
-from gatebook.run import configuration
 
-LEFT_OUT = ("held_out_loss", "similarity", "maps")
-PROFILED = ("selection_frequency", "domain_specialization", "vocabulary_specialization", "coactivation")
+LEFT_OUT = [name for name in lists.known_chapters(measuring.ROOT) if name not in analysis.CHAPTERS]
+PROFILED = [name for name, chapter in analysis.CHAPTERS.items() if chapter.expert_page]
 PROFILES, BROWSER = "profile_experts", "build_browser"
 MODULES = {
-    PROFILES: ("netCDF4", "moeatlas.expert_profiles", "transformers"),
-    BROWSER: ("netCDF4", "moeatlas.browser", "transformers"),
+    PROFILES: ("netCDF4", "gatebook.atlas.profiles", "transformers"),
+    BROWSER: ("netCDF4", "gatebook.atlas.browser", "transformers"),
 }
 SECONDS, PEAK = 600.0, 3000.0
 PAGE, EXPERT, TIMES = 500.0, 300.0, 5
@@ -48,21 +46,24 @@ def build(folder: Path, size: analysis.Size, config: dict) -> tuple[Path, Usage]
     usage = expert_pages(folder, size, config)[BROWSER]
     metrics = {name: folder / "metrics" / analysis.RUN / f"{name}.nc" for name in analysis.CHAPTERS}
     figures = {name: folder / "figures" / analysis.RUN / name for name in analysis.CHAPTERS}
-    thresholds = {"thresholds": config["report"]["thresholds"]}
     for name in analysis.CHAPTERS:
-        given = {"metrics": metrics[name], "untrained": []}
-        measuring.run_job(f"plot_{name}", (), given, {"figures": figures[name]}, thresholds)
+        wildcards = {"chapter": name, "of": analysis.RUN}
+        given = {"thresholds": config.get(name, {}).get("thresholds", {})}
+        measuring.run_job("plot_chapter", (), {"metrics": metrics[name]}, {"figures": figures[name]}, given, wildcards)
     given = {
         "figures": list(figures.values()),
         "metrics": list(metrics.values()),
-        "tables": [folder / "tables" / analysis.RUN / f"{name}.csv" for name in (*analysis.CHAPTERS, "expert_sets")],
+        "tables": [folder / "table" / analysis.RUN / f"{name}.csv" for name in analysis.CHAPTERS],
+        "expert_sets": [folder / "table" / analysis.RUN / "expert_sets.csv"],
         "pages": [folder / kind / analysis.RUN for kind in ("experts", "browser")],
         "models": [folder / "model.json"],
         "datasets": [folder / f"dataset_{number}.nc" for number in range(size.datasets)],
     }
     given["models"][0].write_text(json.dumps(description(size)))
     left_out = {"random": dict.fromkeys(LEFT_OUT, "this benchmark has no model")}
+    sections = [{"chapter": name, "of": analysis.RUN, "label": "random, random"} for name in analysis.CHAPTERS]
     settings = {"config": config, "commit": "", "graph": [], "left_out": left_out, "references": []}
+    settings |= {"sections": sections, "missing": {"random": {}}}
     measuring.run_job("build_report", (), given, {"folder": folder / "report"}, settings)
     return folder / "report", usage
 
@@ -72,12 +73,12 @@ def expert_pages(folder: Path, size: analysis.Size, config: dict) -> dict[str, U
     datasets = [folder / f"dataset_{number}" for number in range(size.datasets)]
     tokens = [dataset.with_suffix(".nc") for dataset in datasets]
     given = {"tokens": tokens, "records": datasets, "tokenizer": folder / "tokenizer"}
-    metrics = {name: folder / "metrics" / analysis.RUN / f"{name}.nc" for name in PROFILED} | {"similarity": []}
+    metrics = {"metrics": [folder / "metrics" / analysis.RUN / f"{name}.nc" for name in PROFILED]}
     confidence = config["statistics"]["confidence"]
     of_profiles = {"model": {}, "settings": config["expert_profiles"], "statistics": {"confidence": confidence}}
     of_browser = {"model": {}, "settings": config["browser"], "confidence": confidence}
     experts, shards = (folder / kind / analysis.RUN for kind in ("experts", "browser"))
-    table = folder / "tables" / analysis.RUN / "expert_sets.csv"
+    table = folder / "table" / analysis.RUN / "expert_sets.csv"
     jobs = {
         PROFILES: (given | metrics, {"folder": experts}, of_profiles),
         BROWSER: (given, {"shards": shards, "table": table}, of_browser),
@@ -101,17 +102,11 @@ def description(size: analysis.Size) -> dict:
 
 def rows() -> list[Row]:
     """Sizes by kind and the times of pages, for a study of full size with the settings of `config/config.yaml`."""
-    config = settings()
+    config = analysis.whole_config()
     measuring.say(f"report: {analysis.STUDY}")
     with tempfile.TemporaryDirectory() as folder:
         made, usage = build(Path(folder), analysis.STUDY, config)
         return weight(made, usage, config["report"]) + speed(made)
-
-
-def settings() -> dict:
-    """The whole config of the embedded study."""
-    files = ("config.yaml", "schemas/config.schema.yaml")
-    return configuration.check(*(yaml.safe_load((measuring.ROOT / "config" / file).read_text()) for file in files))
 
 
 def weight(made: Path, usage: Usage, allowed: dict) -> list[Row]:

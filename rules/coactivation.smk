@@ -16,6 +16,6 @@ rule measure_coactivation:
         runtime=growing(60, per_million=0.5),
     params:
         code=code("measure_coactivation.py"),
-        confidence=config["statistics"]["confidence"],
+        statistics={"confidence": config["statistics"]["confidence"]},
     script:
         "../scripts/measure_coactivation.py"

@@ -10,7 +10,7 @@ from gatebook.study.tallies import open_tallies, study_identity
 
 job.start(snakemake)
 with open_tallies(snakemake.input.tallies) as tallies:
-    measured, identity = measure(tallies, confidence=snakemake.params.confidence), study_identity(tallies)
+    measured, identity = measure(tallies, **snakemake.params.statistics), study_identity(tallies)
 results.save(
     measured,
     CHAPTER,

@@ -34,16 +34,16 @@ ABOUT_THE_RUN = ("logs", "benchmarks", "receipts", "provenance.json", "ro-crate-
 
 
 class Workflow:
-    """Snakemake on this repository's Snakefile, with results in `folder`."""
+    """Snakemake on the Snakefile of a repository, this one or a copy, with results in `folder`."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, repository: Path = ROOT):
+        self.folder, self.repository = folder, repository
         folder.mkdir(parents=True, exist_ok=True)
 
     def command(self, *arguments: str, configs: list[Path] = ()) -> list[str]:
         """The command line of snakemake with `arguments` and config overlays."""
         overlays = ["--configfile", *map(str, configs)] if configs else []
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.repository / "Snakefile")]
         return [*command, "--directory", str(self.folder), *overlays, *arguments]
 
     def run(self, *arguments: str, configs: list[Path] = (), timeout: int = 1800) -> subprocess.CompletedProcess:

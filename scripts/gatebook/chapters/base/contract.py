@@ -3,7 +3,7 @@
 Nothing heavy is imported here or in a chapter's `__init__`: every job on a cluster reads the declarations.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
@@ -43,13 +43,29 @@ class Measure:
 class Chapter:
     """One question about routing.
 
-    title, question, introduction (paragraphs), source (text, address or None): words of its page. measures: by name.
-    scope: what its metrics are about, one "checkpoint", all checkpoints of a "model", or several "runs"; it decides
-    their paths. needs: capabilities without which a model's report lacks the chapter (`CAPABILITIES`). chapters: those
-    whose metrics it reads. settings, thresholds: what the config may say; thresholds, fixed before the run, are read by
-    findings alone. interval: how its intervals are made. null: what it is held against, for Methods. without_text:
-    the same where there are no documents, if the chapter does without. expert_page: the parts of an expert's profile
-    that come from its metrics. first_screen: whether its findings stand on the report's first page.
+    Parameters
+    ----------
+    title, question, introduction, source
+        Words of its page: paragraphs of the introduction; text and address (or None) of the source.
+    measures
+        What it reports, by name.
+    interval, null
+        How its intervals are made, and what it is held against, in a sentence for Methods.
+    reads
+        What its measures are computed from: "tallies", the "tokens" and what layers did to them, the "sample" of tokens
+        whose router inputs are kept and the model, or the record of the "training".
+    scope
+        What its metrics are about, which decides their paths: one "checkpoint", all of a "model", or "runs".
+    needs
+        Capabilities without which a model's report lacks the chapter (`CAPABILITIES`).
+    chapters
+        Those whose metrics it reads.
+    settings, thresholds
+        What the config may say. Thresholds, fixed before the run, are read by findings alone.
+    expert_page
+        Parts of an expert's profile that come from its metrics.
+    first_screen
+        Whether its findings stand on the report's first page.
     """
 
     title: str
@@ -59,6 +75,7 @@ class Chapter:
     measures: dict[str, Measure]
     interval: Literal["bootstrap", "jackknife"]
     null: str = ""
+    reads: Literal["tallies", "tokens", "sample", "training"] = "tallies"
     scope: Literal["checkpoint", "model", "runs"] = "checkpoint"
     needs: tuple[str, ...] = ()
     chapters: tuple[str, ...] = ()
@@ -66,7 +83,6 @@ class Chapter:
     thresholds: type[Settings] = Settings
     expert_page: tuple[str, ...] = ()
     first_screen: bool = True
-    notes: tuple[str, ...] = field(default=())
 
     def __post_init__(self):
         if unknown := set(self.needs) - set(CAPABILITIES):

@@ -28,7 +28,7 @@ CHAPTER = Chapter(
     introduction=[
         (
             "A run is a checkpoint of a model. A is the first run in the list “compare” of the configuration, B "
-            "another one; each B has a section of its own. The measures are those of the chapters on decisiveness, "
+            "another one; each B has figures of its own. The measures are those of the chapters on decisiveness, "
             "load and domain specialization, which say what they mean."
         ),
         (

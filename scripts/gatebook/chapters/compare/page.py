@@ -47,7 +47,14 @@ def figures(seen: Seen) -> list[Figure]:
     found = []
     for metrics in _pairs(seen.metrics):
         made = [_measures_by_depth(metrics), _differences_by_depth(metrics), _differences_by_dataset(metrics)]
-        found += [replace(figure, name=figure.name + metrics.attrs["suffix"]) for figure in made]
+        if metrics.attrs["suffix"]:
+            made = [
+                replace(
+                    each, name=each.name + metrics.attrs["suffix"], title=f"{each.title}: {metrics.attrs['second']}"
+                )
+                for each in made
+            ]
+        found += made
     return found
 
 

@@ -46,5 +46,6 @@ CHAPTER = Chapter(
     measures=MEASURES,
     interval="bootstrap",
     scope="model",
+    reads="training",
     needs=("training",),
 )

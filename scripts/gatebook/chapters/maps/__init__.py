@@ -108,6 +108,7 @@ CHAPTER = Chapter(
     measures=MEASURES,
     interval="jackknife",
     null="The null of the maps' numbers is the share among random tokens of other documents.",
+    reads="sample",
     needs=("sample", "model"),
     settings=Chosen,
     thresholds=Thresholds,

@@ -198,6 +198,7 @@ CHAPTER = Chapter(
     null="The nulls of similarity are Gaussian experts of the same shapes and scales on the same tokens, and the same "
     "outputs with the tokens of one expert permuted. Its measures of weights and routers have no sample of text: their "
     "intervals are a jackknife over experts.",
+    reads="sample",
     needs=("sample", "model"),
     chapters=("coactivation", "token_overlap"),
     settings=Chosen,

@@ -57,6 +57,7 @@ CHAPTER = Chapter(
     measures=MEASURES,
     interval="jackknife",
     null="The null of token overlap chooses experts as often as observed, whatever the token.",
+    reads="tokens",
     needs=("tokens",),
     settings=Chosen,
 )

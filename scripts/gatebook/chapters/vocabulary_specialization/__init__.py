@@ -86,6 +86,7 @@ CHAPTER = Chapter(
     measures=MEASURES,
     interval="jackknife",
     null="The null of vocabulary specialization chooses experts as often as observed, whatever the token.",
+    reads="tokens",
     needs=("tokens",),
     settings=Chosen,
     expert_page=("top_tokens",),
