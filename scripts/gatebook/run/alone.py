@@ -79,16 +79,6 @@ def snakemake_object(
     return _script_and_object(rule, directory, configfiles, wildcards, changed)[1]
 
 
-def run(rule: str, *, directory: str | Path = ".", configfiles: Sequence[str | Path] = (), **wildcards: str) -> None:
-    """Run the script of a rule in this process, with `directory` as the working directory from now on.
-
-    It writes what the job would write, where the job would. See `snakemake_object` for what it is given and raises.
-    """
-    script, snakemake = _script_and_object(rule, directory, configfiles, wildcards, {})
-    os.chdir(directory)
-    runpy.run_path(str(script), {"snakemake": snakemake}, run_name="__main__")
-
-
 def build(
     rule: str,
     *,
@@ -239,7 +229,7 @@ def _paths(files: "Namedlist", named: Mapping) -> "Namedlist":
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the script of a rule as the command line says."""
+    """Run the script of a rule as the command line says, in this process and from then on in the study's folder."""
     parser = argparse.ArgumentParser(
         prog="python -m gatebook.run.alone",
         description="Run the script of one rule by itself, with the inputs, outputs and settings that it has as a job.",
@@ -254,9 +244,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{wrong[0]!r} is no wildcard with its value: write NAME=VALUE, such as model=demo")
     wildcards = dict(item.split("=", 1) for item in given.wildcards)
     try:
-        run(given.rule, directory=given.directory, configfiles=given.configfile, **wildcards)
+        script, snakemake = _script_and_object(given.rule, given.directory, given.configfile, wildcards, {})
     except Problem as problem:
         sys.exit(f"Error: {problem}")
+    os.chdir(given.directory)
+    runpy.run_path(str(script), {"snakemake": snakemake}, run_name="__main__")  # its errors are for `job` to tell
 
 
 if __name__ == "__main__":
