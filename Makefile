@@ -32,7 +32,7 @@ test-cluster: $(VENV)/test.done ## Run the study on a real Slurm, installed and 
 lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check scripts tests benchmarks
 	$(BIN)/ruff format --check scripts tests benchmarks
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile workflow rules
 	$(BIN)/snakemake --lint
 
 benchmark: environment ## Measure cost, size and memory on the CPU; prints a table (benchmarks/README.md)
