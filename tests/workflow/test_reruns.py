@@ -172,7 +172,7 @@ def test_receipts_that_are_no_use_are_passed_over(moved):
 @pytest.mark.parametrize("kept", [(), (".snakemake",)], ids=["without metadata", "with metadata"])
 def test_tallies_of_version_0_1_stand_and_those_of_other_code_do_not(moved, kept):
     study, plan = moved
-    code, before, *_ = ADOPTED["tally_counts.py"]
+    before = ADOPTED["tally_counts.py"][1]
     measured = {"measure_domain_specialization": 1, "measure_selection_frequency": 1, "plot_chapter": 2}
     for made_by, jobs in {before: {}, "0123456789abcdef": {"tally_counts": 1, **measured, **REPORT}}.items():
         write_code(study.folder, "code", made_by)
