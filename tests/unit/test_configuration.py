@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gatebook import lists
 from gatebook.problem import Problem
 from gatebook.run import configuration
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = yaml.safe_load((ROOT / "config" / "schemas" / "config.schema.yaml").read_text())
+CHAPTERS = lists.known_chapters(ROOT)
+BASE = yaml.safe_load((ROOT / "config" / "schemas" / "config.schema.yaml").read_text())
+SCHEMA = configuration.with_chapters(BASE, CHAPTERS)
 HUB = {"source": "hub", "id": "allenai/OLMoE-1B-7B-0924", "revision": "main"}
 DELETE = "delete this key"
 
@@ -56,7 +59,7 @@ def changed(path: str, value) -> dict:
 
 
 def resolved(wrong: dict) -> configuration.Study:
-    return configuration.resolve(configuration.check(wrong, SCHEMA))
+    return configuration.resolve(configuration.check(wrong, SCHEMA), CHAPTERS)
 
 
 # ---------------------------------------------------------------- right ones
@@ -190,7 +193,11 @@ WRONG = [
         "extraction.tokens_per_batch: the key 'tpu' is unknown: did you mean 'cpu'?",
     ),
     ("statistics/xyzzy", 1, "statistics: the key 'xyzzy' is unknown: use one of seed, resamples, confidence."),
-    ("report/thresholds/x", 1, "report.thresholds: the key 'x' is unknown: use one of decisive_entropy, "),
+    (
+        "router_decisiveness",
+        {"thresholds": {"x": 1}},
+        "router_decisiveness.thresholds: the key 'x' is unknown: use one of decisive_entropy.",
+    ),
     # a key that is missing
     ("study", DELETE, "the key 'study' is missing: add it."),
     ("statistics/seed", DELETE, "statistics: the key 'seed' is missing: add it."),
