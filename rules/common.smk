@@ -10,9 +10,14 @@ from functools import cache
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import RerunTrigger
 from snakemake.utils import update_config
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+if workflow.dag_settings and Path(workflow.main_snakefile).absolute().is_relative_to(HERE.parent):
+    # Snakemake's trigger "code" looks at the dates of scripts; `code` below hashes what stands in them. Here, and not in
+    # a profile, for which Snakemake looks elsewhere if the user names another one or has one in the working directory.
+    workflow.dag_settings.rerun_triggers -= {RerunTrigger.CODE}
 if HERE.is_dir():  # else this workflow is imported over the network, where no folder can be listed
     FILES = [
         path.relative_to(HERE.parent).as_posix()
@@ -25,7 +30,9 @@ else:
 FETCHED = {file: Path(workflow.source_path(f"../{file}")) for file in FILES}
 library = FETCHED["scripts/gatebook/__init__.py"].parent
 REPORT_FILES = [path for file, path in FETCHED.items() if file.startswith("report/")]
-REFERENCES = [yaml.safe_load(path.read_text()) for file, path in FETCHED.items() if file.startswith("config/reference/")]
+REFERENCES = [
+    yaml.safe_load(path.read_text()) for file, path in FETCHED.items() if file.startswith("config/reference/")
+]
 FOLDERS = [file.split("/")[3] for file in FILES if fnmatch(file, "scripts/gatebook/chapters/*/measure.py")]
 sys.path.insert(0, str(library.parent))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
@@ -34,8 +41,9 @@ from gatebook import chapters as declarations
 from gatebook.atlas import profiles_page
 from gatebook.files import parts
 from gatebook.files.checksums import sha256
+from gatebook.inputs import catalogues
 from gatebook.problem import Problem
-from gatebook.run import configuration
+from gatebook.run import configuration, metadata, receipts
 from gatebook.run.code import code_hash
 
 KNOWN_CHAPTERS = {name: declarations.declared(name) for name in FOLDERS}  # selected by the config or not
@@ -50,8 +58,9 @@ def checked():
     default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
     update_config(default, config)
     try:
-        complete = configuration.check(default, configuration.with_chapters(schema, KNOWN_CHAPTERS))
-        return complete, configuration.resolve(complete, KNOWN_CHAPTERS)
+        schema = catalogues.with_sources(configuration.with_chapters(schema, KNOWN_CHAPTERS))
+        complete = configuration.check(default, schema)
+        return complete, catalogues.resolve(complete, KNOWN_CHAPTERS)
     except Problem as problem:
         sys.exit(f"Error: {problem}")
 
@@ -123,14 +132,12 @@ def hub_model(wildcards):
     model = study.models[wildcards.model]
     if model["source"] != "hub":
         raise WorkflowError(f"models.{wildcards.model} is not a hub model: it has no checkpoint to fetch.")
-    return {key: model[key] for key in ("id", "trust_remote_code")} | {"revision": wildcards.checkpoint}
+    return catalogues.MODELS["hub"].fetched(model) | {"revision": wildcards.checkpoint}
 
 
 def hub_dataset(wildcards):
     """Which rows on the hub a dataset is made from, whatever its template."""
-    dataset = config["datasets"][wildcards.dataset]
-    keys = ("path", "name", "split", "revision")
-    return {key: dataset.get(key) for key in keys} | {"documents": dataset["limits"].get("documents")}
+    return catalogues.DATASETS["hub"].fetched(config["datasets"][wildcards.dataset])
 
 
 def model_folder(wildcards):
@@ -140,17 +147,12 @@ def model_folder(wildcards):
 
 def tokenizer_folder(wildcards):
     """The folder that holds a model's tokenizer."""
-    model = study.models[wildcards.model]
-    return "results/demo/tokenizer" if model["source"] == "demo" else model["folders"][model["checkpoints"][-1]]
+    return study.tokenizer(wildcards.model)
 
 
 def dataset_files(wildcards):
     """The files that hold a dataset's rows."""
-    dataset = study.datasets[wildcards.dataset]
-    if dataset["source"] == "demo":
-        return [f"results/demo/corpora/held_out/{dataset['domain']}.jsonl"]
-    base = wildcards.dataset.removesuffix(configuration.VARIANT)
-    return dataset["files"] if dataset["source"] == "files" else [f"results/datasets/{base}.parquet"]
+    return study.dataset_files(wildcards.dataset)
 
 
 def counts_files(wildcards):
@@ -360,10 +362,14 @@ def rule_graph(report):
 
 def commit():
     """The commit of this workflow and whether files of it were changed since, for the report."""
-    git = ["git", "-C", str(workflow.basedir)]
+    if not HERE.is_dir():
+        return f"imported from {HERE.parent}"
+    git = ["git", "-C", str(HERE)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "not from a git checkout"
     return f"{head} {'with local changes' if changed.strip() else '(clean)'}"

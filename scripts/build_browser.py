@@ -4,7 +4,7 @@ import json
 
 from gatebook.atlas import browser
 from gatebook.files import atomic, origin, tables
-from gatebook.inputs import documents
+from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.measures import vocabulary
 from gatebook.run import job
 from gatebook.study import routed
@@ -15,7 +15,7 @@ study = routed.read(records, snakemake.input.tokens)
 tokens = browser.Tokens(study, settings["stored_tokens"])
 plots = settings["plots"] if browser.hold_logits(records) else 0
 texts = browser.choose_texts(tokens.documents, settings["texts"], settings["text_tokens"], plots)
-tokenizer = documents.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
+tokenizer = load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
 layers = routed.read_layers(study, records, "routing_weight")
 shards, table = browser.assemble(
     tokens,

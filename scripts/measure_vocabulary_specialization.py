@@ -4,7 +4,7 @@ from gatebook.chapters.base import results
 from gatebook.chapters.vocabulary_specialization import CHAPTER
 from gatebook.chapters.vocabulary_specialization import measure as vocabulary_specialization
 from gatebook.files import tables
-from gatebook.inputs import documents
+from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.measures import vocabulary
 from gatebook.run import job
 from gatebook.study import routed
@@ -14,7 +14,7 @@ study = routed.read(snakemake.input.records, snakemake.input.tokens)
 layers = routed.read_layers(study, snakemake.input.records)
 bar = job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers")
 measured = vocabulary_specialization.measure(study, bar, **snakemake.params.settings, **snakemake.params.statistics)
-tokenizer = documents.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
+tokenizer = load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
 metrics = vocabulary_specialization.with_texts(measured.metrics, lambda ids: vocabulary.token_texts(tokenizer, ids))
 measured = measured._replace(metrics=metrics)
 results.save(

@@ -8,7 +8,7 @@ import jsonschema
 import gatebook
 from gatebook.atlas import profiles
 from gatebook.files import atomic, netcdf, origin, tables
-from gatebook.inputs import documents
+from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.run import job
 from gatebook.study import routed
 
@@ -17,7 +17,7 @@ schema = Path(gatebook.__file__).parents[2] / "report/schemas/expert_profile.sch
 validator = jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
 study = routed.read(snakemake.input.records, snakemake.input.tokens)
 metrics = {Path(path).stem: netcdf.load(path) for path in snakemake.input.metrics}
-tokenizer = documents.load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
+tokenizer = load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
 decode = profiles.decoder(tokenizer)
 token_type = profiles.types(study["token_id"].sel(kind="input").values, tokenizer)
 layers = routed.read_layers(study, snakemake.input.records, "routing_weight", "entropy")

@@ -7,24 +7,24 @@ import pyarrow.parquet as pq
 
 from gatebook.files import checksums, netcdf
 from gatebook.inputs import documents
+from gatebook.inputs.limits import token_limit
+from gatebook.inputs.model_folder import load_tokenizer, window_size
 from gatebook.run import job
 
 job.start(snakemake)
 name, settings, model = snakemake.wildcards.dataset, snakemake.params.dataset, snakemake.params.model
 files, folder = [str(file) for file in snakemake.input.files], str(snakemake.input.tokenizer)
 limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
-token_limits = [limit for limit in (limits.get("tokens"), model["tokens_per_dataset"]) if limit not in (None, "all")]
+builder = documents.file_format(name, files[0], settings.get("format"))
 with tempfile.TemporaryDirectory() as cache:
-    rows = documents.read_rows(
-        name, files, documents.file_format(name, files[0], settings.get("format")), settings["sample_by"], Path(cache)
-    )
-    documents = documents.render(name, rows, settings["template"], settings.get("id"), limits.get("documents"))
+    rows = documents.read_rows(name, files, builder, settings["sample_by"], Path(cache))
+    texts = documents.render(name, rows, settings["template"], settings.get("id"), limits.get("documents"))
     tokens = documents.tokenize(
         name,
-        job.progress(documents, unit=" documents", description=f"tokenize {name}"),
-        documents.load_tokenizer(folder, **trust),
-        window=documents.window_size(model["window"], folder, **trust),
-        token_limit=min(token_limits, default=None),
+        job.progress(texts, unit=" documents", description=f"tokenize {name}"),
+        load_tokenizer(folder, **trust),
+        window=window_size(model["window"], folder, **trust),
+        token_limit=token_limit(settings, model),
         minimum_tokens=limits.get("minimum_tokens"),
     )
 tokens.attrs |= {
@@ -34,9 +34,7 @@ tokens.attrs |= {
     "dataset_revision": pq.read_schema(files[0]).metadata[b"commit"].decode() if "revision" in settings else "local",
     "dataset_sha256": checksums.sha256(*files),
     "dataset_bytes": sum(Path(file).stat().st_size for file in files),
-    "tokens_sha256": checksums.array_sha256(
-        *(tokens[part].values for part in ("token_id", "document_index", "position"))
-    ),
+    "tokens_sha256": documents.tokens_sha256(tokens),
 }
 netcdf.save(tokens, snakemake.output.tokens)
 left_out = tokens.attrs["documents_left_out"]

@@ -8,13 +8,14 @@ import pytest
 import yaml
 
 from gatebook import lists
+from gatebook.inputs import catalogues
 from gatebook.problem import Problem
 from gatebook.run import configuration
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = lists.known_chapters(ROOT)
 BASE = yaml.safe_load((ROOT / "config" / "schemas" / "config.schema.yaml").read_text())
-SCHEMA = configuration.with_chapters(BASE, CHAPTERS)
+SCHEMA = catalogues.with_sources(configuration.with_chapters(BASE, CHAPTERS))
 HUB = {"source": "hub", "id": "allenai/OLMoE-1B-7B-0924", "revision": "main"}
 DELETE = "delete this key"
 
@@ -58,8 +59,8 @@ def changed(path: str, value) -> dict:
     return whole
 
 
-def resolved(wrong: dict) -> configuration.Study:
-    return configuration.resolve(configuration.check(wrong, SCHEMA), CHAPTERS)
+def resolved(wrong: dict) -> catalogues.Study:
+    return catalogues.resolve(configuration.check(wrong, SCHEMA), CHAPTERS)
 
 
 # ---------------------------------------------------------------- right ones

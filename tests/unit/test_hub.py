@@ -19,6 +19,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from gatebook.files import atomic
 from gatebook.inputs import documents, hub
+from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.problem import Problem
 from gatebook.routing import models
 
@@ -310,7 +311,7 @@ def test_a_snapshot_in_the_hubs_cache_is_a_local_model_folder(server, model_fold
     assert (snapshot / "config.json").is_symlink()
     assert models.describe(snapshot) == models.describe(model_folder)
     text = "Omar sold 4 eggs"
-    assert documents.load_tokenizer(str(snapshot))(text) == documents.load_tokenizer(str(model_folder))(text)
+    assert load_tokenizer(str(snapshot))(text) == load_tokenizer(str(model_folder))(text)
 
 
 def test_links_keep_the_folders_of_a_snapshot(tmp_path):

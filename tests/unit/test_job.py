@@ -20,14 +20,11 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 PREAMBLE = """
 import sys
 sys.path.insert(0, {scripts!r})
-from types import SimpleNamespace
-class Params(dict):
-    pass
-snakemake = SimpleNamespace(rule="measure", log=[{log!r}], output={output!r}, wildcards={{"model": "tiny"}},
-                            params=Params(code="c0de", statistics={{"seed": 1}}))
 from gatebook.files import atomic, origin
-from gatebook.run import job
-job.start(snakemake)
+from gatebook.problem import Problem
+from gatebook.run import alone, job
+job.start(alone.build("measure", log={log!r}, output={output!r}, wildcards={{"model": "tiny"}},
+                      params={{"code": "c0de", "statistics": {{"seed": 1}}}}))
 """
 
 
@@ -37,7 +34,9 @@ def run(tmp_path):
 
     def start(lines: str) -> subprocess.Popen:
         code = PREAMBLE.format(
-            scripts=str(SCRIPTS), log=str(tmp_path / "job.log"), output=["out.csv"] if "out.csv" in lines else []
+            scripts=str(SCRIPTS),
+            log=str(tmp_path / "job.log"),
+            output={"table": "out.csv"} if "out.csv" in lines else {},
         ) + textwrap.dedent(lines)
         (tmp_path / "script.py").write_text(code)
         command = [sys.executable, str(tmp_path / "script.py")]
@@ -53,7 +52,7 @@ def run(tmp_path):
 
 
 def test_a_problem_is_one_sentence_on_stderr_and_in_the_log(run):
-    code, stderr, log = run("raise job.Problem('data/a.jsonl has no column: add it.')")
+    code, stderr, log = run("raise Problem('data/a.jsonl has no column: add it.')")
     assert code == 1
     assert stderr == log == "Error: data/a.jsonl has no column: add it.\n"
 
@@ -75,7 +74,7 @@ def test_a_problem_raised_from_another_error_is_still_one_sentence(run):
         try:
             open('absent')
         except OSError as error:
-            raise job.Problem('absent cannot be read: make it.') from error
+            raise Problem('absent cannot be read: make it.') from error
     """)
     assert (code, stderr, log) == (
         1,
@@ -150,7 +149,7 @@ def test_a_progress_bar_counts_what_it_wraps(capsys):
 
 
 @pytest.mark.parametrize(
-    "end", ["", "raise job.Problem('full')", "raise ValueError('x')", "import os, signal; os.kill(os.getpid(), 15)"]
+    "end", ["", "raise Problem('full')", "raise ValueError('x')", "import os, signal; os.kill(os.getpid(), 15)"]
 )
 def test_only_a_job_that_ends_well_leaves_a_receipt(run, tmp_path, end):
     receipt = tmp_path / "job.json"

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DeepseekV2Config, DeepseekV3Config, MixtralConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
+from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
 from gatebook.routing import models
 from gatebook.routing.rule import RoutingRule, routing_rule
@@ -93,7 +94,7 @@ def test_an_unsupported_family_is_named_with_the_supported_ones(model_folder, tm
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "dbrx"}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(Problem, match=r"model_type 'dbrx' .*: the supported families are deepseek_v2, deepseek_v3, .*"):
-        routing_rule(models.load_config(folder))
+        routing_rule(load_config(folder))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

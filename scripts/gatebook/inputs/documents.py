@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from gatebook.files import parts
+from gatebook.files import checksums
 from gatebook.files.netcdf import open_lazily
+from gatebook.inputs.shards import take
 from gatebook.problem import Problem
 
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text", ".text": "text"}
@@ -114,28 +115,6 @@ def windows(length: int, size: int) -> np.ndarray:
     return np.array([(index * length + count - 1) // count for index in range(count)])
 
 
-def load_tokenizer(folder: str, *, trust_remote_code: bool = False):
-    """The tokenizer of a model folder; a `Problem` when there is none, or it cannot be read."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        raise Problem(f"{folder} has no readable tokenizer ({str(error).splitlines()[0]}): fetch it again.") from error
-    if not tokenizer("text", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one without files
-        raise Problem(f"{folder} has no tokenizer: put tokenizer.json beside config.json.")
-    return tokenizer
-
-
-def window_size(window: int | str, folder: str, *, trust_remote_code: bool = False) -> int:
-    """The window in tokens; "context" is the longest context of the model in `folder`."""
-    if window != "context":
-        return window
-    from gatebook.routing.models import load_config
-
-    return load_config(folder, trust_remote_code).max_position_embeddings
-
-
 def tokenize(
     name: str,
     documents: Iterable[tuple[str, str]],
@@ -202,13 +181,18 @@ def tokenize(
     )
 
 
+def tokens_sha256(tokens: xr.Dataset) -> str:
+    """The checksum of what a model is given: token ids, and where documents and windows begin."""
+    return checksums.array_sha256(*(tokens[part].values for part in ("token_id", "document_index", "position")))
+
+
 def load_tokens(path: str | Path, shard: int = 1, shards: int = 1) -> xr.Dataset:
-    """Read a dataset's token file, or a shard of it (see `parts.take`).
+    """Read a dataset's token file, or a shard of it (see `shards.take`).
 
     `text` is left out: xarray would pad every document to the longest one in memory.
     """
     with open_lazily(path, leave_out="text") as tokens:
-        return tokens.load() if shards == 1 else parts.take(tokens, shard, shards).load()
+        return tokens.load() if shards == 1 else take(tokens, shard, shards).load()
 
 
 def describe_dataset(path: str | Path) -> dict:

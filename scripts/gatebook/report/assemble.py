@@ -10,7 +10,7 @@ import yaml
 from gatebook import chapters
 from gatebook.atlas import browser_page, profiles_page
 from gatebook.chapters.base.contract import Measure
-from gatebook.inputs.demo import sources
+from gatebook.inputs.demo import harvested
 from gatebook.report import published
 from gatebook.run import job
 
@@ -102,7 +102,7 @@ def absent(chapter: str, metrics: xr.Dataset) -> list[str]:
 def packages(config: dict) -> list[str]:
     """The packages whose licences the report states: those it computes with, and those the demo's text comes from."""
     demo = any(config["models"][name]["source"] == "demo" for name in config["study"]["models"])
-    names = {name for name in job.SOFTWARE if name != "python"} | set(sources.PACKAGES if demo else [])
+    names = {name for name in job.SOFTWARE if name != "python"} | set(harvested.PACKAGES if demo else [])
     return sorted(names, key=str.lower)
 
 

@@ -158,6 +158,19 @@ def sample_tokens(tokens: int, size: int, seed: int, name: str) -> np.ndarray:
     return np.sort(rng.choice(tokens, min(size, tokens), replace=False))
 
 
+def sample_of_part(tokens: xr.Dataset, in_dataset: int, size: int, seed: int) -> np.ndarray | None:
+    """Which tokens of a part are in the sample of its dataset, as indices into the part: (sample,) int64.
+
+    `tokens` are those of the part (`documents.load_tokens`), of a dataset with `in_dataset` tokens; the sample has
+    `size` tokens (see `sample_tokens`), which do not depend on the parts. None for the size 0: nothing is sampled.
+    """
+    if not size:
+        return None
+    first = tokens.attrs.get("first_token", 0)
+    sampled = sample_tokens(in_dataset, size, seed, tokens.attrs["dataset"])
+    return sampled[(first <= sampled) & (sampled < first + tokens.sizes["token"])] - first
+
+
 def write_records(
     folder: Path,
     model: transformers.PreTrainedModel,
@@ -283,6 +296,11 @@ class Span:
             ]
             outputs.clear()
             yield layer, _join(parts, token_order, window_order)
+
+
+def batch_tokens(wanted: int | str, config: transformers.PreTrainedConfig, device: torch.device, window: int) -> int:
+    """How many tokens a batch may hold: as `wanted`, or, for "auto", as many as a CUDA device has memory free for."""
+    return tokens_that_fit(config, torch.cuda.mem_get_info(device)[0], window) if wanted == "auto" else wanted
 
 
 def tokens_that_fit(config: transformers.PreTrainedConfig, free: int, window: int) -> int:

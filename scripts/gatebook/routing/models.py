@@ -8,13 +8,18 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import transformers
+import xarray as xr
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
 from gatebook.files import checksums
+from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
 from gatebook.routing.rule import routing_rule
+
+ROUTER_ROWS = ("mlp.gate.weight", "mlp.router.weight", "block_sparse_moe.gate.weight")
+"""Names that the rows of a router have within its layer, in files of the supported families."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -25,19 +30,6 @@ def choose_device(wanted: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= visible:
         raise Problem(f"device: {wanted} is set, but {visible} CUDA devices are visible: set `device: auto` or `cpu`.")
     return device
-
-
-def load_config(folder: str | Path, trust_remote_code: bool = False) -> transformers.PreTrainedConfig:
-    """The config of a model folder in the hub's layout; a `Problem` when it cannot be read."""
-    if not (Path(folder) / "config.json").is_file():
-        raise Problem(f"{folder} is not a model folder: it has no config.json.")
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (ValueError, OSError) as error:
-        raise Problem(f"{folder}/config.json cannot be read ({str(error).splitlines()[0]}).") from error
-    if (quantization := getattr(config, "quantization_config", None)) is not None:
-        quantization["dequantize"] = True  # quantized kernels bypass the router modules
-    return config
 
 
 def load(
@@ -71,6 +63,16 @@ def load(
     return model.eval()
 
 
+def computation(model: transformers.PreTrainedModel, device: torch.device) -> dict[str, str]:
+    """How a loaded model computes: device, dtype, and the implementations of attention and experts."""
+    return {
+        "device": device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": model.config._attn_implementation,
+        "experts": model.config._experts_implementation,
+    }
+
+
 def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.device, experts: str = "auto") -> nn.Module:
     """The Mixture-of-Experts block of one layer; no other tensor of the folder is read.
 
@@ -100,6 +102,47 @@ def block_gain(folder: str | Path, layer: int) -> np.ndarray | None:
     before, after = "post_attention_layernorm.weight", "post_feedforward_layernorm.weight"
     norms = dict(_layer_tensors(folder, layer, (before, after)))
     return None if after in norms else norms[before].float().numpy()
+
+
+def read_router_rows(folder: str | Path, layers: str | int | list = "all") -> xr.DataArray:
+    """The rows of a model's routers, one per layer and expert; no other tensor of the folder is read.
+
+    A router's logits are the products of its rows with what it receives, a token's hidden state after the norm (plus
+    the router's own bias in GPT-OSS).
+
+    Parameters
+    ----------
+    folder
+        A model in the hub's layout: config.json and *.safetensors.
+    layers
+        "all", a layer, a range such as "0-3", or a list of these.
+
+    Returns
+    -------
+    xarray.DataArray
+        (layer, expert, hidden) float32, without a unit; the coordinate `layer` holds the indices of the layers.
+
+    Raises
+    ------
+    Problem
+        If the folder holds no model of a supported family, or a layer has no router.
+
+    Examples
+    --------
+    >>> rows = read_router_rows("results/demo/checkpoints/step400")  # doctest: +SKIP
+    >>> dict(rows.sizes)  # doctest: +SKIP
+    {'layer': 4, 'expert': 32, 'hidden': 96}
+    """
+    config = load_config(folder)
+    routing_rule(config)
+    chosen, rows = choose_layers(layers, sorted(find_routers(skeleton(config))), "layers"), []
+    for layer in chosen:
+        found = [tensor.float().numpy() for _, tensor in _layer_tensors(folder, layer, ROUTER_ROWS)]
+        if not found:
+            raise Problem(f"{folder} has no weights of the router of layer {layer}: fetch the checkpoint again.")
+        rows += found
+    attrs = {"long_name": "router rows", "units": "1"}
+    return xr.DataArray(np.stack(rows), dims=("layer", "expert", "hidden"), coords={"layer": chosen}, attrs=attrs)
 
 
 def _layer_tensors(folder: str | Path, layer: int, wanted: tuple[str, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
@@ -170,6 +213,12 @@ def _cut(config: transformers.PreTrainedConfig, layers: int) -> None:
         if isinstance(value, list) and len(value) == whole and name.endswith("layer_types"):
             setattr(config, name, value[:layers])
     config.num_hidden_layers = layers
+
+
+def skeleton(config: transformers.PreTrainedConfig, trust_remote_code: bool = False) -> transformers.PreTrainedModel:
+    """The base model of a config, without weights."""
+    with torch.device("meta"):
+        return AutoModel.from_config(config, trust_remote_code=trust_remote_code)
 
 
 def find_routers(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:
@@ -271,8 +320,7 @@ def describe(folder: Path, trust_remote_code: bool = False) -> dict:
     """
     config = load_config(folder, trust_remote_code)
     rule = routing_rule(config)
-    with torch.device("meta"):
-        model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+    model = skeleton(config, trust_remote_code)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise Problem(f"{folder} has no *.safetensors file: convert the weights to safetensors.")

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 
@@ -14,10 +15,10 @@ def code_hash(script: Path, library: Path, also: Sequence[str] = (), ignored: Se
     `__version__` do not count: the syntax trees are hashed.
     Where the files lie does not count either: they are told apart by their place in the library.
     """
-    digest = hashlib.sha256(ast.dump(_tree(script)).encode())
+    digest = hashlib.sha256(_syntax(script)[0].encode())
     for path in closure(script, library, also, ignored):
         digest.update(path.relative_to(library).as_posix().encode())
-        digest.update(ast.dump(_tree(path)).encode())
+        digest.update(_syntax(path)[0].encode())
     return digest.hexdigest()[:16]
 
 
@@ -34,22 +35,28 @@ def closure(script: Path, library: Path, also: Sequence[str] = (), ignored: Sequ
 
 def _imports(path: Path, library: Path) -> set[Path]:
     """Files of the modules that a file imports, and of the packages around them."""
-    names = []
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
     files = set()
-    for package, *parts in (name.split(".") for name in names):
+    for package, *parts in (name.split(".") for name in _syntax(path)[1]):
         if package == library.name:
             modules = [library.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
             files |= {file for module in modules for file in (module.with_suffix(".py"), module / "__init__.py")}
     return {file for file in files if file.is_file()}
 
 
-def _tree(path: Path) -> ast.Module:
-    return _WithoutText().visit(ast.parse(path.read_text(encoding="utf-8")))
+def _syntax(path: Path) -> tuple[str, list[str]]:
+    """The syntax tree of a file without its texts, and the names of the modules that it imports."""
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+@cache  # most modules count for most scripts, and every job parses the Snakefile
+def _parsed(text: str) -> tuple[str, list[str]]:
+    tree, names = _WithoutText().visit(ast.parse(text)), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+    return ast.dump(tree), names
 
 
 class _WithoutText(ast.NodeTransformer):

@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from gatebook.inputs.demo import generated, sources
+from gatebook.inputs.demo import generated, harvested
 from gatebook.inputs.demo.packages import REMEDY, order
 from gatebook.problem import Problem
 
-DOMAINS: dict[str, Callable[[], Iterator[sources.Source]]] = {
-    "python": sources.python,
-    "cpp": sources.cpp,
-    "javascript": sources.javascript,
-    "json": sources.json_text,
-    "console": sources.console,
-    "tables": sources.tables,
-    "unicode": sources.unicode,
-    "mathematics": sources.mathematics,
-    "science": sources.science,
-    "messages": sources.messages,
-    "readme": sources.readme,
-    "legal": sources.legal,
+DOMAINS: dict[str, Callable[[], Iterator[harvested.Source]]] = {
+    "python": harvested.python,
+    "cpp": harvested.cpp,
+    "javascript": harvested.javascript,
+    "json": harvested.json_text,
+    "console": harvested.console,
+    "tables": harvested.tables,
+    "unicode": harvested.unicode,
+    "mathematics": harvested.mathematics,
+    "science": harvested.science,
+    "messages": harvested.messages,
+    "readme": harvested.readme,
+    "legal": harvested.legal,
     "arithmetic": generated.arithmetic,
     "stories": generated.stories,
 }
@@ -63,7 +63,7 @@ def harvest(
     return corpora
 
 
-def documents(found: Iterable[sources.Source], keep_boilerplate: bool = False) -> Iterator[Document]:
+def documents(found: Iterable[harvested.Source], keep_boilerplate: bool = False) -> Iterator[Document]:
     """Documents of sources, without text that came before; repeated short pieces (under 40 characters) stay.
 
     Lines about licences and owners are left out too, unless `keep_boilerplate`.

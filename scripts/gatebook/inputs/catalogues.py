@@ -1,0 +1,201 @@
+"""The catalogues of the config, `models` and `datasets`, and the study that it selects from them."""
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+
+from gatebook.files import parts
+from gatebook.inputs.limits import token_limit
+from gatebook.inputs.sources import counts, demo, files, hub
+from gatebook.problem import Problem
+
+MODELS = {"demo": demo.Models(), "hub": hub.Models(), "local": files.Models(), "counts": counts.Models()}
+DATASETS = {"demo": demo.Datasets(), "hub": hub.Datasets(), "files": files.Datasets(), "counts": counts.Datasets()}
+"""By the word after `source:` in the config."""
+VARIANT = ".question_only"
+TOKENS_WITHOUT_LIMIT = 10**6
+"""As so many tokens a dataset without a limit counts where memory and time are asked for."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study runs: settings of the selected models and datasets by name, in the order of the config.
+
+    A model's `checkpoints` are in training order; `folders` says where the files of each are. `shards` says into how
+    many shards each dataset is split. `compared` names the runs to compare, {model, checkpoint}, the first one against
+    all others; there are at least two, or none. `extraction` is that section of the config.
+    """
+
+    models: dict[str, dict]
+    datasets: dict[str, dict]
+    shards: dict[str, int]
+    compared: list[dict[str, str]]
+    extraction: dict
+
+    @property
+    def of_counts(self) -> bool:
+        """Whether this is a study of published counts; then all of its models and datasets are."""
+        return any(model["source"] == "counts" for model in self.models.values())
+
+    def missing(self, model: str) -> dict[str, str]:
+        """The capabilities that a model's data lack (see `capabilities`), each with the reason."""
+        settings = self.models[model]
+        lacks = {"roles": "no dataset says who speaks", "clusters": "no dataset says which documents belong together"}
+        if len(settings["checkpoints"]) == 1:
+            lacks["checkpoints"] = "the model has one checkpoint"
+        if not self.extraction["sample"]["size"]:
+            lacks["sample"] = "extraction.sample.size is 0"
+        if self.extraction["records"] == "compact":
+            lacks["logits"] = "extraction.records is compact"
+        return lacks | MODELS[settings["source"]].lacks
+
+    def parts(self, dataset: str) -> list[str]:
+        """The parts in which a dataset is read by extraction: its shards, or itself."""
+        return parts.names(dataset, self.shards[dataset])
+
+    def most_tokens(self, model: str, dataset: str | None = None) -> int:
+        """How many tokens a dataset, or all together, have at most for a model (see `TOKENS_WITHOUT_LIMIT`)."""
+        names = [dataset] if dataset else self.datasets
+        return sum(token_limit(self.datasets[name], self.models[model]) or TOKENS_WITHOUT_LIMIT for name in names)
+
+    def studied_checkpoint(self, model: str) -> str:
+        """The last checkpoint of a model: the one that the report is about."""
+        return self.models[model]["checkpoints"][-1]
+
+    def tokenizer(self, model: str) -> str:
+        """The folder that holds a model's tokenizer."""
+        return MODELS[self.models[model]["source"]].tokenizer(self.models[model])
+
+    def dataset_files(self, dataset: str) -> list[str]:
+        """The files that hold a dataset's rows."""
+        settings = self.datasets[dataset]
+        return DATASETS[settings["source"]].files(dataset.removesuffix(VARIANT), settings)
+
+    def local_paths(self) -> dict[str, str]:
+        """Config keys of the files and folders that must be there before the study starts, and their paths."""
+        found = {}
+        for catalogue, entries, sources in (("models", self.models, MODELS), ("datasets", self.datasets, DATASETS)):
+            for name, entry in entries.items():
+                given = sources[entry["source"]].local_paths(entry)
+                found |= {f"{catalogue}.{name}.{key}": path for key, path in given.items()}
+        return found
+
+
+def with_sources(schema: dict) -> dict:
+    """The schema of the config with what the sources say: their names, and which keys go with each."""
+    completed = deepcopy(schema)
+    for catalogue, sources in {"models": MODELS, "datasets": DATASETS}.items():
+        entry = completed["properties"][catalogue]["additionalProperties"]
+        entry["properties"]["source"] = {"enum": list(sources)}
+        keys = {name: {*source.required, *source.optional} for name, source in sources.items()}
+        known = set().union(*keys.values())
+        entry["allOf"] = [
+            {
+                "if": {"properties": {"source": {"const": name}}},
+                "then": {
+                    "required": list(source.required),
+                    "propertyNames": {"not": {"enum": sorted(known - keys[name])}},
+                },
+            }
+            for name, source in sources.items()
+        ]
+    return completed
+
+
+def resolve(config: dict, chapters: Mapping) -> Study:
+    """The study that a checked config selects; a `Problem` for a name that is in no catalogue.
+
+    `chapters`: declarations by name. A chapter whose metrics another one reads must be selected, too.
+    """
+    for name in config["chapters"]:
+        for needed in chapters[name].chapters:
+            if needed not in config["chapters"]:
+                raise Problem(
+                    f"config: chapters: {name} reads the metrics of {needed}, which is not among them: add {needed}, "
+                    f"or remove {name}."
+                )
+    models = {name: _model(name, config) for name in config["study"]["models"]}
+    datasets = {name: _dataset(name, config) for name in config["study"]["datasets"]}
+    entries = {f"models.{name}": model for name, model in models.items()}
+    entries |= {f"datasets.{name}": dataset for name, dataset in datasets.items()}
+    of_counts = {key: entry["source"] == "counts" for key, entry in entries.items()}
+    if any(of_counts.values()) and not all(of_counts.values()):
+        key, other = (next(key for key, value in of_counts.items() if value is wanted) for wanted in (True, False))
+        raise Problem(
+            f"config: study: {key} has `source: counts` and {other} `source: {entries[other]['source']}`: select only "
+            "models and datasets of counts, or none."
+        )
+    shards = {
+        name: _shards(dataset, models, config["storage"]["tokens_per_shard"]) for name, dataset in datasets.items()
+    }
+    return Study(models, datasets, shards, _compared(config, models), config["extraction"])
+
+
+def _model(name: str, config: dict) -> dict:
+    model = _choose(config, "models", name)
+    model = MODELS[model["source"]].resolve(name, model, config)
+    if model.get("untrained", model["checkpoints"][0]) not in model["checkpoints"]:
+        raise Problem(
+            f"config: models.{name}.untrained: {model['untrained']!r} is not among the model's checkpoints: use one of "
+            f"{', '.join(model['checkpoints'])}, or add it to them."
+        )
+    for layers in model["layers"] if isinstance(model["layers"], list) else [model["layers"]]:
+        first, _, last = str(layers).partition("-")
+        if last and int(first) > int(last):
+            raise Problem(f'config: models.{name}.layers: "{layers}" holds no layer: write "{last}-{first}".')
+    return model
+
+
+def _dataset(name: str, config: dict) -> dict:
+    base = name.removesuffix(VARIANT)
+    dataset = dict(_choose(config, "datasets", base))
+    question = dataset.pop("question_only", None)
+    if base != name:
+        if question is None:
+            raise Problem(f"config: study.datasets: {name!r} needs a template: add datasets.{base}.question_only.")
+        dataset["template"] = question
+    DATASETS[dataset["source"]].check(base, dataset, config)
+    return dataset
+
+
+def _shards(dataset: dict, models: dict[str, dict], tokens_per_shard: int) -> int:
+    """Into how many shards a dataset is split, for all models; takes `shards` out of it: it changes no token."""
+    stated = dataset.pop("shards", None)
+    limits = [token_limit(dataset, model) for model in models.values()]
+    return stated or (1 if None in limits else math.ceil(max(limits) / tokens_per_shard))
+
+
+def _compared(config: dict, models: dict[str, dict]) -> list[dict[str, str]]:
+    runs = [dict(zip(("model", "checkpoint"), run.split("/"), strict=True)) for run in config["compare"]]
+    if all(run["model"] in config["models"].keys() - models.keys() for run in runs):
+        return []
+    for run in runs:
+        name, checkpoint = run["model"], run["checkpoint"]
+        if name not in models:
+            raise Problem(
+                f"config: compare: {name}/{checkpoint}: the study has no model {name!r}: use one of "
+                f"{', '.join(models)}, or add it to study.models."
+            )
+        if checkpoint not in models[name]["checkpoints"]:
+            raise Problem(
+                f"config: compare: {name}/{checkpoint}: {checkpoint!r} is not among the model's checkpoints: use one "
+                f"of {', '.join(models[name]['checkpoints'])}, or add it to models.{name}.checkpoints."
+            )
+        if models[name]["source"] == "counts":
+            raise Problem(
+                f"config: compare: {name}/{checkpoint}: published counts have no documents from which a comparison "
+                "could be made: remove it."
+            )
+    if len(runs) == 1:
+        raise Problem(f"config: compare: {config['compare'][0]} is a single run: add another one, or write [].")
+    return runs
+
+
+def _choose(config: dict, catalogue: str, name: str) -> dict:
+    if name not in config[catalogue]:
+        known = ", ".join(config[catalogue])
+        raise Problem(
+            f"config: study.{catalogue}: {name!r} is not in the catalogue `{catalogue}`: use one of {known}, or add it."
+        )
+    return config[catalogue][name]

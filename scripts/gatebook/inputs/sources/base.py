@@ -1,0 +1,57 @@
+"""What a source of models, or of datasets, says about itself; each of the other modules here is one source."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+
+class Models:
+    """A source of models.
+
+    required, optional: keys of its entries in the catalogue `models` that entries of some other source do not have.
+    lacks: what is not known of its models (see `capabilities`), each with the reason.
+    """
+
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    lacks: Mapping[str, str] = MappingProxyType({"training": "this study trains only the embedded model"})
+
+    def resolve(self, name: str, model: dict, config: dict) -> dict:
+        """The entry `models.{name}` with its `checkpoints`, in training order, and `folders`, where each of them is.
+
+        A `Problem` if its keys do not fit one another or the rest of the config.
+        """
+        raise NotImplementedError
+
+    def tokenizer(self, model: dict) -> str:
+        """The folder that holds the tokenizer of a resolved model."""
+        return model["folders"][model["checkpoints"][-1]]
+
+    def local_paths(self, model: dict) -> dict[str, str]:
+        """The files and folders that must be there before the study starts, by the entry's key."""
+        return {}
+
+
+class Datasets:
+    """A source of datasets.
+
+    required, optional: keys of its entries in the catalogue `datasets` that entries of some other source do not have.
+    """
+
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+    def check(self, name: str, dataset: dict, config: dict) -> None:
+        """A `Problem` if the entry `datasets.{name}` does not fit the rest of the config."""
+
+    def files(self, name: str, dataset: dict) -> list[str]:
+        """The files with the rows of the entry `datasets.{name}`, from which its tokens are made."""
+        raise NotImplementedError
+
+    def local_paths(self, dataset: dict) -> dict[str, str]:
+        """The files that must be there before the study starts, by the entry's key."""
+        return {}
+
+
+def listed(key: str, paths: list[str]) -> dict[str, str]:
+    """The paths of a list in the config, by the key of each: {"files[0]": ...}."""
+    return {f"{key}[{number}]": path for number, path in enumerate(paths)}

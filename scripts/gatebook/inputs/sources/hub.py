@@ -1,0 +1,40 @@
+"""The Hugging Face hub: models and datasets at pinned revisions, which two rules fetch (`inputs.hub`)."""
+
+from gatebook.inputs.sources import base
+from gatebook.problem import Problem
+
+
+class Models(base.Models):
+    """Checkpoints in repositories of the hub."""
+
+    required, optional = ("id",), ("revision", "checkpoints", "untrained")
+
+    def resolve(self, name: str, model: dict, config: dict) -> dict:
+        """See `base.Models`."""
+        if ("revision" in model) == ("checkpoints" in model):
+            raise Problem(
+                f"config: models.{name}: write `revision`, for one checkpoint, or `checkpoints`, for several, and not "
+                "both."
+            )
+        checkpoints = model["checkpoints"] if "checkpoints" in model else [model["revision"]]
+        folders = {checkpoint: f"results/models/{name}/{checkpoint}" for checkpoint in checkpoints}
+        return model | {"checkpoints": checkpoints, "folders": folders}
+
+    def fetched(self, model: dict) -> dict:
+        """Which repository is fetched for an entry, beside the revision, and how."""
+        return {key: model[key] for key in ("id", "trust_remote_code")}
+
+
+class Datasets(base.Datasets):
+    """Splits of datasets in repositories of the hub."""
+
+    required, optional = ("path", "split", "revision"), ("name", "id", "question_only")
+
+    def files(self, name: str, dataset: dict) -> list[str]:
+        """See `base.Datasets`."""
+        return [f"results/datasets/{name}.parquet"]
+
+    def fetched(self, dataset: dict) -> dict:
+        """Which rows are fetched for an entry, whatever is made of them."""
+        keys = ("path", "name", "split", "revision")
+        return {key: dataset.get(key) for key in keys} | {"documents": dataset["limits"].get("documents")}

@@ -1,0 +1,84 @@
+"""A model's folder: its config and tokenizer are read, or one sentence says why not; its code is not run unasked."""
+
+import json
+import shutil
+
+import pytest
+
+from gatebook.inputs.model_folder import load_config, load_tokenizer, window_size
+from gatebook.problem import Problem
+
+
+@pytest.fixture
+def copied(model_folder, tmp_path):
+    """A copy of the tiny model that a test may spoil."""
+    return shutil.copytree(model_folder, tmp_path / "copied")
+
+
+def one_sentence(raised) -> None:
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).endswith(".")
+
+
+def test_a_config_that_cannot_be_read_is_one_sentence(copied, tmp_path):
+    (copied / "config.json").write_text('{"model_type": ')
+    with pytest.raises(Problem, match=r"config\.json cannot be read"):
+        load_config(copied)
+    (copied / "config.json").write_text('{"model_type": "no_such_model"}')
+    with pytest.raises(Problem, match=r"config\.json cannot be read.*no_such_model"):
+        load_config(copied)
+    for folder in (tmp_path / "absent", tmp_path):
+        with pytest.raises(Problem, match=r"is not a model folder: it has no config\.json"):
+            load_config(folder)
+
+
+def test_remote_code_is_never_run(copied):
+    (copied / "evil.py").write_text("raise SystemExit('remote code ran')")
+    config = json.loads((copied / "config.json").read_text()) | {"model_type": "evil"}
+    config |= {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Problem, match=r"config\.json cannot be read"):
+        load_config(copied)
+
+
+def test_the_tokenizer_and_the_context_come_from_the_model_folder(model_folder, tokenizer):
+    loaded = load_tokenizer(str(model_folder))
+    assert loaded("Omar sold 4 eggs")["input_ids"] == tokenizer("Omar sold 4 eggs")["input_ids"]
+    assert window_size("context", str(model_folder)) == 64
+    assert window_size(17, "nowhere") == 17
+
+
+def test_a_folder_without_a_tokenizer_is_one_sentence(model_folder, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_bytes((model_folder / "config.json").read_bytes())
+    with pytest.raises(Problem, match=r"bare has no tokenizer: put tokenizer\.json") as raised:
+        load_tokenizer(str(bare))
+    one_sentence(raised)
+    (bare / "tokenizer.json").write_text('{"half":')
+    for folder in (bare, tmp_path / "absent"):
+        with pytest.raises(Problem, match="has no readable tokenizer") as raised:
+            load_tokenizer(str(folder))
+        one_sentence(raised)
+
+
+def test_a_tokenizer_of_the_repository_is_run_only_when_it_is_trusted(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for file in model_folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "tokenization_own.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\nclass OwnTokenizer(PreTrainedTokenizerFast): pass\n"
+    )
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]}}
+    settings["tokenizer_class"] = "OwnTokenizer"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    trusted = load_tokenizer(str(folder), trust_remote_code=True)
+    assert type(trusted).__name__ == "OwnTokenizer"
+    (folder / "tokenization_own.py").write_text("raise SystemExit('run')\n")
+    untrusted = load_tokenizer(str(folder))  # transformers' own class reads the same tokenizer.json
+    assert type(untrusted).__name__ != "OwnTokenizer"
+    assert untrusted("Omar sold 4 eggs")["input_ids"] == trusted("Omar sold 4 eggs")["input_ids"]
