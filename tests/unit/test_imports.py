@@ -11,7 +11,7 @@ from gatebook.run.code import closure
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 LIBRARY = SCRIPTS / "gatebook"
 ORDER = [
-    "problem", "capabilities", "files", "run", "routing", "inputs", "study", "measures", "figures", "chapters", "atlas",
+    "problem", "capabilities", "files", "run", "inputs", "routing", "study", "measures", "figures", "chapters", "atlas",
     "report", "lists",
 ]  # fmt: skip
 WITHOUT_FIGURES = ["measure", "extract", "train", "tokenize", "fetch", "tally", "combine", "describe", "harvest"]
