@@ -10,14 +10,9 @@ from functools import cache
 
 import yaml
 from snakemake.exceptions import WorkflowError
-from snakemake.settings.types import RerunTrigger
 from snakemake.utils import update_config
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
-if workflow.dag_settings and Path(workflow.main_snakefile).absolute().is_relative_to(HERE.parent):
-    # Snakemake's trigger "code" looks at the dates of scripts; `code` below hashes what stands in them. Here, and not in
-    # a profile, for which Snakemake looks elsewhere if the user names another one or has one in the working directory.
-    workflow.dag_settings.rerun_triggers -= {RerunTrigger.CODE}
 if HERE.is_dir():  # else this workflow is imported over the network, where no folder can be listed
     FILES = [
         path.relative_to(HERE.parent).as_posix()
