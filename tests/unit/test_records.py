@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from gatebook.files import atomic, netcdf
 from gatebook.routing import records
 from gatebook.routing.records import TOTALS, Records, RecordWriter
-from gatebook.routing.rule import SCALARS, RoutingRule
+from gatebook.routing.rule import SCALARS, RoutingRule, complete, routing_rule_of
 
 RULE = RoutingRule("x", 6, 2, normalised=False)
 BIASED = RoutingRule("y", 6, 2, normalised=True, scores="sigmoid", bias=True)
@@ -256,3 +256,44 @@ def test_written_records_are_not_larger_than_the_largest_size(tmp_path, contents
     layers = len(list((tmp_path / "r").glob("layer_*.nc")))
     totals = 60_000 * layers if contents == "compact" else 20_000 * layers  # histograms, headers, attributes
     assert written < records.largest_bytes(RULE, contents, "float32", 4 * 4096, layers) + totals
+
+
+VERSION_0_1 = {  # the attributes of a layer's records as version 0.1 wrote them
+    "Conventions": "CF-1.11",
+    "source": "MoE Routing Atlas",
+    "provenance": '{"code": "ce5a9ef2e65e8c8f", "rule": "extract_routing", "settings": {"extraction": {"predictions": '
+    'true, "records": "exact", "sample": {"seed": 3, "size": 150}, "threads": 1, "tokens_per_batch": {"cpu": 4096, '
+    '"cuda": "auto"}}, "place": {"shard": 1, "shards": 1}}, "software": {"moe-routing-atlas": "0.1.0", "python": '
+    '"3.11.7"}, "wildcards": {"checkpoint": "step0", "model": "demo", "part": "legal"}}',
+    "layer": 0,
+    "contents": "exact",
+    "model": "demo",
+    "model_id": "embedded demo",
+    "checkpoint": "step0",
+    "dataset": "legal",
+    "tokens_sha256": "4632b028ed475fa22005249f3be4b7a8eaa0c9aa29e2e95a19768757ddf27395",
+    "routing_rule": '{"bias": false, "cast": true, "dense_layers": [], "experts": 6, "family": "olmoe", "group_score": '
+    '"best", "groups": 1, "kept_groups": 1, "normalised": false, "scale": 1.0, "scores": "softmax", "shared_experts": '
+    '0, "sorted": true, "top_k": 2, "weighting": "scores"}',
+    "computation": '{"attention": "sdpa", "device": "cpu", "dtype": "float32", "experts": "eager", "gpus": 1, '
+    '"tokens_per_batch": 4096}',
+    "first_token": 0,
+}
+
+
+def test_records_of_version_0_1_are_read(tmp_path):
+    logits = np.array([[0, 1, 2, 3, 4, 5], [9, 8, 0, 0, 0, 0]], np.float32)
+    selected = np.array([[5, 4], [0, 1]], np.uint8)
+    written = xr.Dataset(
+        {"router_logits": (("token", "expert"), logits), "selected_expert": (("token", "rank"), selected)},
+        attrs=VERSION_0_1,
+    )
+    written.to_netcdf(tmp_path / "layer_0.nc", engine="netcdf4")
+    with records.open_layer([tmp_path], 0) as found:
+        rule = routing_rule_of(found.attrs)
+        whole = complete({name: array.values for name, array in found.items()}, rule)
+        assert found.attrs["dataset"] == "legal"
+    assert (rule.experts, rule.top_k, rule.scores, rule.normalised) == (6, 2, "softmax", False)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = np.take_along_axis(probabilities, selected.astype(int), 1)
+    np.testing.assert_allclose(whole["routing_weight"], expected, rtol=1e-6)
