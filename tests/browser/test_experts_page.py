@@ -99,7 +99,7 @@ def test_hostile_tokens_do_nothing(page):
 
 
 @pytest.mark.parametrize("name", ["Layer", "Expert", "Load", "Lift", "First", "Entropy", "Top dataset", "Partners"])
-def test_buttons_sort_by_numbers_in_both_directions(page, profiles, name):
+def test_buttons_sort_by_numbers_in_both_directions(page, made, name):
     word = {"Top dataset": 1, "Partners": 2}.get(name, 0)  # of the cell's text, the one that is the number
 
     for _ in range(2):
@@ -107,12 +107,12 @@ def test_buttons_sort_by_numbers_in_both_directions(page, profiles, name):
         assert header == name
         cells = page.run(CELLS, name)
         known = [float(text.split()[word].strip(",")) for text in cells if text not in ("not available", "")]
-        assert len(cells) == len(profiles)
+        assert len(cells) == len(made)
         assert known == sorted(known, reverse=direction == "descending")
         assert cells[len(known) :] in ([], ["not available"], [""])
 
 
-def test_filters_leave_the_experts_that_fit(page, profiles):
+def test_filters_leave_the_experts_that_fit(page, made):
     assert page.run(FILTER, "layer", "3") == "64 of 1,024 experts"
     assert set(page.run(CELLS, "Layer")) == {"3"}
     assert page.run(FILTER, "expert", "7") == "1 of 1,024 experts"
@@ -124,12 +124,12 @@ def test_filters_leave_the_experts_that_fit(page, profiles):
     for name in ("expert", "token"):
         page.run(FILTER, name, "")
     page.run(FILTER, "dataset", "dataset_1")
-    top = [profiles.top_domain(profile)["dataset"] for profile in profiles]
+    top = [profiles.top_domain(profile)["dataset"] for profile in made]
     assert len(page.run(CELLS, "Expert")) == top.count("dataset_1")
     assert page.run(FILTER, "dataset", "") == "1,024 of 1,024 experts"
 
 
-def test_it_is_complete_without_scripts(browser, path, profiles):
+def test_it_is_complete_without_scripts(browser, path, made):
     browser.open(path)
     with_scripts = browser.run(CELLS, "Load")
     browser.scripts(run=False)

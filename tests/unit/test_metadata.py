@@ -19,8 +19,9 @@ HASHED = dict(re.findall(r'code\("(\w+\.py)"(.*)\),$', RULES, flags=re.MULTILINE
 def test_the_code_that_stands_for_that_of_version_0_1_is_the_code_of_today(script):
     today, *before = ADOPTED[script]
     assert len({today, *before}) == 4 and script in HASHED
-    assert today == code_hash(ROOT / "scripts" / script, LIBRARY, ignored=("run",)), (
-        f"{script} was edited. If it still computes what version 0.1 did, write its new hash into ADOPTED; "
+    found = code_hash(ROOT / "scripts" / script, LIBRARY, ignored=("run",))
+    assert today == found, (
+        f"{script} was edited. If it still computes what version 0.1 did, write its new hash, {found}, into ADOPTED; "
         "else remove its line: results of 0.1 are then made again."
     )
 
