@@ -25,7 +25,9 @@ else:
 FETCHED = {file: Path(workflow.source_path(f"../{file}")) for file in FILES}
 library = FETCHED["scripts/gatebook/__init__.py"].parent
 REPORT_FILES = [path for file, path in FETCHED.items() if file.startswith("report/")]
-REFERENCES = [yaml.safe_load(path.read_text()) for file, path in FETCHED.items() if file.startswith("config/reference/")]
+REFERENCES = [
+    yaml.safe_load(path.read_text()) for file, path in FETCHED.items() if file.startswith("config/reference/")
+]
 FOLDERS = [file.split("/")[3] for file in FILES if fnmatch(file, "scripts/gatebook/chapters/*/measure.py")]
 sys.path.insert(0, str(library.parent))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
@@ -358,7 +360,9 @@ def commit():
     git = ["git", "-C", str(workflow.basedir)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True).stdout
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "not from a git checkout"
     return f"{head} {'with local changes' if changed.strip() else '(clean)'}"

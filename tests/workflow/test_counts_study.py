@@ -64,7 +64,7 @@ def test_the_example_can_be_planned(workflow):
     (workflow.folder / "data/olmoe_counts.csv").write_text("domain\n")
     dry = workflow.finish("--dry-run", configs=[EXAMPLE])
     planned = dict(re.findall(r"^(\w+) +(\d+)$", dry.stdout, flags=re.MULTILINE))
-    assert planned["tally_counts"] == "4" and planned["describe_counts"] == "1"
+    assert planned["tally_counts"] == planned["describe_counts"] == "1"
     assert not {"tokenize_dataset", "extract_routing", "tally_routing", "train_model"} & set(planned)
 
 
