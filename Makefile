@@ -12,7 +12,7 @@ SLURM := slurmctld slurmd slurm-client munge
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-environment: $(VENV)/study.done ## Create .venv with the pinned packages of the study
+environment: $(VENV)/library.done ## Create .venv with the pinned packages of the study, and the library
 
 study: environment ## Run the default study; ends with results/report/index.html
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
@@ -32,7 +32,7 @@ test-cluster: $(VENV)/test.done ## Run the study on a real Slurm, installed and 
 lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check scripts tests benchmarks
 	$(BIN)/ruff format --check scripts tests benchmarks
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --check Snakefile workflow rules
 	$(BIN)/snakemake --lint
 
 benchmark: environment ## Measure cost, size and memory on the CPU; prints a table (benchmarks/README.md)
@@ -50,6 +50,10 @@ $(VENV)/study.done: envs/requirements.txt
 	$(BIN)/python -m pip install --quiet --requirement envs/requirements.txt
 	@touch $@
 
-$(VENV)/test.done: $(VENV)/study.done envs/requirements-test.txt
+$(VENV)/library.done: $(VENV)/study.done # Python reads *.pth: gatebook can be imported anywhere in this environment
+	echo '$(CURDIR)/scripts' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/gatebook.pth"
+	@touch $@
+
+$(VENV)/test.done: $(VENV)/library.done envs/requirements-test.txt
 	$(BIN)/python -m pip install --quiet --no-deps --requirement envs/requirements-test.txt
 	@touch $@

@@ -20,12 +20,14 @@ include: "rules/figures.smk"
 include: "rules/browser.smk"
 include: "rules/experts.smk"
 include: "rules/report.smk"
-include: "rules/provenance.smk"
 
 
 for chapter in CHAPTERS:
 
     include: f"rules/{chapter}.smk"
+
+
+include: "rules/provenance.smk"  # last: it compares what jobs left behind with their rules
 
 
 rule all:

@@ -38,7 +38,7 @@ from gatebook.files import parts
 from gatebook.files.checksums import sha256
 from gatebook.inputs import catalogues
 from gatebook.problem import Problem
-from gatebook.run import configuration
+from gatebook.run import configuration, metadata, receipts
 from gatebook.run.code import code_hash
 
 KNOWN_CHAPTERS = {name: declarations.declared(name) for name in FOLDERS}  # selected by the config or not
@@ -357,7 +357,9 @@ def rule_graph(report):
 
 def commit():
     """The commit of this workflow and whether files of it were changed since, for the report."""
-    git = ["git", "-C", str(workflow.basedir)]
+    if not HERE.is_dir():
+        return f"imported from {HERE.parent}"
+    git = ["git", "-C", str(HERE)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changed = subprocess.run(

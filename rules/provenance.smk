@@ -44,3 +44,7 @@ rule verify:
         temporary=[] if config["storage"]["keep_records"] else ["routing"],
     script:
         "../scripts/verify_results.py"
+
+
+if workflow.is_main_process and not ON_OBJECT_STORAGE:  # where receipts stay in the folders of the jobs
+    metadata.restore(workflow, (receipt for _, receipt in receipts.read(Path(RESULTS, "receipts")) if receipt))

@@ -8,12 +8,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import hypothesis
 import pytest
 from filelock import FileLock
-from studies import TINY, Workflow
+from studies import COUNTS, COUNTS_STUDY, TINY, Workflow
 
 hypothesis.settings.register_profile("atlas", deadline=None, derandomize=True)  # no test asserts a time
 hypothesis.settings.load_profile("atlas")
@@ -36,21 +35,6 @@ OLMOE = {
     "num_experts_per_tok": 3,
     "max_position_embeddings": 64,
 }
-
-
-class Items(SimpleNamespace):
-    """A named list of the snakemake object: its values, attributes, `items()` and `get()`."""
-
-    def __iter__(self):
-        return iter(vars(self).values())
-
-    def items(self):
-        """Pairs of name and value."""
-        return vars(self).items()
-
-    def get(self, name, default=None):
-        """The value of a name."""
-        return vars(self).get(name, default)
 
 
 def save_olmoe(folder: Path, tokenizer, seed: int) -> Path:
@@ -100,6 +84,7 @@ def other_model_folder(tmp_path_factory, tokenizer) -> Path:
 @pytest.fixture
 def restored_process():
     """Put back what `job.start` changes in the process."""
+    from gatebook.files import origin
     from gatebook.run import job
 
     hook, handler = sys.excepthook, signal.getsignal(signal.SIGTERM)
@@ -111,24 +96,16 @@ def restored_process():
     for each in log.handlers:
         each.close()
     log.handlers, log.propagate = [], True
-    job._provenance.clear()
+    origin.start({})
 
 
 @pytest.fixture
 def run_script(restored_process) -> Callable[..., None]:
-    """Run scripts/<name>.py with a stand-in for the snakemake object; its log goes to tmp_path/<name>.log."""
+    """Run scripts/<name>.py with the given parts of the snakemake object; its log goes to tmp_path/<name>.log."""
+    from gatebook.run import alone
 
-    def run(name: str, tmp_path: Path, *, input=None, output=None, params=None, wildcards=None, threads: int = 1):
-        snakemake = SimpleNamespace(
-            rule=name,
-            log=[str(tmp_path / f"{name}.log")],
-            input=Items(**(input or {})),
-            output=Items(**(output or {})),
-            params=Items(**(params or {})),
-            wildcards=Items(**(wildcards or {})),
-            threads=threads,
-            config={},
-        )
+    def run(name: str, tmp_path: Path, **parts):
+        snakemake = alone.build(name, log=tmp_path / f"{name}.log", **parts)
         runpy.run_path(str(SCRIPTS / f"{name}.py"), {"snakemake": snakemake}, run_name="__main__")
 
     return run
@@ -165,6 +142,18 @@ def tiny_study(shared_folder, tiny_config):
     study = Workflow(shared_folder / "tiny" / "two cores")
     with FileLock(shared_folder / "tiny.lock"):
         study.finish("--cores", "2", configs=[tiny_config])
+    return study
+
+
+@pytest.fixture(scope="session")
+def counts_study(shared_folder):
+    """The finished study of published counts; its config is data/counts.yaml."""
+    study = Workflow(shared_folder / "counts" / "study")
+    with FileLock(shared_folder / "counts.lock"):
+        if not (study.folder / "data").exists():
+            (study.folder / "data").mkdir()
+            (study.folder / "data/counts.csv").write_text(COUNTS, encoding="utf-8")
+            study.finish("--cores", "2", configs=[study.overlay("data/counts.yaml", COUNTS_STUDY)])
     return study
 
 

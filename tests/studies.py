@@ -1,6 +1,7 @@
 """The real workflow run in a folder of its own, and what it wrote."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,28 +10,42 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "config" / "tiny.yaml"  # the overlay of the smallest study that has every part
+SELECTED = {  # how often each of four experts is selected; expert 3 of layer 7 never
+    ("code", 0): [8, 5, 4, 3],
+    ("code", 7): [5, 7, 8, 0],
+    ("prose", 0): [10, 10, 10, 10],
+    ("prose", 7): [20, 10, 10, 0],
+}
+TOKENS = {"code": 10, "prose": 20}
 COUNTS = "domain,layer,expert,selected_count,tokens\n" + "".join(
-    f"{domain},{layer},{expert},{count},10\n"
-    for domain in ("code", "prose")
-    for layer in (0, 1)
-    for expert, count in enumerate((8, 6, 4, 2) if domain == "code" else (2, 4, 6, 8))
+    f"{domain},{layer},{expert},{count},{TOKENS[domain]}\n"
+    for (domain, layer), counts in SELECTED.items()
+    for expert, count in enumerate(counts)
 )
 COUNTS_STUDY = {
-    "study": {"title": "Counts", "models": ["published"], "datasets": ["code", "prose"]},
+    "study": {"title": "Counts", "models": ["published"], "datasets": list(TOKENS)},
     "models": {
         "published": {
             "source": "counts",
-            "id": "a/b",
+            "id": "allenai/OLMoE-1B-7B-0924",
             "revision": "v1",
             "files": ["data/counts.csv"],
             "experts_per_layer": 4,
             "experts_per_token": 2,
         }
     },
-    "datasets": {name: {"source": "counts", "domain": name} for name in ("code", "prose")},
+    "datasets": {name: {"source": "counts", "domain": name} for name in TOKENS},
 }
 """A study of published counts, read from data/counts.csv, which holds `COUNTS`."""
 ABOUT_THE_RUN = ("logs", "benchmarks", "receipts", "provenance.json", "ro-crate-metadata.json")
+
+
+def planned(dry_run: subprocess.CompletedProcess) -> dict[str, int]:
+    """How many jobs of each rule a dry run announces, without `all`; nothing if there is nothing to be done."""
+    table = dry_run.stdout.partition("Job stats:")[2].partition("\n\n")[0]
+    jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+    assert jobs or "Nothing to be done" in dry_run.stdout + dry_run.stderr
+    return {name: count for name, count in jobs.items() if name not in ("all", "total")}
 
 
 class Workflow:

@@ -9,7 +9,7 @@ import pytest
 from gatebook.atlas import profiles
 from gatebook.measures.token_types import TYPES
 from gatebook.report import render
-from tests.unit.test_report import TEMPLATES, make_site
+from tests.unit.report_cases import TEMPLATES, make_site
 
 LAYERS, EXPERTS, DATASETS = 16, 64, [f"dataset_{number}" for number in range(12)]
 HOSTILE = "<script>window.hacked = 1</script>\u202e\x07'\"" + "x" * 10_000

@@ -194,7 +194,11 @@ WRONG = [
         "extraction.tokens_per_batch: the key 'tpu' is unknown: did you mean 'cpu'?",
     ),
     ("statistics/xyzzy", 1, "statistics: the key 'xyzzy' is unknown: use one of seed, resamples, confidence."),
-    ("report/thresholds/x", 1, "report.thresholds: the key 'x' is unknown: use one of decisive_entropy, "),
+    (
+        "router_decisiveness",
+        {"thresholds": {"x": 1}},
+        "router_decisiveness.thresholds: the key 'x' is unknown: use one of decisive_entropy.",
+    ),
     # a key that is missing
     ("study", DELETE, "the key 'study' is missing: add it."),
     ("statistics/seed", DELETE, "statistics: the key 'seed' is missing: add it."),

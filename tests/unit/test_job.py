@@ -13,19 +13,18 @@ from pathlib import Path
 import pytest
 
 import gatebook
+from gatebook.files import origin
 from gatebook.run import job
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PREAMBLE = """
 import sys
 sys.path.insert(0, {scripts!r})
-from types import SimpleNamespace
-class Params(dict):
-    pass
-snakemake = SimpleNamespace(rule="measure", log=[{log!r}], output={output!r}, wildcards={{"model": "tiny"}},
-                            params=Params(code="c0de", statistics={{"seed": 1}}))
-from moeatlas import job, storage
-job.start(snakemake)
+from gatebook.files import atomic, origin
+from gatebook.problem import Problem
+from gatebook.run import alone, job
+job.start(alone.build("measure", log={log!r}, output={output!r}, wildcards={{"model": "tiny"}},
+                      params={{"code": "c0de", "statistics": {{"seed": 1}}}}))
 """
 
 
@@ -35,7 +34,9 @@ def run(tmp_path):
 
     def start(lines: str) -> subprocess.Popen:
         code = PREAMBLE.format(
-            scripts=str(SCRIPTS), log=str(tmp_path / "job.log"), output=["out.csv"] if "out.csv" in lines else []
+            scripts=str(SCRIPTS),
+            log=str(tmp_path / "job.log"),
+            output={"table": "out.csv"} if "out.csv" in lines else {},
         ) + textwrap.dedent(lines)
         (tmp_path / "script.py").write_text(code)
         command = [sys.executable, str(tmp_path / "script.py")]
@@ -51,7 +52,7 @@ def run(tmp_path):
 
 
 def test_a_problem_is_one_sentence_on_stderr_and_in_the_log(run):
-    code, stderr, log = run("raise job.Problem('data/a.jsonl has no column: add it.')")
+    code, stderr, log = run("raise Problem('data/a.jsonl has no column: add it.')")
     assert code == 1
     assert stderr == log == "Error: data/a.jsonl has no column: add it.\n"
 
@@ -73,7 +74,7 @@ def test_a_problem_raised_from_another_error_is_still_one_sentence(run):
         try:
             open('absent')
         except OSError as error:
-            raise job.Problem('absent cannot be read: make it.') from error
+            raise Problem('absent cannot be read: make it.') from error
     """)
     assert (code, stderr, log) == (
         1,
@@ -91,7 +92,7 @@ def test_lines_of_the_log_go_to_both_and_a_new_run_starts_a_new_log(run):
 def test_sigterm_removes_partial_files(run, tmp_path):
     process = run.start("""
         import time
-        with storage.atomic_directory('records') as folder, storage.atomic_file('a.nc') as path:
+        with atomic.atomic_directory('records') as folder, atomic.atomic_file('a.nc') as path:
             (folder / 'layer_0.nc').write_text('half')
             path.write_text('half')
             print('ready', flush=True)
@@ -117,7 +118,7 @@ def test_the_keyboard_ends_a_job_without_a_traceback(run):
 def test_provenance_names_rule_wildcards_settings_code_and_software(run):
     code, stderr, _ = run("""
         import json
-        job.log(json.dumps(job.provenance()))
+        job.log(json.dumps(origin.provenance()))
     """)
     assert code == 0
     provenance = json.loads(stderr)
@@ -132,14 +133,14 @@ def test_provenance_names_rule_wildcards_settings_code_and_software(run):
 
 def test_software_versions_are_the_installed_ones():
     versions = job.software()
-    assert versions["moe-routing-atlas"] == gatebook.__version__
+    assert versions["gatebook"] == gatebook.__version__
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
     for name in ("torch", "transformers", "tokenizers", "datasets", "numpy", "xarray", "netCDF4", "snakemake"):
         assert versions[name] == metadata.version(name)
 
 
 def test_there_is_no_provenance_outside_a_job():
-    assert job.provenance() == {}
+    assert origin.provenance() == {}
 
 
 def test_a_progress_bar_counts_what_it_wraps(capsys):
@@ -148,7 +149,7 @@ def test_a_progress_bar_counts_what_it_wraps(capsys):
 
 
 @pytest.mark.parametrize(
-    "end", ["", "raise job.Problem('full')", "raise ValueError('x')", "import os, signal; os.kill(os.getpid(), 15)"]
+    "end", ["", "raise Problem('full')", "raise ValueError('x')", "import os, signal; os.kill(os.getpid(), 15)"]
 )
 def test_only_a_job_that_ends_well_leaves_a_receipt(run, tmp_path, end):
     receipt = tmp_path / "job.json"

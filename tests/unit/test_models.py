@@ -198,6 +198,21 @@ def test_the_gain_before_a_block_is_that_of_the_norm_whose_output_it_receives(fa
     torch.testing.assert_close(seen[1][1], seen[2][0])
 
 
+def test_router_rows_of_all_layers_are_read_without_the_model(family_model):
+    model, folder = family_model
+    rows, blocks = models.read_router_rows(folder), models.find_blocks(model.model)
+    assert rows.dims == ("layer", "expert", "hidden") and rows.dtype == np.float32
+    assert rows["layer"].values.tolist() == sorted(blocks)
+    for layer, block in blocks.items():
+        np.testing.assert_array_equal(rows.sel(layer=layer), models.router_rows(block))
+    np.testing.assert_array_equal(models.read_router_rows(folder, 2), rows.sel(layer=[2]))
+    with pytest.raises(Problem, match="layers: layer 3 is not a Mixture-of-Experts layer; the model has"):
+        models.read_router_rows(folder, [1, 3])
+    change_weights(folder, lambda weights: [weights.pop(name) for name in list(weights) if ".layers.2." in name])
+    with pytest.raises(Problem, match="has no weights of the router of layer 2: fetch the checkpoint again"):
+        models.read_router_rows(folder)
+
+
 def test_expert_matrices_and_router_rows_are_what_the_experts_and_the_router_apply(family_model):
     model, _ = family_model
     block, states = models.find_blocks(model.model)[2], torch.randn(6, 16)

@@ -7,8 +7,8 @@ import jsonschema
 import numpy as np
 import pytest
 import xarray as xr
+from report_cases import TEMPLATES, Page, make_site
 from routing_cases import Case, case, completed, records, saved
-from test_report import TEMPLATES, Page, make_site
 from vocabulary_cases import vocabulary_case, written
 
 from gatebook.atlas import profiles
@@ -78,13 +78,13 @@ def profiled(
     tokens = routed.read(**paths)
     with open_tallies(saved(study, folder / "tallies")) as found:
         metrics = {
-            "selection_frequency": selection_frequency.measure(found, **STATISTICS, **CAPACITY),
-            "domain_specialization": domain_specialization.measure(found, **STATISTICS, **PERMUTATION),
-            "coactivation": coactivation.measure(found, confidence=0.95),
+            "selection_frequency": selection_frequency.measure(found, **STATISTICS, **CAPACITY).metrics,
+            "domain_specialization": domain_specialization.measure(found, **STATISTICS, **PERMUTATION).metrics,
+            "coactivation": coactivation.measure(found, confidence=0.95).metrics,
         }
     specialization = vocabulary_specialization.measure(
         tokens, routed.read_layers(tokens, paths["records"]), permutations=1, seed=1, confidence=0.95
-    )
+    ).metrics
     metrics["vocabulary_specialization"] = vocabulary_specialization.with_texts(
         specialization, lambda ids: [vocabulary.escaped(TEXTS[one]) for one in ids]
     )

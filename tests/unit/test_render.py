@@ -1,186 +1,22 @@
+"""Pages of the report: what stands on them, that links hold, and that no text does harm."""
+
 import copy
 import html
 import json
-import math
 import re
-from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from report_cases import NAN, TEMPLATES, Page, make_site
 
-from gatebook.figures import words
 from gatebook.problem import Problem
 from gatebook.report import render
 
-TEMPLATES = Path(__file__).parents[2] / "report" / "templates"
-BESIDE = {"assets/atlas.css", "assets/atlas.js", "run.js"}
-NAN = float("nan")
-PUBLISHED = {
-    "source": "A paper & its figures",
-    "source_url": "https://example.org/paper",
-    "note": "Two runs differ.",
-    "rows": [
-        {
-            "name": "Largest share",
-            "dataset": "code",
-            "layer": 7,
-            "published": 0.625,
-            "estimate": 0.5,
-            "low": 0.375,
-            "high": 0.5625,
-            "difference": -0.125,
-            "covered": False,
-        }
-    ],
-    "absent": ["Largest share, poems"],
-}
-
-
-def make_figure(identifier: str, number: int, netcdf: str | None = None) -> dict:
-    folder = f"figures/a model/main/{identifier}"
-    return {
-        "id": identifier,
-        "number": number,
-        "name": "entropy",
-        "title": "Entropy falls with depth",
-        "alt": "Line over 16 layers that falls from 0.91 to 0.62.",
-        "caption": "Mean entropy of 1,200 documents.",
-        "how_to_read": "Low values mean few experts.",
-        "svg": f"{folder}/100 % #1.svg",
-        "pdf": f"{folder}/entropy.pdf",
-        "csv": f"{folder}/entropy.csv",
-        "netcdf": netcdf,
-        "rule": "plot_decisiveness",
-        "command": "snakemake --cores 2 entropy.svg",
-        "width": 720,
-        "height": 400,
-    }
-
-
-def make_finding(chapter: str, figure: str, **changes) -> dict:
-    return {
-        "chapter": chapter,
-        "model": "a model",
-        "checkpoint": "main",
-        "question": "Is the router decisive?",
-        "answer": "It spreads its weight.",
-        "estimate": 0.73561,
-        "low": 0.73124,
-        "high": 0.74009,
-        "unit": "share of ln 64",
-        "null_name": "shuffled logits",
-        "null_value": 0.97125,
-        "reference_name": "untrained model",
-        "reference_value": 0.99,
-        "n": 4800,
-        "n_unit": "documents",
-        "verdict": "yes",
-        "verdict_text": "The interval lies below the null.",
-        "figure": figure,
-        **changes,
-    }
-
-
-def make_site() -> dict:
-    first = make_finding("decisiveness", "entropy-1")
-    second = make_finding(
-        "load",
-        "load-1",
-        estimate=-3.25,
-        low=-4.5,
-        high=-2.0,
-        null_name=None,
-        null_value=None,
-        reference_name=None,
-        reference_value=None,
-        verdict="unclear",
-    )
-    third = make_finding("load", "load-1", estimate=NAN, low=None, high=NAN, verdict="no")
-    section = {"model": "a model", "checkpoint": "main"}
-    return {
-        "title": "A study",
-        "description": "How one model routes.",
-        "build": "3f9ac21",
-        "identity": [{"label": "Seed", "value": "1"}],
-        "findings": [first, second, third],
-        "cautions": [{"title": "Numbers of experts", "text": "They mean nothing across layers."}],
-        "chapters": [
-            {
-                "name": "decisiveness",
-                "title": "Router decisiveness",
-                "question": "How sure is the router?",
-                "introduction": ["One paragraph.", "Another one."],
-                "sections": [
-                    {
-                        **section,
-                        "findings": [first],
-                        "figures": [make_figure("entropy-1", 1, "data/e.nc"), make_figure("entropy-2", 2)],
-                        "tables": [{"title": "Entropy by layer", "href": "tables/entropy.csv"}],
-                        "published": [copy.deepcopy(PUBLISHED)],
-                        "absent": [],
-                    },
-                    section
-                    | {"checkpoint": "step 5", "absent": ["Loss"]}
-                    | dict.fromkeys(("findings", "figures", "tables", "published"), ()),
-                ],
-            },
-            {
-                "name": "load",
-                "title": "Load",
-                "question": "Is the load even?",
-                "introduction": [],
-                "sections": [
-                    {**section, "findings": [second, third], "figures": [make_figure("load-1", 3)], "tables": []}
-                    | {"published": [], "absent": []}
-                ],
-            },
-        ],
-        "model_pages": [],
-        "methods": {
-            "unmeasured": [
-                {key: PUBLISHED[key] for key in ("source", "source_url", "note")}
-                | {"rows": [{"name": "Saturation", "at": "10 % of training", "published": 0.6923}]}
-            ],
-            "metrics": [
-                {
-                    "name": "Entropy",
-                    "formula": "H = −∑ₑ pₑ ln pₑ",
-                    "definition": "Entropy of the scores.",
-                    "unit": "nats",
-                    "source": "A paper",
-                    "source_url": "https://example.org/paper",
-                    "page": "Decisiveness",
-                    "href": "decisiveness.html",
-                },
-                {
-                    "name": "CV",
-                    "formula": "std(c) / mean(c)",
-                    "definition": "Spread of the load.",
-                    "unit": "none",
-                    "source": "this study",
-                    "source_url": None,
-                    "page": "Load",
-                    "href": "load.html",
-                },
-            ],
-            "statistics": ["Intervals come from resampling documents."],
-            "configuration": "study:\n  seed: 1\n",
-            "software": [{"name": "Python", "version": "3.11.7"}],
-            "inputs": [{"name": "c4", "kind": "dataset", "identity": "c4@1a2b", "sha256": "ab" * 32, "bytes": 1234567}],
-            "outputs": [{"path": "results/a.csv", "sha256": "cd" * 32, "bytes": 999}],
-            "rules": [
-                {"rule": "record", "makes": "Records of every token.", "reads": []},
-                {"rule": "tally", "makes": "Counts of records.", "reads": ["record"]},
-            ],
-            "rebuild": ["cd study", "snakemake --cores 2"],
-            "licences": [{"name": "Study", "licence": "MIT"}],
-        },
-    }
+BESIDE = {"assets/gatebook.css", "assets/gatebook.js", "run.js"}
 
 
 FILES = {
@@ -193,25 +29,6 @@ FILES = {
     ]
     if path is not None
 }
-
-
-class Page(HTMLParser):
-    """Elements (tag, attributes) of a page in document order, and its text without tags."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list) -> None:
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data + " "
-
-    def all(self, *tags: str) -> list[dict]:
-        return [attributes for tag, attributes in self.elements if tag in tags]
 
 
 def pages(site: dict) -> dict[str, Page]:
@@ -233,101 +50,6 @@ def parent(site: dict, path: tuple):
     for step in path[:-1]:
         site = site[step]
     return site
-
-
-# Formatting
-
-
-@pytest.mark.parametrize(
-    ("numbers", "estimate", "interval"),
-    [
-        ((0.7356, 0.7312, 0.7401), "0.7356", "[0.7312, 0.7401]"),
-        ((0.73561, 0.71, 0.76), "0.736", "[0.710, 0.760]"),
-        ((-0.0831, -0.0967, -0.0702), "−0.083", "[−0.097, −0.070]"),
-        ((-0.0003, -0.05, 0.05), "0.000", "[−0.050, 0.050]"),
-        ((0.0, 0.0, 0.0), "0.000", "[0.000, 0.000]"),
-        ((0.125, 0.125, 0.125), "0.1250", "[0.1250, 0.1250]"),
-        ((12.0, 9.96, 29.9), "12", "[10, 30]"),
-        # Half-width 0.0996 rounds up to 0.10: two digits end at the second decimal.
-        ((1.0, 0.9004, 1.0996), "1.00", "[0.90, 1.10]"),
-        ((1234567.2, 1200000.0, 1270000.0), "1,234,567", "[1,200,000, 1,270,000]"),
-        ((3.4e-7, 3.1e-7, 3.9e-7), "3.40 × 10⁻⁷", "[3.10, 3.90] × 10⁻⁷"),
-        ((-2.5e15, -3.0e15, -2.0e15), "−2.50 × 10¹⁵", "[−3.00, −2.00] × 10¹⁵"),
-        # Rounding noise of a constant is not shown as precision.
-        ((0.1 + 0.2, 0.3, 0.1 + 0.2), "0.300000", "[0.300000, 0.300000]"),
-        ((0.7356, NAN, 0.74), "0.7356", "interval not available"),
-        ((0.7356, None, None), "0.7356", "interval not available"),
-        ((NAN, 0.1, 0.2), "not available", "interval not available"),
-        ((None, None, None), "not available", "interval not available"),
-        ((math.inf, 0.1, math.inf), "not available", "interval not available"),
-    ],
-)
-def test_estimate_and_interval_get_the_decimals_of_the_half_width(numbers, estimate, interval):
-    assert words.format_estimate(*numbers) == (estimate, interval)
-
-
-numbers = st.floats(min_value=-1e9, max_value=1e9).filter(lambda value: value == 0 or abs(value) > 1e-3)
-
-
-@given(st.tuples(numbers, numbers, numbers).map(sorted))
-def test_estimate_texts_agree_in_decimals_and_round_the_numbers(ordered):
-    low, estimate, high = ordered
-    text = words.format_estimate(estimate, low, high)
-    shown = [text.estimate, *text.interval.strip("[]").split(", ")]
-    shown = [part.replace("−", "-").replace(",", "") for part in shown]
-    decimals = {len(part.partition(".")[2]) for part in shown}
-    assert len(decimals) == 1
-    for part, value in zip(shown, (estimate, low, high), strict=True):
-        assert abs(float(part) - value) <= 0.5 * 10.0 ** -min(decimals) * (1 + 1e-6)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.125, "0.125"),
-        (4.15888, "4.159"),
-        (0, "0"),
-        (-0.0, "0"),
-        (100.0, "100"),
-        (-2.0, "−2"),
-        (1234567.8, "1,234,568"),
-        (0.0000123, "1.23 × 10⁻⁵"),
-        (NAN, "not available"),
-        (None, "not available"),
-    ],
-)
-def test_number_has_four_significant_digits(value, text):
-    assert words.format_number(value) == text
-
-
-@pytest.mark.parametrize(("value", "text"), [(0, "0"), (999, "999"), (4812331, "4,812,331"), (-1200, "−1,200")])
-def test_count_has_thousands_separators(value, text):
-    assert words.format_count(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (12345, "12.3 kB"), (999_999, "1.00 MB"), (13838323712, "13.8 GB")],
-)
-def test_bytes_have_three_significant_digits(value, text):
-    assert words.format_bytes(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0.0 s"),
-        (9.94, "9.9 s"),
-        (9.96, "10 s"),
-        (59.6, "1 min 00 s"),
-        (185.2, "3 min 05 s"),
-        (3599.7, "1 h 00 min"),
-        (3840, "1 h 04 min"),
-        (360000, "100 h 00 min"),
-    ],
-)
-def test_duration_has_its_two_largest_units(seconds, text):
-    assert words.format_duration(seconds) == text
 
 
 # Dot-whisker
@@ -352,6 +74,9 @@ def test_whisker_does_not_magnify_rounding_noise():
     at = render.whisker(0.1 + 0.2, 0.3, 0.1 + 0.2, null=None, reference=None, width=220, margin=10)
     assert (at.first_label, at.last_label) == ("0.1", "0.5")
     assert (at.low, at.estimate, at.high) == (110, 110, 110)
+
+
+numbers = st.floats(min_value=-1e9, max_value=1e9).filter(lambda value: value == 0 or abs(value) > 1e-3)
 
 
 @given(st.lists(numbers, min_size=5, max_size=5))

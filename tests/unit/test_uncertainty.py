@@ -204,6 +204,16 @@ def test_the_interval_of_a_ratio_of_sums_is_the_percentile_interval_of_scipy():
     assert high == pytest.approx(theirs.confidence_interval.high, abs=0.1 * theirs.standard_error)
 
 
+def test_the_interval_of_a_difference_by_hand():
+    # Resamples 0, ..., 10 around 4 (bias 1), minus 3 in every draw: quantiles 1 and 9, moved by 2.
+    first = xr.DataArray(np.full(12, 3.0), dims="draw")
+    second = xr.DataArray(np.append(4.0, np.arange(11.0)), dims="draw")
+    np.testing.assert_allclose(uncertainty.difference_interval(first, second, 0.8), [1, -4, 4])
+    # On squares: quantiles of 0, ..., 10 moved by 2, cut at 0 and rooted.
+    squared = uncertainty.difference_interval(first, np.sqrt(second), 0.8, squared=True)
+    np.testing.assert_allclose(squared, [2 - 3, 0 - 3, np.sqrt(7) - 3])
+
+
 # ---------------------------------------------------------------- coverage, where the truth is known
 
 

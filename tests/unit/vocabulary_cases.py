@@ -31,7 +31,7 @@ def measured(measure, study: dict[str, Case], folder: Path, predicted: dict | No
     paths = written(study, folder, predicted)
     tokens = routed.read(**paths)
     options = {"permutations": 2, "seed": 1, "confidence": 0.95} | options
-    return measure(tokens, routed.read_layers(tokens, paths["records"]), **options)
+    return measure(tokens, routed.read_layers(tokens, paths["records"]), **options).metrics
 
 
 def vocabulary_case(

@@ -1,4 +1,4 @@
-"""The workflow elsewhere: imported by another workflow, from another directory, in another clone, on object storage."""
+"""The workflow elsewhere: imported, deployed from the catalogue, in another directory or clone, on object storage."""
 
 import json
 import os
@@ -6,15 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
-from studies import COUNTS, COUNTS_STUDY
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from studies import COUNTS, COUNTS_STUDY, ROOT, planned
 
 from gatebook.report.manifest import manifest
 
-ROOT = Path(__file__).parents[2]
 OUTER = """
 import importlib
 
@@ -43,6 +45,19 @@ rule summarize:
     script:
         "scripts/summarize.py"
 """
+DEPLOYED = """
+configfile: "config/config.yaml"
+
+
+module gatebook:
+    snakefile:
+        github("somebody/gatebook", path="workflow/Snakefile", tag="v1")
+    config:
+        config
+
+
+use rule * from gatebook
+"""
 SUMMARIZE = """
 from pathlib import Path
 from words import WORD
@@ -61,9 +76,10 @@ def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.C
     return done
 
 
-def planned(done: subprocess.CompletedProcess) -> dict[str, int]:
-    """How many jobs of each rule a dry-run announces."""
-    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)}
+def plan(done: subprocess.CompletedProcess) -> list[tuple[str, str]]:
+    """Rule, inputs, outputs, wildcards and resources of every job that a dry-run announces."""
+    blocks = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", done.stdout, flags=re.MULTILINE)
+    return sorted((rule, re.sub(r"^    (jobid|reason): .*\n", "", text, flags=re.MULTILINE)) for rule, text in blocks)
 
 
 def contents(results: Path) -> dict[str, str]:
@@ -74,13 +90,15 @@ def contents(results: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def study(new_workflow):
+def study(counts_study):
     """A finished study of counts."""
-    made = new_workflow("portable")
-    (made.folder / "data").mkdir()
-    (made.folder / "data/counts.csv").write_text(COUNTS, encoding="utf-8")
-    made.finish("--cores", "1", configs=[made.overlay("data/counts.yaml", COUNTS_STUDY)])
-    return made
+    return counts_study
+
+
+@pytest.fixture(scope="module")
+def default_jobs(new_workflow) -> dict[str, int]:
+    """The jobs of the default study."""
+    return planned(new_workflow("default").finish("--dry-run"))
 
 
 @pytest.fixture
@@ -121,11 +139,69 @@ def test_another_workflow_imports_this_one_under_a_prefix(outer, study):
 
 
 @pytest.mark.parametrize("settings", ["", "config: {}"])
-def test_an_importing_workflow_can_have_the_whole_default_study(outer, settings, workflow):
+def test_an_importing_workflow_can_have_the_whole_default_study(outer, settings, default_jobs):
     jobs = planned(snakemake(outer(settings), "--dry-run"))
-    alone = planned(workflow.finish("--dry-run"))
-    imported = {name.removeprefix("atlas_"): count for name, count in jobs.items() if name.startswith("atlas_")}
-    assert imported == {name: count for name, count in alone.items() if name not in ("all", "total")}
+    assert jobs.pop("summarize") == 1
+    assert {name.removeprefix("atlas_"): count for name, count in jobs.items()} == default_jobs
+
+
+@pytest.fixture(scope="module")
+def default_plan(tmp_path_factory):
+    """The jobs of the default study, from a folder without files."""
+    folder = tmp_path_factory.mktemp("plan")
+    return plan(snakemake(folder, "--dry-run", "--snakefile", str(ROOT / "Snakefile")))
+
+
+def test_the_snakefile_of_the_catalogue_plans_the_same_jobs_anywhere(study, default_plan, tmp_path):
+    catalogue = ("--snakefile", str(ROOT / "workflow/Snakefile"))
+    assert len(default_plan) > 100
+    assert plan(snakemake(tmp_path, "--dry-run", *catalogue)) == default_plan
+    done = snakemake(study.folder, "--dry-run", *catalogue, "--configfile", "data/counts.yaml")
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_a_deployed_workflow_plans_the_same_jobs(default_plan, tmp_path):
+    """As snakedeploy deploys it, but with a clone in Snakemake's cache in place of the code host."""
+    copy, cache = tmp_path / "copy", tmp_path / "cache"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", ".snakemake", ".*_cache", "results"))
+    git = ["git", "-C", str(copy), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "a"], ["tag", "v1"]):
+        subprocess.run([*git, *command], check=True)
+    clone = cache / "snakemake/snakemake/source-cache/snakemake-git-cache/github.com/somebody/gatebook"
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(copy), str(clone)], check=True)
+    folder = tmp_path / "deployed"
+    shutil.copytree(ROOT / "config", folder / "config")
+    (folder / "workflow").mkdir()
+    (folder / "workflow/Snakefile").write_text(DEPLOYED)
+    assert plan(snakemake(folder, "--dry-run", XDG_CACHE_HOME=str(cache))) == default_plan
+
+
+def needed_by(package: str, known: set[str]) -> set[str]:
+    """A package and all that it needs, added to those that are `known`."""
+    requirements = map(Requirement, metadata.requires(package) or [])
+    for each in [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]:
+        if canonicalize_name(each.name) not in known:
+            known.add(canonicalize_name(each.name))
+            needed_by(each.name, known)
+    return known
+
+
+def test_the_catalogue_finds_what_it_asks_for_and_what_it_says_is_true():
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))["usage"]
+    assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
+    assert (ROOT / "workflow/Snakefile").is_file() and (ROOT / "config/README.md").is_file()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").lower()
+    assert "snakemake" in readme and "workflow" in readme
+    # its commands run Snakemake in an environment of its own: the workflow must be readable there
+    present = needed_by("snakemake", {"snakemake"})
+    installed = metadata.packages_distributions()
+    absent = {name for name, all_of in installed.items() if not present & set(map(canonicalize_name, all_of))}
+    common = (ROOT / "rules/common.smk").read_text(encoding="utf-8")
+    imports = "\n".join(re.findall(r"^(?:from gatebook|import gatebook).*", common, flags=re.MULTILINE))
+    code = f"import sys\nsys.modules.update(dict.fromkeys({absent!r}))\n{imports}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    read = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert usage["software-stack-deployment"]["conda"] == (read.returncode == 0)
 
 
 def test_results_moved_to_a_new_clone_are_complete(study, tmp_path):

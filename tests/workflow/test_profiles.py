@@ -1,27 +1,29 @@
-"""The profiles plan the same study, and the one for Slurm knows the rules."""
+"""The profiles plan the same study, and those for clusters know the rules."""
 
 import re
 
 import pytest
 import yaml
-from studies import ROOT
+from studies import ROOT, planned
 
 PROFILES = ROOT / "config" / "profiles"
 
 
-@pytest.mark.parametrize("name", ["local", "ci", "slurm"])
+@pytest.mark.parametrize("name", ["local", "ci", "slurm", "generic"])
 def test_a_profile_plans_the_whole_study(workflow, tiny_config, name):
-    dry = workflow.finish("--dry-run", "--profile", str(PROFILES / name), configs=[tiny_config])
-    planned = dict(re.findall(r"^(\w+) +(\d+)$", dry.stdout, flags=re.MULTILINE))
-    assert planned["extract_routing"] == "6"
-    assert planned["build_report"] == "1"
+    jobs = planned(workflow.finish("--dry-run", "--profile", str(PROFILES / name), configs=[tiny_config]))
+    assert jobs["extract_routing"] == 6
+    assert jobs["build_report"] == 1
 
 
-def test_on_slurm_extraction_alone_asks_for_a_gpu(workflow):
-    arguments = ("--dry-run", "--profile", str(PROFILES / "slurm"))
+@pytest.mark.parametrize("name", ["slurm", "generic"])
+def test_on_a_cluster_extraction_alone_asks_for_a_gpu_and_every_job_for_memory_and_time(workflow, name):
+    arguments = ("--dry-run", "--profile", str(PROFILES / name))
     dry = workflow.finish(*arguments, configs=[ROOT / "config" / "olmoe.yaml"])
     blocks = re.findall(r"^ *(?:local)?rule (\w+):\n((?:     *.*\n)+)", dry.stdout, flags=re.MULTILINE)
-    assert {name for name, text in blocks if re.search(r"gpu=[1-9]", text)} == {"extract_routing"}
+    assert {rule for rule, text in blocks if re.search(r"gpu=[1-9]", text)} == {"extract_routing"}
+    silent = {rule for rule, text in blocks if not re.search(r"mem_mb=\d", text) or not re.search(r"runtime=\d", text)}
+    assert silent == {"all", "fetch_model", "fetch_dataset"}  # which run where Snakemake was started
 
 
 def test_the_groups_of_the_slurm_profile_are_rules_and_hold_every_figure():
@@ -30,3 +32,10 @@ def test_the_groups_of_the_slurm_profile_are_rules_and_hold_every_figure():
     rules = set(re.findall(r"^rule (\w+):", text, flags=re.MULTILINE))
     assert set(groups) <= rules
     assert {rule for rule in rules if rule.startswith("plot_")} <= set(groups)
+
+
+def test_the_generic_profile_has_the_settings_of_the_one_for_slurm():
+    profiles = [yaml.safe_load((PROFILES / name / "profile.yaml").read_text()) for name in ("generic", "slurm")]
+    own = r"executor|cluster-generic-.*|slurm-.*|.*-status-checks.*"  # how to talk to the scheduler
+    generic, slurm = ({key: each[key] for key in each if not re.fullmatch(own, key)} for each in profiles)
+    assert generic == slurm

@@ -11,7 +11,18 @@ import xarray as xr
 OF_SELECTIONS = ["domain_specialization", "vocabulary_specialization", "token_overlap", "coactivation"]
 OF_LOGITS = ["router_decisiveness", "selection_frequency", "similarity", "maps"]
 MADE_AGAIN = [
-    *("routing", "tallies", "metrics", "tables", "figures", "experts", "browser", "report", "ro-crate-metadata.json"),
+    *(
+        "routing",
+        "tallies",
+        "metrics",
+        "draws",
+        "tables",
+        "figures",
+        "experts",
+        "browser",
+        "report",
+        "ro-crate-metadata.json",
+    ),
     *("extract_routing", "tally_routing", "measure_*", "plot_*", "profile_experts", "build_*", "*provenance.json"),
 ]
 CHAOTIC = ["map", "mean_map", "trustworthiness"]

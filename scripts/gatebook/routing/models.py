@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import transformers
+import xarray as xr
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
@@ -16,6 +17,9 @@ from gatebook.files import checksums
 from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
 from gatebook.routing.rule import routing_rule
+
+ROUTER_ROWS = ("mlp.gate.weight", "mlp.router.weight", "block_sparse_moe.gate.weight")
+"""Names that the rows of a router have within its layer, in files of the supported families."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -100,6 +104,47 @@ def block_gain(folder: str | Path, layer: int) -> np.ndarray | None:
     return None if after in norms else norms[before].float().numpy()
 
 
+def read_router_rows(folder: str | Path, layers: str | int | list = "all") -> xr.DataArray:
+    """The rows of a model's routers, one per layer and expert; no other tensor of the folder is read.
+
+    A router's logits are the products of its rows with what it receives, a token's hidden state after the norm (plus
+    the router's own bias in GPT-OSS).
+
+    Parameters
+    ----------
+    folder
+        A model in the hub's layout: config.json and *.safetensors.
+    layers
+        "all", a layer, a range such as "0-3", or a list of these.
+
+    Returns
+    -------
+    xarray.DataArray
+        (layer, expert, hidden) float32, without a unit; the coordinate `layer` holds the indices of the layers.
+
+    Raises
+    ------
+    Problem
+        If the folder holds no model of a supported family, or a layer has no router.
+
+    Examples
+    --------
+    >>> rows = read_router_rows("results/demo/checkpoints/step400")  # doctest: +SKIP
+    >>> dict(rows.sizes)  # doctest: +SKIP
+    {'layer': 4, 'expert': 32, 'hidden': 96}
+    """
+    config = load_config(folder)
+    routing_rule(config)
+    chosen, rows = choose_layers(layers, sorted(find_routers(skeleton(config))), "layers"), []
+    for layer in chosen:
+        found = [tensor.float().numpy() for _, tensor in _layer_tensors(folder, layer, ROUTER_ROWS)]
+        if not found:
+            raise Problem(f"{folder} has no weights of the router of layer {layer}: fetch the checkpoint again.")
+        rows += found
+    attrs = {"long_name": "router rows", "units": "1"}
+    return xr.DataArray(np.stack(rows), dims=("layer", "expert", "hidden"), coords={"layer": chosen}, attrs=attrs)
+
+
 def _layer_tensors(folder: str | Path, layer: int, wanted: tuple[str, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
     """Names within the layer and tensors of one layer, all or the `wanted` ones, read one at a time."""
     for path in sorted(Path(folder).glob("*.safetensors")):
@@ -168,6 +213,12 @@ def _cut(config: transformers.PreTrainedConfig, layers: int) -> None:
         if isinstance(value, list) and len(value) == whole and name.endswith("layer_types"):
             setattr(config, name, value[:layers])
     config.num_hidden_layers = layers
+
+
+def skeleton(config: transformers.PreTrainedConfig, trust_remote_code: bool = False) -> transformers.PreTrainedModel:
+    """The base model of a config, without weights."""
+    with torch.device("meta"):
+        return AutoModel.from_config(config, trust_remote_code=trust_remote_code)
 
 
 def find_routers(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:
@@ -269,8 +320,7 @@ def describe(folder: Path, trust_remote_code: bool = False) -> dict:
     """
     config = load_config(folder, trust_remote_code)
     rule = routing_rule(config)
-    with torch.device("meta"):
-        model = AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+    model = skeleton(config, trust_remote_code)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise Problem(f"{folder} has no *.safetensors file: convert the weights to safetensors.")

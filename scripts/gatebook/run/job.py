@@ -48,9 +48,10 @@ def start(snakemake) -> None:
     )
     sys.excepthook = _report
     signal.signal(signal.SIGTERM, _stop)
-    outputs, log = [str(path) for path in snakemake.output], snakemake.log[0]
+    inputs, outputs = ([str(path) for path in paths] for paths in (snakemake.input, snakemake.output))
+    log = snakemake.log[0]
     receipts.path_beside(log).unlink(missing_ok=True)
-    atexit.register(_leave_receipt, origin.provenance(), outputs, log)
+    atexit.register(_leave_receipt, origin.provenance(), inputs, outputs, log)
 
 
 def software() -> dict[str, str]:
@@ -89,10 +90,10 @@ def interval() -> float:
     return 0.2 if sys.stderr.isatty() else 10
 
 
-def _leave_receipt(provenance: dict, outputs: list[str], log: str) -> None:
+def _leave_receipt(provenance: dict, inputs: list[str], outputs: list[str], log: str) -> None:
     try:
         with atomic_file(receipts.path_beside(log)) as path:
-            path.write_text(receipts.text(receipts.make(provenance, outputs)), encoding="utf-8")
+            path.write_text(receipts.text(receipts.make(provenance, inputs, outputs)), encoding="utf-8")
     except Exception as error:
         _report(type(error), error, error.__traceback__)
         os._exit(1)  # an exception that leaves an exit handler would not fail the job

@@ -27,8 +27,8 @@ def path_beside(log: str | Path) -> Path:
     return Path(*parts).with_suffix(".json")
 
 
-def make(provenance: dict, outputs: list[str]) -> dict:
-    """The receipt of the running job: its `provenance`, and path, SHA-256 and bytes of every file that it wrote.
+def make(provenance: dict, inputs: list[str], outputs: list[str]) -> dict:
+    """The receipt of the running job: its `provenance` and `inputs`, and path, SHA-256 and bytes of what it wrote.
 
     Times are UTC, `seconds` are those since the start of this process.
     """
@@ -38,6 +38,7 @@ def make(provenance: dict, outputs: list[str]) -> dict:
         "started": started.isoformat(timespec="seconds"),
         "seconds": round((now - started).total_seconds(), 1),
         "hardware": hardware(),
+        "inputs": inputs,
         "outputs": [_entry(path) for output in outputs for path in _files(Path(output))],
     }
 
@@ -61,7 +62,7 @@ def read(folder: Path) -> Iterator[tuple[Path, dict | None]]:
             receipt = json.loads(path.read_text(encoding="utf-8"))
             receipt.pop("sha256")
             yield path, receipt if text(receipt) == path.read_text(encoding="utf-8") else None
-        except (ValueError, AttributeError, KeyError):
+        except (ValueError, AttributeError, TypeError, KeyError):
             yield path, None
 
 

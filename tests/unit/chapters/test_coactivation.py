@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from routing_cases import Case, case, even_case, logits_for, random_case, records, saved, selection_case
 
 from gatebook.chapters.base import page as base
+from gatebook.chapters.base.page import Seen
 from gatebook.chapters.coactivation import measure as coactivation
 from gatebook.chapters.coactivation import page
 from gatebook.chapters.coactivation.measure import MATRICES, MEASURES, lift_tests, null_pairs
@@ -24,7 +25,7 @@ THRESHOLDS = {"strong_lift": 2.0, "remaining_lift": 0.5}
 
 def measure(study: dict[str, Case | xr.Dataset], confidence: float = 0.95) -> xr.Dataset:
     made = {name: one.tally() if isinstance(one, Case) else one for name, one in study.items()}
-    return coactivation.measure(made, confidence=confidence)
+    return coactivation.measure(made, confidence=confidence).metrics
 
 
 def sets(experts: int, top_k: int) -> list[tuple[int, ...]]:
@@ -369,15 +370,15 @@ def test_a_dataset_alone_has_the_same_values(study, metrics):
 
 def test_tallies_in_files_give_the_same_measures(study, metrics, tmp_path):
     with open_tallies(saved(study, tmp_path)) as opened:
-        xr.testing.assert_identical(coactivation.measure(opened, confidence=0.95), metrics)
+        xr.testing.assert_identical(coactivation.measure(opened, confidence=0.95).metrics, metrics)
 
 
 # ---------------------------------------------------------------- the page
 
 
 def drawn(metrics: xr.Dataset, untrained: xr.Dataset | None, tmp_path) -> tuple[list[str], list[dict]]:
-    figures = page.figures(metrics, untrained)
-    base.write(tmp_path, figures, page.findings(metrics, untrained, THRESHOLDS), "a source")
+    figures = page.figures(Seen(metrics, untrained))
+    base.write(tmp_path, figures, page.findings(Seen(metrics, untrained, THRESHOLDS)), "a source")
     words = json.loads((tmp_path / "chapter.json").read_text())
     assert {finding["figure"] for finding in words["findings"]} <= {figure["name"] for figure in words["figures"]}
     assert {finding["verdict"] for finding in words["findings"]} <= set(render.VERDICTS)
@@ -392,7 +393,6 @@ def test_the_page_of_a_study(metrics, tmp_path):
     names, findings = drawn(metrics, measure(study_of(7, skew=20)), tmp_path)
     assert names == ["lift_by_layer", "lift_distribution", "lift_matrices", "strongest_pairs", "published_variant"]
     assert len(findings) == 5
-    assert page.MEANINGS.keys() == MEASURES.keys() == page.MEASURES.keys()
 
 
 @pytest.mark.filterwarnings("error")
@@ -466,7 +466,7 @@ def test_the_verdict_on_lift_follows_its_interval(metrics, interval, verdict):
     changed = metrics.copy(deep=True)
     changed["mean_over_layers_mean_absolute_log2_lift"].loc[{"dataset": "pooled"}] = list(interval)
     changed["mean_over_layers_noise"].loc[{"dataset": "pooled"}] = 0.1
-    assert page.findings(changed, None, THRESHOLDS)[0].verdict == verdict
+    assert page.findings(Seen(changed, None, THRESHOLDS))[0].verdict == verdict
 
 
 def test_training_is_judged_by_the_difference(metrics):
@@ -474,7 +474,7 @@ def test_training_is_judged_by_the_difference(metrics):
         sources = [metrics.copy(deep=True), metrics.copy(deep=True)]
         for source, interval in zip(sources, (trained, untrained), strict=True):
             source["mean_over_layers_mean_absolute_log2_lift"].loc[{"dataset": "pooled"}] = list(interval)
-        return page.findings(*sources, THRESHOLDS)[-1]
+        return page.findings(Seen(*sources, THRESHOLDS))[-1]
 
     found = finding((1.0, 0.7, 1.3), (0.5, 0.1, 0.9))
     assert (found.estimate, found.low, found.high) == pytest.approx((0.5, 0.0, 1.0))

@@ -3,16 +3,19 @@ import pytest
 import xarray as xr
 from routing_cases import even_case, random_case
 
+from gatebook.chapters.base.page import Seen
 from gatebook.chapters.compare import measure as compare
 from gatebook.chapters.compare import page
 from gatebook.chapters.compare.measure import COMPARED, Run
 from gatebook.chapters.domain_specialization import measure as domain_specialization
 from gatebook.chapters.router_decisiveness import measure as router_decisiveness
 from gatebook.chapters.selection_frequency import measure as selection_frequency
+from gatebook.measures import uncertainty
 from gatebook.problem import Problem
 from gatebook.report.render import VERDICTS
 
 SETTINGS = {"resamples": 40, "seed": 1, "confidence": 0.9}
+FIGURES = ["measures_by_depth", "differences_by_depth", "differences_by_dataset"]
 PARTS = ["estimate", "low", "high"]
 LENGTHS = {"poems": [9, 14, 6, 11, 8], "code": [12, 7, 10]}
 
@@ -40,16 +43,26 @@ def runs() -> tuple[Run, Run]:
 
 @pytest.fixture(scope="module")
 def metrics(runs) -> xr.Dataset:
-    return compare.measure(*runs, **SETTINGS)
+    return measure(*runs)
+
+
+def measure(first: Run, second: Run) -> xr.Dataset:
+    """The comparison of two runs alone."""
+    return compare.pair(compare.measure(first, [second], **SETTINGS), second.name)
+
+
+def seen(metrics: xr.Dataset) -> Seen:
+    """What the page of one comparison is made from."""
+    return Seen(metrics.expand_dims("second"))
 
 
 def chapters(one: Run) -> xr.Dataset:
     """The compared measures as the chapters measure them."""
-    load = selection_frequency.measure(one.tallies, **SETTINGS, capacity_factors=[1.0], batch_tokens=20)
+    load = selection_frequency.measure(one.tallies, **SETTINGS, capacity_factors=[1.0], batch_tokens=20).metrics
     null = {"permutations": 100, "permutation_seed": 1, "false_discovery_rate": 0.05}
-    domains = domain_specialization.measure(one.tallies, **SETTINGS, **null)
+    domains = domain_specialization.measure(one.tallies, **SETTINGS, **null).metrics
     sources = {
-        "token_information": (router_decisiveness.measure(one.tallies, **SETTINGS), "information"),
+        "token_information": (router_decisiveness.measure(one.tallies, **SETTINGS).metrics, "information"),
         "domain_information": (domains, "information"),
         "divergence": (domains, "divergence"),
     }
@@ -89,7 +102,7 @@ def test_values_between_layers_by_hand():
 
 def test_runs_with_different_layers_are_compared_at_the_depths_of_the_shorter_one():
     three, five = run(3), run(4, layers=(2, 4, 6, 7, 9), name="other/b")
-    found = compare.measure(three, five, **SETTINGS)
+    found = measure(three, five)
     assert found["depth"].values.tolist() == [0, 0.5, 1]
     expected = chapters(five).sel(interval="estimate", layer=[2, 6, 9])
     for name in COMPARED:
@@ -99,15 +112,15 @@ def test_runs_with_different_layers_are_compared_at_the_depths_of_the_shorter_on
 
 def test_a_depth_between_two_layers_is_interpolated():
     three, four = run(3), run(4, layers=(0, 1, 2, 3), name="other/b")
-    found = compare.measure(four, three, **SETTINGS)["top_k_mass"].sel(run="A", interval="estimate", depth=0.5)
-    expected = router_decisiveness.measure(four.tallies, **SETTINGS)["top_k_mass"].sel(interval="estimate")
+    found = measure(four, three)["top_k_mass"].sel(run="A", interval="estimate", depth=0.5)
+    expected = router_decisiveness.measure(four.tallies, **SETTINGS).metrics["top_k_mass"].sel(interval="estimate")
     np.testing.assert_allclose(found, expected.sel(layer=[1, 2]).mean("layer"), rtol=1e-12)
 
 
 def test_runs_without_a_common_depth_are_refused():
     first, last = (run(0, layers=(layer,), moe_layers=range(4), name=f"demo/{layer}") for layer in (0, 3))
     with pytest.raises(Problem, match="demo/0 and demo/3 have no layers at the same relative depth: study more"):
-        compare.measure(first, last, **SETTINGS)
+        measure(first, last)
 
 
 # ---------------------------------------------------------------- values
@@ -136,7 +149,7 @@ def test_differences_are_those_of_the_estimates_and_inside_their_intervals(metri
 
 
 def test_a_run_does_not_differ_from_itself(runs):
-    metrics = compare.measure(runs[0], Run("demo/copy", runs[0].tallies, runs[0].moe_layers), **SETTINGS)
+    metrics = measure(runs[0], Run("demo/copy", runs[0].tallies, runs[0].moe_layers))
     assert metrics["paired"].values.tolist() == [1, 1, 1]
     for name in COMPARED:
         assert (metrics[f"difference_{name}"] == 0).all()
@@ -146,7 +159,7 @@ def test_a_run_does_not_differ_from_itself(runs):
 @pytest.mark.parametrize("unpaired", [[], ["poems"]])
 def test_exchanging_the_runs_changes_the_sign(runs, unpaired):
     first, second = runs[0], renamed(runs[1], "new ", unpaired)
-    one, other = compare.measure(first, second, **SETTINGS), compare.measure(second, first, **SETTINGS)
+    one, other = measure(first, second), measure(second, first)
     for name in COMPARED:
         for difference in (f"difference_{name}", f"mean_over_depths_difference_{name}"):
             mirrored = -other[difference].sel(interval=["estimate", "high", "low"]).values
@@ -155,7 +168,7 @@ def test_exchanging_the_runs_changes_the_sign(runs, unpaired):
 
 def test_uniform_routing_of_both_runs_differs_in_nothing():
     study = {name: even_case(6, 2, [12, 18]).tally() for name in ("poems", "code")}
-    metrics = compare.measure(Run("demo/a", study, [0]), renamed(Run("demo/b", study, [0]), "x", ["code"]), **SETTINGS)
+    metrics = measure(Run("demo/a", study, [0]), renamed(Run("demo/b", study, [0]), "x", ["code"]))
     for name in COMPARED:
         np.testing.assert_allclose(metrics[f"difference_{name}"], 0, atol=1e-6)
 
@@ -167,13 +180,13 @@ def test_expert_numbers_mean_nothing(runs, metrics):
         for name, lengths in LENGTHS.items()
     }
     other = Run("demo/b", {name: made.tally() for name, made in cases.items()}, [0, 1, 2])
-    xr.testing.assert_allclose(compare.measure(runs[0], other, **SETTINGS), metrics, rtol=1e-5, atol=1e-5)
+    xr.testing.assert_allclose(measure(runs[0], other), metrics, rtol=1e-5, atol=1e-5)
 
 
 def test_runs_with_different_numbers_of_experts():
     one, other = run(5), run(6, name="large/b", experts=12, top_k=3)
-    found = compare.measure(one, other, **SETTINGS)["difference_top_k_mass"].sel(interval="estimate")
-    masses = [router_decisiveness.measure(each.tallies, **SETTINGS)["top_k_mass"] for each in (one, other)]
+    found = measure(one, other)["difference_top_k_mass"].sel(interval="estimate")
+    masses = [router_decisiveness.measure(each.tallies, **SETTINGS).metrics["top_k_mass"] for each in (one, other)]
     expected = (masses[1] - masses[0]).sel(interval="estimate").transpose("dataset", "layer")
     np.testing.assert_allclose(found.transpose("dataset", "depth"), expected, rtol=1e-12)
 
@@ -184,14 +197,14 @@ def test_runs_with_different_numbers_of_experts():
 def test_the_same_documents_are_drawn_together_in_whatever_order(runs, metrics):
     first, second = runs
     shuffled = {name: tally.isel(document=slice(None, None, -1)) for name, tally in second.tallies.items()}
-    found = compare.measure(first, Run(second.name, shuffled, second.moe_layers), **SETTINGS)
+    found = measure(first, Run(second.name, shuffled, second.moe_layers))
     xr.testing.assert_allclose(found, metrics, rtol=1e-12)
     assert found["paired"].values.tolist() == [1, 1, 1]
 
 
 def test_different_documents_are_drawn_independently(runs, metrics):
     first, second = runs
-    found = compare.measure(first, renamed(second, "new ", ["code"]), **SETTINGS)
+    found = measure(first, renamed(second, "new ", ["code"]))
     assert found["paired"].values.tolist() == [0, 1, 0]
     for part, dataset, same in (("estimate", "code", True), ("low", "code", False), ("low", "poems", True)):
         where = {"dataset": dataset, "interval": part}
@@ -220,23 +233,13 @@ def test_intervals_of_a_difference_cover_the_truth(paired):
             xr.DataArray(resampling["poems"].sums(values) / documents, dims="draw")
             for values, resampling in zip((first, second), compare.resample(*runs, 300, seed), strict=True)
         ]
-        _, low, high = compare.difference_interval(*draws, 0.95).values
+        _, low, high = uncertainty.difference_interval(*draws, 0.95).values
         covered += low <= 4 <= high
         widths.append(high - low)
     assert 0.92 <= covered / repetitions <= 0.98
     # Paired: the variance of noise and of -0.2 times the first; unpaired: of all three.
     variance = 4 * (1 + 0.2**2) if paired else 4 * (1 + 1 + 0.8**2)
     assert np.mean(widths) == pytest.approx(2 * 1.96 * np.sqrt(variance / documents), rel=0.05)
-
-
-def test_the_interval_of_a_difference_by_hand():
-    # Resamples 0, ..., 10 around 4 (bias 1), minus 3 in every draw: quantiles 1 and 9, moved by 2.
-    first = xr.DataArray(np.full(12, 3.0), dims="draw")
-    second = xr.DataArray(np.append(4.0, np.arange(11.0)), dims="draw")
-    np.testing.assert_allclose(compare.difference_interval(first, second, 0.8), [1, -4, 4])
-    # On squares: quantiles of 0, ..., 10 moved by 2, cut at 0 and rooted.
-    squared = compare.difference_interval(first, np.sqrt(second), 0.8, squared=True)
-    np.testing.assert_allclose(squared, [2 - 3, 0 - 3, np.sqrt(7) - 3])
 
 
 # ---------------------------------------------------------------- table and page
@@ -264,7 +267,7 @@ def with_difference(metrics: xr.Dataset, name: str, interval: tuple[float, float
 def test_verdicts_follow_from_the_interval_of_the_difference(metrics, interval, entropy, information):
     for name, verdict in (("normalised_entropy", entropy), ("domain_information", information)):
         index = [asked[0] for asked in page.ASKED].index(name)
-        finding = page.findings(with_difference(metrics, name, interval))[index]
+        finding = page.findings(seen(with_difference(metrics, name, interval)))[index]
         assert finding.verdict == verdict in VERDICTS
         assert (finding.estimate, finding.low, finding.high, finding.null_value) == (*interval, 0)
         assert ("holds 0" in finding.answer) == (verdict == "unclear")
@@ -276,15 +279,29 @@ def test_figures_say_which_runs_and_how_many_measures_differ(metrics):
     for name in COMPARED:
         same[f"mean_over_depths_difference_{name}"].loc[{"dataset": "pooled"}] = [0, -1, 1]
     for source, title in ((same, "0 of 9"), (with_difference(same, "divergence", (1, 0.5, 2)), "1 of 9")):
-        figures = {figure.name: figure for figure in page.figures(source)}
+        figures = {figure.name: figure for figure in page.figures(seen(source))}
         assert figures["differences_by_depth"].title.startswith(title)
         for figure in figures.values():
             assert len(figure.alt) >= 40
             assert "A is demo/a, n = 77 tokens of 8 documents; B is demo/b" in figure.caption
-            assert {finding.figure for finding in page.findings(source)} <= set(figures)
+            assert {finding.figure for finding in page.findings(seen(source))} <= set(figures)
 
 
 def test_captions_name_the_datasets_whose_documents_differ(runs, metrics):
-    found = compare.measure(runs[0], renamed(runs[1], "new ", ["code"]), **SETTINGS)
-    assert "unpaired, because documents differ, in code." in page.figures(found)[0].caption
-    assert "the same documents, drawn together." in page.figures(metrics)[0].caption
+    found = measure(runs[0], renamed(runs[1], "new ", ["code"]))
+    assert "unpaired, because documents differ, in code." in page.figures(seen(found))[0].caption
+    assert "the same documents, drawn together." in page.figures(seen(metrics))[0].caption
+
+
+def test_each_of_several_runs_is_compared_by_itself(runs, metrics):
+    """One of them has layers at other depths."""
+    first, second = runs
+    third = run(3, layers=(0, 1, 2, 3), name="demo/c")
+    whole = compare.measure(first, [second, third], **SETTINGS)
+    for other, alone in ((second, metrics), (third, measure(first, third))):
+        xr.testing.assert_identical(compare.pair(whole, other.name), alone.assign_attrs(whole.attrs))
+    figures, findings = page.figures(Seen(whole)), page.findings(Seen(whole))
+    assert [figure.name for figure in figures[:3]] == [f"{name}_demo_b" for name in FIGURES]
+    assert all(figure.title.endswith(": demo/c") and "B is demo/c" in figure.caption for figure in figures[3:])
+    assert len(findings) == 2 * len(page.ASKED)
+    assert [finding.figure for finding in findings[4:]] == ["differences_by_depth_demo_c"] * 4

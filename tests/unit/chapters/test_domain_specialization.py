@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import Case, even_case, random_case, saved, selection_case
 
+from gatebook.chapters.base.page import Seen
 from gatebook.chapters.domain_specialization import measure as domain_specialization
 from gatebook.chapters.domain_specialization import page
 from gatebook.chapters.domain_specialization.measure import jensen_shannon, relative_entropy, shuffled_first
@@ -34,7 +35,7 @@ def measure(study: dict[str, Case | xr.Dataset], resamples: int = 3, permutation
         permutations=permutations,
         permutation_seed=seed,
         false_discovery_rate=0.05,
-    )
+    ).metrics
 
 
 def distribution(*values: float) -> xr.DataArray:
@@ -255,7 +256,7 @@ def test_the_null_is_that_of_documents_dealt_out(study):
     for labels in dealt.weights:
         again = {name: documents.isel(document=labels == index) for index, name in enumerate(names)}
         found = measure(again, permutations=1).sel(interval="estimate")
-        values.append(found[domain_specialization.BY_DOMAIN])
+        values.append(found[list(domain_specialization.BY_DOMAIN)])
         everything = documents["selected_count"].sum("document") / documents["tokens"].sum("document")
         distance.append(np.abs(found["specialization"] - everything).isel(dataset=slice(1, None)))
     null, distance = xr.concat(values, dim="draw"), xr.concat(distance, dim="draw")
@@ -365,22 +366,21 @@ def pair_of_metrics(layers=(0, 2, 5, 7), datasets=("poems", "code", "tables"), t
     ids=["trained and untrained", "one layer, one dataset, k is 1", "k is E"],
 )
 def test_every_figure_has_words_and_can_be_drawn(trained, untrained):
-    figures = page.figures(trained, untrained)
+    figures = page.figures(Seen(trained, untrained))
     assert len({figure.name for figure in figures}) == len(figures) == 5
     for figure in figures:
         for text in (figure.title, figure.alt, figure.caption, figure.how_to_read):
             assert text == text.strip() != "" and "None" not in text and "nan" not in text
         figure.drawing.draw_without_rendering()
-    for one in page.findings(trained, untrained):
+    for one in page.findings(Seen(trained, untrained)):
         assert one.figure in {figure.name for figure in figures}
         assert np.isfinite([one.estimate, one.low, one.high, one.null_value]).all()
         assert one.question.endswith("?") and one.answer.endswith(".")
-    assert set(page.MEANINGS) == set(MEASURES)
 
 
 def test_the_data_of_the_figures_are_the_metrics():
     trained, _ = pair_of_metrics()
-    data = {figure.name: figure.data for figure in page.figures(trained, None)}
+    data = {figure.name: figure.data for figure in page.figures(Seen(trained))}
     assert len(data["specialization"]) == len(data["strongest_specialists"]) == 3 * 4 * 8
     for row in data["specialization"].itertuples():
         where = {"dataset": row.dataset, "layer": row.layer, "expert": row.expert, "interval": PARTS}
@@ -408,7 +408,7 @@ def test_verdicts_follow_the_intervals(name, index, null):
         changed = metrics.copy(deep=True)
         interval = [null + shift, null + shift - 0.1, null + shift + 0.1]
         changed[f"mean_over_layers_{name}"].loc[{"dataset": "pooled"}] = interval
-        one = page.findings(changed, None)[index]
+        one = page.findings(Seen(changed))[index]
         assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
 
 
@@ -422,6 +422,6 @@ def test_the_answer_compares_with_the_untrained_model():
         changed, reference = trained.copy(deep=True), untrained.copy(deep=True)
         changed["mean_over_layers_information"].loc[{"dataset": "pooled"}] = interval
         reference["mean_over_layers_information"].loc[{"dataset": "pooled"}] = [1, 0.9, 1.2]
-        answer = page.findings(changed, reference)[0].answer
+        answer = page.findings(Seen(changed, reference))[0].answer
         assert answer.endswith(f"{words} in the untrained model.")
-    assert "untrained" not in page.findings(trained, None)[0].answer
+    assert "untrained" not in page.findings(Seen(trained))[0].answer

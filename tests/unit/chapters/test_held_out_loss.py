@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from gatebook.chapters.base.page import Seen
 from gatebook.chapters.held_out_loss import measure as held_out_loss
 from gatebook.chapters.held_out_loss import page
 
@@ -57,7 +58,7 @@ def test_the_gain_is_paired_on_the_same_documents():
 
 @pytest.mark.parametrize(("trained", "verdict"), [(3.0, "yes"), (5.0, "no")])
 def test_the_verdict_follows_the_gain(trained, verdict):
-    (finding,) = page.findings(held_out_loss.measure(training(trained), **STATISTICS))
+    (finding,) = page.findings(Seen(held_out_loss.measure(training(trained), **STATISTICS)))
     assert finding.verdict == verdict
     assert finding.low <= finding.estimate <= finding.high
     assert finding.null_value == pytest.approx(4.0)
@@ -65,7 +66,7 @@ def test_the_verdict_follows_the_gain(trained, verdict):
 
 def test_figures_hold_the_losses_of_the_metrics():
     metrics = held_out_loss.measure(training(3.0), **STATISTICS)
-    by_domain, by_step = page.figures(metrics)
+    by_domain, by_step = page.figures(Seen(metrics))
     row = by_domain.data.set_index("domain").loc["b"]
     assert row["trained_estimate"] == float(metrics["loss"].isel(checkpoint=-1).sel(dataset="b", interval="estimate"))
     assert list(by_step.data["step"]) == [0, 9]

@@ -10,6 +10,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatebook.chapters.base.page import Seen
 from gatebook.chapters.maps import measure as maps
 from gatebook.chapters.maps import page
 from gatebook.files import netcdf
@@ -143,7 +144,7 @@ def metrics():
     rng = np.random.default_rng(1)
     sample = tokens_of(rng)
     layers = [made_layer(rng, sample, 1, apart=8.0), made_layer(rng, sample, 4)]
-    return maps.measure(sample, layers, points=50, seed=1, confidence=0.95)
+    return maps.measure(sample, layers, points=50, seed=1, confidence=0.95).metrics
 
 
 def test_labels_that_lie_apart_are_told_from_labels_that_do_not(metrics):
@@ -215,7 +216,7 @@ def test_too_few_tokens_are_named():
 
 
 def test_findings_follow_from_the_intervals(metrics):
-    kind, expert, separation, plane = page.findings(metrics, None, {"plane_variance": 0.999})
+    kind, expert, separation, plane = page.findings(Seen(metrics, None, {"plane_variance": 0.999}))
     assert (kind.verdict, expert.verdict, separation.verdict, plane.verdict) == ("yes", "unclear", "yes", "no")
     assert "about as many as among random tokens" in expert.answer
     assert kind.null_value == pytest.approx(0.3) and plane.null_value == 2 / HIDDEN
@@ -223,19 +224,20 @@ def test_findings_follow_from_the_intervals(metrics):
     low = metrics.copy(deep=True)
     for name in ("agreement", "separation", "explained_variance"):
         low[f"mean_over_layers_{name}"][...] = -1
-    found = page.findings(low, metrics, {"plane_variance": 0.5})
+    found = page.findings(Seen(low, metrics, {"plane_variance": 0.5}))
     assert [one.verdict for one in found] == ["no"] * 4
     assert all(one.reference_name == "untrained model" for one in found)
 
 
 def test_figures_name_what_they_show(metrics):
-    found = page.figures(metrics, metrics)
+    found = page.figures(Seen(metrics, metrics))
     assert len(found) == 4 and len({one.name for one in found}) == 4
-    assert {one.figure for one in page.findings(metrics, None, {"plane_variance": 0.5})} <= {one.name for one in found}
+    assert {one.figure for one in page.findings(Seen(metrics, None, {"plane_variance": 0.5}))} <= {
+        one.name for one in found
+    }
     for one in found:
         assert len(one.data) and one.alt and one.caption and one.how_to_read
     assert "n = 60 sampled tokens of 20 documents in 3 datasets" in found[0].caption
-    assert set(page.MEANINGS) == set(page.MEASURES)
     expert = found[3].data.query("space == 'mean output of an expert'")
     assert len(expert) == 2 * 3 * 4  # layers, projections, experts
 
@@ -320,12 +322,12 @@ def run_measure(run_script, study, model_folder, folder, layers="first_middle_la
     run_script(
         "measure_maps",
         folder,
-        input=inputs(study) | {"folder": str(model_folder)},
-        output={"metrics": folder / "maps.nc", "table": folder / "maps.csv"},
+        input=inputs(study) | {"folder": str(model_folder), "untrained": []},
+        output={"metrics": folder / "maps.nc", "draws": folder / "draws.nc", "table": folder / "maps.csv"},
         params={
             "code": "0" * 16,
             "model": {"dtype": "auto", "device": "cpu", "experts": "auto"},
-            "maps": {"layers": layers, "points": 60},
+            "settings": {"layers": layers, "points": 60},
             "statistics": {"seed": 1, "confidence": 0.95},
         },
     )
@@ -334,7 +336,7 @@ def run_measure(run_script, study, model_folder, folder, layers="first_middle_la
 def test_the_scripts_give_the_same_bytes_twice(run_script, study, model_folder, tmp_path):
     for name in ("one", "two"):
         run_measure(run_script, study, model_folder, tmp_path / name)
-    for name in ("maps.nc", "maps.csv"):
+    for name in ("maps.nc", "draws.nc", "maps.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     metrics = netcdf.load(tmp_path / "one" / "maps.nc")
     assert metrics["layer"].values.tolist() == [1, 2, 3] and metrics.sizes["point"] == 60
@@ -345,11 +347,12 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, study, model_folder, 
     assert plane == pytest.approx(maps.plane_variance(chosen.detach().numpy()), rel=1e-4)
     figures = tmp_path / "figures"
     run_script(
-        "plot_maps",
+        "plot_chapter",
         tmp_path,
-        input={"metrics": tmp_path / "one" / "maps.nc", "untrained": []},
+        input={"metrics": tmp_path / "one" / "maps.nc"},
         output={"figures": figures},
         params={"code": "0" * 16, "thresholds": {"plane_variance": 0.5}},
+        wildcards={"chapter": "maps"},
     )
     words = json.loads((figures / "chapter.json").read_text(encoding="utf-8"))
     assert len(words["figures"]) == 4 and len(words["findings"]) == 4

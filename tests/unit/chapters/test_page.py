@@ -8,6 +8,7 @@ from matplotlib.figure import Figure as Drawing
 from routing_cases import random_case
 
 from gatebook.chapters.base import page
+from gatebook.chapters.base.page import Seen
 from gatebook.chapters.router_decisiveness import measure as router_decisiveness
 from gatebook.chapters.router_decisiveness import page as decisiveness_page
 from gatebook.chapters.selection_frequency import measure as selection_frequency
@@ -34,10 +35,10 @@ def metrics_of(
     }
     shared = {"resamples": 20, "seed": 1, "confidence": 0.9}
     return {
-        "router_decisiveness": router_decisiveness.measure(study, **shared),
+        "router_decisiveness": router_decisiveness.measure(study, **shared).metrics,
         "selection_frequency": selection_frequency.measure(
             study, **shared, capacity_factors=list(factors), batch_tokens=20
-        ),
+        ).metrics,
     }
 
 
@@ -53,7 +54,7 @@ def with_mean(metrics: xr.Dataset, name: str, interval: tuple[float, float, floa
 
 
 def finding(page: str, figure: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> page.Finding:
-    found = PAGES[page].findings(metrics, untrained, THRESHOLDS)
+    found = PAGES[page].findings(Seen(metrics, untrained, THRESHOLDS))
     (one,) = [each for each in found if each.figure == figure]
     return one
 
@@ -173,7 +174,7 @@ def made(request):
     study, page = request.param
     trained, untrained = STUDIES[study]
     metrics, reference = trained[page], untrained[page] if untrained else None
-    return PAGES[page], metrics, reference, PAGES[page].figures(metrics, reference)
+    return PAGES[page], metrics, reference, PAGES[page].figures(Seen(metrics, reference))
 
 
 def test_every_figure_has_words_and_can_be_drawn(made):
@@ -256,7 +257,9 @@ def test_the_data_of_every_figure_are_the_metrics(made):
 def test_lines_are_drawn_where_the_metrics_are():
     metrics, untrained = TRAINED["router_decisiveness"], UNTRAINED["router_decisiveness"]
     drawing = next(
-        figure.drawing for figure in decisiveness_page.figures(metrics, untrained) if figure.name == "entropy_by_layer"
+        figure.drawing
+        for figure in decisiveness_page.figures(Seen(metrics, untrained))
+        if figure.name == "entropy_by_layer"
     )
     drawn = [list(line.get_ydata()) for line in drawing.axes[0].get_lines()]
     for source in (metrics, untrained):
@@ -264,7 +267,7 @@ def test_lines_are_drawn_where_the_metrics_are():
 
 
 def figure_of(page: str, name: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> page.Figure:
-    return next(figure for figure in PAGES[page].figures(metrics, untrained) if figure.name == name)
+    return next(figure for figure in PAGES[page].figures(Seen(metrics, untrained)) if figure.name == name)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +321,7 @@ def test_the_order_of_capacity_factors_does_not_matter():
 
 def test_every_finding_points_to_a_figure_and_says_what_it_rests_on(made):
     page, metrics, untrained, figures = made
-    for one in page.findings(metrics, untrained, THRESHOLDS):
+    for one in page.findings(Seen(metrics, untrained, THRESHOLDS)):
         assert one.figure in {figure.name for figure in figures} and one.verdict in VERDICTS
         assert one.question.endswith("?") and one.answer.endswith(".")
         assert np.isfinite([one.estimate, one.low, one.high, one.null_value]).all()
@@ -435,6 +438,6 @@ def test_captions_say_what_the_probabilities_of_a_sigmoid_router_are():
     metrics = TRAINED["router_decisiveness"]
     sigmoid = metrics.assign_attrs(probability="normalised sigmoid scores")
     note = " Probabilities of this router are normalised sigmoid scores."
-    plain = [figure.caption for figure in decisiveness_page.figures(metrics, None)]
-    assert [figure.caption for figure in decisiveness_page.figures(sigmoid, None)] == [text + note for text in plain]
+    plain = [figure.caption for figure in decisiveness_page.figures(Seen(metrics))]
+    assert [figure.caption for figure in decisiveness_page.figures(Seen(sigmoid))] == [text + note for text in plain]
     assert not any("sigmoid" in text for text in plain)

@@ -19,7 +19,7 @@ MEASURES = list(router_decisiveness.MEASURES)
 
 def measure(study: dict[str, Case | xr.Dataset], resamples: int = 3, seed: int = 1) -> xr.Dataset:
     made = {name: one.tally() if isinstance(one, Case) else one for name, one in study.items()}
-    return router_decisiveness.measure(made, resamples=resamples, seed=seed, confidence=0.95)
+    return router_decisiveness.measure(made, resamples=resamples, seed=seed, confidence=0.95).metrics
 
 
 def estimates(metrics: xr.Dataset, dataset: str = "pooled", layer: int = 0) -> dict[str, float]:

@@ -32,7 +32,7 @@ def measure(
         confidence=0.95,
         capacity_factors=list(factors),
         batch_tokens=batch_tokens,
-    )
+    ).metrics
 
 
 def loads(*count: float) -> dict[str, float]:

@@ -12,9 +12,10 @@ from families import causal_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatebook.chapters.base.page import Seen
 from gatebook.chapters.similarity import geometry, page
 from gatebook.chapters.similarity import measure as similarity
-from gatebook.chapters.similarity.measure import CORRELATIONS, MEASURES, OUTPUTS, PAIRS
+from gatebook.chapters.similarity.measure import MEASURES, OUTPUTS, PAIRS
 from gatebook.files import netcdf
 from gatebook.measures import uncertainty
 from gatebook.routing import models
@@ -374,7 +375,7 @@ def measured(layers: list[xr.Dataset], lift=None, overlap=None) -> xr.Dataset:
         permutations=100,
         seed=1,
         confidence=0.95,
-    )
+    ).metrics
 
 
 @pytest.fixture(scope="module")
@@ -487,8 +488,8 @@ def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and
     metrics = measured([found], lift=pair_values(1, [0]) * np.nan)
     for name in ("co_routed_cosine", "lift_correlation", "p_lift_correlation", "router_space_overlap"):
         assert np.isnan(metrics[name].values).all(), name
-    assert len(page.figures(metrics, None)) == 5
-    assert len(page.findings(metrics, None)) == 3
+    assert len(page.figures(Seen(metrics))) == 5
+    assert len(page.findings(Seen(metrics))) == 3
 
 
 # ---------------------------------------------------------------- page and files
@@ -503,7 +504,7 @@ def moved(metrics, name, amount):
 
 def test_figures_say_their_numbers(metrics):
     untrained = moved(metrics, "cka", -0.1)
-    figures = {figure.name: figure for figure in page.figures(metrics, untrained)}
+    figures = {figure.name: figure for figure in page.figures(Seen(metrics, untrained))}
     assert list(figures) == [
         "outputs_by_layer", "output_matrices", "weights_by_layer", "router_by_layer", "relations_by_layer",
     ]  # fmt: skip
@@ -526,25 +527,25 @@ def test_figures_say_their_numbers(metrics):
 @pytest.mark.parametrize(("index", "name"), list(enumerate(["mean_removed_cosine", "cka", "matched_weight_cosine"])))
 def test_verdicts_follow_the_interval_and_the_null(metrics, index, name):
     for amount, verdict, word in ((1.0, "yes", "more than"), (-1.0, "no", "less than")):
-        finding = page.findings(moved(metrics, name, amount), metrics)[index]
+        finding = page.findings(Seen(moved(metrics, name, amount), metrics))[index]
         assert finding.verdict == verdict and word in finding.answer
         assert finding.reference_value == metrics[f"mean_over_layers_{name}"].values[0, 0]
         assert finding.null_value is not None and finding.low < finding.estimate < finding.high
     centred = metrics[f"mean_over_layers_{name}"].values[0, 0]
-    null = page.findings(metrics, None)[index].null_value
-    assert page.findings(moved(metrics, name, null - centred), None)[index].verdict == "unclear"
+    null = page.findings(Seen(metrics))[index].null_value
+    assert page.findings(Seen(moved(metrics, name, null - centred), None))[index].verdict == "unclear"
 
 
 def test_a_null_that_is_not_known_exactly_counts_with_its_interval(metrics):
     wide = metrics.copy(deep=True)
     random = wide["mean_over_layers_random_value"]
     random.loc[{"measure": "cka", "interval": "high"}] = 2.0
-    assert page.findings(moved(wide, "cka", 0.5), None)[1].verdict == "unclear"
-    assert page.findings(moved(metrics, "cka", 0.5), None)[1].verdict == "yes"
+    assert page.findings(Seen(moved(wide, "cka", 0.5), None))[1].verdict == "unclear"
+    assert page.findings(Seen(moved(metrics, "cka", 0.5), None))[1].verdict == "yes"
 
 
-def test_words_of_every_measure():
-    assert list(page.MEANINGS) == list(MEASURES) and set(CORRELATIONS) < set(MEASURES)
+PAIR = ("metrics", "draws")
+FILES = {"metrics": "similarity.nc", "draws": "draws.nc", "table": "similarity.csv"}
 
 
 def write_study(folder) -> dict:
@@ -575,22 +576,22 @@ def write_study(folder) -> dict:
 
 def test_the_scripts_give_the_same_bytes_twice(run_script, model_folder, tmp_path):
     inputs = write_study(tmp_path) | {"folder": str(model_folder)}
-    for name in ("one", "two"):
+    for name, untrained in (("one", []), ("two", []), ("both", [tmp_path / "one" / FILES[part] for part in PAIR])):
         (tmp_path / name).mkdir()
         run_script(
             "measure_similarity",
             tmp_path / name,
-            input=inputs,
-            output={"metrics": tmp_path / name / "similarity.nc", "table": tmp_path / name / "similarity.csv"},
+            input=inputs | {"untrained": untrained},
+            output={part: tmp_path / name / file for part, file in FILES.items()},
             params={
                 "code": "0" * 16,
                 "model": {"dtype": "auto", "device": "cpu", "experts": "auto"},
                 "threads": 1,
-                "similarity": {"matched_pairs": 20, "permutations": 100},
+                "settings": {"matched_pairs": 20, "permutations": 100},
                 "statistics": {"seed": 1, "confidence": 0.95},
             },
         )
-    for name in ("similarity.nc", "similarity.csv"):
+    for name in FILES.values():
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     metrics = netcdf.load(tmp_path / "one" / "similarity.nc")
     assert metrics["layer"].values.tolist() == [1, 3] and metrics["documents"].values.tolist() == [30]
@@ -600,11 +601,12 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, model_folder, tmp_pat
     gained = geometry.cosines(models.router_rows(block) * models.block_gain(model_folder, 3))
     np.testing.assert_allclose(metrics["pair_gained_router_cosine"].sel(layer=3), gained, atol=1e-6)
     run_script(
-        "plot_similarity",
+        "plot_chapter",
         tmp_path,
-        input={"metrics": tmp_path / "one" / "similarity.nc", "untrained": tmp_path / "two" / "similarity.nc"},
+        input={"metrics": tmp_path / "both" / "similarity.nc"},
         output={"figures": tmp_path / "figures"},
-        params={"code": "0" * 16},
+        params={"code": "0" * 16, "thresholds": {}},
+        wildcards={"chapter": "similarity"},
     )
     words = json.loads((tmp_path / "figures" / "chapter.json").read_text(encoding="utf-8"))
     assert len(words["figures"]) == 5 and len(words["findings"]) == 4

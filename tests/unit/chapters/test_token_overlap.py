@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from routing_cases import Case
 from vocabulary_cases import measured, selection, vocabulary_case
 
+from gatebook.chapters.base.page import Seen
 from gatebook.chapters.token_overlap import measure as token_overlap
 from gatebook.chapters.token_overlap import page
 from gatebook.figures import words
@@ -248,14 +249,14 @@ def pairs(metrics, tmp_path_factory):
 @pytest.mark.parametrize("which", [0, 1])
 def test_every_figure_has_words_and_can_be_drawn(pairs, which):
     metrics, untrained = pairs[which]
-    figures = page.figures(metrics, untrained)
+    figures = page.figures(Seen(metrics, untrained))
     assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == 4
     for figure in figures:
         assert len(figure.alt) >= 40 and isinstance(figure.data, pd.DataFrame)
         for text in (figure.alt, figure.caption, figure.how_to_read):
             assert text.endswith(".") and "None" not in text and "nan" not in text and "untrained" not in text
         figure.drawing.draw_without_rendering()
-    findings = page.findings(metrics, untrained)
+    findings = page.findings(Seen(metrics, untrained))
     # Without enough tokens nothing is said about rarefied sets, and with one layer nothing about depth.
     assert len(findings) == (3 if which == 0 else 1)
     for one in findings:
@@ -266,7 +267,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
 
 def test_the_data_of_the_figures_are_the_metrics(pairs):
     metrics, untrained = pairs[0]
-    data = {figure.name: figure.data for figure in page.figures(metrics, untrained)}
+    data = {figure.name: figure.data for figure in page.figures(Seen(metrics, untrained))}
     rows = data["overlap_by_layer"]
     assert len(rows) == 4
     for _, row in rows.iterrows():
@@ -298,7 +299,7 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
     metrics = pairs[0][0].copy(deep=True)
     null = metrics[f"null_mean_{name}"].mean().item()
     metrics[f"mean_over_layers_mean_{name}"].loc[{"dataset": "pooled"}] = null + np.array(shift)
-    one = page.findings(metrics, None)[number]
+    one = page.findings(Seen(metrics))[number]
     assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
     assert (one.estimate, one.low, one.high) == tuple(null + np.array(shift))
     assert f"{word} " in one.answer and words.format_number(one.estimate) in one.answer
@@ -315,6 +316,6 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
 def test_the_finding_on_depth(pairs, value, verdict, words):
     metrics = pairs[0][0].copy(deep=True)
     metrics["rise_weighted_jaccard"].loc[{"dataset": "pooled"}] = list(value)
-    one = page.findings(metrics, None)[2]
+    one = page.findings(Seen(metrics))[2]
     assert (one.verdict, one.estimate, one.null_value) == (verdict, value[0], 0)
     assert f"In layer 2 they share {words}" in one.answer

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from routing_cases import Case
 from vocabulary_cases import measured, selection, vocabulary_case
 
+from gatebook.chapters.base.page import Seen
 from gatebook.chapters.vocabulary_specialization import measure as chapter
 from gatebook.chapters.vocabulary_specialization import page
 from gatebook.figures import words
@@ -346,14 +347,14 @@ def pairs(metrics, tmp_path_factory):
 @pytest.mark.parametrize("which", [0, 1])
 def test_every_figure_has_words_and_can_be_drawn(pairs, which):
     metrics, untrained = pairs[which]
-    figures = page.figures(metrics, untrained)
+    figures = page.figures(Seen(metrics, untrained))
     assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == 5
     for figure in figures:
         assert len(figure.alt) >= 40 and isinstance(figure.data, pd.DataFrame)
         for text in (figure.alt, figure.caption, figure.how_to_read):
             assert text.endswith(".") and "None" not in text and "nan" not in text and "untrained" not in text
         figure.drawing.draw_without_rendering()
-    findings = page.findings(metrics, untrained)
+    findings = page.findings(Seen(metrics, untrained))
     # Two documents in the same half: there is no split-half value, and nothing is said about it.
     assert len(findings) == (4 if which == 0 else 1)
     for one in findings:
@@ -363,7 +364,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
 
 
 def finding(metrics: xr.Dataset, number: int, untrained: xr.Dataset | None = None):
-    return page.findings(metrics, untrained)[number]
+    return page.findings(Seen(metrics, untrained))[number]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,143 @@
+"""The routing of a few texts, in memory: what extraction records of a dataset, without a study."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+import xarray as xr
+
+from gatebook.inputs import documents
+from gatebook.inputs.model_folder import load_config, load_tokenizer, window_size
+from gatebook.problem import Problem
+from gatebook.routing import extraction, models
+from gatebook.routing.records import PER_TOKEN
+from gatebook.routing.rule import routing_rule
+
+TOKENS_PER_BATCH = 4096
+"""On a CPU, as `extraction.tokens_per_batch` of the default study."""
+
+
+def route(
+    folder: str | Path,
+    texts: Sequence[str],
+    *,
+    layers: str | int | list = "all",
+    window: int | str = "context",
+    dtype: str = "auto",
+    device: str = "auto",
+    threads: int = 1,
+) -> xr.Dataset:
+    """What the routers of a model do with texts, token by token.
+
+    The same code as that of a study's extraction: the same texts, as the documents of a dataset, with the same settings
+    on the same machine, have the same bits in the records. Everything is held in memory: a token takes 4 bytes for each
+    layer and expert.
+
+    Parameters
+    ----------
+    folder
+        A model in the hub's layout: config.json, *.safetensors and its tokenizer.
+    texts
+        Each is a document of its own: no token sees those of another text.
+    layers
+        "all", a layer, a range such as "0-3", or a list of these; nothing after the last one is loaded or computed.
+    window
+        Tokens that the model sees at once; a longer text is cut into even windows. "context" is the model's longest.
+    dtype
+        "auto" (as stored) or the name of a torch dtype, such as "float32".
+    device
+        "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:1".
+    threads
+        Of torch on a CPU, as `extraction.threads`; another number may change the last bits.
+
+    Returns
+    -------
+    xarray.Dataset
+        As in records: `router_logits` (layer, token, expert) float32, the router's raw output; `selected_expert`
+        (layer, token, rank) uint8 or uint16, the largest weight first; `routing_weight` (layer, token, rank) float32,
+        with which the experts' outputs are added; `selection_bias` (layer, expert) float32, if the routers have one.
+        As in a dataset's tokens: `token_id`, `document_index` and `position`, its place in its window, (token,) int32;
+        `text` (document,). And `token_text` (token,), each token as the tokenizer decodes it alone. None of these has a
+        unit. The attribute `routing_rule` says in JSON how weights and selection follow from the logits.
+
+    Raises
+    ------
+    Problem
+        If the folder holds no model of a supported family with its tokenizer, there is no such layer or device, a
+        window is longer than the context, or a text is empty.
+
+    Examples
+    --------
+    >>> routing = route("results/demo/checkpoints/step400", ["for i in range(3):", "Once"])  # doctest: +SKIP
+    >>> routing["selected_expert"].sel(layer=1).isel(rank=0).to_numpy()  # doctest: +SKIP
+    """
+    config = load_config(folder)
+    rule = routing_rule(config)
+    routed = sorted(models.find_routers(models.skeleton(config)))
+    chosen = models.choose_layers(layers, routed, "layers")
+    tokens = _tokens(str(folder), texts, window, config)
+    loading = {"dtype": dtype, "device": models.choose_device(device), "attention": "auto", "experts": "auto"}
+    model = models.load(folder, **loading, last_layer=chosen[-1])
+    with _threads(threads):
+        found = _records(model, chosen, tokens)
+    logits, selected = found["router_logits"], found["selected_expert"]
+    found["routing_weight"] = rule.weights(
+        torch.from_numpy(logits), torch.from_numpy(selected.astype(np.int64))
+    ).numpy()
+    for name, values in found.items():
+        dimensions, long_name, units = PER_TOKEN[name]
+        tokens[name] = (("layer", *dimensions), values, {"long_name": long_name, "units": units})
+    if rule.bias:
+        routers = models.find_routers(model)
+        biases = [models.selection_bias(routers[layer]).float().cpu().numpy() for layer in chosen]
+        words = {"long_name": "bias added to scores to select", "units": "1"}
+        tokens["selection_bias"] = (("layer", "expert"), np.stack(biases), words)
+    dense = sorted(set(range(config.num_hidden_layers)) - set(routed))
+    attrs = {"model": str(folder), "window": tokens.attrs["window"], "routing_rule": rule.as_json(dense_layers=dense)}
+    return tokens.assign_coords(layer=chosen).drop_attrs(deep=False).assign_attrs(attrs)
+
+
+def _tokens(folder: str, texts: Sequence[str], window: int | str, config: transformers.PreTrainedConfig) -> xr.Dataset:
+    """The texts as tokens, each of them also as text."""
+    if isinstance(texts, str) or not len(texts):
+        raise Problem("texts: a list of at least one text is needed: write [text] for a single one.")
+    size, context = window_size(window, folder), config.max_position_embeddings
+    if size > context:
+        raise Problem(f"window: {size} tokens are more than the model's context of {context}: write a smaller number.")
+    tokenizer = load_tokenizer(folder)
+    if empty := [number for number, text in enumerate(texts) if not tokenizer(text)["input_ids"]]:
+        raise Problem(f"texts[{empty[0]}] has no token: leave it out.")
+    named = [(str(number), text) for number, text in enumerate(texts)]
+    tokens = documents.tokenize("texts", named, tokenizer, window=size, token_limit=None, minimum_tokens=1)
+    alone = np.array([tokenizer.decode([token]) for token in tokens["token_id"].values.tolist()], dtype=object)
+    tokens["token_text"] = ("token", alone, {"long_name": "token, decoded alone"})
+    return tokens[["token_id", "token_text", "document_index", "position", "text"]].drop_vars("document_id")
+
+
+def _records(model: transformers.PreTrainedModel, layers: list[int], tokens: xr.Dataset) -> dict[str, np.ndarray]:
+    """The exact records of all tokens, with the layers as their first axis."""
+    starts = np.flatnonzero(tokens["position"].values == 0)
+    wanted = "auto" if model.device.type == "cuda" else TOKENS_PER_BATCH
+    budget = extraction.batch_tokens(wanted, model.config, model.device, tokens.attrs["window"])
+    found = {layer: defaultdict(list) for layer in layers}
+    for span in extraction.extract(model, layers, tokens["token_id"].values, starts, tokens_per_batch=budget):
+        for layer, records in span.records("exact"):
+            for name, values in records.per_token.items():
+                found[layer][name].append(values)
+    names = found[layers[0]]
+    return {name: np.stack([np.concatenate(found[layer][name]) for layer in layers]) for name in names}
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """So many threads of torch, for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
