@@ -7,7 +7,7 @@ CORES ?= all
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study test test-faults test-cluster lint benchmark benchmark-gpu clean
+.PHONY: help environment study chapter check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,14 @@ environment: $(VENV)/library.done ## Create .venv with the pinned packages of th
 study: environment ## Run the default study; ends with results/report/index.html
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 	@echo "Report: $(CURDIR)/results/report/index.html"
+
+chapter: environment ## Answer one question alone: NAME=similarity MODEL=demo LAYERS=1 TOKENS=10000 DATASETS=python,cpp
+	@$(BIN)/python -m gatebook.chapters $(NAME) $(if $(MODEL),--model $(MODEL)) $(if $(LAYERS),--layers $(LAYERS)) \
+	  $(if $(TOKENS),--tokens $(TOKENS)) $(if $(DATASETS),--datasets $(DATASETS)) $(if $(CONFIG),--configfile $(CONFIG)) \
+	  $(if $(NAME),--cores $(CORES)) $(OPTIONS)
+
+check: lint ## Style checks and the unit tests that take no time
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow" tests/unit
 
 test: $(VENV)/test.done ## Run all tests, files of tests side by side
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -35,6 +43,9 @@ lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/snakefmt --check Snakefile workflow rules
 	$(BIN)/snakemake --lint
 
+lists: environment ## Write what follows from the code: rules/files.txt, tables of config/README.md
+	$(BIN)/python -m gatebook.lists
+
 benchmark: environment ## Measure cost, size and memory on the CPU; prints a table (benchmarks/README.md)
 	$(BIN)/python -m benchmarks
 
@@ -42,7 +53,7 @@ benchmark-gpu: environment ## Measure tokens per second on a GPU
 	$(BIN)/python -m benchmarks.gpu
 
 clean: ## Delete the results, not the environment
-	rm -rf results
+	rm -rf results alone
 
 $(VENV)/study.done: envs/requirements.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."'

@@ -7,10 +7,6 @@ shards of `stories` is `stories.shard_2_of_8`. No dataset has such a name.
 import re
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass  # every job on a cluster reads this module with the Snakefile
 
 
 def names(dataset: str, shards: int) -> list[str]:

@@ -25,7 +25,7 @@ def split(document_tokens: np.ndarray, shards: int) -> np.ndarray:
     return np.minimum(first, documents - shards + number)  # and for every shard after it
 
 
-def take(tokens: "xr.Dataset", shard: int, shards: int) -> "xr.Dataset":
+def take(tokens: xr.Dataset, shard: int, shards: int) -> xr.Dataset:
     """The tokens of one shard (from 1) of a dataset's tokens, as `documents.tokenize` makes them.
 
     The attribute `first_token` says where in the dataset its first token is; documents are numbered from 0 again.

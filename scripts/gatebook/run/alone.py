@@ -111,10 +111,13 @@ def build(
 
 
 @contextmanager
-def read_workflow(directory: str | Path = ".", configfiles: Sequence[str | Path] = ()) -> Iterator["Workflow"]:
+def read_workflow(
+    directory: str | Path = ".", configfiles: Sequence[str | Path] = (), config: Mapping = NOTHING
+) -> Iterator["Workflow"]:
     """The workflow that the Snakefile makes of a config, with `directory` as the working directory.
 
-    Its `globals` hold what the rules use: `config`, `study`, `sections` ... Raises a `Problem` if the config is wrong.
+    The `configfiles` and then `config` are laid over the default config. The workflow's `globals` hold what the rules
+    use: `config`, `study`, `sections` ... Raises a `Problem` if the config is wrong.
     """
     from snakemake.api import SnakemakeApi
     from snakemake.settings import types
@@ -126,7 +129,7 @@ def read_workflow(directory: str | Path = ".", configfiles: Sequence[str | Path]
     with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL}, enable_file_logging=False)) as api:
         reading = api.workflow(
             resource_settings=types.ResourceSettings(cores=os.cpu_count()),
-            config_settings=types.ConfigSettings(configfiles=[Path(path) for path in configfiles]),
+            config_settings=types.ConfigSettings(config, [Path(path) for path in configfiles]),
             snakefile=SNAKEFILE,
             workdir=Path(directory),
         )

@@ -26,6 +26,14 @@ class Models(base.Models):
                 f"config: models.{name}.checkpoints: {unknown[0]!r} is not saved by the training: use one of "
                 f"{', '.join(saved)}, or add to demo.training.checkpoints."
             )
+        layers, chosen = config["demo"]["model"]["layers"], model["layers"]
+        for item in chosen if isinstance(chosen, list) else [chosen]:
+            last = str(item).rpartition("-")[2]
+            if last != "all" and int(last) >= layers:
+                raise Problem(
+                    f"config: models.{name}.layers: the embedded model has no layer {last}: use 0 to {layers - 1}, or "
+                    "raise demo.model.layers."
+                )
         window = config["demo"]["model"]["context"] if model["window"] == "context" else model["window"]
         folders = {checkpoint: f"results/demo/checkpoints/{checkpoint}" for checkpoint in model["checkpoints"]}
         return model | {"window": window, "folders": folders}
