@@ -129,7 +129,7 @@ def test_counts_of_other_content_start_what_rests_on_them_and_those_of_another_d
     assert plan() == {}  # up to a size of 1 MB, beyond which Snakemake compares no checksums
     counts.write_text(COUNTS.replace("code,0,0,8,10", "code,0,0,7,10").replace("code,0,1,5,10", "code,0,1,6,10"))
     measured = {"measure_domain_specialization": 1, "measure_selection_frequency": 1, "plot_chapter": 2}
-    assert plan() == {"describe_counts": 1, "tally_counts": 2, **measured, **REPORT}
+    assert plan() == {"describe_counts": 1, "tally_counts": 1, **measured, **REPORT}
 
 
 CHANGES = {
@@ -155,10 +155,10 @@ def test_receipts_that_are_no_use_are_passed_over(moved):
     study, plan = moved
     shutil.rmtree(study.folder / ".snakemake")
     folder = study.folder / "results/receipts"
-    known = next(receipt for _, receipt in receipts.read(folder) if receipt["rule"] == "tally_counts")
+    known = next(receipt for _, receipt in receipts.read(folder) if receipt["rule"] == "describe_counts")
     foreign = [
         known | {"rule": "plot_maps"},
-        known | {"wildcards": {"model": "other", "checkpoint": "v1", "dataset": "code"}},
+        known | {"wildcards": {"model": "other", "checkpoint": "v1"}},
         known | {"wildcards": {}},
     ]
     for number, receipt in enumerate(foreign):
@@ -169,26 +169,21 @@ def test_receipts_that_are_no_use_are_passed_over(moved):
     assert plan() == {}
 
 
-@pytest.mark.parametrize("kept", [(), (".snakemake",)], ids=["without metadata", "with metadata"])
-def test_tallies_of_version_0_1_stand_and_those_of_other_code_do_not(moved, kept):
+@pytest.mark.parametrize("kept", [True, False], ids=["with metadata", "without metadata"])
+def test_what_version_0_1_made_stands_and_what_other_code_made_does_not(moved, kept):
     study, plan = moved
-    before = ADOPTED["tally_counts.py"][1]
-    measured = {"measure_domain_specialization": 1, "measure_selection_frequency": 1, "plot_chapter": 2}
-    for made_by, jobs in {before: {}, "0123456789abcdef": {"tally_counts": 1, **measured, **REPORT}}.items():
-        write_code(study.folder, "code", made_by)
-        if not kept:
-            shutil.rmtree(study.folder / ".snakemake")
-        assert plan() == jobs
-
-
-def write_code(folder: Path, dataset: str, code: str) -> None:
-    """Make the metadata and the receipt of a dataset's tally say that it was made by other code."""
-    path = folder / f"results/receipts/tally_counts/published/v1/{dataset}.json"
-    (receipt,) = (receipt for _, receipt in receipts.read(path.parent) if receipt["wildcards"]["dataset"] == dataset)
-    path.write_text(receipts.text(receipt | {"code": code}), encoding="utf-8")
-    tally = urlsafe_b64encode(f"results/tallies/published/v1/{dataset}.nc".encode()).decode()
-    record = folder / ".snakemake/metadata" / tally
-    if record.exists():
+    described = "results/inputs/published/checkpoints/v1.json"
+    receipt = study.folder / "results/receipts/describe_counts/published/v1.json"
+    record = study.folder / ".snakemake/metadata" / urlsafe_b64encode(described.encode()).decode()
+    for code, jobs in {
+        ADOPTED["describe_counts.py"][1]: {},
+        "0123456789abcdef": {"describe_counts": 1, **REPORT},
+    }.items():
+        ((_, known),) = receipts.read(receipt.parent)
+        receipt.write_text(receipts.text(known | {"code": code}), encoding="utf-8")
         content = json.loads(record.read_text(encoding="utf-8"))
         content["params"] = [repr(code) if re.fullmatch("'[0-9a-f]{16}'", each) else each for each in content["params"]]
         record.write_text(json.dumps(content), encoding="utf-8")
+        if not kept:
+            shutil.rmtree(study.folder / ".snakemake")
+        assert plan() == jobs
