@@ -96,9 +96,9 @@ def study(counts_study):
 
 
 @pytest.fixture(scope="module")
-def default_jobs(new_workflow) -> dict[str, int]:
-    """The jobs of the default study."""
-    return planned(new_workflow("default").finish("--dry-run"))
+def default(tmp_path_factory) -> subprocess.CompletedProcess:
+    """A dry run of the default study, from a folder without files."""
+    return snakemake(tmp_path_factory.mktemp("plan"), "--dry-run", "--snakefile", str(ROOT / "Snakefile"))
 
 
 @pytest.fixture
@@ -139,28 +139,21 @@ def test_another_workflow_imports_this_one_under_a_prefix(outer, study):
 
 
 @pytest.mark.parametrize("settings", ["", "config: {}"])
-def test_an_importing_workflow_can_have_the_whole_default_study(outer, settings, default_jobs):
+def test_an_importing_workflow_can_have_the_whole_default_study(outer, settings, default):
     jobs = planned(snakemake(outer(settings), "--dry-run"))
     assert jobs.pop("summarize") == 1
-    assert {name.removeprefix("atlas_"): count for name, count in jobs.items()} == default_jobs
+    assert {name.removeprefix("atlas_"): count for name, count in jobs.items()} == planned(default)
 
 
-@pytest.fixture(scope="module")
-def default_plan(tmp_path_factory):
-    """The jobs of the default study, from a folder without files."""
-    folder = tmp_path_factory.mktemp("plan")
-    return plan(snakemake(folder, "--dry-run", "--snakefile", str(ROOT / "Snakefile")))
-
-
-def test_the_snakefile_of_the_catalogue_plans_the_same_jobs_anywhere(study, default_plan, tmp_path):
+def test_the_snakefile_of_the_catalogue_plans_the_same_jobs_anywhere(study, default, tmp_path):
     catalogue = ("--snakefile", str(ROOT / "workflow/Snakefile"))
-    assert len(default_plan) > 100
-    assert plan(snakemake(tmp_path, "--dry-run", *catalogue)) == default_plan
+    assert len(plan(default)) > 100
+    assert plan(snakemake(tmp_path, "--dry-run", *catalogue)) == plan(default)
     done = snakemake(study.folder, "--dry-run", *catalogue, "--configfile", "data/counts.yaml")
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
-def test_a_deployed_workflow_plans_the_same_jobs(default_plan, tmp_path):
+def test_a_deployed_workflow_plans_the_same_jobs_and_makes_the_same_files(default, study, tmp_path):
     """As snakedeploy deploys it, but with a clone in Snakemake's cache in place of the code host."""
     copy, cache = tmp_path / "copy", tmp_path / "cache"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", ".snakemake", ".*_cache", "results"))
@@ -173,7 +166,15 @@ def test_a_deployed_workflow_plans_the_same_jobs(default_plan, tmp_path):
     shutil.copytree(ROOT / "config", folder / "config")
     (folder / "workflow").mkdir()
     (folder / "workflow/Snakefile").write_text(DEPLOYED)
-    assert plan(snakemake(folder, "--dry-run", XDG_CACHE_HOME=str(cache))) == default_plan
+    assert plan(snakemake(folder, "--dry-run", XDG_CACHE_HOME=str(cache))) == plan(default)
+    shutil.copytree(study.folder / "data", folder / "data")
+    arguments = ("results/report", "--configfile", "data/counts.yaml")
+    snakemake(folder, *arguments, XDG_CACHE_HOME=str(cache))
+    made, expected = contents(folder / "results"), contents(study.folder / "results")
+    assert made.keys() == expected.keys()
+    equal = [path for path in made if not path.startswith("report/") or path.endswith((".csv", ".svg", ".css"))]
+    assert {path: made[path] for path in equal} == {path: expected[path] for path in equal}
+    assert planned(snakemake(folder, *arguments, "--dry-run", XDG_CACHE_HOME=str(cache))) == {}
 
 
 def needed_by(package: str, known: set[str]) -> set[str]:
