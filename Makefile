@@ -7,7 +7,7 @@ CORES ?= all
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study chapter test test-faults test-cluster lint benchmark benchmark-gpu clean
+.PHONY: help environment study chapter check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ chapter: environment ## Answer one question alone: NAME=similarity MODEL=demo LA
 	@$(BIN)/python -m gatebook.chapters $(NAME) $(if $(MODEL),--model $(MODEL)) $(if $(LAYERS),--layers $(LAYERS)) \
 	  $(if $(TOKENS),--tokens $(TOKENS)) $(if $(DATASETS),--datasets $(DATASETS)) $(if $(CONFIG),--configfile $(CONFIG)) \
 	  $(if $(NAME),--cores $(CORES)) $(OPTIONS)
+
+check: lint ## Style checks and the unit tests that take no time
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow" tests/unit
 
 test: $(VENV)/test.done ## Run all tests, files of tests side by side
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -39,6 +42,9 @@ lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff format --check scripts tests benchmarks
 	$(BIN)/snakefmt --check Snakefile workflow rules
 	$(BIN)/snakemake --lint
+
+lists: environment ## Write what follows from the code: rules/files.txt, tables of config/README.md
+	$(BIN)/python -m gatebook.lists
 
 benchmark: environment ## Measure cost, size and memory on the CPU; prints a table (benchmarks/README.md)
 	$(BIN)/python -m benchmarks

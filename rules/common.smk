@@ -10,14 +10,9 @@ from functools import cache
 
 import yaml
 from snakemake.exceptions import WorkflowError
-from snakemake.settings.types import RerunTrigger
 from snakemake.utils import update_config
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
-if workflow.dag_settings and Path(workflow.main_snakefile).absolute().is_relative_to(HERE.parent):
-    # Snakemake's trigger "code" looks at the dates of scripts; `code` below hashes what stands in them. Here, and not in
-    # a profile, for which Snakemake looks elsewhere if the user names another one or has one in the working directory.
-    workflow.dag_settings.rerun_triggers -= {RerunTrigger.CODE}
 if HERE.is_dir():  # else this workflow is imported over the network, where no folder can be listed
     FILES = [
         path.relative_to(HERE.parent).as_posix()
@@ -280,7 +275,8 @@ def expert_sets():
 def left_out(model):
     """The chapters that a model's report lacks, each with the reason, which the report states."""
     missing = study.missing(model)
-    reasons = {name: [missing[need] for need in chapter.needs if need in missing] for name, chapter in CHAPTERS.items()}
+    of_model = {name: chapter for name, chapter in CHAPTERS.items() if chapter.scope != "runs"}
+    reasons = {name: [missing[need] for need in chapter.needs if need in missing] for name, chapter in of_model.items()}
     return {name: found[0] for name, found in reasons.items() if found}
 
 

@@ -24,13 +24,13 @@ rule describe_counts:
 
 
 rule tally_counts:
-    """One domain of published counts, as the chapters read it."""
+    """The domains of published counts, as the chapters read them."""
     input:
         files=counts_files,
     output:
-        tally="results/tallies/{model}/{checkpoint}/{dataset}.nc",
+        tallies=expand("results/tallies/{{model}}/{{checkpoint}}/{dataset}.nc", dataset=study.datasets),
     log:
-        "results/logs/tally_counts/{model}/{checkpoint}/{dataset}.log",
+        "results/logs/tally_counts/{model}/{checkpoint}.log",
     wildcard_constraints:
         model=MODEL_OF_COUNTS,
     conda:
@@ -41,6 +41,6 @@ rule tally_counts:
     params:
         code=code("tally_counts.py"),
         model=model_settings("id", "revision", "files", "experts_per_layer", "experts_per_token"),
-        dataset=dataset_settings,
+        domains={name: dataset.get("domain") for name, dataset in study.datasets.items()},
     script:
         "../scripts/tally_counts.py"

@@ -13,6 +13,7 @@ rule measure_maps:
         "results/logs/measure_maps/{model}/{checkpoint}.log",
     conda:
         "../envs/study.yaml"
+    threads: config["extraction"]["threads"]
     resources:
         gpu=gpus,
         mem_mb=growing(4000),
@@ -20,6 +21,7 @@ rule measure_maps:
     params:
         code=code("measure_maps.py"),
         model=model_settings("dtype", "device", "experts"),
+        threads=config["extraction"]["threads"],
         settings=settings("maps"),
         statistics={key: config["statistics"][key] for key in ("seed", "confidence")},
     script:

@@ -1,4 +1,4 @@
-"""The tally of one domain of published counts."""
+"""The tallies of the domains of published counts that are the study's datasets."""
 
 from pathlib import Path
 
@@ -8,22 +8,22 @@ from gatebook.problem import Problem
 from gatebook.run import job
 
 job.start(snakemake)
-name, dataset, model = snakemake.wildcards.model, snakemake.wildcards.dataset, snakemake.params.model
-domain, files, top_k = snakemake.params.dataset["domain"], list(snakemake.input.files), model["experts_per_token"]
-key = f"models.{name}.files"
+name, model, files = snakemake.wildcards.model, snakemake.params.model, list(snakemake.input.files)
+key, top_k = f"models.{name}.files", model["experts_per_token"]
 counts = published_counts.check(key, published_counts.read(key, files), model["experts_per_layer"], top_k)
-if domain not in counts["domain"]:
-    known = ", ".join(counts["domain"].values)
-    raise Problem(f"datasets.{dataset}.domain: {domain!r} is not in {', '.join(files)}: use one of {known}.")
-tally = published_counts.tally(counts, domain, top_k).assign_attrs(
-    model=name,
-    model_id=model["id"],
-    model_revision=model["revision"],
-    checkpoint=snakemake.wildcards.checkpoint,
-    dataset=dataset,
-    dataset_id=f"domain {domain} of {', '.join(model['files'])}",
-    dataset_sha256=checksums.sha256(*files),
-    dataset_bytes=sum(Path(file).stat().st_size for file in files),
-)
-netcdf.save(tally, snakemake.output.tally)
-job.log(f"{dataset}: {int(tally['tokens'].sum())} tokens, {tally.sizes['layer']} layers, no documents")
+identity = {
+    "model": name,
+    "model_id": model["id"],
+    "model_revision": model["revision"],
+    "checkpoint": snakemake.wildcards.checkpoint,
+}
+size = sum(Path(file).stat().st_size for file in files)
+sources = {"dataset_sha256": checksums.sha256(*files), "dataset_bytes": size}
+for (dataset, domain), path in zip(snakemake.params.domains.items(), snakemake.output.tallies, strict=True):
+    if domain not in counts["domain"]:
+        known = ", ".join(counts["domain"].values)
+        raise Problem(f"datasets.{dataset}.domain: {domain!r} is not in {', '.join(files)}: use one of {known}.")
+    origin = {"dataset": dataset, "dataset_id": f"domain {domain} of {', '.join(model['files'])}"} | sources
+    tally = published_counts.tally(counts, domain, top_k).assign_attrs(identity | origin)
+    netcdf.save(tally, path)
+    job.log(f"{dataset}: {int(tally['tokens'].sum())} tokens, {tally.sizes['layer']} layers, no documents")

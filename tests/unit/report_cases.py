@@ -51,8 +51,7 @@ def make_figure(identifier: str, number: int, netcdf: str | None = None) -> dict
 def make_finding(chapter: str, figure: str, **changes) -> dict:
     return {
         "chapter": chapter,
-        "model": "a model",
-        "checkpoint": "main",
+        "label": "a model, main",
         "question": "Is the router decisive?",
         "answer": "It spreads its weight.",
         "estimate": 0.73561,
@@ -87,7 +86,7 @@ def make_site() -> dict:
         verdict="unclear",
     )
     third = make_finding("load", "load-1", estimate=NAN, low=None, high=NAN, verdict="no")
-    section = {"model": "a model", "checkpoint": "main"}
+    section = {"label": "a model, main"}
     return {
         "title": "A study",
         "description": "How one model routes.",
@@ -111,7 +110,7 @@ def make_site() -> dict:
                         "absent": [],
                     },
                     section
-                    | {"checkpoint": "step 5", "absent": ["Loss"]}
+                    | {"label": "a model, step 5", "absent": ["Loss"]}
                     | dict.fromkeys(("findings", "figures", "tables", "published"), ()),
                 ],
             },

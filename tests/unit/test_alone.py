@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 import yaml
-from studies import COUNTS, COUNTS_STUDY
+from studies import COUNTS, COUNTS_STUDY, SELECTED
 
 from gatebook.problem import Problem
 from gatebook.run import alone
@@ -146,15 +146,16 @@ def test_a_wrong_config_is_one_sentence(tmp_path):
 
 def test_the_command_line_runs_the_script_where_the_study_is(counts, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    wildcards = ["model=published", "checkpoint=v1", "dataset=prose"]
+    wildcards = ["model=published", "checkpoint=v1"]
     options = ["--directory", str(counts), "--configfile", str(counts / "counts.yaml")]
     done = run_line(elsewhere, "tally_counts", *wildcards, *options)
     assert done.returncode == 0, done.stderr
     tally = xr.load_dataset(counts / "results/tallies/published/v1/prose.nc")
-    assert tally["selected_count"].values.ravel().tolist() == [2, 4, 6, 8] * 2
+    assert tally["selected_count"].isel(document=0).values.tolist() == [SELECTED["prose", layer] for layer in (0, 7)]
     assert json.loads(tally.attrs["provenance"])["rule"] == "tally_counts"
-    receipt = json.loads((counts / "results/receipts/tally_counts/published/v1/prose.json").read_text())
-    assert receipt["outputs"][0]["path"] == "results/tallies/published/v1/prose.nc"
+    receipt = json.loads((counts / "results/receipts/tally_counts/published/v1.json").read_text())
+    tallies = [f"results/tallies/published/v1/{dataset}.nc" for dataset in ("code", "prose")]
+    assert [output["path"] for output in receipt["outputs"]] == tallies
     assert list(elsewhere.iterdir()) == []
 
 
@@ -162,10 +163,7 @@ def test_the_command_line_runs_the_script_where_the_study_is(counts, tmp_path_fa
     ("words", "sentence"),
     [
         (["tally_counts", "model=published"], "Error: tally_counts: the wildcard checkpoint is missing: "),
-        (
-            ["tally_counts", "model=published", "checkpoint=v1", "dataset=a"],
-            "Error: tally_counts: dataset=a is not in ",
-        ),
+        (["tally_counts", "model=published", "checkpoint=a"], "Error: tally_counts: checkpoint=a is not in "),
         (["tally_counts", "published"], "'published' is no wildcard with its value: write NAME=VALUE"),
     ],
 )
@@ -177,10 +175,8 @@ def test_the_command_line_says_what_is_wrong(counts, words, sentence):
 
 
 def test_a_problem_in_the_script_is_one_sentence(counts):
-    (counts / "data" / "counts.csv").write_text(COUNTS.replace("prose,0,0,2", "prose,0,0,3"))
-    done = run_line(
-        counts, "tally_counts", "model=published", "checkpoint=v1", "dataset=prose", "--configfile", "counts.yaml"
-    )
+    (counts / "data" / "counts.csv").write_text(COUNTS.replace("prose,0,0,", "prose,0,0,1"))
+    done = run_line(counts, "tally_counts", "model=published", "checkpoint=v1", "--configfile", "counts.yaml")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: models.published.files: ") and done.stderr.count("\n") == 1
     assert not (counts / "results/tallies/published/v1/prose.nc").exists()

@@ -1,8 +1,6 @@
 """The hash of a script changes with every line of code that it runs, and with nothing else."""
 
-import ast
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +89,7 @@ def test_the_hash_is_the_same_in_every_process_and_place(tree, tmp_path):
     (tmp_path / "lib").rename(tmp_path / "z" / "lib")
     other.mkdir()
     (tmp_path / "measure.py").rename(other / "measure.py")
-    script = "import sys; from pathlib import Path; from moeatlas.code import code_hash\n"
+    script = "import sys; from pathlib import Path; from gatebook.run.code import code_hash\n"
     script += "print(code_hash(Path(sys.argv[1]), Path(sys.argv[2])))"
     for seed in ("0", "1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT / "scripts")}
@@ -100,23 +98,23 @@ def test_the_hash_is_the_same_in_every_process_and_place(tree, tmp_path):
         assert done.stdout.strip() == here
 
 
-def test_the_hash_of_the_extraction_does_not_depend_on_figures_or_the_report():
-    library = ROOT / "scripts" / "gatebook"
-    used = {path.name for path in code._closure(ROOT / "scripts" / "extract_routing.py", library)}
-    assert used > {"extraction.py", "models.py", "records.py", "storage.py", "job.py", "__init__.py"}
-    assert not used & {"plotting.py", "figure_files.py", "report.py", "chapter.py", "tallies.py", "configuration.py"}
+def test_modules_imported_by_a_name_made_up_at_run_time_are_named_and_count(tree, tmp_path):
+    def made(**changes):
+        tree(**changes)
+        return code_hash(tmp_path / "measure.py", tmp_path / "lib", ["unrelated.py"])
+
+    assert made() != tree()
+    assert made() != made(**{"lib/unrelated.py": "from lib import frequency\n"})
+    assert made(**{"lib/unrelated.py": "from lib import frequency\n"}) != made(**{"lib/frequency.py": "z = 9\n"})
 
 
-def test_the_library_imports_itself_by_its_full_name():
-    for path in (ROOT / "scripts").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: a relative import is not hashed"
+def test_packages_that_change_no_result_do_not_count(tree, tmp_path):
+    def made(**changes):
+        tree(**changes)
+        return code_hash(tmp_path / "measure.py", tmp_path / "lib", ignored=["demo"])
 
-
-def test_common_smk_lists_every_module_of_the_library():
-    text = (ROOT / "rules" / "common.smk").read_text()
-    listed = ast.literal_eval(re.search(r"^LIBRARY = (\[.*?^\])", text, re.MULTILINE | re.DOTALL)[1])
-    library = ROOT / "scripts" / "gatebook"
-    there = {path.relative_to(library).with_suffix("").as_posix() for path in library.rglob("*.py")}
-    assert sorted(listed) == sorted(there)
-    assert len(listed) == len(set(listed))
+    assert made() == made(**{"lib/demo/corpora.py": "def y(): return 1\n", "lib/lazy.py": "q = 2\n"})
+    assert code.closure(tmp_path / "measure.py", tmp_path / "lib", ignored=["demo"]) == [
+        tmp_path / "lib" / name for name in ("__init__.py", "a.py", "b.py", "pages/__init__.py", "pages/frequency.py")
+    ]
+    assert made() != made(**{"lib/a.py": "x = 2\n"})

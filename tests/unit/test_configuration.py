@@ -194,7 +194,11 @@ WRONG = [
         "extraction.tokens_per_batch: the key 'tpu' is unknown: did you mean 'cpu'?",
     ),
     ("statistics/xyzzy", 1, "statistics: the key 'xyzzy' is unknown: use one of seed, resamples, confidence."),
-    ("report/thresholds/x", 1, "report.thresholds: the key 'x' is unknown: use one of decisive_entropy, "),
+    (
+        "router_decisiveness",
+        {"thresholds": {"x": 1}},
+        "router_decisiveness.thresholds: the key 'x' is unknown: use one of decisive_entropy.",
+    ),
     # a key that is missing
     ("study", DELETE, "the key 'study' is missing: add it."),
     ("statistics/seed", DELETE, "statistics: the key 'seed' is missing: add it."),
@@ -339,6 +343,30 @@ def test_a_hub_model_has_either_a_revision_or_checkpoints(key, value):
         Problem, match=r"models\.olmoe: write `revision`, for one checkpoint, or `checkpoints`, for sev"
     ):
         resolved(whole)
+
+
+FORMER = {  # thresholds of version 0.1, and the chapter in whose section each stands now
+    "decisive_entropy": "router_decisiveness",
+    "balanced_variation": "selection_frequency",
+    "dropped_share": "selection_frequency",
+    "strong_lift": "coactivation",
+    "remaining_lift": "coactivation",
+    "plane_variance": "maps",
+}
+
+
+@pytest.mark.parametrize("key", FORMER)
+def test_a_threshold_of_version_0_1_is_told_its_new_place(key):
+    with pytest.raises(Problem) as raised:
+        resolved(changed("report/thresholds", {key: 0.5}))
+    name = f"{FORMER[key]}.thresholds.{key}"
+    assert str(raised.value) == f"config: report.thresholds.{key}: it is now {name}: move it there."
+
+
+@pytest.mark.parametrize("value", [None, 3, {}, {"xyzzy": 1}])
+def test_thresholds_that_no_version_had_are_an_unknown_key(value):
+    with pytest.raises(Problem, match=r"^config: report: the key 'thresholds' is unknown: use one of description, "):
+        resolved(changed("report/thresholds", value))
 
 
 def test_the_mistyped_key_is_named_before_the_missing_one():

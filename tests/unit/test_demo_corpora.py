@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gatebook.inputs.demo import corpora, generated, packages, sources
+from gatebook.inputs.demo import corpora, generated, packages
+from gatebook.inputs.demo import harvested as domains
 from gatebook.problem import Problem
 
 QUICK = ["javascript", "json", "tables", "unicode", "readme", "legal", "arithmetic", "stories"]
@@ -145,19 +146,19 @@ def test_generated_text_is_the_same_every_time():
 
 
 def test_unicode_rows_name_their_character():
-    (_, rows) = next(sources.unicode())
+    (_, rows) = next(domains.unicode())
     assert "é U+00E9 LATIN SMALL LETTER E WITH ACUTE\n" in rows
     assert all(ord(row[0]) == int(re.match(r"U\+(\w+)", row[2:])[1], 16) for row in rows)
 
 
 def test_prose_is_told_from_lists_code_and_references():
-    assert sources._is_prose(
+    assert domains._is_prose(
         "The matrix is factored once and the factors are kept, so that many systems with the same matrix and other "
         "right-hand sides can be solved quickly.\n\n"
     )
-    assert not sources._is_prose("x : array_like\n    " + "The input array. " * 10)
-    assert not sources._is_prose(".. [1] " + "Knuth, The Art of Computer Programming. " * 5)
-    assert not sources._is_prose("Run it:\n>>> " + "f(x) + g(y) " * 12 + ".")
+    assert not domains._is_prose("x : array_like\n    " + "The input array. " * 10)
+    assert not domains._is_prose(".. [1] " + "Knuth, The Art of Computer Programming. " * 5)
+    assert not domains._is_prose("Run it:\n>>> " + "f(x) + g(y) " * 12 + ".")
 
 
 def test_a_missing_package_is_named_with_the_remedy():
@@ -182,7 +183,7 @@ def test_an_empty_domain_is_refused(monkeypatch):
 
 
 def test_text_comes_only_from_packages_that_the_study_pins(monkeypatch):
-    used = {*sources.LICENSED, *sources.DESCRIBED}
+    used = {*domains.LICENSED, *domains.DESCRIBED}
     look_up = packages.installed_files
     monkeypatch.setattr(packages, "installed_files", lambda package: used.add(package) or look_up(package))
     corpora.harvest(list(corpora.DOMAINS), 3_000, 3_000)
@@ -190,7 +191,7 @@ def test_text_comes_only_from_packages_that_the_study_pins(monkeypatch):
     pinned = re.findall(r"(?m)^([\w.-]+)==", requirements.read_text())
     assert {"torch", "scipy", "rich"} < used
     assert {_canonical(name) for name in used} <= {_canonical(name) for name in pinned}
-    assert {_canonical(name) for name in used} <= {_canonical(name) for name in sources.PACKAGES}
+    assert {_canonical(name) for name in used} <= {_canonical(name) for name in domains.PACKAGES}
 
 
 def _canonical(name):

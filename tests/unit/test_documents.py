@@ -216,9 +216,9 @@ def test_windows_are_the_fewest_that_fit_and_as_even_as_can_be(length, size):
     assert (len(sizes) - 1) * size < length
 
 
-def tokenize(documents, tokenizer, **changes):
+def tokenize(given, tokenizer, **changes):
     options = {"window": 64, "token_limit": None, "minimum_tokens": None} | changes
-    return documents.tokenize("gsm8k", documents, tokenizer, **options)
+    return documents.tokenize("gsm8k", given, tokenizer, **options)
 
 
 DOCUMENTS = [

@@ -1,4 +1,4 @@
-"""The environments, and that a chapter has all its parts."""
+"""The environments have the same pins."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-CHAPTERS = sorted(path.stem.removeprefix("measure_") for path in (ROOT / "scripts").glob("measure_*.py"))
 
 
 def pins(name: str) -> list[str]:
@@ -38,17 +37,3 @@ def test_an_image_has_the_python_of_the_conda_environment_and_the_same_pins(name
     assert Path(copy[-2]).name == "requirements.txt" and (ROOT / "envs" / Path(copy[-2]).name).is_file()
     (install,) = (line for line in lines if "pip install" in line)
     assert install.endswith(f"--requirement {copy[-1]}")
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_a_chapter_has_all_its_parts(chapter):
-    parts = (
-        f"rules/{chapter}.smk",
-        f"scripts/plot_{chapter}.py",
-        f"scripts/moeatlas/{chapter}.py",
-        f"scripts/moeatlas/pages/{chapter}.py",
-        f"report/captions/{chapter}.rst",
-        f"tests/unit/test_{chapter}.py",
-    )
-    assert [part for part in parts if not (ROOT / part).is_file()] == []
-    assert f'"{chapter}"' in (ROOT / "rules" / "common.smk").read_text(encoding="utf-8")

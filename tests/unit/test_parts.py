@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gatebook.atlas import browser
 from gatebook.files import netcdf, parts
+from gatebook.inputs.shards import split, take
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
 from gatebook.routing.rule import routing_rule
@@ -58,13 +59,13 @@ def test_folders_of_a_dataset_are_taken_together():
     ],
 )
 def test_shards_of_few_documents(lengths, expected):
-    assert parts.split(np.array(lengths), len(expected) - 1).tolist() == expected
+    assert split(np.array(lengths), len(expected) - 1).tolist() == expected
 
 
 @given(st.lists(st.integers(2, 50), min_size=1, max_size=40), st.data())
 def test_every_document_is_in_one_shard_and_shards_are_balanced(lengths, data):
     shards = data.draw(st.integers(1, len(lengths)))
-    first = parts.split(np.array(lengths), shards)
+    first = split(np.array(lengths), shards)
     assert first[0] == 0 and first[-1] == len(lengths)
     assert (np.diff(first) > 0).all()
     tokens = [sum(lengths[start:stop]) for start, stop in pairwise(first)]
@@ -90,7 +91,7 @@ def dataset(name: str, lengths: np.ndarray = LENGTHS) -> xr.Dataset:
 
 def test_shards_are_the_tokens_one_after_another():
     whole = dataset("poems")
-    shards = [parts.take(whole, shard, 4) for shard in (1, 2, 3, 4)]
+    shards = [take(whole, shard, 4) for shard in (1, 2, 3, 4)]
     for name in ("token_id", "position", "document_tokens", "document_id"):
         np.testing.assert_array_equal(np.concatenate([shard[name] for shard in shards]), whole[name])
     documents = 0
@@ -104,7 +105,7 @@ def test_shards_are_the_tokens_one_after_another():
 def test_more_shards_than_documents_is_one_sentence():
     sentence = r"datasets\.poems: 10 documents cannot be split into 11 shards: set `shards` .* to 10 or fewer"
     with pytest.raises(Problem, match=sentence):
-        parts.take(dataset("poems"), 1, 11)
+        take(dataset("poems"), 1, 11)
 
 
 # ---------------------------------------------------------------- reading
@@ -161,7 +162,7 @@ def study(tmp_path_factory, model_folder):
         )
         for shard, part in enumerate(parts.names(name, SHARDS[name]), start=1):
             if part != name:
-                cut(folder / name, folder / part, parts.take(tokens, shard, SHARDS[name]))
+                cut(folder / name, folder / part, take(tokens, shard, SHARDS[name]))
     return folder
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def sha256(*paths: str | Path) -> str:
@@ -16,10 +18,10 @@ def sha256(*paths: str | Path) -> str:
     return digest.hexdigest()
 
 
-def array_sha256(*arrays: np.ndarray) -> str:
+def array_sha256(*arrays: "np.ndarray") -> str:
     """SHA-256 (hexadecimal) over dtype, shape and contents of arrays, in the given order."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(array.tobytes())
     return digest.hexdigest()

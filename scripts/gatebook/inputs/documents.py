@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from gatebook.files import checksums, parts
+from gatebook.files import checksums
 from gatebook.files.netcdf import open_lazily
+from gatebook.inputs.shards import take
 from gatebook.problem import Problem
 
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text", ".text": "text"}
@@ -186,12 +187,12 @@ def tokens_sha256(tokens: xr.Dataset) -> str:
 
 
 def load_tokens(path: str | Path, shard: int = 1, shards: int = 1) -> xr.Dataset:
-    """Read a dataset's token file, or a shard of it (see `parts.take`).
+    """Read a dataset's token file, or a shard of it (see `shards.take`).
 
     `text` is left out: xarray would pad every document to the longest one in memory.
     """
     with open_lazily(path, leave_out="text") as tokens:
-        return tokens.load() if shards == 1 else parts.take(tokens, shard, shards).load()
+        return tokens.load() if shards == 1 else take(tokens, shard, shards).load()
 
 
 def describe_dataset(path: str | Path) -> dict:

@@ -11,6 +11,7 @@ import transformers
 import xarray as xr
 
 from gatebook.inputs import documents
+from gatebook.inputs.model_folder import load_config, load_tokenizer, window_size
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
 from gatebook.routing.records import PER_TOKEN
@@ -74,7 +75,7 @@ def route(
     >>> routing = route("results/demo/checkpoints/step400", ["for i in range(3):", "Once"])  # doctest: +SKIP
     >>> routing["selected_expert"].sel(layer=1).isel(rank=0).to_numpy()  # doctest: +SKIP
     """
-    config = models.load_config(folder)
+    config = load_config(folder)
     rule = routing_rule(config)
     routed = sorted(models.find_routers(models.skeleton(config)))
     chosen = models.choose_layers(layers, routed, "layers")
@@ -104,10 +105,10 @@ def _tokens(folder: str, texts: Sequence[str], window: int | str, config: transf
     """The texts as tokens, each of them also as text."""
     if isinstance(texts, str) or not len(texts):
         raise Problem("texts: a list of at least one text is needed: write [text] for a single one.")
-    size, context = documents.window_size(window, folder), config.max_position_embeddings
+    size, context = window_size(window, folder), config.max_position_embeddings
     if size > context:
         raise Problem(f"window: {size} tokens are more than the model's context of {context}: write a smaller number.")
-    tokenizer = documents.load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     if empty := [number for number, text in enumerate(texts) if not tokenizer(text)["input_ids"]]:
         raise Problem(f"texts[{empty[0]}] has no token: leave it out.")
     named = [(str(number), text) for number, text in enumerate(texts)]
@@ -120,11 +121,8 @@ def _tokens(folder: str, texts: Sequence[str], window: int | str, config: transf
 def _records(model: transformers.PreTrainedModel, layers: list[int], tokens: xr.Dataset) -> dict[str, np.ndarray]:
     """The exact records of all tokens, with the layers as their first axis."""
     starts = np.flatnonzero(tokens["position"].values == 0)
-    if model.device.type == "cuda":
-        free = torch.cuda.mem_get_info(model.device)[0]
-        budget = extraction.tokens_that_fit(model.config, free, tokens.attrs["window"])
-    else:
-        budget = TOKENS_PER_BATCH
+    wanted = "auto" if model.device.type == "cuda" else TOKENS_PER_BATCH
+    budget = extraction.batch_tokens(wanted, model.config, model.device, tokens.attrs["window"])
     found = {layer: defaultdict(list) for layer in layers}
     for span in extraction.extract(model, layers, tokens["token_id"].values, starts, tokens_per_batch=budget):
         for layer, records in span.records("exact"):

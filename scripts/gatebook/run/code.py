@@ -12,8 +12,8 @@ def code_hash(script: Path, library: Path, also: Sequence[str] = (), ignored: Se
 
     `library` is the package folder. `also` are modules of it that the script imports by a name made up at run time, as
     paths below it; the subpackages `ignored` do not count. Comments, docstrings, formatting and
-    `__version__` do not count: the syntax trees are hashed.
-    Where the files lie does not count either: they are told apart by their place in the library.
+    `__version__` do not count: the syntax trees are hashed. Nor does it count where the files lie, which are told apart
+    by their place in the library, or which version of Python runs.
     """
     digest = hashlib.sha256(_syntax(script)[0].encode())
     for path in closure(script, library, also, ignored):
@@ -56,7 +56,15 @@ def _parsed(text: str) -> tuple[str, list[str]]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-    return ast.dump(tree), names
+    return repr(_structure(tree)), names
+
+
+def _structure(node):
+    """A syntax tree as nested lists without what is empty, which some versions of Python name and others do not."""
+    if isinstance(node, ast.AST):
+        parts = ((name, _structure(value)) for name, value in ast.iter_fields(node))
+        return [type(node).__name__, *(part for part in parts if part[1] not in (None, []))]
+    return [_structure(each) for each in node] if isinstance(node, list) else node
 
 
 class _WithoutText(ast.NodeTransformer):

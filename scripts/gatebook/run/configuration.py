@@ -38,8 +38,23 @@ def check(config: dict, schema: dict) -> dict:
     _complete(completed, schema)
     errors = list(Draft202012Validator(schema).iter_errors(completed))
     if errors:  # a mistyped key is also a missing one: the mistyped key comes first
-        raise Problem(f"config: {_sentence(min(errors, key=_is_not_unknown_key), completed)}")
+        moved = _moved_threshold(completed, schema)
+        raise Problem(f"config: {moved or _sentence(min(errors, key=_is_not_unknown_key), completed)}")
     return completed
+
+
+def _moved_threshold(config: dict, schema: dict) -> str | None:
+    """Where the first threshold stands now, in a config of version 0.1, which had those of all chapters in `report`."""
+    try:
+        former = list(config["report"]["thresholds"])
+    except (KeyError, TypeError):
+        return None
+    for name, section in schema["properties"].items():
+        known = section.get("properties", {}).get("thresholds", {}).get("properties", {})
+        for key in former:
+            if key in known:
+                return f"report.thresholds.{key}: it is now {name}.thresholds.{key}: move it there."
+    return None
 
 
 def _complete(value, schema: dict) -> None:

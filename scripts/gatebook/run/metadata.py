@@ -1,4 +1,4 @@
-"""Snakemake's metadata of results that were moved without them, from the receipts of their jobs."""
+"""Snakemake's metadata of results that came without them, or from version 0.1, by the receipts of their jobs."""
 
 import json
 from collections.abc import Iterable
@@ -9,33 +9,56 @@ from snakemake.iocontainers import InputFiles
 from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 
+ADOPTED = {
+    "harvest_corpora.py": ("3201e5c4caed5bf4", "9928d3994c70a1df", "231537695d55beec", "cd1bfa8fbb28f9f9"),
+    "train_tokenizer.py": ("01bafcde69bda750", "e0101798653dade2", "5438e59de3c2948b", "c5ff526977c0bbd4"),
+    "train_model.py": ("81e47734537f47ac", "52b171429acaa797", "d81663d5217f82bc", "f7d3b69b1449482d"),
+    "fetch_model.py": ("fa8de036578f8a5f", "2af46e00941fa51b", "051f0f5e0ec6e020", "2fdccca9cbe19028"),
+    "fetch_dataset.py": ("aa21bab36561ebbf", "53ae39d63ad2d6de", "46235648e2a9f15b", "1dbc46de2b15ad81"),
+    "describe_model.py": ("7b67c5b01d25b633", "e70989bf06b83367", "ed83031246d9f58c", "ceb246a22ca7a9f0"),
+    "tokenize_dataset.py": ("b256464e4be44055", "a9e00861de51525a", "8f51b9740ce7bd0e", "8da856f702f3f385"),
+    "extract_routing.py": ("a2ea6b0b63335613", "ce5a9ef2e65e8c8f", "5529f587194d988e", "372f3a97a79fa510"),
+    "tally_routing.py": ("095d5828c8202a46", "0bbe14195ec042f5", "2c7aeff73ddd930f", "dd9e379785d2c35d"),
+    "combine_tallies.py": ("58f2933e063665b7", "f4782dd2855b0492", "48a58b967a1cfd6e", "4a508909c9bfb08c"),
+    "describe_counts.py": ("49f697f5275eade7", "a346c5c516703d33", "43b2907337280f49", "6fad67dd5e27de96"),
+    "tally_counts.py": ("9b42359571eea64a", "6c9ff7507a1e7792", "721516eab0c95485", "464d675d5987160f"),
+}
+"""Scripts that compute what they did in version 0.1, where their code stood elsewhere: the hash of that code, and those
+of version 0.1 on Python 3.11, 3.12 and 3.13. What 0.1 made stands as long as a script has the hash that it has here."""
+
 
 def restore(workflow, found: Iterable[dict]) -> None:
-    """Write, from the receipts `found`, the metadata of every output that has none.
+    """Write Snakemake's metadata of every output that has none, as the receipts `found` tell them.
 
-    So Snakemake sees, as it does where the results were made, which jobs had other settings, code or inputs. Receipts
-    of jobs that the study of the `workflow` does not have are passed over.
+    So Snakemake sees, as it does where the results were made, which jobs had other settings, code or inputs. In the
+    metadata of version 0.1 the hash of `ADOPTED` code becomes that of today. Receipts of jobs that the study of the
+    `workflow` does not have are passed over.
     """
     persistence = FilePersistence()
+    hashes = {before: code for code, *earlier in ADOPTED.values() for before in earlier}
     for receipt in found:
         if not workflow.is_rule(receipt["rule"]):
             continue
         rule = workflow.get_rule(receipt["rule"])
+        code = hashes.get(receipt["code"], receipt["code"])
         try:
             outputs, _ = rule.expand_output(receipt["wildcards"])
-            unknown = [output for output in outputs if persistence.metadata(output) is None]
-            record = _record(receipt, _params(receipt, rule, outputs)) if unknown else None
+            records = {output: persistence.metadata(output) for output in outputs}
+            made = None if all(records.values()) else _record(receipt, _params(receipt, code, rule, outputs))
         except (WorkflowError, KeyError):  # of a model or dataset that the study does not have
             continue
-        for output in unknown:
-            persistence._write_record(str(output), record)
+        for output, record in records.items():
+            if record is None:
+                persistence._write_record(str(output), made)
+            elif code != receipt["code"] and repr(receipt["code"]) in record.params:
+                record.params = sorted(repr(code) if each == repr(receipt["code"]) else each for each in record.params)
+                persistence._write_record(str(output), record)
 
 
-def _params(receipt: dict, rule, outputs) -> list:
+def _params(receipt: dict, code: str, rule, outputs) -> list:
     """The parameters that the job had: each as Snakemake has it now, if that is the same, else as the receipt says."""
     params, compared = rule.expand_params(receipt["wildcards"], InputFiles(), outputs, None)
-    now = dict(params.items())
-    had = receipt["settings"] | {"code": receipt["code"]}
+    now, had = dict(params.items()), receipt["settings"] | {"code": code}
     for name in had.keys() & now.keys():
         if not any(now[name] is each for each in compared):  # made from inputs or outputs: Snakemake compares those
             del had[name]

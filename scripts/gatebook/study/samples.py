@@ -1,16 +1,33 @@
 """The sampled tokens of a study: their documents, what the routers received for them, and what they chose."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from torch import nn
 
 from gatebook.files import netcdf, parts
 from gatebook.inputs.documents import load_tokens
+from gatebook.routing import models
 from gatebook.routing.records import open_layer
 from gatebook.study import tallies
 from gatebook.study.tallies import study_identity
+
+
+class Block(NamedTuple):
+    """The Mixture-of-Experts block of a layer with what its router did to the sampled tokens.
+
+    layer: its number; module: the block; states (sample, hidden) float32: what the router received; selected (sample,
+    rank) int64: the experts that it chose.
+    """
+
+    layer: int
+    module: nn.Module
+    states: np.ndarray
+    selected: np.ndarray
 
 
 def read(records: list[str], tokens: list[str]) -> xr.Dataset:
@@ -52,6 +69,22 @@ def read_layer(records: list[str], layer: int) -> tuple[np.ndarray, np.ndarray]:
         with open_layer(folders, layer) as record:
             selected.append(record["selected_expert"].values[places].astype(np.int64))
     return np.concatenate(states), np.concatenate(selected)
+
+
+def read_blocks(
+    records: list[str], folder: str, layers: list[int], *, dtype: str, device: str, experts: str
+) -> Iterator[Block]:
+    """The blocks of `layers` with their sampled tokens, one after another: only one is in memory.
+
+    `records` are the record folders of the study, `folder` is that of the model; `dtype`, `device` and `experts` are
+    the model's settings (see `models.load_block`).
+    """
+    place = models.choose_device(device)
+    for layer in layers:
+        states, selected = read_layer(records, layer)
+        yield Block(
+            layer, models.load_block(folder, layer, dtype=dtype, device=place, experts=experts), states, selected
+        )
 
 
 def _open_states(folders: list[Path]) -> AbstractContextManager[xr.Dataset]:

@@ -349,7 +349,7 @@ def routed(seed: int = 0):
 
 
 def compared(block, seed=0, gain=None, matched_pairs=100) -> xr.Dataset:
-    return geometry.compare(block, *routed(seed), gain, matched_pairs=matched_pairs, seed=[1, 0])
+    return geometry.measure_layer(block, *routed(seed), gain, matched_pairs=matched_pairs, seed=[1, 0])
 
 
 def made_sample() -> xr.Dataset:
@@ -459,8 +459,8 @@ def test_renaming_experts_renames_pairs_and_leaves_the_means():
     states, selected, group = routed()
     new_number = np.argsort(old)
     settings = {"matched_pairs": 100, "seed": [1, 0]}
-    first = geometry.compare(block, states, selected, group, None, **settings)
-    second = geometry.compare(renamed, states, new_number[selected], group, None, **settings)
+    first = geometry.measure_layer(block, states, selected, group, None, **settings)
+    second = geometry.measure_layer(renamed, states, new_number[selected], group, None, **settings)
     for name in (*OUTPUTS, *PAIRS, "co_routed_tokens"):
         moved = first[name].values[..., old, :][..., old]
         np.testing.assert_allclose(second[name].values, moved, atol=2e-5, err_msg=name)
@@ -475,8 +475,8 @@ def test_the_order_of_tokens_changes_nothing():
     states, selected, group = routed()
     order = np.random.default_rng(0).permutation(TOKENS)
     settings = {"matched_pairs": 10, "seed": [1, 0]}
-    one = geometry.compare(block_of(), states, selected, group, None, **settings)
-    two = geometry.compare(block_of(), states[order], selected[order], group[order], None, **settings)
+    one = geometry.measure_layer(block_of(), states, selected, group, None, **settings)
+    two = geometry.measure_layer(block_of(), states[order], selected[order], group[order], None, **settings)
     for name in OUTPUTS:
         np.testing.assert_allclose(two[name], one[name], atol=1e-5)
         np.testing.assert_allclose(two[f"permuted_{name}"], one[f"permuted_{name}"], atol=1e-5)
@@ -484,7 +484,7 @@ def test_the_order_of_tokens_changes_nothing():
 
 def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and_layers():
     states, selected, group = routed()
-    found = geometry.compare(block_of(), states, selected[:, :1], group, None, matched_pairs=1, seed=[1, 0])
+    found = geometry.measure_layer(block_of(), states, selected[:, :1], group, None, matched_pairs=1, seed=[1, 0])
     metrics = measured([found], lift=pair_values(1, [0]) * np.nan)
     for name in ("co_routed_cosine", "lift_correlation", "p_lift_correlation", "router_space_overlap"):
         assert np.isnan(metrics[name].values).all(), name

@@ -6,6 +6,8 @@ leaving out a group is exact. Functions return numpy arrays over `expert` and `o
 axis `draw` (1 + GROUPS): all tokens, then without each group of documents.
 """
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 import xarray as xr
@@ -15,6 +17,7 @@ from torch import nn
 from gatebook.chapters.similarity.measure import OUTPUTS, without_each, without_each_expert
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
+from gatebook.study.samples import Block
 from gatebook.study.tallies import GROUPS
 
 TOKENS_PER_BLOCK = 128
@@ -26,8 +29,22 @@ WEIGHTS = ("weight_cosine", "matched_weight_cosine", "weight_gram", "subspace_ov
 SPECTRA = ("effective_rank", "participation_ratio")
 
 
+def layers(
+    blocks: Iterable[Block], folder: str, group: np.ndarray, *, matched_pairs: int, seed: int
+) -> Iterator[xr.Dataset]:
+    """What `measure_layer` finds, for one layer of a model's `folder` after another, with the coordinate `layer`.
+
+    `group` (token,) is the group of the document of each sampled token; the pairs of a layer are drawn with `seed` and
+    its number.
+    """
+    for number, module, states, selected in blocks:
+        gain, layer_seed = models.block_gain(folder, number), [seed, number]
+        found = measure_layer(module, states, selected, group, gain, matched_pairs=matched_pairs, seed=layer_seed)
+        yield found.assign_coords(layer=number)
+
+
 @torch.inference_mode()
-def compare(
+def measure_layer(
     block: nn.Module,
     states: np.ndarray,
     selected: np.ndarray,

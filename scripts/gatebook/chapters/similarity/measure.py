@@ -1,6 +1,6 @@
 """Similarity: how alike are the experts of a layer, in what they give, in their weights, and to the router?
 
-`expert_geometry` compares the experts of one layer; here its matrices over pairs of experts become means with
+`geometry` compares the experts of one layer; here its matrices over pairs of experts become means with
 intervals. Measures of outputs rest on sampled tokens: their intervals are those of the jackknife over groups of
 documents, with the mean output of each expert held fixed. Weights have no sample: intervals of all other measures are
 those of the jackknife over experts, and say how the mean would vary with other experts of the same kind.
@@ -40,7 +40,7 @@ def measure(
 ) -> Measured:
     """All measures of the chapter from a study's sampled tokens (`samples.read`) and its layers, in order.
 
-    `layers` are those of `expert_geometry.compare` with a coordinate `layer`; `lift` and `overlap` (layer, expert,
+    `layers` are those of `geometry.layers` with a coordinate `layer`; `lift` and `overlap` (layer, expert,
     other) are co-activation and token overlap of all pairs, NaN where undefined.
 
     Each of `MEASURES` is (dataset, layer, interval) with the only dataset "pooled", `mean_over_layers_*` (dataset,
