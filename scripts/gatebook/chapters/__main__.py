@@ -153,8 +153,8 @@ def prepare(folder: Path, paths: Iterable[str]) -> None:
         for path, receipt in receipts.read(Path("results/receipts")):
             outputs = [Path(entry["path"]) for entry in receipt["outputs"]] if receipt else []
             if outputs and all(output.parts[1] in UPSTREAM for output in outputs):
-                stamps = {parent / ".snakemake_timestamp" for output in outputs for parent in output.parents}
-                for file in (*outputs, *stamps, path):
+                parents = {parent for output in outputs for parent in output.parents if len(parent.parts) > 1}
+                for file in (*outputs, *(parent / ".snakemake_timestamp" for parent in parents), path):
                     _link(file, partial / file.relative_to("results"))
 
 
@@ -191,11 +191,18 @@ def run(given: Mapping, declared: Mapping[str, Chapter], more: Sequence[str]) ->
     command += ["--configfile", *configfiles, own, "--cores", given["cores"], "--rerun-incomplete", *more]
     if subprocess.run(list(map(str, command))).returncode:
         raise Problem(_failure(folder / "results/logs", began))
-    for place, figures in zip(places, targets, strict=True):
-        print(f"\n{declared[name].title}, {place}")
-        for finding in json.loads((folder / figures / "chapter.json").read_text(encoding="utf-8"))["findings"]:
+    for place in places:
+        _tell(folder, place, name, declared[name].title)
+
+
+def _tell(folder: Path, place: str, name: str, title: str) -> None:
+    """Print the findings of a chapter and where its files are, unless snakemake was asked for something else."""
+    figures = folder / "results/figures" / place / name
+    if figures.exists():
+        print(f"\n{title}, {place}")
+        for finding in json.loads((figures / "chapter.json").read_text(encoding="utf-8"))["findings"]:
             print(f"  {finding['question']} {finding['answer']}")
-        print(f"  figures: {folder}/{figures}")
+        print(f"  figures: {figures}")
         print(f"  tables:  {folder}/results/tables/{place}/{name}.csv")
         print(f"  numbers: {folder}/results/metrics/{place}/{name}.nc")
 
