@@ -77,11 +77,11 @@ def expert_pages(folder: Path, size: analysis.Size, config: dict) -> dict[str, U
     confidence = config["statistics"]["confidence"]
     of_profiles = {"model": {}, "settings": config["expert_profiles"], "statistics": {"confidence": confidence}}
     of_browser = {"model": {}, "settings": config["browser"], "confidence": confidence}
-    experts, shards = (folder / kind / analysis.RUN for kind in ("experts", "browser"))
+    experts, scripts = (folder / kind / analysis.RUN for kind in ("experts", "browser"))
     table = folder / "table" / analysis.RUN / "expert_sets.csv"
     jobs = {
         PROFILES: (given | metrics, {"folder": experts}, of_profiles),
-        BROWSER: (given, {"shards": shards, "table": table}, of_browser),
+        BROWSER: (given, {"scripts": scripts, "table": table}, of_browser),
     }
     return {script: measuring.run_job(script, MODULES[script], *of_job) for script, of_job in jobs.items()}
 
@@ -111,9 +111,9 @@ def rows() -> list[Row]:
 
 def weight(made: Path, usage: Usage, allowed: dict) -> list[Row]:
     """Time and memory of `build_browser`, and megabytes of the report in the folder `made`, by kind of file."""
-    shards = made / "browser" / analysis.RUN
+    scripts = made / "browser" / analysis.RUN
     kinds = browser.size_by_kind(
-        {path.relative_to(shards).as_posix(): path.read_text() for path in sorted(shards.rglob("*.js"))}
+        {path.relative_to(scripts).as_posix(): path.read_text() for path in sorted(scripts.rglob("*.js"))}
     )
     found = [
         measuring.judged("data of the expert browser: time", usage.seconds, "s", at_most=SECONDS),

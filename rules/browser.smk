@@ -8,7 +8,7 @@ rule build_browser:
         records=records,
         tokenizer=tokenizer_folder,
     output:
-        shards=directory("results/browser/{model}/{checkpoint}"),
+        scripts=directory("results/browser/{model}/{checkpoint}"),
         table="results/tables/{model}/{checkpoint}/expert_sets.csv",
     log:
         "results/logs/build_browser/{model}/{checkpoint}.log",

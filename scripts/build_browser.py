@@ -11,29 +11,31 @@ from gatebook.study import routed
 
 job.start(snakemake)
 records, settings = snakemake.input.records, snakemake.params.settings
-study = routed.read(records, snakemake.input.tokens)
-tokens = browser.Tokens(study, settings["stored_tokens"])
+given = routed.read(records, snakemake.input.tokens)
+tokens = browser.Tokens(given, settings["stored_tokens"])
 plots = settings["plots"] if browser.hold_logits(records) else 0
 texts = browser.choose_texts(tokens.documents, settings["texts"], settings["text_tokens"], plots)
 tokenizer = load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
-layers = routed.read_layers(study, records, "routing_weight")
-shards, table = browser.assemble(
+layers = routed.read_layers(given, records, "routing_weight")
+scripts, table = browser.assemble(
     tokens,
     texts,
-    job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers"),
+    job.progress(layers, total=given.sizes["layer"], unit=" layers", description="layers"),
     lambda layer: browser.read_plots(records, layer, texts),
     vocabulary.token_texts(tokenizer, tokens.ids),
     snakemake.params.confidence,
     settings,
 )
-files = shards.files()
+files = scripts.files()
 browser.check_size(files, settings["megabytes"])
-with atomic.atomic_directory(snakemake.output.shards) as folder:
+with atomic.atomic_directory(snakemake.output.scripts) as folder:
     for path, text in files.items():
         (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_text(text, encoding="ascii")
-    page = {"build": shards.build, "provenance": origin.provenance()}
+    page = {"build": scripts.build, "provenance": origin.provenance()}
     (folder / "page.json").write_text(json.dumps(page, indent=1, default=str) + "\n", encoding="utf-8")
 tables.save_table(table, snakemake.output.table)
 sizes = ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in browser.size_by_kind(files).items())
-job.log(f"{len(files)} shards of {study.sizes['layer']} layers, {sum(map(len, files.values())) / 1e6:.1f} MB: {sizes}")
+job.log(
+    f"{len(files)} data scripts of {given.sizes['layer']} layers, {sum(map(len, files.values())) / 1e6:.1f} MB: {sizes}"
+)

@@ -19,9 +19,9 @@ for section, path, metrics in zip(
 ):
     words = json.loads(Path(path, "chapter.json").read_text(encoding="utf-8"))
     with netcdf.open_lazily(metrics) as found:
-        beside = [published.compare(found, section["chapter"], each) for each in snakemake.params.references]
+        printed = [published.beside(found, section["chapter"], each) for each in snakemake.params.references]
         absent = assemble.absent(section["chapter"], found) if without_documents else []
-    sections.append(section | {"words": words, "absent": absent, "published": [each for each in beside if each]})
+    sections.append(section | {"words": words, "absent": absent, "published": [each for each in printed if each]})
 model_pages = []
 for path in map(Path, snakemake.input.pages):
     kind, model, checkpoint = path.parts[-3:]

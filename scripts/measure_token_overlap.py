@@ -8,17 +8,17 @@ from gatebook.run import job
 from gatebook.study import routed
 
 job.start(snakemake)
-study = routed.read(snakemake.input.records, snakemake.input.tokens)
-layers = routed.read_layers(study, snakemake.input.records)
-bar = job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers")
-measured = token_overlap.measure(study, bar, **snakemake.params.settings, **snakemake.params.statistics)
+tokens = routed.read(snakemake.input.records, snakemake.input.tokens)
+layers = routed.read_layers(tokens, snakemake.input.records)
+bar = job.progress(layers, total=tokens.sizes["layer"], unit=" layers", description="layers")
+measured = token_overlap.measure(tokens, bar, **snakemake.params.settings, **snakemake.params.statistics)
 results.save(
     measured,
     CHAPTER,
-    study.attrs,
+    tokens.attrs,
     metrics=snakemake.output.metrics,
     draws=snakemake.output.draws,
     untrained=snakemake.input.untrained,
 )
 tables.save_table(token_overlap.table(measured.metrics), snakemake.output.table)
-job.log(f"{study.sizes['token']} tokens of {study.sizes['name']} datasets in {study.sizes['layer']} layers")
+job.log(f"{tokens.sizes['token']} tokens of {tokens.sizes['name']} datasets in {tokens.sizes['layer']} layers")

@@ -15,13 +15,13 @@ from gatebook.study import routed
 job.start(snakemake)
 schema = Path(gatebook.__file__).parents[2] / "report/schemas/expert_profile.schema.json"
 validator = jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
-study = routed.read(snakemake.input.records, snakemake.input.tokens)
+tokens = routed.read(snakemake.input.records, snakemake.input.tokens)
 metrics = {Path(path).stem: netcdf.load(path) for path in snakemake.input.metrics}
 tokenizer = load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
 decode = profiles.decoder(tokenizer)
-token_type = profiles.types(study["token_id"].sel(kind="input").values, tokenizer)
-layers = routed.read_layers(study, snakemake.input.records, "routing_weight", "entropy")
-bar = job.progress(layers, total=study.sizes["layer"], unit=" layers", description="layers")
+token_type = profiles.types(tokens["token_id"].sel(kind="input").values, tokenizer)
+layers = routed.read_layers(tokens, snakemake.input.records, "routing_weight", "entropy")
+bar = job.progress(layers, total=tokens.sizes["layer"], unit=" layers", description="layers")
 settings = snakemake.params.settings | snakemake.params.statistics
 
 
@@ -35,12 +35,12 @@ def write(path: Path, content: dict) -> None:
 found = []
 with atomic.atomic_directory(snakemake.output.folder) as folder:
     for layer in bar:
-        for profile in profiles.profiles(layer, study, token_type, metrics, decode, **settings):
+        for profile in profiles.profiles(layer, tokens, token_type, metrics, decode, **settings):
             validator.validate(profile)
             write(folder / profiles.file_name(profile), profile)
             found.append(profile)
     tables.save_table(profiles.table(found), folder / "experts.csv")
     write(folder / "page.json", profiles.page(found))
-    write(folder / "provenance.json", study.attrs | {"provenance": origin.provenance()})
+    write(folder / "provenance.json", tokens.attrs | {"provenance": origin.provenance()})
     atomic.copy(schema, folder / schema.name)
-job.log(f"{len(found)} profiles of experts in {study.sizes['layer']} layers")
+job.log(f"{len(found)} profiles of experts in {tokens.sizes['layer']} layers")

@@ -1,5 +1,5 @@
 "use strict";
-// The expert browser. Its data are shards, classic scripts that each call `put` once: pages opened by double-click may
+// The expert browser. Its data are classic scripts that each call `put` once: pages opened by double-click may
 // load scripts, but not fetch files. The view is in the address after #, so links and the back button work. Every text
 // of the data becomes a text node: nothing in it can act.
 {
@@ -17,13 +17,13 @@
 
   const byId = (id) => document.getElementById(id);
 
-  // ---- Shards ----
+  // ---- Data scripts ----
 
   class Problem extends Error {} // a sentence for the reader
   const STALE = Symbol("another view was asked for meanwhile");
   const build = document.documentElement.dataset.browserBuild;
-  const shards = new Map(); // promise of the content by id
-  const waiting = new Map(); // what settles the promise, until the shard has called `put`
+  const contents = new Map(); // promise of the content by id
+  const waiting = new Map(); // what settles the promise, until the script has called `put`
   let turn = 0; // number of the view that is being shown
 
   const address = (id) => `${byId("browser").dataset.folder}/${id.split("/").map(encodeURIComponent).join("/")}.js`;
@@ -66,15 +66,15 @@
       document.head.append(script);
     });
 
-  const shard = (id) => {
-    if (!shards.has(id)) shards.set(id, request(id));
-    return shards.get(id);
+  const content = (id) => {
+    if (!contents.has(id)) contents.set(id, request(id));
+    return contents.get(id);
   };
 
-  // The contents of shards; stops the view that asked if another one has been asked for meanwhile.
+  // The contents of data scripts; stops the view that asked if another one has been asked for meanwhile.
   const load = async (...ids) => {
     const mine = turn;
-    const found = await Promise.all(ids.map(shard));
+    const found = await Promise.all(ids.map(content));
     if (mine !== turn) throw STALE;
     return found;
   };
@@ -304,7 +304,7 @@
     return `Counted are the tokens whose ${experts.length} first choices are these, ${mode === "ordered" ? "in this order" : "in any order"}.`;
   };
 
-  const byKey = new WeakMap(); // the sets of a layer's shard by mode and experts
+  const byKey = new WeakMap(); // the sets of a layer's data by mode and experts
   const keyOf = (experts, mode) => `${mode}:${mode === "ordered" ? experts : [...experts].sort((a, b) => a - b)}`;
   const keptSets = (layer) => {
     if (!byKey.has(layer))
@@ -557,10 +557,10 @@
 
   // ---- Tokens ----
 
-  const rowOf = new WeakMap(); // row by token of a shard that lists tokens
-  const typical = (shard, token) => {
-    if (!rowOf.has(shard)) rowOf.set(shard, new Map(shard.token.map((each, row) => [each, row])));
-    return rowOf.get(shard).get(token);
+  const rowOf = new WeakMap(); // row by token of a content that lists tokens
+  const typical = (listed, token) => {
+    if (!rowOf.has(listed)) rowOf.set(listed, new Map(listed.token.map((each, row) => [each, row])));
+    return rowOf.get(listed).get(token);
   };
 
   const found = (query, how) => {
@@ -577,13 +577,13 @@
     values.flatMap((share, i) =>
       share > 0 ? [make("span", { class: "choice" }, expertLink(layer, experts[i]), ` ${percent(share)}`)] : [],
     );
-  const choices = (layer, shard, token) => {
-    const row = typical(shard, token);
+  const choices = (layer, listed, token) => {
+    const row = typical(listed, token);
     return row === undefined
       ? ["–", "–"]
       : [
-          shares(layer, shard.expert[row], shard.share[row]),
-          shares(layer, shard.selected_expert[row], shard.selected[row]),
+          shares(layer, listed.expert[row], listed.share[row]),
+          shares(layer, listed.selected_expert[row], listed.selected[row]),
         ];
   };
 
@@ -644,7 +644,7 @@
     if (document.activeElement !== byId("query")) byId("query").value = query;
     byId("how").value = state.how === "whole" ? "whole" : "part";
     byId("token-layer").value = layer;
-    const [counts, shard] = await load("tokens/counts", `tokens/${layer}`);
+    const [counts, listed] = await load("tokens/counts", `tokens/${layer}`);
     const places = found(query, state.how);
     fill(
       "matches",
@@ -664,7 +664,7 @@
         anchor({ v: vocabulary.id[token] }, loneToken(token)),
         count(vocabulary.count[token]),
         row === undefined ? "–" : most.map(([number, i]) => `${index.datasets[i].name} ${count(number)}`).join(", "),
-        ...choices(layer, shard, token),
+        ...choices(layer, listed, token),
       ];
     });
     fill(

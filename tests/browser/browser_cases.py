@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from gatebook.atlas.data_scripts import Shards
+from gatebook.atlas.data_scripts import DataScripts
 from gatebook.measures import contexts
 from gatebook.report import render
 
@@ -132,9 +132,9 @@ def _tokens(study: Study, layer: int, listed: list[int]) -> dict:
     return rows
 
 
-def shards(study: Study) -> Shards:
-    """The shards of the study: all tokens are stored, and the first document of each dataset is a reading text."""
-    made = Shards()
+def data_scripts(study: Study) -> DataScripts:
+    """The data of the study: all tokens are stored, and the first document of each dataset is a reading text."""
+    made = DataScripts()
     counts = np.bincount(study.token, minlength=len(TOKENS))
     listed = np.flatnonzero(counts >= MINIMUM_COUNT).tolist()
     scale = float(study.weight.max())
@@ -218,7 +218,7 @@ def shards(study: Study) -> Shards:
 
 
 def page(folder: str, build: str) -> str:
-    """The text of the page for shards of a build in a folder."""
+    """The text of the page for data scripts of a build in a folder."""
     entry = {"file": "browser-tiny.html", "title": "Expert browser"}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPORT / "templates"), autoescape=True)
     environment.filters["local"] = render.local_link
@@ -237,8 +237,8 @@ def page(folder: str, build: str) -> str:
 
 
 def write(folder: Path, study: Study) -> Path:
-    """Write the page, its assets and its shards into a folder; returns the page."""
-    made = shards(study)
+    """Write the page, its assets and its data into a folder; returns the page."""
+    made = data_scripts(study)
     place = "browser/tiny/main"
     for name, text in made.files().items():
         path = folder / place / name

@@ -356,17 +356,17 @@ def test_a_wrong_address_gets_one_sentence(page, fragment, sentence):
 
 
 @pytest.mark.parametrize("name", ["experts/7", "vocabulary"])
-def test_a_shard_that_is_missing_foreign_or_damaged_gets_one_sentence(browser, study, tmp_path, name):
+def test_data_that_are_missing_foreign_or_damaged_gets_one_sentence(browser, study, tmp_path, name):
     page = Page(browser, browser_cases.write(tmp_path, study))
-    shard = tmp_path / "browser/tiny/main" / f"{name}.js"
-    text = shard.read_text()
+    script = tmp_path / "browser/tiny/main" / f"{name}.js"
+    text = script.read_text()
     build = text.split('"')[3]
     for changed, sentence in (
         (text.replace(build, "f" * 12), f"is of build {'f' * 12}, but this page is of build {build}: copy"),
         (text.replace(text.split('"')[7][100:140], ""), "is damaged: copy"),
         (None, "is missing or cannot be read: copy"),
     ):
-        shard.unlink() if changed is None else shard.write_text(changed)
+        script.unlink() if changed is None else script.write_text(changed)
         page.show("tab=experts&l=7&e=1")
         assert page.text("#problem").startswith(f"The file browser/tiny/main/{name}.js {sentence}")
 

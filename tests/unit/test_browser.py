@@ -54,12 +54,12 @@ def made():
 
 @pytest.fixture
 def build(run_script, model_folder, made, tmp_path):
-    """Run the script: the folder of shards."""
+    """Run the script: the folder of data scripts."""
 
     def run(study=None, predicted=None, place="out", **settings) -> Path:
         out = tmp_path / place
         out.mkdir()
-        output = {"shards": str(out / "browser"), "table": str(out / "expert_sets.csv")}
+        output = {"scripts": str(out / "browser"), "table": str(out / "expert_sets.csv")}
         params = {"model": {}, "settings": SETTINGS | settings, "confidence": 0.95}
         input = written(study or made, out, predicted) | {"tokenizer": str(model_folder)}
         run_script("build_browser", tmp_path, input=input, output=output, params=params)
@@ -69,7 +69,7 @@ def build(run_script, model_folder, made, tmp_path):
 
 
 def load(folder: Path, name: str):
-    """What a shard holds."""
+    """What a data script holds."""
     call = re.fullmatch(r'put\("(.*)","[0-9a-f]{12}","(json|bytes)","(.*)"\);\n', (folder / f"{name}.js").read_text())
     assert call[1] == name
     raw = zlib.decompress(base64.b64decode(call[3]), -zlib.MAX_WBITS)
@@ -165,8 +165,8 @@ def test_the_table_of_specific_sets_is_the_one_of_the_page(build, made):
     assert len(table) and (table["q"] <= 0.2).all() and (table["low"] <= table["score"]).all()
     assert (table.groupby(["layer", "mode", "dataset"]).size() <= 7).all()
     for layer in LAYERS:
-        shard, mine = load(folder, f"sets/{layer}"), table[table["layer"] == layer]
-        rows = shard["rows"]
+        content, mine = load(folder, f"sets/{layer}"), table[table["layer"] == layer]
+        rows = content["rows"]
         assert [MODES[mode] for mode in rows["mode"]] == mine["mode"].tolist()
         assert [" ".join(map(str, experts)) for experts in rows["e"]] == mine["experts"].tolist()
         assert [index["datasets"][number]["name"] for number in rows["dataset"]] == mine["dataset"].tolist()
@@ -185,8 +185,8 @@ def test_the_table_of_specific_sets_is_the_one_of_the_page(build, made):
         shown = Counter(zip(rows["mode"], rows["dataset"], strict=True))
         for mode in range(3):
             for dataset in range(2):
-                assert shown[mode, dataset] == min(shard["specific"][mode][dataset], 7)
-                assert shard["specific"][mode][dataset] <= shard["tested"][mode][dataset]
+                assert shown[mode, dataset] == min(content["specific"][mode][dataset], 7)
+                assert content["specific"][mode][dataset] <= content["tested"][mode][dataset]
 
 
 def test_experts_of_the_frequent_tokens(build, made):
@@ -195,15 +195,15 @@ def test_experts_of_the_frequent_tokens(build, made):
     frequent = [place for place, count in enumerate(words["count"]) if count >= 12]
     assert counts["token"] == sorted(sorted(frequent, key=lambda place: (-words["count"][place], place))[:8])
     everything = together(made, 2)
-    shard = load(folder, "tokens/2")
-    for row, place in enumerate(shard["token"]):
+    content = load(folder, "tokens/2")
+    for row, place in enumerate(content["token"]):
         here = everything["token_id"] == words["id"][place]
         assert counts["d"][row] == np.bincount(everything["dataset"][here], minlength=2).tolist()
         for share, expert, ranks in (("share", "expert", 1), ("selected", "selected_expert", TOP_K)):
             count = Counter(everything["selected"][here, :ranks].ravel().tolist())
             expected = sorted(count.items(), key=lambda item: (-item[1], item[0]))[:3]
-            assert shard[expert][row] == [number for number, _ in expected]
-            assert shard[share][row] == [float(f"{number / here.sum():.3g}") for _, number in expected]
+            assert content[expert][row] == [number for number, _ in expected]
+            assert content[share][row] == [float(f"{number / here.sum():.3g}") for _, number in expected]
 
 
 def test_texts_hold_the_routing_of_their_tokens(build, made):
@@ -244,7 +244,7 @@ def test_ids_of_more_than_256_experts_have_two_bytes():
     tokens = type("Tokens", (), {"start": [0]})
     routing = browser.TextRouting(tokens, [text], 300)
     routing.add(Layer(0, 300, np.array([[299, 1], [2, 256]]), np.array([[0.5, 0.25], [0.4, 0.1]])), [None])
-    ((_, content),) = routing.shards()
+    ((_, content),) = routing.contents()
     assert np.frombuffer(content[:8], "<u2").tolist() == [299, 1, 2, 256]
     assert list(content[8:]) == [255, 128, 204, 51]
 
@@ -268,8 +268,8 @@ def test_one_selected_expert_has_no_pairs(build):
 def test_in_a_study_of_one_dataset_no_set_is_specific(build, made):
     folder = build({"poems": made["poems"]})
     assert len(pd.read_csv(folder.parent / "expert_sets.csv")) == 0
-    shard = load(folder, "sets/0")
-    assert shard["tested"] == shard["specific"] == [[0]] * 3 and not any(shard["rows"].values())
+    content = load(folder, "sets/0")
+    assert content["tested"] == content["specific"] == [[0]] * 3 and not any(content["rows"].values())
 
 
 def test_the_same_study_gives_the_same_bytes(build):
@@ -281,7 +281,8 @@ def test_the_same_study_gives_the_same_bytes(build):
 
 def test_a_folder_above_the_budget_is_refused(build, tmp_path):
     with pytest.raises(
-        Problem, match=r"browser\.megabytes: .* has 0\.\d MB \(.*\), and 0\.001 are allowed: lower"
+        Problem,
+        match=r"browser\.megabytes: the expert browser would take [0-9.]+ kB, more than 0\.001 MB \(.*\): lower",
     ) as error:
         build(megabytes=0.001)
     assert "\n" not in str(error.value)
@@ -289,6 +290,6 @@ def test_a_folder_above_the_budget_is_refused(build, tmp_path):
 
 
 def test_sizes_by_kind():
-    shards = {"index.js": "abc", "texts/1.js": "ab", "texts/1-layers.js": "a", "texts/1-plots.js": "abcd"}
-    assert browser.size_by_kind(shards) == {"index": 3, "texts": 3, "plots": 4}
-    browser.check_size(shards, 1)
+    scripts = {"index.js": "abc", "texts/1.js": "ab", "texts/1-layers.js": "a", "texts/1-plots.js": "abcd"}
+    assert browser.size_by_kind(scripts) == {"index": 3, "texts": 3, "plots": 4}
+    browser.check_size(scripts, 1)

@@ -2,24 +2,24 @@ import base64
 import re
 import zlib
 
-from gatebook.atlas.data_scripts import Shards
+from gatebook.atlas.data_scripts import DataScripts
 
 HOSTILE = "</script><script>alert(1)</script>\"'\\\u202e\x00" + "x" * 10_000
 CALL = r'put\("([a-z0-9/_.-]+)","([0-9a-f]{12})","(json|bytes)","([A-Za-z0-9+/]*={0,2})"\);\n'
 
 
 def made(*contents):
-    shards = Shards()
+    scripts = DataScripts()
     for name, content in contents:
-        shards.add(name, content)
-    return shards
+        scripts.add(name, content)
+    return scripts
 
 
 def payload(text: str) -> bytes:
     return zlib.decompress(base64.b64decode(re.fullmatch(CALL, text)[4]), -zlib.MAX_WBITS)
 
 
-def test_a_shard_is_one_call_that_holds_what_was_added():
+def test_a_data_script_is_one_call_that_holds_what_was_added():
     files = made(("store/poems", {"token": [1, 2]}), ("texts/0-plots", b"\x00\xff")).files()
     assert list(files) == ["store/poems.js", "texts/0-plots.js"]
     assert payload(files["store/poems.js"]) == b'{"token":[1,2]}'

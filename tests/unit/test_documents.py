@@ -205,17 +205,6 @@ def test_a_null_is_never_written_as_the_word_none():
 # ---------------------------------------------------------------- windows and tokens
 
 
-@given(st.integers(1, 500), st.integers(2, 100))
-def test_windows_are_the_fewest_that_fit_and_as_even_as_can_be(length, size):
-    starts = documents.windows(length, size)
-    sizes = np.diff(np.append(starts, length))
-    assert starts[0] == 0
-    assert sizes.sum() == length
-    assert sizes.max() <= size
-    assert sizes.max() - sizes.min() <= 1
-    assert (len(sizes) - 1) * size < length
-
-
 def tokenize(given, tokenizer, **changes):
     options = {"window": 64, "token_limit": None, "minimum_tokens": None} | changes
     return documents.tokenize("gsm8k", given, tokenizer, **options)

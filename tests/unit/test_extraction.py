@@ -220,14 +220,6 @@ def test_batches_hold_every_window_once_longest_first_within_the_budget(lengths,
         assert len(batch) == 1 or len(batch) * lengths[batch].max() <= budget
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=60).map(np.array), st.integers(1, 200))
-def test_pools_are_consecutive_and_within_the_budget(lengths, budget):
-    found = list(extraction.pools(lengths, budget))
-    assert [index for pool in found for index in range(pool.start, pool.stop)] == list(range(len(lengths)))
-    for pool in found:
-        assert pool.stop - pool.start == 1 or lengths[pool].sum() <= budget
-
-
 @settings(max_examples=15)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=12), st.integers(1, 30))
 def test_records_come_in_the_order_of_the_tokens(lengths, budget):

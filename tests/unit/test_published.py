@@ -36,7 +36,7 @@ def metrics() -> xr.Dataset:
 
 
 def test_a_value_within_the_interval_is_covered(metrics):
-    found = published.compare(metrics, "load", reference(layers=[0, 3], percent=[45.0, 90.0]))
+    found = published.beside(metrics, "load", reference(layers=[0, 3], percent=[45.0, 90.0]))
     assert (found["source"], found["source_url"], found["note"]) == ("Paper", "https://example.org", "Runs differ.")
     assert found["absent"] == []
     assert [row["layer"] for row in found["rows"]] == [0, 3]
@@ -48,23 +48,23 @@ def test_a_value_within_the_interval_is_covered(metrics):
 
 def test_without_an_interval_nothing_is_covered_or_not(metrics):
     metrics["largest"].loc[{"interval": ["low", "high"]}] = np.nan
-    found = published.compare(metrics, "load", reference(layers=[0], percent=[45.0]))
+    found = published.beside(metrics, "load", reference(layers=[0], percent=[45.0]))
     assert found["rows"][0]["covered"] is None
     assert found["rows"][0]["difference"] == pytest.approx(0.05)
 
 
 def test_what_the_study_does_not_have_is_named(metrics):
-    found = published.compare(metrics, "load", reference())
+    found = published.beside(metrics, "load", reference())
     assert [row["layer"] for row in found["rows"]] == [0]
     assert found["absent"] == ["Share of the busiest expert, code, layer 7"]
-    found = published.compare(metrics, "load", reference(where={"dataset": "poems", "selection": "first"}))
+    found = published.beside(metrics, "load", reference(where={"dataset": "poems", "selection": "first"}))
     assert found["rows"] == []
     assert found["absent"] == ["Share of the busiest expert, poems"]
 
 
 def test_another_model_or_chapter_has_nothing_published(metrics):
-    assert published.compare(metrics.assign_attrs(model_id="a/c"), "load", reference()) is None
-    assert published.compare(metrics, "similarity", reference()) is None
+    assert published.beside(metrics.assign_attrs(model_id="a/c"), "load", reference()) is None
+    assert published.beside(metrics, "similarity", reference()) is None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

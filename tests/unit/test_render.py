@@ -234,10 +234,12 @@ def test_a_report_beyond_its_budget_is_refused_and_told_where_the_bytes_are():
     assert render.sizes(files, shown=True) == {"figures/*.svg": 2_000_000, "*.html": 1_000_000}
     assert render.sizes(files, shown=False) == {"data/*.nc": 11_000_000, "figures/*.pdf": 2_000_000}
     render.check_size(files, 3, 13)
-    shown = "report.megabytes: the report would take 3.00 MB for what it shows, more than 2.9 MB (figures/*.svg 2.00"
+    shown = "report.megabytes: what the report shows would take 3.00 MB, more than 2.9 MB (figures/*.svg 2.00"
     with pytest.raises(Problem, match=re.escape(shown)):
         render.check_size(files, 2.9, 13)
-    with pytest.raises(Problem, match=re.escape("13.0 MB for downloads, more than 12 MB (data/*.nc 11.0 MB, figures")):
+    with pytest.raises(
+        Problem, match=re.escape("its downloads would take 13.0 MB, more than 12 MB (data/*.nc 11.0 MB, figures")
+    ):
         render.check_size(files, 3, 12)
 
 

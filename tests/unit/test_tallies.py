@@ -364,22 +364,6 @@ def test_expert_numbers_above_255_do_not_overflow():
     }  # fmt: skip
 
 
-@facts
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(1, 40))
-def test_blocks_are_whole_windows_in_order(lengths: list[int], tokens_per_block: int):
-    lengths = np.array(lengths)
-    ends = np.append(0, np.cumsum(lengths))
-    window = token = 0
-    for windows, tokens in counting.blocks(lengths, tokens_per_block):
-        assert windows.start == window and tokens.start == token
-        assert (tokens.start, tokens.stop) == (ends[windows.start], ends[windows.stop])
-        assert tokens.stop - tokens.start <= tokens_per_block or windows.stop - windows.start == 1
-        if windows.stop < len(lengths):  # the next window would not have fitted
-            assert tokens.stop - tokens.start + lengths[windows.stop] > tokens_per_block
-        window, token = windows.stop, tokens.stop
-    assert (window, token) == (len(lengths), lengths.sum())
-
-
 def test_a_tally_survives_its_file(tmp_path):
     tally = random_case(np.random.default_rng(5), [4, 3], layers=(1, 4)).tally().assign_attrs(dataset="poems")
     netcdf.save(tally, tmp_path / "tally.nc")

@@ -1,8 +1,8 @@
-"""The expert browser's data: what experts and sets of experts receive, as shards that the page loads on demand.
+"""The expert browser's data: what experts and sets of experts receive, as scripts that the page loads on demand.
 
 Contexts are references to tokens: a place in the store of a dataset, which holds its first tokens once for all experts.
 Counts and top tokens are of all tokens. Everywhere a token is an index into the vocabulary, and a number is rounded to
-3 significant digits unless it is a count. Each function that makes shards says what they hold.
+3 significant digits unless it is a count. Each function that makes their contents says what they hold.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from gatebook.atlas.data_scripts import Shards
+from gatebook.atlas import budget
+from gatebook.atlas.data_scripts import DataScripts
 from gatebook.files import netcdf, parts
 from gatebook.measures import contexts, expert_sets, vocabulary
 from gatebook.measures.expert_sets import MODES, SIZES, Sets
-from gatebook.problem import Problem
 from gatebook.routing.records import layer_files, open_layer
 from gatebook.routing.rule import routing_rule_of
 from gatebook.study import tallies
@@ -94,27 +94,27 @@ class Tokens:
     and the number of tokens of each.
     """
 
-    def __init__(self, study: xr.Dataset, stored: int):
+    def __init__(self, tokens: xr.Dataset, stored: int):
         """Number the tokens of all datasets."""
-        self.names, self.kinds = study["name"].values.tolist(), study["kind"].values.tolist()
-        self.attrs = study.attrs
-        lengths = np.diff(np.append(study["start"].values, study.sizes["token"]))
-        ends = np.cumsum(study["documents"].values)[:-1]
-        identifiers = np.split(study["document_id"].values, ends)
+        self.names, self.kinds = tokens["name"].values.tolist(), tokens["kind"].values.tolist()
+        self.attrs = tokens.attrs
+        lengths = np.diff(np.append(tokens["start"].values, tokens.sizes["token"]))
+        ends = np.cumsum(tokens["documents"].values)[:-1]
+        identifiers = np.split(tokens["document_id"].values, ends)
         self.documents = [
             (part.tolist(), sizes) for part, sizes in zip(identifiers, np.split(lengths, ends), strict=True)
         ]
-        token_id = study["token_id"].values
+        token_id = tokens["token_id"].values
         self.ids = np.unique(token_id[token_id != NONE])
         self.code = np.array([np.searchsorted(self.ids, kind).astype(np.int32) for kind in token_id])
         self.code[token_id == NONE] = NONE
-        self.dataset = study["dataset"].values.astype(np.int32)
+        self.dataset = tokens["dataset"].values.astype(np.int32)
         self.size = np.bincount(self.dataset, minlength=len(self.names))
         self.start = np.cumsum(self.size) - self.size
         self.place = (np.arange(len(self.dataset)) - self.start[self.dataset]).astype(np.int32)
         self.stored = np.minimum(self.size, stored)
         self.is_stored = self.place < stored
-        self.column = self.dataset * GROUPS + study["group"].values
+        self.column = self.dataset * GROUPS + tokens["group"].values
 
     @property
     def input(self) -> np.ndarray:
@@ -134,7 +134,7 @@ class Tokens:
         return np.sort(order[count[order] >= minimum])
 
 
-def token_shards(tokens: Tokens, texts: list[Text], token_texts: list[str], listed: np.ndarray) -> Iterator[tuple]:
+def token_contents(tokens: Tokens, texts: list[Text], token_texts: list[str], listed: np.ndarray) -> Iterator[tuple]:
     """What needs no layer: (name, content) of vocabulary, stores, texts, and counts of the types `listed`.
 
     vocabulary: `id`, `text` (`token_texts`), `count` of every type. store/DATASET: `token`; `documents` and `start`,
@@ -155,10 +155,10 @@ def token_shards(tokens: Tokens, texts: list[Text], token_texts: list[str], list
     yield "tokens/counts", {"token": listed.tolist(), "d": tokens.count[:, listed].T.tolist()}
 
 
-def layer_shards(
+def layer_contents(
     tokens: Tokens, layer: Layer, listed: np.ndarray, *, confidence: float, settings: dict
 ) -> tuple[dict[str, dict], pd.DataFrame]:
-    """The shards of a layer by name, and its table of dataset-specific expert sets (see `expert_sets.specific`).
+    """The contents of a layer by name, and its table of dataset-specific expert sets (see `expert_sets.specific`).
 
     experts/LAYER: `sets`, every expert and the most frequent `pairs` and `triples` of each mode, each with `e`, its
     experts; `m`, its modes as indices into `MODES`; `n` and `d`, its tokens in all and in each dataset; `top`, for each
@@ -292,7 +292,7 @@ class TextRouting:
         """The largest weight in any text."""
         return float(max((weight.max() for text in self._layers for _, weight, _ in text), default=1))
 
-    def shards(self) -> Iterator[tuple[str, bytes]]:
+    def contents(self) -> Iterator[tuple[str, bytes]]:
         """texts/N-layers: expert ids (layer, token, rank), then weights, 255 w / `weight_scale`, in one byte each; an
         id has two bytes, the lower first, if there are more than 256 experts. texts/N-plots, of texts with plots:
         255 sqrt(p) (layer, token, expert) in one byte each.
@@ -313,32 +313,32 @@ def assemble(
     token_texts: list[str],
     confidence: float,
     settings: dict,
-) -> tuple[Shards, pd.DataFrame]:
-    """All shards, and the table of dataset-specific expert sets in all layers.
+) -> tuple[DataScripts, pd.DataFrame]:
+    """All data scripts, and the table of dataset-specific expert sets in all layers.
 
     `layers` have weights, `plots` gives those of `read_plots` for a layer. `token_texts` are those of `tokens.ids`;
     `settings` is the section `browser` of the config.
     """
     listed = tokens.frequent(settings["minimum_count"], settings["typical_tokens"])
     experts = tallies.routing_rule(tokens.attrs)["experts"]
-    shards, routing, tables = Shards(), TextRouting(tokens, texts, experts), {}
-    for name, content in token_shards(tokens, texts, token_texts, listed):
-        shards.add(name, content)
+    scripts, routing, tables = DataScripts(), TextRouting(tokens, texts, experts), {}
+    for name, content in token_contents(tokens, texts, token_texts, listed):
+        scripts.add(name, content)
     for layer in layers:
-        found, tables[layer.number] = layer_shards(tokens, layer, listed, confidence=confidence, settings=settings)
+        found, tables[layer.number] = layer_contents(tokens, layer, listed, confidence=confidence, settings=settings)
         for name, content in found.items():
-            shards.add(name, content)
+            scripts.add(name, content)
         routing.add(layer, plots(layer.number))
-    for name, content in routing.shards():
-        shards.add(name, content)
-    shards.add("index", index(tokens, texts, list(tables), routing.weight_scale, listed, settings))
-    return shards, pd.concat(tables.values(), ignore_index=True)
+    for name, content in routing.contents():
+        scripts.add(name, content)
+    scripts.add("index", index(tokens, texts, list(tables), routing.weight_scale, listed, settings))
+    return scripts, pd.concat(tables.values(), ignore_index=True)
 
 
 def index(
     tokens: Tokens, texts: list[Text], layers: list[int], weight_scale: float, listed: np.ndarray, settings: dict
 ) -> dict:
-    """The content of the shard `index`: what the page must know at first."""
+    """The content of `index`: what the page must know at first."""
     rule = tallies.routing_rule(tokens.attrs)
     return {
         "model": tokens.attrs["model"],
@@ -373,21 +373,14 @@ def index(
 
 
 def id_bytes(experts: int) -> int:
-    """Bytes of an expert id in the shards of texts."""
+    """Bytes of an expert id in the contents of texts."""
     return 1 if experts <= 256 else 2
 
 
 def check_size(files: dict[str, str], megabytes: float) -> None:
     """A `Problem` that says what to lower if the files of a folder, by path, are larger than allowed."""
-    total = sum(map(len, files.values())) / 1e6
-    if total > megabytes:
-        sizes = sorted(size_by_kind(files).items(), key=lambda item: -item[1])
-        parts = ", ".join(f"{kind} {size / 1e6:.1f}" for kind, size in sizes)
-        raise Problem(
-            f"config: browser.megabytes: the expert browser has {total:.1f} MB ({parts}), and {megabytes:g} are "
-            "allowed: lower browser.pairs, triples, highest, random, stored_tokens, typical_tokens, texts or plots, or "
-            "raise it."
-        )
+    remedy = "lower browser.pairs, triples, highest, random, stored_tokens, typical_tokens, texts or plots"
+    budget.check("browser.megabytes", "the expert browser", size_by_kind(files), megabytes, remedy)
 
 
 def size_by_kind(files: dict[str, str]) -> dict[str, int]:

@@ -1,8 +1,8 @@
-"""Shards: data that a page opened from a folder can load, as scripts that call one function, `put`.
+"""Data scripts: data that a page opened from a folder can load, as scripts that call one function, `put`.
 
-A browser that opens a file may not fetch others, but may run them as classic scripts. So each shard is one call,
+A browser that opens a file may not fetch others, but may run them as classic scripts. So each is one call,
 put(name, build, kind, payload): the payload is deflated and in base64, hence inert whatever it holds. `kind` is "json"
-or "bytes". All shards of a folder carry one build, a hash of all contents, by which a page refuses a foreign one.
+or "bytes". All those of a folder carry one build, a hash of all contents, by which a page refuses a foreign one.
 """
 
 import base64
@@ -11,16 +11,16 @@ import json
 import zlib
 
 
-class Shards:
-    """The shards of a folder, by their names: paths below it without ".js"."""
+class DataScripts:
+    """The data scripts of a folder, by their names: paths below it without ".js"."""
 
     def __init__(self):
-        """No shards yet."""
+        """None yet."""
         self._packed: dict[str, tuple[str, str]] = {}
         self._digest = hashlib.sha256()
 
     def add(self, name: str, content: bytes | dict) -> None:
-        """One more shard: bytes as they are, anything else as JSON. The build depends on the order of the shards."""
+        """One more: bytes as they are, anything else as JSON. The build depends on the order of all."""
         kind = "bytes" if isinstance(content, bytes) else "json"
         raw = content if kind == "bytes" else json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
@@ -30,11 +30,11 @@ class Shards:
 
     @property
     def build(self) -> str:
-        """12 hexadecimal digits that depend on the names and contents of all shards."""
+        """12 hexadecimal digits that depend on the names and contents of all."""
         return self._digest.hexdigest()[:12]
 
     def files(self) -> dict[str, str]:
-        """The text of every shard's file, by its path in the folder."""
+        """The text of every file, by its path in the folder."""
         return {
             f"{name}.js": f'put({json.dumps(name)},"{self.build}","{kind}","{payload}");\n'
             for name, (kind, payload) in self._packed.items()

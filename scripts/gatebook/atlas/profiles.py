@@ -14,10 +14,9 @@ import xarray as xr
 
 from gatebook.measures import contexts, uncertainty
 from gatebook.measures.token_types import TYPES, classify
-from gatebook.study.routed import NONE, Layer
+from gatebook.study.routed import NONE, Layer, slices
 from gatebook.study.tallies import GROUPS
 
-TOKENS_PER_BLOCK = 1 << 16
 ORDERS = {"most_frequent": "count", "most_specific": "share"}
 """List of top tokens: the order of `vocabulary_specialization` that it has."""
 TOP = 5
@@ -33,8 +32,7 @@ def count(layer: Layer, token_type: np.ndarray, group: np.ndarray) -> xr.Dataset
     """
     cells, types, top_k = GROUPS * layer.experts, len(TYPES), layer.selected.shape[1]
     type_tokens, entropy_sum = np.zeros(cells * types, np.int64), np.zeros(cells)
-    for start in range(0, len(group), TOKENS_PER_BLOCK):
-        block = slice(start, start + TOKENS_PER_BLOCK)
+    for block in slices(len(group)):
         cell = (group[block].astype(np.int32)[:, None] * layer.experts + layer.selected[block]).ravel()
         entropy_sum += np.bincount(cell, np.repeat(layer.entropy[block], top_k), minlength=cells)
         kind = np.repeat(token_type[block].astype(np.int32), top_k)
@@ -68,7 +66,7 @@ def shares(counts: xr.Dataset, confidence: float) -> xr.Dataset:
 
 def profiles(
     layer: Layer,
-    study: xr.Dataset,
+    tokens: xr.Dataset,
     token_type: np.ndarray,
     metrics: dict[str, xr.Dataset],
     decode: Callable[[np.ndarray], str],
@@ -83,16 +81,16 @@ def profiles(
 ) -> list[dict]:
     """The profiles of all experts of a layer, as the schema has them.
 
-    `layer` has weights and entropy; `study` is that of `routed.read`, token_type (token,) the types of its input
+    `layer` has weights and entropy; `tokens` are those of `routed.read`, token_type (token,) the types of its input
     tokens. `metrics`: those of the chapters selection_frequency, domain_specialization, vocabulary_specialization and
     coactivation, and, if there is one, similarity. `decode` turns token ids into text. A profile shows `partners`
     experts that work with it and as many that are alike, and the contexts that `contexts.choose` chooses, with up to
     `around` tokens of the document on both sides.
     """
     found = {name: values.sel(layer=layer.number) for name, values in metrics.items()}
-    counts = count(layer, token_type, study["group"].values)
+    counts = count(layer, token_type, tokens["group"].values)
     means = shares(counts, confidence)
-    token_id = study["token_id"].sel(kind="input").values
+    token_id = tokens["token_id"].sel(kind="input").values
     per_expert = {
         "load": _loads(found["selection_frequency"], layer, counts["tokens"].sum("group").values.tolist()),
         "entropy": _entropies(means["entropy"], layer),
@@ -120,7 +118,7 @@ def profiles(
         )
         shown = {
             name: [
-                _excerpt(study, token_id, int(position), around, decode)
+                _excerpt(tokens, token_id, int(position), around, decode)
                 | {"weight": number(weight[np.searchsorted(place, position)])}
                 for position in positions
             ]
@@ -128,11 +126,11 @@ def profiles(
         }
         out.append(
             {
-                "model": study.attrs["model"],
-                "checkpoint": study.attrs["checkpoint"],
+                "model": tokens.attrs["model"],
+                "checkpoint": tokens.attrs["checkpoint"],
                 "layer": layer.number,
                 "expert": expert,
-                "tokens": study.sizes["token"],
+                "tokens": tokens.sizes["token"],
                 "ranks": np.bincount(rank, minlength=top_k).tolist(),
                 **{name: values[expert] for name, values in per_expert.items()},
                 "contexts": shown,
@@ -271,16 +269,16 @@ def _largest(values: np.ndarray, most: int) -> list[int]:
 
 
 def _excerpt(
-    study: xr.Dataset, token_id: np.ndarray, position: int, around: int, decode: Callable[[np.ndarray], str]
+    tokens: xr.Dataset, token_id: np.ndarray, position: int, around: int, decode: Callable[[np.ndarray], str]
 ) -> dict:
     """A token in its document, as text."""
-    starts = study["start"].values
+    starts = tokens["start"].values
     document = int(np.searchsorted(starts, position, side="right")) - 1
     first = int(starts[document])
     end = int(starts[document + 1]) if document + 1 < len(starts) else len(token_id)
     return {
-        "dataset": study["name"].values[study["dataset"].values[position]],
-        "document": study["document_id"].values[document],
+        "dataset": tokens["name"].values[tokens["dataset"].values[position]],
+        "document": tokens["document_id"].values[document],
         "position": position - first,
         "before": decode(token_id[max(first, position - around) : position]),
         "token": decode(token_id[position : position + 1]),

@@ -1,4 +1,4 @@
-"""Inputs: rows of a dataset become documents by a template, documents become tokens and windows."""
+"""Inputs: rows of a dataset become documents by a template, documents become tokens in windows."""
 
 import glob
 import re
@@ -12,6 +12,7 @@ import xarray as xr
 from gatebook.files import checksums
 from gatebook.files.netcdf import open_lazily
 from gatebook.inputs.shards import take
+from gatebook.inputs.windows import windows
 from gatebook.problem import Problem
 
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text", ".text": "text"}
@@ -103,16 +104,6 @@ def render(
                 "correct the template or the row."
             ) from error
         yield str(row[id_column]) if id_column else str(number), text
-
-
-def windows(length: int, size: int) -> np.ndarray:
-    """Start offsets of the fewest windows of at most `size` tokens that cover `length` tokens, as even as can be.
-
-    >>> windows(10, 4)
-    array([0, 4, 7])
-    """
-    count = -(-length // size)
-    return np.array([(index * length + count - 1) // count for index in range(count)])
 
 
 def tokenize(

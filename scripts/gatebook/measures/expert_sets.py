@@ -22,9 +22,11 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from gatebook.study.routed import slices
+
 MODES = ("subset", "ordered", "prefix")
 SIZES = (1, 2, 3)
-SETS_PER_BLOCK, TOKENS_PER_BLOCK = 1 << 14, 1 << 16
+SETS_PER_BLOCK = 1 << 14
 
 
 class Sets:
@@ -40,8 +42,7 @@ class Sets:
         self.experts, self.size = experts, size
         self._expert = np.empty((ranks, len(selected)), selected.dtype)
         self._weight = np.empty((ranks, len(selected)), np.float32)
-        for start in range(0, len(selected), TOKENS_PER_BLOCK):
-            block = slice(start, start + TOKENS_PER_BLOCK)
+        for block in slices(len(selected)):
             chosen, heavy = selected[block, :ranks], weight[block, :ranks]
             if mode != "ordered":
                 order = np.argsort(chosen, axis=1)

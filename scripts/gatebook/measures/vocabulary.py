@@ -61,15 +61,15 @@ class Occurrences:
         return found
 
 
-def occurrences(study: xr.Dataset, kind: str, dataset: str) -> Occurrences:
+def occurrences(tokens: xr.Dataset, kind: str, dataset: str) -> Occurrences:
     """The tokens of one dataset, or of all, "pooled", that have a token id of the kind."""
-    ids = study["token_id"].sel(kind=kind).values
+    ids = tokens["token_id"].sel(kind=kind).values
     wanted = ids != NONE
     if dataset != POOLED:
-        wanted &= study["dataset"].values == list(study["name"].values).index(dataset)
+        wanted &= tokens["dataset"].values == list(tokens["name"].values).index(dataset)
     place = np.flatnonzero(wanted).astype(np.int32)
     token_id, code = np.unique(ids[place], return_inverse=True)
-    return Occurrences(place, token_id, code.astype(np.int32), study["group"].values[place])
+    return Occurrences(place, token_id, code.astype(np.int32), tokens["group"].values[place])
 
 
 def count(code: np.ndarray, selected: np.ndarray, types: int, experts: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 
 
-def compare(metrics: xr.Dataset, chapter: str, reference: dict) -> dict | None:
+def beside(metrics: xr.Dataset, chapter: str, reference: dict) -> dict | None:
     """A chapter's metrics beside the published values of the same model; None if nothing is published for the chapter.
 
     `reference` is the content of a file in config/reference/. Returns its `source`, `source_url` and `note`, `rows` and

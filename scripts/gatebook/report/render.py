@@ -59,6 +59,7 @@ from urllib.parse import quote, urlsplit
 
 import jinja2
 
+from gatebook.atlas import budget
 from gatebook.figures.words import (
     _alike,
     _place,
@@ -69,7 +70,6 @@ from gatebook.figures.words import (
     format_estimate,
     format_number,
 )
-from gatebook.problem import Problem
 
 VERDICTS = ("yes", "no", "unclear")
 SHOWN = (".html", ".css", ".js", ".svg")
@@ -180,7 +180,7 @@ def run_script(rules: Sequence[Mapping], unfinished: Sequence[str], machines: Se
 
 
 def sizes(files: Sequence[Mapping], shown: bool) -> dict[str, int]:
-    """Bytes of the `files`, a list of {path, bytes}, that pages show, or else only link to, by kind, largest first.
+    """Bytes of the `files`, a list of {path, bytes}, that pages show, or else only link to, by kind.
 
     A kind is a folder and an ending, such as "figures/*.svg".
     """
@@ -190,27 +190,17 @@ def sizes(files: Sequence[Mapping], shown: bool) -> dict[str, int]:
         if (path.suffix in SHOWN) == shown:
             kind = "/".join([*path.parts[:-1][:1], f"*{path.suffix}"])
             found[kind] = found.get(kind, 0) + file["bytes"]
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    return found
 
 
 def check_size(files: Sequence[Mapping], megabytes: float, download_megabytes: float) -> None:
-    """`job.Problem`: `files`, a list of {path, bytes}, exceed a budget of the report; it names the largest parts.
+    """A `Problem` if `files`, a list of {path, bytes}, exceed a budget of the report.
 
     `megabytes` is that of what the pages show, `download_megabytes` that of the other files, which they only link to.
     """
-    budgets = {
-        "megabytes": (megabytes, True, "what it shows"),
-        "download_megabytes": (download_megabytes, False, "downloads"),
-    }
-    for key, (allowed, shown, what) in budgets.items():
-        kinds = sizes(files, shown)
-        total = sum(kinds.values())
-        if total > allowed * 1e6:
-            largest = ", ".join(f"{kind} {format_bytes(size)}" for kind, size in list(kinds.items())[:3])
-            raise Problem(
-                f"config: report.{key}: the report would take {format_bytes(total)} for {what}, more than {allowed:g} "
-                f"MB ({largest}): raise report.{key}, or study fewer models, layers or datasets at a time."
-            )
+    remedy = "study fewer models, layers or datasets at a time"
+    budget.check("report.megabytes", "what the report shows", sizes(files, True), megabytes, remedy)
+    budget.check("report.download_megabytes", "its downloads", sizes(files, False), download_megabytes, remedy)
 
 
 def local_link(path: str) -> str:

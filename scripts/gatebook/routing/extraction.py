@@ -14,6 +14,7 @@ import xarray as xr
 from torch import nn
 
 from gatebook.files import netcdf
+from gatebook.inputs.windows import blocks
 from gatebook.problem import Problem
 from gatebook.routing import bins
 from gatebook.routing.models import find_routers, selection_bias
@@ -22,6 +23,7 @@ from gatebook.routing.rule import RoutingRule, routing_rule
 from gatebook.run import job
 
 BATCHES_PER_POOL = 8
+"""A pool is a block of windows: sorted inside for batches, and written in order, so memory is flat."""
 ROWS_PER_HEAD = 1024
 
 
@@ -94,17 +96,6 @@ def batches(lengths: np.ndarray, tokens_per_batch: int) -> Iterator[np.ndarray]:
         size = max(1, tokens_per_batch // int(lengths[order[start]]))
         yield order[start : start + size]
         start += size
-
-
-def pools(lengths: np.ndarray, tokens_per_pool: int) -> Iterator[slice]:
-    """Consecutive windows of about `tokens_per_pool` tokens: sorted inside, written in order, so memory is flat."""
-    ends = np.cumsum(lengths)
-    start = 0
-    while start < len(lengths):
-        before = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + tokens_per_pool, side="right")))
-        yield slice(start, stop)
-        start = stop
 
 
 @dataclass
@@ -242,7 +233,7 @@ def extract(
     lengths = np.diff(np.append(window_start, len(token_id)))
     checked = False
     with RouterCapture(routers, layers, whole=extras.head is not None) as capture:
-        for pool in pools(lengths, BATCHES_PER_POOL * tokens_per_batch):
+        for pool, _ in blocks(lengths, BATCHES_PER_POOL * tokens_per_batch):
             pool_lengths, pool_starts = lengths[pool], window_start[pool]
             span = Span(rule, biases, pool_lengths)
             for batch in batches(pool_lengths, tokens_per_batch):

@@ -255,16 +255,16 @@ def expert_outputs(block: nn.Module, states: torch.Tensor, selected: torch.Tenso
 
 @torch.inference_mode()
 def all_expert_outputs(
-    block: nn.Module, states: np.ndarray, experts: int, tokens_per_batch: int = 64
+    block: nn.Module, states: np.ndarray, count: int, tokens_per_batch: int = 64
 ) -> Iterator[np.ndarray]:
-    """What all `experts` of a block give for the same tokens, batch by batch: (token, expert, hidden) float32.
+    """What the first `count` experts of a block give for the same tokens: (token, expert, hidden) float32, by batches.
 
     `states` (token, hidden) is what the block's router received. Outputs are not weighted (see `expert_outputs`).
     """
     weight = next(block.parameters())
     for start in range(0, len(states), tokens_per_batch):
         batch = torch.from_numpy(states[start : start + tokens_per_batch]).to(weight.device, weight.dtype)
-        every = torch.arange(experts, device=weight.device).expand(len(batch), -1)
+        every = torch.arange(count, device=weight.device).expand(len(batch), -1)
         yield expert_outputs(block, batch, every).float().cpu().numpy()
 
 
@@ -278,9 +278,9 @@ class ExpertMatrices(NamedTuple):
     up: torch.Tensor
     down: torch.Tensor
 
-    def take(self, experts: int) -> "ExpertMatrices":
-        """Those of the first `experts` experts."""
-        return ExpertMatrices(*(matrix[:experts] for matrix in self))
+    def take(self, count: int) -> "ExpertMatrices":
+        """Those of the first `count` experts."""
+        return ExpertMatrices(*(matrix[:count] for matrix in self))
 
 
 def expert_matrices(block: nn.Module) -> ExpertMatrices:
@@ -299,12 +299,12 @@ def router_rows(block: nn.Module) -> np.ndarray:
 
 
 @torch.no_grad()
-def randomise_experts(block: nn.Module, experts: int, seed: list[int]) -> None:
-    """Overwrite the first `experts` experts by Gaussian ones with the root mean square of each parameter."""
+def randomise_experts(block: nn.Module, count: int, seed: list[int]) -> None:
+    """Overwrite the first `count` experts by Gaussian ones with the root mean square of each parameter."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     for parameter in block.experts.parameters():
         scale = torch.stack([expert.float().square().mean() for expert in parameter]).mean().sqrt().cpu()
-        parameter[:experts] = (torch.randn(parameter[:experts].shape, generator=generator) * scale).to(parameter)
+        parameter[:count] = (torch.randn(parameter[:count].shape, generator=generator) * scale).to(parameter)
 
 
 def selection_bias(router: nn.Module) -> torch.Tensor | None:

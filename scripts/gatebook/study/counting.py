@@ -4,12 +4,11 @@ Records are read in blocks and layers are tallied one at a time, so memory does 
 layers, only with documents (about 5 kB each at 64 experts).
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import xarray as xr
 
 from gatebook.files.origin import identity
+from gatebook.inputs.windows import blocks
 from gatebook.routing.bins import BINS, LOGIT_EDGES, PROBABILITY_EDGES, UNIT_EDGES
 from gatebook.routing.rule import complete, routing_rule_of
 from gatebook.study.tallies import DIMENSIONS, GROUPS, PER_DOCUMENT, SCALARS, UNITS, document_groups, scalar_edges
@@ -34,20 +33,6 @@ def token_scalars(record: dict[str, np.ndarray], q: np.ndarray) -> dict[str, np.
         "boundary_margin": record["boundary_margin"],
         "log_sum_exp": record["log_sum_exp"],
     }
-
-
-def blocks(window_tokens: np.ndarray, tokens_per_block: int = TOKENS_PER_BLOCK) -> Iterator[tuple[slice, slice]]:
-    """(windows, tokens) of consecutive blocks of whole windows with at most `tokens_per_block` tokens.
-
-    A window longer than that is a block of its own.
-    """
-    ends = np.cumsum(window_tokens)
-    start = 0
-    while start < len(ends):
-        before = int(ends[start - 1]) if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, before + tokens_per_block, side="right")))
-        yield slice(start, stop), slice(before, int(ends[stop - 1]))
-        start = stop
 
 
 def tally_layer(

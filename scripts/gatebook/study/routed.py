@@ -23,6 +23,7 @@ NONE = -1
 """Token id where there is none: the next one of a window's last token."""
 PREDICTIONS = "predictions.nc"
 TOKENS_PER_BLOCK = 1 << 16
+"""So many tokens of a layer are worked through at a time, where all of them would take too much memory."""
 
 
 @dataclass(frozen=True)
@@ -79,33 +80,39 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
     )
 
 
-def read_layers(study: xr.Dataset, records: list[str], *wanted: str) -> Iterator[Layer]:
-    """One layer after another of the study that `read` gives, from the record folders of its datasets.
+def read_layers(tokens: xr.Dataset, records: list[str], *wanted: str) -> Iterator[Layer]:
+    """One layer after another of the `tokens` that `read` gives, from the record folders of their datasets.
 
     `wanted`: what is needed beside the selected experts, "routing_weight" and "entropy"; it is computed if the records
-    hold router logits. Raises a `Problem` if a layer has records of more or fewer tokens than the study.
+    hold router logits. Raises a `Problem` if a layer has records of more or fewer tokens.
     """
-    for number in study["layer"].values.tolist():
+    for number in tokens["layer"].values.tolist():
         values: dict[str, np.ndarray] = {}
         done = 0
         for folder in records:
             with netcdf.open_lazily(layer_files(folder)[number]) as record:
                 experts = record.sizes["expert"]
                 done += record.sizes["token"]
-                if done > study.sizes["token"]:
+                if done > tokens.sizes["token"]:
                     break
                 for start, block in _blocks(record, ("selected_expert", *wanted)):
                     first = done - record.sizes["token"] + start
                     for name, part in block.items():
                         if name not in values:
-                            values[name] = np.empty((study.sizes["token"], *part.shape[1:]), part.dtype)
+                            values[name] = np.empty((tokens.sizes["token"], *part.shape[1:]), part.dtype)
                         values[name][first : first + len(part)] = part
-        if done != study.sizes["token"]:
+        if done != tokens.sizes["token"]:
             raise Problem(
                 f"{Path(records[0]).parent}: the records of layer {number} and the token files have different numbers "
                 "of tokens: delete the folder and run the workflow again."
             )
         yield Layer(number, experts, *map(values.get, ("selected_expert", "routing_weight", "entropy")))
+
+
+def slices(tokens: int) -> Iterator[slice]:
+    """Slices of at most `TOKENS_PER_BLOCK` tokens, in order."""
+    for start in range(0, tokens, TOKENS_PER_BLOCK):
+        yield slice(start, min(start + TOKENS_PER_BLOCK, tokens))
 
 
 def next_token(token_id: np.ndarray, position: np.ndarray) -> np.ndarray:
@@ -120,11 +127,11 @@ def _blocks(record: xr.Dataset, names: tuple[str, ...]) -> Iterator[tuple[int, d
     """The first token of each block of one layer's records, and the variables `names` of its tokens."""
     held = [name for name, array in record.items() if "token" in array.dims]
     needed = held if set(names) - set(held) else names
-    for start in range(0, record.sizes["token"], TOKENS_PER_BLOCK):
-        block = {name: record[name][start : start + TOKENS_PER_BLOCK].values for name in needed}
+    for part in slices(record.sizes["token"]):
+        block = {name: record[name][part].values for name in needed}
         if needed is held:
             block |= _computed(block, record, names)
-        yield start, {name: block[name] for name in names}
+        yield part.start, {name: block[name] for name in names}
 
 
 def _computed(block: dict[str, np.ndarray], record: xr.Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -235,8 +235,8 @@ def test_alignment_by_hand_and_on_average():
 def test_means_over_pairs_and_without_each_expert_by_hand():
     values = np.array([[9.0, 1, 2], [1, 9, np.nan], [2, np.nan, 9]])
     assert similarity.mean_over_pairs(values) == 1.5
-    np.testing.assert_array_equal(similarity.without_each_expert(values), [1.5, np.nan, 2, 1])
-    np.testing.assert_array_equal(similarity.without_each(np.array([1.0, 2, 6])), [3, 4, 3.5, 1.5])
+    np.testing.assert_array_equal(similarity.pair_means_without_each(values), [1.5, np.nan, 2, 1])
+    np.testing.assert_array_equal(similarity.means_without_each(np.array([1.0, 2, 6])), [3, 4, 3.5, 1.5])
 
 
 def test_aligned_share_by_hand():
@@ -307,7 +307,7 @@ def test_intervals_over_experts_cover_the_truth():
     for _ in range(1500):
         own = rng.standard_normal(24)
         values = 0.3 + own + own[:, None] + symmetric(rng, 24)
-        draws = xr.DataArray(similarity.without_each_expert(values), dims="draw")
+        draws = xr.DataArray(similarity.pair_means_without_each(values), dims="draw")
         _, low, high = uncertainty.jackknife(draws, 0.95).values
         covered += low < 0.3 < high
     assert 0.93 < covered / 1500 < 0.97

@@ -164,14 +164,13 @@ def estimate(array: xr.DataArray) -> tuple[float, float, float]:
     return tuple(float(array.sel(interval=part)) for part in INTERVAL)
 
 
-def compare(interval: tuple[float, float, float], threshold: float) -> str:
+def lies(low: float, high: float, threshold: float) -> str:
     """Where an interval lies: "below" or "above" the threshold as a whole, else "around" it."""
-    _, low, high = interval
     return "below" if high < threshold else "above" if low > threshold else "around"
 
 
 def verdict(place: str, yes: str) -> str:
-    """The verdict on where an interval lies (see `compare`): "yes" for the place `yes`, "unclear" for "around"."""
+    """The verdict on where an interval lies (see `lies`): "yes" for the place `yes`, "unclear" for "around"."""
     return "unclear" if place == "around" else "yes" if place == yes else "no"
 
 

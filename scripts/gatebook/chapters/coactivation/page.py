@@ -11,8 +11,8 @@ from gatebook.chapters.base.page import (
     Figure,
     Finding,
     Seen,
-    compare,
     counts_text,
+    lies,
     numbers,
     over_layers,
     series,
@@ -76,7 +76,7 @@ def _finding_lift(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
             experts: "Every token selects all experts, so all pairs meet always.",
         }.get(top_k, f"Too few tokens: no pair is expected in {FEWEST} of them.")
     else:
-        place = compare((found["estimate"], found["low"], found["high"]), noise)
+        place = lies(found["low"], found["high"], noise)
     return Finding(
         question="Do pairs of experts work together more, or less, than their loads explain?",
         answer=answers[place],
@@ -90,7 +90,7 @@ def _finding_lift(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
 
 def _finding_share(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
     found = numbers(metrics, untrained, "share_above", "loads explain all", 0.0)
-    place = compare((found["estimate"], found["low"], found["high"]), 0)
+    place = lies(found["low"], found["high"], 0)
     share, less = (format_number(100 * over_layers(metrics, name)[0]) for name in ("share_above", "share_below"))
     return Finding(
         question="How many pairs of experts work together beyond chance?",
@@ -105,7 +105,7 @@ def _finding_share(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding
 
 def _finding_strongest(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
     names, value, low, high = _strongest(metrics)
-    place = compare((value, low, high), threshold)
+    place = lies(low, high, threshold)
     answers = {
         "above": f"Yes: {names} meet {format_number(value)} times as often.",
         "below": f"No: the strongest pair, {names}, meets {format_number(value)} times as often.",
@@ -132,7 +132,7 @@ def _finding_strongest(metrics: xr.Dataset, untrained: xr.Dataset | None, thresh
 
 def _finding_datasets(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
     found = numbers(metrics, untrained, "remaining_within_datasets", "datasets explain nothing", 1.0)
-    place = compare((found["estimate"], found["low"], found["high"]), threshold)
+    place = lies(found["low"], found["high"], threshold)
     rest = format_number(100 * found["estimate"])
     answers = {
         "below": f"Yes: within datasets {rest} % of it remain.",
@@ -160,7 +160,7 @@ def _finding_training(metrics: xr.Dataset, untrained: xr.Dataset) -> Finding:
         difference - math.hypot(value - low, before_high - before),
         difference + math.hypot(high - value, before - before_low),
     )
-    place = compare(found, 0)
+    place = lies(*found[1:], 0)
     answers = {
         "above": "Yes: pairs are further from what loads explain than before training.",
         "below": "No: pairs are nearer to what loads explain than before training.",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
-from gatebook.chapters.base.page import Figure, Finding, Seen, compare, estimate, verdict
+from gatebook.chapters.base.page import Figure, Finding, Seen, estimate, lies, verdict
 from gatebook.chapters.compare.measure import COMPARED, pair, table
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Reference, Series
@@ -75,7 +75,7 @@ def _pairs(metrics: xr.Dataset) -> list[xr.Dataset]:
 
 def _finding(metrics: xr.Dataset, name: str, question: str, subject: str, yes: str, unit: str) -> Finding:
     value, low, high = _difference(metrics, name)
-    place = compare((value, low, high), 0)
+    place = lies(low, high, 0)
     means = metrics[f"mean_over_depths_{name}"].sel(dataset="pooled", interval="estimate")
     one, other = (format_number(float(means.sel(run=run))) for run in ("A", "B"))
     doubt = "; the interval of the difference holds 0" if place == "around" else ""
@@ -158,7 +158,7 @@ def _measures_by_depth(metrics: xr.Dataset) -> Figure:
 
 
 def _differences_by_depth(metrics: xr.Dataset) -> Figure:
-    places = {name: compare(_difference(metrics, name), 0) for name in COMPARED}
+    places = {name: lies(*_difference(metrics, name)[1:], 0) for name in COMPARED}
     apart = sum(place != "around" for place in places.values())
     value, bounds = format_estimate(*_difference(metrics, "normalised_entropy"))
     return Figure(

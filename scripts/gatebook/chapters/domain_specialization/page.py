@@ -9,10 +9,10 @@ from gatebook.chapters.base.page import (
     Figure,
     Finding,
     Seen,
-    compare,
     counts_text,
     dataset_matrix,
     if_documents,
+    lies,
     numbers,
     over_layers,
     series,
@@ -114,7 +114,7 @@ def _null(metrics: xr.Dataset, name: str) -> tuple[str | None, float | None]:
 def _place(found: dict) -> str:
     if found["null_value"] is None:
         return "around"
-    return compare((found["estimate"], found["low"], found["high"]), found["null_value"])
+    return lies(found["low"], found["high"], found["null_value"])
 
 
 def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:

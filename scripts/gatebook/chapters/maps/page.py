@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gatebook.chapters.base.page import ORDER, Figure, Finding, Seen, compare, estimate, verdict
+from gatebook.chapters.base.page import ORDER, Figure, Finding, Seen, estimate, lies, verdict
 from gatebook.chapters.maps import MEASURES
 from gatebook.chapters.maps.measure import LABELS, PROJECTIONS, SPACES
 from gatebook.figures import plotting
@@ -45,7 +45,7 @@ def _finding_agreement(metrics: xr.Dataset, untrained: xr.Dataset | None, label:
     place = {"dataset": POOLED, "space": SPACES[0], "label": label}
     found = _numbers(metrics, untrained, "agreement", place)
     null = float(metrics["random_agreement"].sel(dataset=POOLED, label=label).mean("layer"))
-    where = compare((found["estimate"], found["low"], found["high"]), null)
+    where = lies(found["low"], found["high"], null)
     word = {"above": "more than", "below": "less than", "around": "about as many as"}[where]
     return Finding(
         question=question,
@@ -63,7 +63,7 @@ def _finding_agreement(metrics: xr.Dataset, untrained: xr.Dataset | None, label:
 
 def _finding_separation(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
     found = _numbers(metrics, untrained, "separation", {"dataset": POOLED})
-    where = compare((found["estimate"], found["low"], found["high"]), 0)
+    where = lies(found["low"], found["high"], 0)
     word = {"above": "more", "below": "less", "around": "neither clearly more nor clearly less"}[where]
     expert = {"dataset": POOLED, "label": "first expert", "interval": "estimate"}
     shares = metrics["mean_over_layers_agreement"].sel(expert)
@@ -83,7 +83,7 @@ def _finding_separation(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Fi
 
 def _finding_plane(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
     found = _numbers(metrics, untrained, "explained_variance", {"space": SPACES[0]})
-    where = compare((found["estimate"], found["low"], found["high"]), threshold)
+    where = lies(found["low"], found["high"], threshold)
     bound = _percent(threshold)
     answers = {
         "below": f"Two axes hold {_percent(found['estimate'])} of the variance, less than {bound}.",

@@ -10,9 +10,9 @@ from gatebook.chapters.base.page import (
     Figure,
     Finding,
     Seen,
-    compare,
     counts_text,
     dataset_matrix,
+    lies,
     numbers,
     over_layers,
     series,
@@ -62,7 +62,7 @@ def findings(seen: Seen) -> list[Finding]:
 
 def _finding_entropy(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
     value = over_layers(metrics, "normalised_entropy")
-    place = compare(value, threshold)
+    place = lies(*value[1:], threshold)
     answers = {
         "below": f"Router entropy is less than {threshold:g} of its maximum.",
         "above": f"Router entropy is more than {threshold:g} of its maximum.",
@@ -81,7 +81,7 @@ def _finding_entropy(metrics: xr.Dataset, untrained: xr.Dataset | None, threshol
 
 def _finding_mass(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
     found = numbers(metrics, untrained, "top_k_mass", *_uniform(metrics, "top_k_mass"))
-    place = compare((found["estimate"], found["low"], found["high"]), found["null_value"])
+    place = lies(found["low"], found["high"], found["null_value"])
     share = format_number(100 * found["estimate"])
     answers = {
         "above": f"They hold {share} % of it, more than k / E.",

@@ -8,11 +8,11 @@ from gatebook.chapters.base.page import (
     Figure,
     Finding,
     Seen,
-    compare,
     counts_text,
     dataset_matrix,
     estimate,
     if_documents,
+    lies,
     numbers,
     over_layers,
     sample_size,
@@ -61,7 +61,7 @@ def findings(seen: Seen) -> list[Finding]:
 
 def _finding_balance(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
     found = numbers(metrics, untrained, "coefficient_of_variation", *_uniform(metrics, "coefficient_of_variation"))
-    place = compare((found["estimate"], found["low"], found["high"]), threshold)
+    place = lies(found["low"], found["high"], threshold)
     answers = {
         "below": f"Yes: loads vary by less than {threshold:g} of their mean.",
         "above": f"No: loads vary by more than {threshold:g} of their mean.",
@@ -82,7 +82,7 @@ def _finding_balance(metrics: xr.Dataset, untrained: xr.Dataset | None, threshol
 
 def _finding_overload(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
     found = numbers(metrics, untrained, "max_violation", *_uniform(metrics, "max_violation"))
-    place = compare((found["estimate"], found["low"], found["high"]), found["null_value"])
+    place = lies(found["low"], found["high"], found["null_value"])
     times = format_number(1 + found["estimate"])
     doubt = f"; {NO_INTERVAL}" if without_documents(metrics) else ""
     return Finding(
@@ -118,7 +118,7 @@ def _finding_capacity(metrics: xr.Dataset, untrained: xr.Dataset | None, thresho
         return estimate(source["mean_over_layers_dropped_share"].sel(dataset="pooled", capacity_factor=factor))
 
     value, low, high = dropped(metrics)
-    place = compare((value, low, high), threshold)
+    place = lies(low, high, threshold)
     return Finding(
         question=f"Would a capacity factor of {factor:g} drop tokens?",
         answer=f"It would drop {format_number(100 * value)} % of the selections.",

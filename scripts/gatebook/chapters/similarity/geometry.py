@@ -14,7 +14,7 @@ import xarray as xr
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 
-from gatebook.chapters.similarity.measure import OUTPUTS, without_each, without_each_expert
+from gatebook.chapters.similarity.measure import OUTPUTS, means_without_each, pair_means_without_each
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
 from gatebook.study.samples import Block
@@ -101,8 +101,8 @@ def _random(block: nn.Module, states: np.ndarray, chosen: np.ndarray, directions
     found = {name: values[0] for name, values in found.items()}
     found |= weight_similarity(matrices, _drawn_pairs(experts, RANDOM_PAIRS, seed))
     found |= subspaces(matrices.down, directions)
-    means = {f"random_{name}": ("part", without_each_expert(found[name])) for name in (*OUTPUTS, *WEIGHTS)}
-    means |= {f"random_{name}": ("part", without_each(found[name])) for name in SPECTRA}
+    means = {f"random_{name}": ("part", pair_means_without_each(found[name])) for name in (*OUTPUTS, *WEIGHTS)}
+    means |= {f"random_{name}": ("part", means_without_each(found[name])) for name in SPECTRA}
     return means | {"random_principal_angle": ("direction", found["principal_angle"])}
 
 

@@ -59,10 +59,10 @@ def measure(
         for name in OUTPUTS:
             draws[name].append(mean_over_pairs(layer[name].values))
         for name in PAIRS:
-            draws[name].append(without_each_expert(layer[name].values))
+            draws[name].append(pair_means_without_each(layer[name].values))
         for name in ("effective_rank", "participation_ratio"):
-            draws[name].append(without_each(layer[name].values))
-        draws["router_alignment"].append(without_each(aligned_share(layer["alignment"].values)))
+            draws[name].append(means_without_each(layer[name].values))
+        draws["router_alignment"].append(means_without_each(aligned_share(layer["alignment"].values)))
         for index, (name, other) in enumerate(zip(CORRELATIONS, (lift, overlap), strict=True)):
             pairs = layer["mean_removed_cosine"].values[0], other.sel(layer=number).values
             draws[name].append(correlation_draws(*pairs))
@@ -113,12 +113,12 @@ def mean_over_pairs(values: np.ndarray) -> np.ndarray:
     return _mean(values[..., ~np.eye(values.shape[-1], dtype=bool)], axis=-1)
 
 
-def without_each_expert(values: np.ndarray) -> np.ndarray:
+def pair_means_without_each(values: np.ndarray) -> np.ndarray:
     """`mean_over_pairs` of values (expert, other), then the same without each expert in turn: (1 + experts,)."""
     return np.array([mean_over_pairs(part) for part in _parts(values)])
 
 
-def without_each(values: np.ndarray) -> np.ndarray:
+def means_without_each(values: np.ndarray) -> np.ndarray:
     """The mean of values (expert,), then without each expert: (1 + experts,)."""
     return np.array([values.mean(), *(np.delete(values, one).mean() for one in range(len(values)))])
 

@@ -89,7 +89,7 @@ def _fill_present(number, missing, present):
 
 
 def measure(
-    study: xr.Dataset,
+    tokens: xr.Dataset,
     layers: Iterable[Layer],
     *,
     permutations: int,
@@ -105,7 +105,7 @@ def measure(
     `mean_over_layers_mean_*` averages over layers, and `rise_*` (dataset, interval) that of the last layer minus that
     of the first. `tokens`, `documents` (dataset). The only entry of `dataset` is "pooled".
     """
-    found = occurrences(study, "input", uncertainty.POOLED)
+    found = occurrences(tokens, "input", uncertainty.POOLED)
     functions = {
         "weighted_jaccard": weighted_jaccard,
         "rarefied_jaccard": lambda number: rarefied_jaccard(number, rarefied_tokens),
@@ -130,10 +130,10 @@ def measure(
         out[f"rise_{name}"] = rise.assign_attrs(
             long_name=f"{measure.title}, last layer minus first", units=measure.units
         )
-    out["tokens"] = ("dataset", [study.sizes["token"]], {"long_name": "tokens", "units": "tokens"})
-    out["documents"] = ("dataset", [int(study["documents"].sum())], {"long_name": "documents", "units": "documents"})
+    out["tokens"] = ("dataset", [tokens.sizes["token"]], {"long_name": "tokens", "units": "tokens"})
+    out["documents"] = ("dataset", [int(tokens["documents"].sum())], {"long_name": "documents", "units": "documents"})
     attrs = {
-        "pooled_datasets": study.sizes["name"],
+        "pooled_datasets": tokens.sizes["name"],
         "groups": GROUPS,
         "permutations": permutations,
         "rarefied_tokens": rarefied_tokens,

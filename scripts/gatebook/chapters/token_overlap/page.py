@@ -8,8 +8,8 @@ from gatebook.chapters.base.page import (
     Figure,
     Finding,
     Seen,
-    compare,
     estimate,
+    lies,
     numbers,
     over_layers,
     series,
@@ -53,7 +53,7 @@ def findings(seen: Seen) -> list[Finding]:
 def _finding_overlap(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> Finding:
     null = float(metrics[f"null_mean_{name}"].mean())
     found = numbers(metrics, untrained, f"mean_{name}", NULL, null)
-    place = compare((found["estimate"], found["low"], found["high"]), null)
+    place = lies(found["low"], found["high"], null)
     words = {"below": "less than", "above": "more than", "around": "about as much as"}[place]
     answer = f"Two experts overlap by {format_number(found['estimate'])} on average, {words} under {NULL}"
     if untrained is not None:
@@ -79,7 +79,7 @@ def _finding_depth(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding
     found = numbers(metrics, untrained, "mean_weighted_jaccard", "no difference", 0.0)
     found |= dict(zip(INTERVAL, _rise(metrics), strict=True))
     found["reference_value"] = _rise(untrained)[0] if untrained is not None else None
-    place = compare(_rise(metrics), 0.0)
+    place = lies(found["low"], found["high"], 0.0)
     first, last = (int(layer) for layer in metrics["layer"].values[[0, -1]])
     words = {"above": "more than", "below": "less than", "around": "about as much as"}
     return Finding(

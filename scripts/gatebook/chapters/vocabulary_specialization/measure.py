@@ -124,7 +124,7 @@ def ratios(parts: np.ndarray) -> np.ndarray:
 
 
 def measure(
-    study: xr.Dataset,
+    tokens: xr.Dataset,
     layers: Iterable[Layer],
     *,
     permutations: int,
@@ -145,9 +145,9 @@ def measure(
     `OFTEN` that each expert gets as first choice, by VS(x, e) and by N(x, e); the id is `NONE` where there are fewer.
     `led_ids` (layer, kind, expert): how many ids `expert_specialization` of first choices is a mean over.
     """
-    names, kinds = [uncertainty.POOLED, *study["name"].values.tolist()], study["kind"].values.tolist()
+    names, kinds = [uncertainty.POOLED, *tokens["name"].values.tolist()], tokens["kind"].values.tolist()
     wanted = [(name, kind) for name in names for kind in kinds if name == uncertainty.POOLED or kind == "input"]
-    found = {key: occurrences(study, key[1], key[0]) for key in wanted}
+    found = {key: occurrences(tokens, key[1], key[0]) for key in wanted}
     numbers, draws, nulls, top = [], [], [], []
     for layer in layers:
         experts = layer.experts
@@ -174,9 +174,9 @@ def measure(
         out[name].attrs = {"long_name": f"{name.replace('_', ' ')} of an expert's first choices", "units": units}
     out["led_ids"] = _array(led, coords, ("layer", "kind"), ("expert",))
     out["led_ids"].attrs = {"long_name": f"ids with N(x) ≥ {OFTEN} that an expert leads as first choice", "units": "1"}
-    tokens = np.bincount(study["dataset"].values, minlength=len(names) - 1)
-    out["tokens"] = ("dataset", [tokens.sum(), *tokens], {"long_name": "tokens", "units": "tokens"})
-    documents = study["documents"].values
+    sizes = np.bincount(tokens["dataset"].values, minlength=len(names) - 1)
+    out["tokens"] = ("dataset", [sizes.sum(), *sizes], {"long_name": "tokens", "units": "tokens"})
+    documents = tokens["documents"].values
     out["documents"] = ("dataset", [documents.sum(), *documents], {"long_name": "documents", "units": "documents"})
     attrs = {"groups": GROUPS, "permutations": permutations, "seed": seed, "confidence": confidence}
     out = out.assign_coords(order=list(ORDERS), expert=np.arange(out.sizes["expert"])).assign_attrs(attrs)

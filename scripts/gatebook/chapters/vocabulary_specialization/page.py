@@ -8,9 +8,9 @@ from gatebook.chapters.base.page import (
     Figure,
     Finding,
     Seen,
-    compare,
     counts_text,
     estimate,
+    lies,
     numbers,
     over_layers,
     series,
@@ -68,7 +68,7 @@ def _null(metrics: xr.Dataset, name: str) -> float:
 
 
 def _place(found: dict) -> str:
-    return compare((found["estimate"], found["low"], found["high"]), found["null_value"])
+    return lies(found["low"], found["high"], found["null_value"])
 
 
 def _finding_token(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from gatebook.inputs.demo.corpora import Document
 from gatebook.inputs.demo.training import Losses
-from gatebook.inputs.documents import windows
+from gatebook.inputs.windows import windows
 
 BATCH_WINDOWS = 32
 

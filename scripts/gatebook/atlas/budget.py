@@ -1,0 +1,24 @@
+"""Budgets: how large the folders of pages may become."""
+
+from collections.abc import Mapping
+
+from gatebook.figures.words import format_bytes
+from gatebook.problem import Problem
+
+NAMED = 3
+
+
+def check(key: str, what: str, sizes: Mapping[str, int], megabytes: float, remedy: str) -> None:
+    """A `Problem` if files are larger together than the config allows; it names the largest kinds of them.
+
+    `key` is the budget's key in the config, `what` the files are, `sizes` their bytes by kind; `remedy` says what would
+    make them smaller.
+    """
+    total = sum(sizes.values())
+    if total > megabytes * 1e6:
+        largest = sorted(sizes.items(), key=lambda item: -item[1])[:NAMED]
+        parts = ", ".join(f"{kind} {format_bytes(size)}" for kind, size in largest)
+        raise Problem(
+            f"config: {key}: {what} would take {format_bytes(total)}, more than {megabytes:g} MB ({parts}): {remedy}, "
+            f"or raise {key}."
+        )
