@@ -11,12 +11,12 @@ import yaml
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "config" / "tiny.yaml"  # the overlay of the smallest study that has every part
 SELECTED = {  # how often each of four experts is selected; expert 3 of layer 7 never
-    ("code", 0): [8, 5, 4, 3],
-    ("code", 7): [5, 7, 8, 0],
-    ("prose", 0): [10, 10, 10, 10],
-    ("prose", 7): [20, 10, 10, 0],
+    ("github", 0): [8, 5, 4, 3],
+    ("github", 7): [5, 7, 8, 0],
+    ("arxiv", 0): [10, 10, 10, 10],
+    ("arxiv", 7): [20, 10, 10, 0],
 }
-TOKENS = {"code": 10, "prose": 20}
+TOKENS = {"github": 10, "arxiv": 20}
 COUNTS = "domain,layer,expert,selected_count,tokens\n" + "".join(
     f"{domain},{layer},{expert},{count},{TOKENS[domain]}\n"
     for (domain, layer), counts in SELECTED.items()

@@ -94,12 +94,12 @@ def test_a_chapter_alone_of_a_study_that_was_never_run(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/counts.csv").write_text(COUNTS)
     (tmp_path / "counts.yaml").write_text(yaml.safe_dump(COUNTS_STUDY))
-    words = ["selection_frequency", "--configfile", "counts.yaml", "--datasets", "prose"]
+    words = ["selection_frequency", "--configfile", "counts.yaml", "--datasets", "arxiv"]
     done = run("gatebook.chapters", tmp_path, *words, "--selection_frequency.thresholds.balanced_variation", "0.25")
     assert done.returncode == 0, done.stderr[-4000:]
     own = tmp_path / "alone/selection_frequency/results"
     metrics = xr.load_dataset(own / "metrics/published/v1/selection_frequency.nc")
-    assert metrics["dataset"].values.tolist() == ["pooled", "prose"]
+    assert metrics["dataset"].values.tolist() == ["pooled", "arxiv"]
     assert sorted(path.name for path in (own / "figures").rglob("chapter.json")) == ["chapter.json"]
     assert not (tmp_path / "results").exists()
 

@@ -53,8 +53,8 @@ def test_chapters_that_need_only_counts_are_there_and_no_others(study):
     assert {path.stem for path in folder.glob("*.html")} == chapters | {"index", "methods"}
     domains = xr.load_dataset(study.folder / "results/metrics/published/v1/domain_specialization.nc")
     largest = domains["largest_specialization"].sel(interval="estimate")
-    assert largest.sel(dataset="code").values.tolist() == [0.8, 0.8]
-    assert largest.sel(dataset="prose").values.tolist() == [0.5, 1.0]
+    assert largest.sel(dataset="github").values.tolist() == [0.8, 0.8]
+    assert largest.sel(dataset="arxiv").values.tolist() == [0.5, 1.0]
     load = xr.load_dataset(study.folder / "results/metrics/published/v1/selection_frequency.nc")
     assert load["dead_experts"].sel(dataset="pooled", interval="estimate").values.tolist() == [0, 1]
     assert np.isnan(load["gini"].sel(interval=["low", "high"])).all()
@@ -68,11 +68,11 @@ def test_the_report_says_what_it_rests_on_and_what_is_not_known(study):
     assert "1 of 8 experts are never selected." in summary
     assert "bootstrap" not in summary + methods
     assert checksums.sha256(study.folder / "data/counts.csv") in methods
-    assert "domain code of data/counts.csv" in methods
+    assert "domain github of data/counts.csv" in methods
     assert "z-loss" not in methods and "Router saturation, top 8, mean over layers 40 % of training 0.8247" in methods
     assert "Load-balancing loss; Router z-loss" in page(study, "selection_frequency.html")
     domains = page(study, "domain_specialization.html")
-    assert "code 7 0.7696 0.8 interval not available 0.0304 not available" in domains
+    assert "github 7 0.7696 0.8 interval not available 0.0304 not available" in domains
     assert "most specialized expert, top 8, github, layer 15" in domains
 
 

@@ -133,7 +133,7 @@ def test_another_workflow_imports_this_one_under_a_prefix(outer, study):
     counted = [path for path in made if path.endswith((".csv", ".svg"))]
     assert counted and {path: made[path] for path in counted} == {path: expected[path] for path in counted}
     crate = json.loads((results / "ro-crate-metadata.json").read_text())
-    assert "tallies/published/v1/code.nc" in {entity["@id"] for entity in crate["@graph"]}
+    assert "tallies/published/v1/github.nc" in {entity["@id"] for entity in crate["@graph"]}
     snakemake(folder, "atlas_verify")
     assert planned(snakemake(folder, "--dry-run")) == {}
 
