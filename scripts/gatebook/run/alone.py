@@ -92,7 +92,28 @@ def build(
     config: Mapping = NOTHING,
     scriptdir: str | None = None,
 ) -> "Snakemake":
-    """The object `snakemake` of given values, each by its name; instead of a path there may be a list of paths."""
+    """The object `snakemake` of given values.
+
+    Parameters
+    ----------
+    rule
+        Name of the rule.
+    log
+        Path of the log.
+    input, output
+        By name a path, or a list of paths, which is a list under its name and part of the whole.
+    params, wildcards, resources, config
+        By name a value.
+    threads
+        How many the script may use.
+    scriptdir
+        The folder of the script.
+
+    Returns
+    -------
+    snakemake.script.Snakemake
+        As a script gets it.
+    """
     from snakemake import iocontainers
 
     return iocontainers.Snakemake(
