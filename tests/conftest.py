@@ -7,6 +7,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -81,22 +82,33 @@ def other_model_folder(tmp_path_factory, tokenizer) -> Path:
     return save_olmoe(tmp_path_factory.mktemp("model") / "other", tokenizer, seed=1)
 
 
-@pytest.fixture
-def restored_process():
+@pytest.fixture(scope="session")
+def restoring() -> Callable[[], AbstractContextManager[None]]:
     """Put back what `job.start` changes in the process."""
     from gatebook.files import origin
     from gatebook.run import job
 
-    hook, handler = sys.excepthook, signal.getsignal(signal.SIGTERM)
-    yield
-    atexit.unregister(job._leave_receipt)
-    sys.excepthook = hook
-    signal.signal(signal.SIGTERM, handler)
-    log = logging.getLogger("gatebook")
-    for each in log.handlers:
-        each.close()
-    log.handlers, log.propagate = [], True
-    origin.start({})
+    @contextmanager
+    def context():
+        hook, handler = sys.excepthook, signal.getsignal(signal.SIGTERM)
+        yield
+        atexit.unregister(job._leave_receipt)
+        sys.excepthook = hook
+        signal.signal(signal.SIGTERM, handler)
+        log = logging.getLogger("gatebook")
+        for each in log.handlers:
+            each.close()
+        log.handlers, log.propagate = [], True
+        origin.start({})
+
+    return context
+
+
+@pytest.fixture
+def restored_process(restoring):
+    """Put back what `job.start` changes in the process."""
+    with restoring():
+        yield
 
 
 @pytest.fixture

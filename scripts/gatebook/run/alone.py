@@ -161,6 +161,19 @@ def read_workflow(
         yield workflow
 
 
+def job(
+    workflow: "Workflow", rule: str, wildcards: Mapping[str, str], changed: Mapping[str, Mapping] = NOTHING
+) -> tuple[Path, "Snakemake"]:
+    """The script of a rule, and its object, of a workflow that was read; whether its inputs exist does not matter.
+
+    `changed` is what is to differ from the rule: {"input", "output" or "params": {name: value}}.
+    """
+    found = _rule(workflow, rule)
+    _check_wildcards(workflow, found, wildcards)
+    script = Path(found.basedir.join(found.script).get_path_or_uri(secret_free=True)).resolve()
+    return script, _expanded(workflow, found, wildcards, changed, str(script.parent))
+
+
 def _script_and_object(
     rule: str,
     directory: str | Path,
@@ -170,10 +183,7 @@ def _script_and_object(
 ) -> tuple[Path, "Snakemake"]:
     """The script of a rule, and the object for it, but for what is `changed` in its parts: {part: {name: value}}."""
     with read_workflow(directory, configfiles) as workflow:
-        found = _rule(workflow, rule)
-        _check_wildcards(workflow, found, wildcards)
-        script = Path(found.basedir.join(found.script).get_path_or_uri(secret_free=True)).resolve()
-        made = _expanded(workflow, found, wildcards, changed, str(script.parent))
+        script, made = job(workflow, rule, wildcards, changed)
         if missing := [path for path in made.input if not Path(path).exists()]:
             others = f" (and {len(missing) - 1} others)" if missing[1:] else ""
             raise Problem(

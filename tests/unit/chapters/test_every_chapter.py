@@ -1,0 +1,357 @@
+"""The contract: what holds for every chapter that there is, found on disk.
+
+The measures of all chapters are those of four made-up studies (`study_cases`), made by the chapters' own rules and
+scripts.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from math import inf, isfinite
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+import study_cases
+import xarray as xr
+import yaml
+from filelock import FileLock
+from study_cases import CHAPTERS, CHECKPOINTS, STUDIES, metrics_file
+
+from gatebook import chapters
+from gatebook.capabilities import CAPABILITIES
+from gatebook.chapters.base.contract import Chapter
+from gatebook.chapters.base.page import Seen
+from gatebook.files import netcdf
+from gatebook.inputs import catalogues
+from gatebook.lists import ROOT
+from gatebook.measures import summary
+from gatebook.measures.uncertainty import INTERVAL
+from gatebook.problem import Problem
+from gatebook.report.render import VERDICTS
+from gatebook.run import configuration
+
+HEAVY = ("torch", "transformers", "xarray", "pandas", "scipy", "matplotlib")
+KINDS = {
+    (0, 1): "a share, a probability, or what is divided by its largest value",
+    (-1, 1): "a correlation, a cosine, or the difference of two shares",
+    (0, inf): "a size, a distance or a spread",
+    (1, inf): "a number of equally likely choices",
+    (-inf, inf): "a difference",
+}
+"""All bounds that measures have."""
+NEAR = 0.15
+"""A bound is near if it is so much of the whole range away."""
+ROUNDING = 1e-6
+BEYOND = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
+"""What a value is beyond each kind of limit, when it is added to it."""
+ALONE = ("collapsed", "whole")
+"""The studies whose pages are made without the untrained model."""
+CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+SCHEMA = yaml.safe_load((ROOT / "config" / "schemas" / "config.schema.yaml").read_text(encoding="utf-8"))
+OF_A_CHECKPOINT = [name for name, chapter in CHAPTERS.items() if chapter.scope == "checkpoint"]
+KEYS = [
+    (name, part, key)
+    for name, chapter in CHAPTERS.items()
+    for part in ("settings", "thresholds")
+    for key in getattr(chapter, part).model_fields
+]
+
+every_chapter = pytest.mark.parametrize("name", CHAPTERS)
+every_key = pytest.mark.parametrize(("name", "part", "key"), KEYS)
+of_a_checkpoint = pytest.mark.parametrize("name", OF_A_CHECKPOINT)
+with_measures = pytest.mark.parametrize("name", [name for name in CHAPTERS if CHAPTERS[name].scope != "runs"])
+
+
+# ---------------------------------------------------------------- the declaration
+
+
+@every_chapter
+def test_its_parts_have_its_name(name):
+    folder = f"scripts/gatebook/chapters/{name}"
+    parts = [f"{folder}/{part}.py" for part in ("__init__", "measure", "page")]
+    parts += [f"rules/{name}.smk", f"scripts/measure_{name}.py", f"tests/unit/chapters/test_{name}.py"]
+    assert [part for part in parts if not (ROOT / part).is_file()] == []
+    assert re.findall(r"^rule (\w+):", (ROOT / f"rules/{name}.smk").read_text(), re.MULTILINE) == [f"measure_{name}"]
+
+
+def test_every_script_that_measures_is_that_of_a_chapter():
+    assert sorted(path.stem for path in (ROOT / "scripts").glob("measure_*.py")) == [f"measure_{n}" for n in CHAPTERS]
+
+
+@every_chapter
+def test_to_declare_it_loads_nothing_heavy(name):
+    code = f"import sys; from gatebook import chapters; chapters.declared({name!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert set(HEAVY).isdisjoint(done.stdout.split())
+
+
+@every_chapter
+def test_its_words_are_complete(name):
+    chapter = CHAPTERS[name]
+    assert chapter.title and chapter.question.endswith("?") and chapter.introduction and chapter.source[0]
+    for text in (chapter.question, *chapter.introduction, chapter.null):
+        assert text == text.strip() and (not text or text[-1] in ".?")
+    assert chapter.measures
+    for measure in chapter.measures.values():
+        assert all((measure.title, measure.units, measure.formula)) and measure.meaning.endswith(".")
+    assert len({measure.title for measure in chapter.measures.values()}) == len(chapter.measures)
+
+
+@every_chapter
+def test_what_it_needs_exists(name):
+    chapter = CHAPTERS[name]
+    assert set(chapter.needs) <= set(CAPABILITIES)
+    assert set(chapter.chapters) <= set(CHAPTERS) - {name}
+    for field in ("interval", "reads", "scope"):
+        assert getattr(chapter, field) in get_args(Chapter.__annotations__[field]), field
+
+
+def test_titles_and_parts_of_the_expert_page_are_of_one_chapter_each():
+    schema = json.loads((ROOT / "report/schemas/expert_profile.schema.json").read_text(encoding="utf-8"))
+    parts = [part for chapter in CHAPTERS.values() for part in chapter.expert_page]
+    assert len(parts) == len(set(parts)) and set(parts) <= set(schema["properties"])
+    assert len({chapter.title for chapter in CHAPTERS.values()}) == len(CHAPTERS)
+
+
+# ---------------------------------------------------------------- settings and thresholds
+
+
+def checked(name: str, section: dict) -> dict:
+    """The section of a chapter in the config, checked."""
+    schema = catalogues.with_sources(configuration.with_chapters(SCHEMA, CHAPTERS))
+    return configuration.check(CONFIG | {name: section}, schema)[name]
+
+
+def defaults(name: str) -> dict:
+    """The section of a chapter that says nothing."""
+    chapter = CHAPTERS[name]
+    found = {key: field.default for key, field in chapter.settings.model_fields.items()}
+    fixed = {key: field.default for key, field in chapter.thresholds.model_fields.items()}
+    return found | ({"thresholds": fixed} if fixed else {})
+
+
+@pytest.mark.parametrize("name", dict.fromkeys(name for name, *_ in KEYS))
+def test_its_section_may_be_left_out_and_may_be_written_out(name):
+    for section in ({}, defaults(name)):
+        assert checked(name, section) == defaults(name)
+    parts = {"": {}, "thresholds": {"thresholds": {}}}
+    for inside, section in list(parts.items())[: 1 + ("thresholds" in defaults(name))]:
+        wrong = {"xyzzy": 1} if not inside else {"thresholds": {"xyzzy": 1}}
+        with pytest.raises(
+            Problem, match=f"config: {name}{f'.{inside}' if inside else ''}: the key 'xyzzy' is unknown"
+        ):
+            checked(name, section | wrong)
+
+
+@every_key
+def test_a_key_has_a_meaning_and_its_default_is_within_its_bounds(name, part, key):
+    declared = getattr(CHAPTERS[name], part)
+    field = declared.model_fields[key]
+    assert field.description and not field.is_required()
+    assert declared.model_validate({key: field.default}) == declared()
+
+
+@every_key
+def test_a_value_out_of_bounds_is_refused_in_one_sentence(name, part, key):
+    field = getattr(CHAPTERS[name], part).model_fields[key]
+    bounds = [(word, getattr(bound, word)) for bound in field.metadata for word in BEYOND if hasattr(bound, word)]
+    for value in ({"a": 1}, *(limit + BEYOND[word] for word, limit in bounds)):
+        section = {key: value} if part == "settings" else {"thresholds": {key: value}}
+        with pytest.raises(Problem) as raised:
+            checked(name, section)
+        place = f"{name}.{key}" if part == "settings" else f"{name}.thresholds.{key}"
+        sentence = str(raised.value)
+        assert sentence.startswith(f"config: {place}: {value!r} is not allowed: write ")
+        assert sentence.endswith(".") and "\n" not in sentence
+
+
+# ---------------------------------------------------------------- measures of made-up studies
+
+
+@pytest.fixture(scope="session")
+def finished(shared_folder, model_folder, restoring) -> Callable[[str], Path]:
+    """The folder of a study with the measures of all chapters, made by the first process that needs it."""
+
+    def made(name: str) -> Path:
+        folder = shared_folder / "studies" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / "done").exists():
+                study_cases.write(folder, STUDIES[name](), model_folder)
+                with restoring():
+                    study_cases.run_jobs(folder)
+                (folder / "done").touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session", params=STUDIES)
+def study(request, finished) -> Path:
+    """The folder of each finished study."""
+    return finished(request.param)
+
+
+@cache
+def loaded(path: Path) -> xr.Dataset:
+    """A file of a finished study, read once."""
+    return netcdf.load(path)
+
+
+def metrics_of(study, name: str) -> list[xr.Dataset]:
+    """The metrics of a chapter in a study, those of the studied checkpoint last."""
+    known = CHECKPOINTS if CHAPTERS[name].scope == "checkpoint" else CHECKPOINTS[-1:]
+    return [loaded(metrics_file(study, name, checkpoint)) for checkpoint in known]
+
+
+def draws_of(study, name: str, checkpoint: str = CHECKPOINTS[-1]) -> xr.Dataset:
+    """The draws of a chapter's measures, each with its draws along `draw`."""
+    draws = loaded(metrics_file(study, name, checkpoint, "draws"))
+    return draws.map(lambda each: each.rename({dim: "draw" for dim in each.dims if str(dim).startswith("draw")}))
+
+
+@with_measures
+def test_every_measure_is_in_the_metrics_as_declared(study, name):
+    for metrics in metrics_of(study, name):
+        for measure, declared in CHAPTERS[name].measures.items():
+            found = metrics[measure]
+            attributes = {"long_name": declared.title, "units": declared.units, "formula": declared.formula}
+            assert found.attrs.items() >= attributes.items(), measure
+            if "interval" not in found.dims:
+                continue
+            assert found["interval"].values.tolist() == list(INTERVAL)
+            assert {"dataset", "layer"} & set(found.dims) and not any("draw" in str(dim) for dim in found.dims)
+            mean = f"mean_over_layers_{measure}"
+            assert (mean in metrics) == ("layer" in found.dims)
+            if mean in metrics:
+                assert set(metrics[mean].dims) == set(found.dims) - {"layer"}
+                averaged = {"long_name": f"{declared.title}, mean over layers"}
+                assert metrics[mean].attrs.items() >= (attributes | averaged).items()
+
+
+@with_measures
+def test_estimates_and_limits_are_within_the_bounds(study, name):
+    for metrics in metrics_of(study, name):
+        for measure, declared in CHAPTERS[name].measures.items():
+            low, high = declared.bounds
+            for each in (name for name in (measure, f"mean_over_layers_{measure}") if name in metrics):
+                known = metrics[each].values[np.isfinite(metrics[each].values)]
+                assert ((low - ROUNDING <= known) & (known <= high + ROUNDING)).all(), each
+
+
+@of_a_checkpoint
+def test_the_first_draw_is_the_estimate(study, name):
+    for checkpoint, metrics in zip(CHECKPOINTS, metrics_of(study, name), strict=True):
+        draws = draws_of(study, name, checkpoint)
+        assert set(draws) <= {f"{mean}{measure}" for measure in CHAPTERS[name].measures for mean in ("", summary.MEAN)}
+        for each in draws:
+            estimate = metrics[each].sel(interval="estimate", drop=True)
+            np.testing.assert_array_equal(draws[each].isel(draw=0).transpose(*estimate.dims), estimate)
+
+
+@of_a_checkpoint
+def test_the_difference_from_the_untrained_model_is_that_of_the_metrics(study, name):
+    before, metrics = metrics_of(study, name)
+    path = metrics_file(study, name)
+    xr.testing.assert_identical(netcdf.load_group(path, "untrained"), before)
+    difference = netcdf.load_group(path, "difference")
+    ours, theirs = draws_of(study, name), draws_of(study, name, CHECKPOINTS[0])
+    paired = [each for each in CHAPTERS[name].measures if each in ours and ours[each].sizes == theirs[each].sizes]
+    assert set(paired) == set(difference) & set(CHAPTERS[name].measures)
+    for each in difference:
+        apart = (metrics[each] - before[each]).sel(interval="estimate")
+        np.testing.assert_allclose(difference[each].sel(interval="estimate"), apart, rtol=1e-12, atol=1e-12)
+        assert difference[each].attrs["units"] == metrics[each].attrs["units"]
+        assert (
+            difference[each].attrs["long_name"]
+            == f"{metrics[each].attrs['long_name']}, difference from the untrained model"
+        )
+
+
+@of_a_checkpoint
+def test_a_checkpoint_does_not_differ_from_itself(study, name):
+    chapter, draws = CHAPTERS[name], draws_of(study, name)
+    found = summary.differences(draws, draws, chapter.measures, summary.METHODS[chapter.interval](0.95))
+    assert set(found) >= set(draws)
+    for each in found.values():
+        assert (each.values[np.isfinite(each.values)] == 0).all()
+
+
+# ---------------------------------------------------------------- bounds
+
+
+@with_measures
+def test_intervals_are_cut_exactly_to_the_bounds(name):
+    chapter = CHAPTERS[name]
+    far = xr.DataArray(
+        [[0.5, 1000.0, -1000.0, 500.0, -500.0]], dims=("dataset", "draw"), coords={"dataset": ["pooled"]}
+    )
+    draws = xr.Dataset(dict.fromkeys(chapter.measures, far))
+    found = summary.summarise(draws, chapter.measures, summary.METHODS[chapter.interval](0.95))
+    for measure, declared in chapter.measures.items():
+        assert declared.bounds in KINDS, measure
+        for end, bound in zip(("low", "high"), declared.bounds, strict=True):
+            limit = found[measure].sel(dataset="pooled", interval=end).item()
+            assert limit == bound if isfinite(bound) else abs(limit) > 100, measure
+
+
+@with_measures
+def test_bounds_are_no_wider_than_they_need_to_be(finished, name):
+    """The made-up studies come near to a bound, or the chapter's tests state the bounds of the measure in `BOUNDS`."""
+    stated = getattr(import_module(f"test_{name}"), "BOUNDS", {})
+    for measure, declared in CHAPTERS[name].measures.items():
+        values = [metrics[measure].values for study in map(finished, STUDIES) for metrics in metrics_of(study, name)]
+        values = np.concatenate([each[np.isfinite(each)] for each in values])
+        low, high = declared.bounds
+        reach = NEAR * (high - low) if isfinite(high - low) else ROUNDING
+        near = (not isfinite(low) or values.min() <= low + reach) and (
+            not isfinite(high) or values.max() >= high - reach
+        )
+        assert near != (measure in stated), f"{measure} reaches {values.min()} to {values.max()}"
+        assert stated.get(measure, declared.bounds) == declared.bounds, measure
+
+
+# ---------------------------------------------------------------- the page
+
+
+@every_chapter
+@pytest.mark.filterwarnings("error")
+def test_its_page_says_and_draws_what_it_measured(study, name):
+    fixed = defaults(name).get("thresholds", {})
+    seen = Seen.read(metrics_file(study, name), fixed)
+    if study.name in ALONE:
+        seen = Seen(seen.metrics, None, fixed)
+    figures, findings = chapters.page(name).figures(seen), chapters.page(name).findings(seen)
+    names = [figure.name for figure in figures]
+    assert figures and len(set(names)) == len({figure.title for figure in figures}) == len(figures)
+    for figure in figures:
+        assert re.fullmatch("[a-z0-9_]+", figure.name)
+        assert isinstance(figure.data, pd.DataFrame) and len(figure.data)
+        assert len(figure.alt) >= 40
+        for text in (figure.title, figure.alt, figure.caption, figure.how_to_read):
+            assert text == text.strip() != "" and "None" not in text and "nan" not in text
+        for text in (figure.alt, figure.caption, figure.how_to_read):
+            assert text.endswith(".")
+            assert seen.untrained is not None or "untrained" not in text
+        assert figure.drawing.axes
+        figure.drawing.draw_without_rendering()
+    assert findings
+    for one in findings:
+        assert one.figure in names and one.verdict in VERDICTS and one.n > 0 and one.n_unit
+        assert one.question.endswith("?") and one.answer.endswith(".") and one.unit and one.verdict_text
+        assert "nan" not in one.answer and "None" not in one.answer
+        assert (one.null_name is None) == (one.null_value is None)
+        assert (one.reference_name is None) == (one.reference_value is None)
+        assert (
+            seen.untrained is not None
+            or one.reference_name != "untrained model"
+            or CHAPTERS[name].scope != "checkpoint"
+        )

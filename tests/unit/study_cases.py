@@ -1,0 +1,176 @@
+"""Whole made-up studies: all that chapters read, as the workflow writes it, and their jobs, run one after another."""
+
+import os
+import runpy
+from collections.abc import Callable
+from contextlib import chdir
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import yaml
+from routing_cases import Case, case, even_case, random_case, records
+from vocabulary_cases import vocabulary_case
+
+from gatebook import lists
+from gatebook.files import netcdf
+from gatebook.run import alone
+
+MODEL, CHECKPOINTS = "demo", ("step0", "step9")
+CHAPTERS = lists.known_chapters(lists.ROOT)
+EXPERTS, HIDDEN, SAMPLED = 8, 16, 40
+"""Experts and hidden size are those of the tiny OLMoE, whose files the chapters on the model read."""
+FEWER = {
+    "statistics": {"resamples": 100},
+    "domain_specialization": {"permutations": 100},
+    "similarity": {"permutations": 100},
+    "maps": {"points": 60},
+    "token_overlap": {"rarefied_tokens": 20},
+}
+"""Settings that make the jobs short."""
+
+
+def ordinary() -> dict[str, dict[str, Case]]:
+    """Two datasets and two layers; k is 3, and routing depends on the token, more so after training."""
+    rng = np.random.default_rng(0)
+    return {
+        checkpoint: {
+            name: vocabulary_case(rng, lengths, strength, experts=EXPERTS, top_k=3)
+            for name, lengths in {"python": [17, 30, 9, 24, 12, 21, 28, 15, 11, 26], "cpp": [22, 14, 33, 19]}.items()
+        }
+        for checkpoint, strength in zip(CHECKPOINTS, (0.3, 2.0), strict=True)
+    }
+
+
+def collapsed() -> dict[str, dict[str, Case]]:
+    """One dataset and one layer, and k is 1: perfectly even before training, all tokens to one expert after it."""
+    lengths, rng = [16, 24, 8, 16, 32, 24], np.random.default_rng(1)
+    even = even_case(EXPERTS, 1, lengths)
+    one = records(np.tile(20.0 * (np.arange(EXPERTS) == 3), (sum(lengths), 1)), 1)
+    token_id = rng.integers(0, 12, sum(lengths))
+    made = {"step0": even.layers[0], "step9": one}
+    return {name: {"python": case({3: layer}, lengths, token_id)} for name, layer in made.items()}
+
+
+def divided() -> dict[str, dict[str, Case]]:
+    """Three datasets and two layers; before training the token alone decides, after it the dataset alone."""
+    rng, made = np.random.default_rng(2), {name: {} for name in CHECKPOINTS}
+    for number, name in enumerate(("python", "cpp", "json")):
+        lengths = rng.integers(12, 40, 8).tolist()
+        token_id = rng.integers(0, 12, sum(lengths))
+        first = {"step0": token_id % EXPERTS, "step9": np.full(len(token_id), 2 * number)}
+        for checkpoint, expert in first.items():
+            logits = 30.0 * (np.arange(EXPERTS) == expert[:, None])
+            logits += 20.0 * (np.arange(EXPERTS) == (expert[:, None] + 1) % EXPERTS)
+            made[checkpoint][name] = case({layer: records(logits, 2) for layer in (1, 3)}, lengths, token_id)
+    return made
+
+
+def whole() -> dict[str, dict[str, Case]]:
+    """Two datasets and one layer; every token selects all experts."""
+    rng = np.random.default_rng(3)
+    return {
+        checkpoint: {
+            name: random_case(rng, [9, 14, 26, 11, 30], EXPERTS, EXPERTS, layers=(2,)) for name in ("python", "cpp")
+        }
+        for checkpoint in CHECKPOINTS
+    }
+
+
+STUDIES: dict[str, Callable[[], dict[str, dict[str, Case]]]] = {
+    made.__name__: made for made in (ordinary, collapsed, divided, whole)
+}
+
+
+def training(trained: float, documents: int = 30) -> xr.Dataset:
+    """A training record of two domains in which the last checkpoint loses about `trained` nats per token."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(20, 60, 2 * documents)
+    noise = rng.normal(0, 0.1, (2, 2 * documents))
+    per_token = np.stack([6.0 + noise[0], trained + noise[1]])
+    return xr.Dataset(
+        {
+            "loss_sum": (("checkpoint", "document"), per_token * tokens),
+            "unigram_loss_sum": ("document", 4.0 * tokens),
+            "predicted_tokens": ("document", tokens),
+            "domain": ("document", ["a"] * documents + ["b"] * documents),
+            "document_id": ("document", [f"{number}" for number in range(2 * documents)]),
+            "training_loss": ("step", np.linspace(6, trained, 5)),
+        },
+        coords={"checkpoint": list(CHECKPOINTS), "step": np.arange(5)},
+        attrs={"weights_sha256": '{"step0": "0", "step9": "9"}'},
+    )
+
+
+def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
+    """What the jobs of all chapters read, below `folder`/results, and the overlay study.yaml."""
+    results = folder / "results"
+    for checkpoint, datasets in study.items():
+        (results / "demo/checkpoints").mkdir(parents=True, exist_ok=True)
+        (results / "demo/checkpoints" / checkpoint).symlink_to(model)
+        for number, (name, made) in enumerate(datasets.items()):
+            attrs = {"dataset": name, "dataset_id": name, "tokens_sha256": f"sum of {name}"}
+            places = {"document_index": ("token", made.owner.astype(np.int32))}
+            netcdf.save(made.tokens.assign(places).assign_attrs(attrs), results / f"inputs/{MODEL}/{name}.nc")
+            attrs |= {"model": MODEL, "model_id": "made up", "checkpoint": checkpoint, "weights_sha256": checkpoint}
+            _write_records(results / f"routing/{MODEL}/{checkpoint}/{name}", made, number, attrs)
+        described = results / f"inputs/{MODEL}/checkpoints/{checkpoint}.json"
+        described.parent.mkdir(exist_ok=True)
+        described.write_text('{"moe_layers": [0, 1, 2, 3, 4]}')
+    (results / "demo/tokenizer").symlink_to(model)
+    netcdf.save(training(3.0), results / "demo/training.nc")
+    overlay = {
+        "study": {"datasets": list(study["step0"])},
+        "models": {MODEL: {"checkpoints": list(CHECKPOINTS)}},
+        "demo": {"training": {"steps": 9, "checkpoints": [0, 9]}},
+        "compare": [f"{MODEL}/{checkpoint}" for checkpoint in CHECKPOINTS],
+        "chapters": list(CHAPTERS),
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(overlay | FEWER), encoding="utf-8")
+
+
+def _write_records(folder: Path, made: Case, number: int, attrs: dict) -> None:
+    """Records, predictions and sampled router inputs of a dataset; the inputs are nearly equal within a dataset."""
+    rng = np.random.default_rng(number)
+    for layer, one in made.layers.items():
+        netcdf.save(one.assign_attrs(attrs, layer=layer), folder / f"layer_{layer}.nc")
+    predicted = np.roll(made.token_id, -1).astype(np.int32)
+    netcdf.save(xr.Dataset({"predicted_token": ("token", predicted)}), folder / "predictions.nc")
+    places = np.sort(rng.choice(len(predicted), min(SAMPLED, len(predicted)), replace=False))
+    attrs |= {"routing_rule": one.attrs["routing_rule"]}
+    states = 3 * rng.standard_normal(HIDDEN) + 0.5 * rng.standard_normal((len(made.layers), len(places), HIDDEN))
+    sample = {"state": (("layer", "sample", "hidden"), states.astype(np.float32)), "sampled_token": ("sample", places)}
+    netcdf.save(xr.Dataset(sample, coords={"layer": list(made.layers)}, attrs=attrs), folder / "states.nc")
+
+
+def run_jobs(folder: Path) -> None:
+    """Tally the records and measure every chapter of a written study, each by its own rule and script."""
+    with alone.read_workflow(folder, [folder / "study.yaml"]) as workflow:
+        jobs = [
+            alone.job(workflow, "tally_routing", {"model": MODEL, "checkpoint": checkpoint, "part": name})
+            for checkpoint in CHECKPOINTS
+            for name in workflow.globals["study"].datasets
+        ]
+        for name in TopologicalSorter({name: chapter.chapters for name, chapter in CHAPTERS.items()}).static_order():
+            jobs += [alone.job(workflow, f"measure_{name}", wildcards) for wildcards in places(name)]
+    with chdir(folder):
+        for script, snakemake in jobs:
+            for path in (*snakemake.output, *snakemake.log):
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+            runpy.run_path(os.fspath(script), {"snakemake": snakemake}, run_name="__main__")
+
+
+def places(name: str) -> list[dict[str, str]]:
+    """The wildcards of the jobs that measure a chapter, by its scope; the untrained checkpoint comes first."""
+    return {
+        "checkpoint": [{"model": MODEL, "checkpoint": checkpoint} for checkpoint in CHECKPOINTS],
+        "model": [{"model": MODEL}],
+        "runs": [{}],
+    }[CHAPTERS[name].scope]
+
+
+def metrics_file(folder: Path, name: str, checkpoint: str = CHECKPOINTS[-1], kind: str = "metrics") -> Path:
+    """The path of a chapter's metrics, or of another kind of result, by its scope."""
+    of = {"checkpoint": f"{MODEL}/{checkpoint}", "model": MODEL, "runs": "runs"}[CHAPTERS[name].scope]
+    return folder / "results" / kind / of / f"{name}.nc"
