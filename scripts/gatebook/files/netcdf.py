@@ -114,6 +114,8 @@ class _Joined(BackendArray):
         wanted = dict(zip(self._dims, key, strict=True))
         single = not isinstance(wanted[self._along], slice)
         rows = range(self._size)[slice(wanted[self._along], wanted[self._along] + 1) if single else wanted[self._along]]
+        # Of the wanted rows, a file has those from its first (`start`) to its last; where among `rows` they begin and
+        # end is rounded up, because a step may jump over the border. A file with none of them gives an empty part.
         found = []
         for variable, end in zip(self._variables, self._ends.tolist(), strict=True):
             start = end - variable.sizes[self._along]

@@ -128,6 +128,7 @@ def _scores(counts: np.ndarray, tokens: np.ndarray, confidence: float) -> np.nda
         whole = rate.sum(axis=1, keepdims=True)
         score, null = rate / whole, 1 / datasets
         others, spread = whole - rate, variance.sum(axis=1, keepdims=True) - variance
+        # Student's t of (1 - s) r - s others at s = null; each part has the degrees of freedom of its own groups.
         mine, theirs = (1 - null) ** 2 * variance, null**2 * spread
         squares = variance**2 / (groups - 1)
         remaining = squares.sum(axis=1, keepdims=True) - squares
@@ -135,6 +136,8 @@ def _scores(counts: np.ndarray, tokens: np.ndarray, confidence: float) -> np.nda
         if datasets == 1:
             freedom = np.full_like(freedom, np.nan)
         p = scipy.stats.t.sf(((1 - null) * rate - null * others) / np.sqrt(mine + theirs), freedom)
+        # The test at s does not refuse where (r - s whole)^2 <= t^2 ((1 - s)^2 v + s^2 spread): a s^2 - 2 b s + c <= 0.
+        # Between the roots if a > 0; otherwise `whole` is not told from 0, and no s is refused.
         t = scipy.stats.t.ppf((1 + confidence) / 2, freedom) ** 2
         a, b, c = whole**2 - t * (variance + spread), rate * whole - t * variance, rate**2 - t * variance
         root = np.sqrt(np.maximum(b**2 - a * c, 0))

@@ -125,6 +125,8 @@ def interval(
     if len(resampled):
         tail = (1 - confidence) / 2
         bias = resampled.mean(axis=0) - observed[0]
+        # Resamples lie one bias above the estimate, which itself lies one above the true value: the quantiles come back
+        # by both.
         limits = np.quantile(resampled, [tail, 1 - tail], axis=0) - 2 * bias
     if squared:
         limits = np.sqrt(np.maximum(limits, 0))

@@ -51,11 +51,16 @@ def null_pairs(share: np.ndarray, top_k: int) -> np.ndarray:
     if np.abs(share.sum(axis=-1) - top_k).max(initial=0) > TOLERANCE:
         raise ValueError(f"the shares must have the sum {top_k}")
     experts = share.shape[-1]
+    # With independent choices c_e, the chance that k are chosen is the coefficient of z^k in the product of the factors
+    # 1 - c_e + c_e z. It is their mean over roots of unity, more than the product has coefficients; all real, so that
+    # one half of the circle says what is on the other.
     points = experts + 1 + experts % 2  # odd, so that -1 is none of them: there a factor can be 0
     z = np.exp(2j * np.pi * np.arange(points // 2 + 1) / points)
     both_halves = np.where(np.arange(len(z)) == 0, 1, 2)
     free = (share > 0) & (share < 1)
     target = scipy.special.logit(np.where(free, share, 0.5))
+    # All log-odds move at once, and each gains what the others yield, because k stay chosen: an expert moves by less
+    # than it lacks, by its part in the scatter of all. An expert that is always or never selected has no odds to find.
     scatter = np.where(free, share * (1 - share), 0)
     step = free - scatter / np.maximum(scatter.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
     log_odds = target.copy()
@@ -63,8 +68,8 @@ def null_pairs(share: np.ndarray, top_k: int) -> np.ndarray:
         chosen = np.where(free, scipy.special.expit(log_odds), share)[..., None]
         factor = 1 - chosen + chosen * z
         weight = both_halves * z**-top_k * factor.prod(axis=-2)
-        weight /= weight.real.sum(axis=-1, keepdims=True)
-        ratio = chosen * z / factor
+        weight /= weight.real.sum(axis=-1, keepdims=True)  # given that k are chosen
+        ratio = chosen * z / factor  # in the product, the factor of an expert becomes c z where it is one of the chosen
         weighted = ratio * weight[..., None, :]
         found = weighted.real.sum(axis=-1)
         if np.abs(found - share).max(initial=0) < TOLERANCE:
@@ -97,9 +102,12 @@ def lift_tests(observed: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, 
     with np.errstate(divide="ignore", invalid="ignore"):
         root = np.sqrt(observed / expected)
         pseudo = (groups - 1) * (root[0] - root[1:])  # less the whole's root, against cancellation
+        # A draw without a group has the pseudo-values of all other groups: sums less the group's own, without a second
+        # round of leaving out. 0 * root hands on NaN where nothing is expected.
         left = np.array([groups, *[groups - 1] * groups]).reshape(-1, *[1] * (root.ndim - 1))
         total, square = ((power.sum(axis=0) - np.stack([0 * root[0], *power])) for power in (pseudo, pseudo**2))
         error = np.sqrt(np.maximum(square - total**2 / left, 0) / (left * (left - 1)))
+        # A lift that no group changes would have the error 0 and be significant, whatever it is.
         error = np.where(error > TOLERANCE, error, 0.5 / np.sqrt(expected) + 0 * error)
         p = 2 * scipy.stats.t.sf(np.abs(root - 1) / error, left - 1)
     return root, error, p

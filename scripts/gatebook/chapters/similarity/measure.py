@@ -180,6 +180,8 @@ def permuted_correlations(
 
     Experts of which `other` knows no pair stay where they are.
     """
+    # Experts that are never selected have no pair in `other`. Permuted with the rest, they would leave out other pairs
+    # of `one` in every permutation, and correlations over different pairs are not the null of the observed one.
     known = np.isfinite(np.where(np.eye(len(other), dtype=bool), np.nan, other)).any(axis=1)
     one, other = one[known][:, known], other[known][:, known]
     orders = (rng.permutation(len(one)) for _ in range(permutations))
