@@ -28,7 +28,7 @@ REPORT_FILES = [path for file, path in FETCHED.items() if file.startswith("repor
 REFERENCES = [
     yaml.safe_load(path.read_text()) for file, path in FETCHED.items() if file.startswith("config/reference/")
 ]
-FOLDERS = [file.split("/")[3] for file in FILES if fnmatch(file, "scripts/gatebook/chapters/*/measure.py")]
+FOLDERS = [Path(file).parts[3] for file in FILES if fnmatch(file, "scripts/gatebook/chapters/*/measure.py")]
 sys.path.insert(0, str(library.parent))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
 
@@ -296,7 +296,7 @@ def sections():
         models = [model for model in study.models if name in chapters(model)]
         if chapter.scope == "checkpoint":
             runs = [f"{model}/{study.studied_checkpoint(model)}" for model in models]
-            found += [{"chapter": name, "of": run, "label": run.replace("/", ", ")} for run in runs]
+            found += [{"chapter": name, "of": run, "label": ", ".join(Path(run).parts)} for run in runs]
         elif chapter.scope == "model":
             found += [{"chapter": name, "of": model, "label": model} for model in models]
         elif study.compared:
