@@ -150,11 +150,11 @@ def test_the_command_line_runs_the_script_where_the_study_is(counts, tmp_path_fa
     options = ["--directory", str(counts), "--configfile", str(counts / "counts.yaml")]
     done = run_line(elsewhere, "tally_counts", *wildcards, *options)
     assert done.returncode == 0, done.stderr
-    tally = xr.load_dataset(counts / "results/tallies/published/v1/prose.nc")
-    assert tally["selected_count"].isel(document=0).values.tolist() == [SELECTED["prose", layer] for layer in (0, 7)]
+    tally = xr.load_dataset(counts / "results/tallies/published/v1/arxiv.nc")
+    assert tally["selected_count"].isel(document=0).values.tolist() == [SELECTED["arxiv", layer] for layer in (0, 7)]
     assert json.loads(tally.attrs["provenance"])["rule"] == "tally_counts"
     receipt = json.loads((counts / "results/receipts/tally_counts/published/v1.json").read_text())
-    tallies = [f"results/tallies/published/v1/{dataset}.nc" for dataset in ("code", "prose")]
+    tallies = [f"results/tallies/published/v1/{dataset}.nc" for dataset in ("code", "arxiv")]
     assert [output["path"] for output in receipt["outputs"]] == tallies
     assert list(elsewhere.iterdir()) == []
 
@@ -175,8 +175,8 @@ def test_the_command_line_says_what_is_wrong(counts, words, sentence):
 
 
 def test_a_problem_in_the_script_is_one_sentence(counts):
-    (counts / "data" / "counts.csv").write_text(COUNTS.replace("prose,0,0,", "prose,0,0,1"))
+    (counts / "data" / "counts.csv").write_text(COUNTS.replace("arxiv,0,0,", "arxiv,0,0,1"))
     done = run_line(counts, "tally_counts", "model=published", "checkpoint=v1", "--configfile", "counts.yaml")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: models.published.files: ") and done.stderr.count("\n") == 1
-    assert not (counts / "results/tallies/published/v1/prose.nc").exists()
+    assert not (counts / "results/tallies/published/v1/arxiv.nc").exists()

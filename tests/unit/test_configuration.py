@@ -140,7 +140,7 @@ def test_defaults_are_filled_at_every_level_and_given_values_kept():
     assert complete["datasets"]["gsm8k"]["limits"] == {}  # no default is shared
 
 
-@pytest.mark.parametrize("layers", ["all", 0, 3, "0-3", "3-3", [0, "2-3", 7]])
+@pytest.mark.parametrize("layers", ["all", 0, 3, "0-3", "3-3", [0, "2-3", 1]])
 def test_layers_may_be_written_in_these_ways(layers):
     assert resolved(changed("models/demo/layers", layers)).models["demo"]["layers"] == layers
 
@@ -260,7 +260,7 @@ WRONG = [
     ("models/demo/layers", [], "models.demo.layers: [] is not allowed: write all, a layer such as 3, a range"),
     ("models/demo/layers", True, "models.demo.layers: True is not allowed: write all, a layer such as 3, a range"),
     ("models/demo/layers", "3-1", 'models.demo.layers: "3-1" holds no layer: write "1-3".'),
-    ("models/demo/layers", [0, "9-8"], 'models.demo.layers: "9-8" holds no layer: write "8-9".'),
+    ("models/demo/layers", [0, "3-2"], 'models.demo.layers: "3-2" holds no layer: write "2-3".'),
     # lists
     ("study/models", [], "study.models: [] is not allowed: write a list with at least one entry."),
     (

@@ -75,7 +75,7 @@ def test_files_are_complete(path):
         assert set(entry) == {"name", "chapter", "measure", "where", "layers", "percent"}
         assert len(entry["layers"]) == len(entry["percent"])
         assert all(0 < percent <= 100 for percent in entry["percent"])
-        assert (ROOT / "scripts" / "gatebook" / f"{entry['chapter']}.py").is_file()
+        assert (ROOT / "scripts/gatebook/chapters" / entry["chapter"] / "measure.py").is_file()
     for row in published.unmeasured(content)["rows"]:
         assert set(row) == {"name", "at", "published"} and 0 < row["published"] <= 1
 

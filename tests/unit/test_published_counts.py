@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from routing_cases import random_case, selection_case
 
-from gatebook.chapters.base.page import counts_text, sample_size
+from gatebook.chapters.base.page import Seen, counts_text, sample_size
 from gatebook.chapters.domain_specialization import measure as domain_specialization
 from gatebook.chapters.domain_specialization import page as domain_page
 from gatebook.chapters.selection_frequency import measure as selection_frequency
@@ -47,7 +47,7 @@ def tallied(table: pd.DataFrame, experts: int, top_k: int) -> dict[str, xr.Datas
 
 
 def measured(tallies: dict[str, xr.Dataset]) -> list[xr.Dataset]:
-    return [chapter.measure(tallies, **settings) for chapter, settings in CHAPTERS.items()]
+    return [chapter.measure(tallies, **settings).metrics for chapter, settings in CHAPTERS.items()]
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_without_first_choices_their_measures_are_absent_too(cases):
     load, domains = measured(tallied(table, *sizes(cases)))
     assert "slot_share" in load and "first_share" not in load
     assert "information" in domains and not [name for name in domains if "first" in name]
-    assert len(domain_page.figures(domains, None)) == 4
+    assert len(domain_page.figures(Seen(domains))) == 4
 
 
 # ---------------------------------------------------------------- words
@@ -127,7 +127,7 @@ def test_without_first_choices_their_measures_are_absent_too(cases):
 
 def test_pages_say_that_there_are_no_intervals(published):
     load, domains = published
-    figures = load_page.figures(load, None) + domain_page.figures(domains, None)
+    figures = load_page.figures(Seen(load)) + domain_page.figures(Seen(domains))
     assert [figure.name for figure in figures] == [
         "load_by_expert", "balance_by_layer", "balance_by_dataset", "sorted_loads", "information_by_layer",
         "specialization", "strongest_specialists", "divergence_by_dataset",
@@ -137,7 +137,7 @@ def test_pages_say_that_there_are_no_intervals(published):
         assert not any(
             word in words for word in ("document", "hatched", "permutation", "bootstrap", "nan", "available")
         )
-    findings = [*load_page.findings(load, None, THRESHOLDS), *domain_page.findings(domains, None)]
+    findings = [*load_page.findings(Seen(load, None, THRESHOLDS)), *domain_page.findings(Seen(domains))]
     assert [finding.verdict for finding in findings] == ["unclear", "unclear", "no", "unclear", "unclear"]
     assert {(finding.n, finding.n_unit) for finding in findings} == {(90, "tokens")}
     assert [finding.null_name for finding in findings[3:]] == [None, None]

@@ -24,7 +24,7 @@ def study(tmp_path, monkeypatch):
     Path("results/logs/measure.log").write_text("a line")
     path = receipts.path_beside("results/logs/measure.log")
     path.parent.mkdir()
-    path.write_text(receipts.text(receipts.make(PROVENANCE, ["results/figures"])))
+    path.write_text(receipts.text(receipts.make(PROVENANCE, [], ["results/figures"])))
     return path
 
 
@@ -74,7 +74,7 @@ def test_temporary_files_may_be_gone_but_not_changed(study):
 
 def test_jobs_of_the_study_are_those_whose_outputs_are_there_or_may_be_gone(study):
     known = [receipt for _, receipt in receipts.read(Path("results/receipts"))]
-    other = receipts.make(PROVENANCE, []) | {"outputs": [{"path": "results/tables/old.csv"}]}
+    other = receipts.make(PROVENANCE, [], []) | {"outputs": [{"path": "results/tables/old.csv"}]}
     assert receipts.of_study([*known, other], Path("results")) == known
     earlier = known[0] | {"started": "2020-01-01T00:00:00+00:00", "outputs": [dict(known[0]["outputs"][0], bytes=1)]}
     assert receipts.of_study([earlier, *known], Path("results")) == known
@@ -104,7 +104,7 @@ def test_run_times_are_those_of_the_receipts(study):
         (logs / name).parent.mkdir(exist_ok=True)
         (logs / name).touch()
     for name, seconds in (("a", 1.5), ("b", 2.0)):
-        receipt = receipts.make(PROVENANCE | {"rule": "tally"}, []) | {"seconds": seconds}
+        receipt = receipts.make(PROVENANCE | {"rule": "tally"}, [], []) | {"seconds": seconds}
         receipt["hardware"] = {"processor": "a chip", "cores": 2, "memory_bytes": 24e9, "gpus": ["a GPU"]}
         path = receipts.path_beside(logs / "tally" / f"{name}.log")
         path.parent.mkdir(exist_ok=True)

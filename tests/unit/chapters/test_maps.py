@@ -328,6 +328,7 @@ def run_measure(run_script, study, model_folder, folder, layers="first_middle_la
             "code": "0" * 16,
             "model": {"dtype": "auto", "device": "cpu", "experts": "auto"},
             "settings": {"layers": layers, "points": 60},
+            "threads": 1,
             "statistics": {"seed": 1, "confidence": 0.95},
         },
     )
