@@ -94,12 +94,10 @@ def test_an_edit_starts_what_depends_on_it(clone, edit):
         path.write_text(text, encoding="utf-8")
 
 
-def test_a_threshold_starts_the_chapter_that_reads_it(clone):
-    overlay = clone / "results" / "threshold.yaml"
+def test_a_threshold_starts_the_chapter_that_reads_it(clone, tmp_path):
+    overlay = tmp_path / "threshold.yaml"
     overlay.write_text("router_decisiveness: {thresholds: {decisive_entropy: 0.6}}\n")
-    found = dry_run(clone, "--cores", "2", configs=[OVERLAY, overlay])
-    overlay.unlink()
-    assert found == {"plot_chapter": 1, **REPORT}
+    assert dry_run(clone, "--cores", "2", configs=[OVERLAY, overlay]) == {"plot_chapter": 1, **REPORT}
 
 
 def test_an_untracked_file_starts_nothing_and_is_no_local_change(clone):
