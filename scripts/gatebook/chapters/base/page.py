@@ -87,9 +87,26 @@ def series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> list
 def dataset_matrix(
     metrics: xr.Dataset, name: str, *, label: str, annotate: str, from_zero: bool = True
 ) -> tuple[Drawing, xr.DataArray]:
-    """A matrix of the measure `name`, datasets by layers, and its means over layers: (dataset,).
+    """A matrix of a measure, datasets by layers, and its means over layers.
 
-    The colour scale starts at 0, or, unless `from_zero`, at the smallest value.
+    Parameters
+    ----------
+    metrics
+        Holds the measure `name` (dataset, layer, interval); its first dataset, "pooled", is not drawn.
+    name
+        Of the measure.
+    label
+        Name of the colour bar.
+    annotate
+        Format of the values in the cells, such as ".2f".
+    from_zero
+        Whether the colour scale starts at 0, or else at the smallest value.
+
+    Returns
+    -------
+    drawing : Drawing
+    means : xarray.DataArray
+        (dataset,), in the measure's unit.
     """
     values, means = (
         metrics[part].isel(dataset=slice(1, None)).sel(interval="estimate")
@@ -146,7 +163,22 @@ def over_layers(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
 
 
 def numbers(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, null_name: str, null_value: float) -> dict:
-    """The numbers of a finding about the pooled measure `name`, averaged over layers."""
+    """The numbers of a finding about a pooled measure, averaged over layers.
+
+    Parameters
+    ----------
+    metrics, untrained
+        Of the studied and, if there is one, of the untrained checkpoint.
+    name
+        Of the measure.
+    null_name, null_value
+        Its null in words, and its value in the measure's unit.
+
+    Returns
+    -------
+    dict
+        Fields of a `Finding`: estimate, low, high, those of the null and of the reference, and `sample_size`.
+    """
     value, low, high = over_layers(metrics, name)
     return {
         "estimate": value,
