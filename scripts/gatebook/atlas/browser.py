@@ -17,13 +17,13 @@ import xarray as xr
 from gatebook.atlas import budget
 from gatebook.atlas.data_scripts import DataScripts
 from gatebook.files import netcdf, parts
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import contexts, expert_sets, vocabulary
 from gatebook.measures.expert_sets import MODES, SIZES, Sets
 from gatebook.routing.records import layer_files, open_layer
 from gatebook.routing.rule import routing_rule_of
 from gatebook.study import tallies
 from gatebook.study.routed import NONE, Layer
-from gatebook.study.tallies import GROUPS
 
 TOP, TOP_EXPERTS = 20, 3
 CONTEXTS = ("highest", "per_token", "random")

@@ -16,6 +16,7 @@ MEASURES = {
             "how far its selections are from the average domain's."
         ),
         bounds=(0, inf),
+        bias="level",
     ),
     "first_information": Measure(
         "Information of first choices",
@@ -23,6 +24,7 @@ MEASURES = {
         "I, of first choices alone",
         "How many bits the first choice of a token tells about its domain.",
         bounds=(0, inf),
+        bias="level",
     ),
     "divergence": Measure(
         "Jensen-Shannon divergence",
@@ -30,6 +32,7 @@ MEASURES = {
         "H((s + m) / 2) − (H(s) + H(m)) / 2, m = E_D s(e|D)",
         "How different a domain's selections are from the average domain's: 0 the same, 1 no expert shared.",
         bounds=(0, 1),
+        bias="level",
     ),
     "largest_specialization": Measure(
         "Largest specialization",
@@ -37,6 +40,7 @@ MEASURES = {
         "maxₑ DS(e, D), DS(e, D) = N_k(e, D) / N_D",
         "The share of a domain's tokens that select its most frequent expert.",
         bounds=(0, 1),
+        bias="level",
     ),
     "largest_first_specialization": Measure(
         "Largest specialization, first choices",
@@ -44,6 +48,7 @@ MEASURES = {
         "maxₑ N₁(e, D) / N_D",
         "The share of a domain's tokens whose first choice is its most frequent expert.",
         bounds=(0, 1),
+        bias="level",
     ),
     "repeated_first": Measure(
         "Repeated first choice",

@@ -75,6 +75,7 @@ MEASURES = {
         "H(E[p])",
         "How spread the average distribution is; high when the load is balanced.",
         bounds=(0, inf),
+        bias="level",
     ),
     "information": Measure(
         "Information about the token",
@@ -82,6 +83,7 @@ MEASURES = {
         "I(token; expert) = H(E[p]) − E[H(p)]",
         "What the token decides about the choice of expert: 0 when all tokens are routed alike.",
         bounds=(0, inf),
+        bias="level",
     ),
 }
 

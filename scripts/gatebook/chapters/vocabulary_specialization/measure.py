@@ -19,11 +19,11 @@ import pandas as pd
 import xarray as xr
 
 from gatebook.chapters.vocabulary_specialization import MEASURES, OFTEN
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
-from gatebook.measures.vocabulary import Occurrences, count, occurrences
+from gatebook.measures.vocabulary import Occurrences, count, occurrences, sample_sizes
 from gatebook.study.routed import NONE, Layer
-from gatebook.study.tallies import GROUPS
 
 SELECTIONS = ("first", "selected")
 TOP = 10
@@ -211,8 +211,7 @@ def measure(
     out["led_ids"].attrs = {"long_name": f"ids with N(x) ≥ {OFTEN} that an expert leads as first choice", "units": "1"}
     sizes = np.bincount(tokens["dataset"].values, minlength=len(names) - 1)
     out["tokens"] = ("dataset", [sizes.sum(), *sizes], {"long_name": "tokens", "units": "tokens"})
-    documents = tokens["documents"].values
-    out["documents"] = ("dataset", [documents.sum(), *documents], {"long_name": "documents", "units": "documents"})
+    out = out.merge(sample_sizes(tokens))
     attrs = {"groups": GROUPS, "permutations": permutations, "seed": seed, "confidence": confidence}
     out = out.assign_coords(order=list(ORDERS), expert=np.arange(out.sizes["expert"])).assign_attrs(attrs)
     return Measured(out, values)
