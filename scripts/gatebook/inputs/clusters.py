@@ -37,8 +37,8 @@ def of_rows(name: str, rows: "datasets.Dataset", columns: Sequence[str]) -> np.n
         found = rows[column][:]
         if None in found:
             raise Problem(
-                f"datasets.{name}: row {found.index(None)} has no value in the column {column!r}: mend the row, or take "
-                "another column as `cluster`."
+                f"datasets.{name}: row {found.index(None)} has no value in the column {column!r}: mend the row, or "
+                "take another column as `cluster`."
             )
         values.append(np.array(list(map(str, found)), dtype=str))
     named = np.array(list(map(", ".join, zip(*values, strict=True))), dtype=object).astype(str)

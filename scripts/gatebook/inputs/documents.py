@@ -218,7 +218,8 @@ def tokenize(
             if minimum_tokens is None:
                 raise Problem(
                     f"datasets.{name}: document {document.id} has {len(tokens)} token(s) ({document.text[:40]!r}), and "
-                    f"routing needs 2: mend the data, or set datasets.{name}.limits.minimum_tokens to leave such documents out."
+                    f"routing needs 2: mend the data, or set datasets.{name}.limits.minimum_tokens to leave such "
+                    "documents out."
                 )
             left_out += 1
             continue

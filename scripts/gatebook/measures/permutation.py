@@ -112,7 +112,7 @@ def studentised(count: xr.DataArray, tokens: xr.DataArray, dealing: Dealing) -> 
         error = np.sqrt(square + (square.sum(axis=0) - square) / others**2)
         found = np.where(error > 1e-12, distance / error, 0)
     shape = (len(dealing.names), len(dealing.dealt), *count.shape[1:])
-    coords = {name: each for name, each in count.coords.items()} | {"dataset": dealing.names}
+    coords = dict(count.coords) | {"dataset": dealing.names}
     return xr.DataArray(found.reshape(shape), coords, ("dataset", "draw", *count.dims[1:]))
 
 
