@@ -307,5 +307,15 @@ def test_tokens_survive_the_file(tokenizer, tmp_path):
     tokens = tokenize(DOCUMENTS, tokenizer)
     netcdf.save(tokens, tmp_path / "t.nc")
     loaded = netcdf.load(tmp_path / "t.nc")
-    for name in ("token_id", "document_index", "position", "text", "document_id", "document_tokens", "row", "cluster", "group"):
+    for name in (
+        "token_id",
+        "document_index",
+        "position",
+        "text",
+        "document_id",
+        "document_tokens",
+        "row",
+        "cluster",
+        "group",
+    ):
         np.testing.assert_array_equal(loaded[name], tokens[name])

@@ -354,7 +354,11 @@ def compared(block, seed=0, gain=None, matched_pairs=100) -> xr.Dataset:
 
 def made_sample() -> xr.Dataset:
     document = np.arange(TOKENS) // 4
-    arrays = {"document": document, "cluster": document // 2, "dataset": np.where(document % 2, "code", "poems").astype(object)}
+    arrays = {
+        "document": document,
+        "cluster": document // 2,
+        "dataset": np.where(document % 2, "code", "poems").astype(object),
+    }
     return xr.Dataset({name: ("sample", values) for name, values in arrays.items()})
 
 
