@@ -20,7 +20,7 @@ from gatebook.files import netcdf
 from gatebook.measures import uncertainty
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
-from gatebook.study.tallies import GROUPS
+from gatebook.inputs.clusters import GROUPS
 
 EXPERTS, HIDDEN, TOKENS = 8, 16, 120
 
