@@ -75,10 +75,10 @@ MEASURES = {
 
 
 class Chosen(Settings):
-    """Of the null that deals documents out to the datasets at random."""
+    """Of the null that deals clusters out to the datasets at random."""
 
     permutations: int = Field(
-        1000, ge=100, description="of documents over datasets; the smallest p-value is 1 / (1 + permutations)"
+        1000, ge=100, description="of clusters over datasets; the smallest p-value is 1 / (1 + permutations)"
     )
     permutation_seed: int = Field(2, ge=0, description="of these permutations")
     false_discovery_rate: float = Field(0.05, gt=0, lt=1, description="at which an expert counts as specialized")
@@ -94,8 +94,8 @@ CHAPTER = Chapter(
             "information is how many bits one selection tells about the domain that its token comes from."
         ),
         (
-            "Domains differ for two reasons: their documents have something in common, or they merely are different "
-            "documents. The null keeps the second and removes the first: it deals whole documents out to the domains "
+            "Domains differ for two reasons: their sources have something in common, or they merely are different "
+            "sources. The null keeps the second and removes the first: it deals whole clusters out to the domains "
             "at random. Values over all datasets are means in which every dataset has the same weight, whatever its "
             "size."
         ),
@@ -107,7 +107,7 @@ CHAPTER = Chapter(
     source=("OLMoE, Muennighoff et al. (2024); Mixtral, Jiang et al. (2024)", "https://arxiv.org/abs/2409.02060"),
     measures=MEASURES,
     interval="bootstrap",
-    null="The null of domain specialization deals whole documents out to the datasets at random.",
+    null="The null of domain specialization deals whole clusters of documents out to the datasets at random.",
     settings=Chosen,
     expert_page=("domains",),
 )
