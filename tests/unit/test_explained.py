@@ -11,7 +11,7 @@ from gatebook.measures.explained import share_explained
 
 def by_pairs(code, group, selected):
     """The share explained, from all pairs of tokens."""
-    tokens, k = selected.shape
+    k = selected.shape[1]
     common = np.array([[len(set(one) & set(other)) for other in selected] for one in selected])
     apart = group[:, None] != group
     alike = apart & (code[:, None] == code)
@@ -63,7 +63,7 @@ def test_a_planted_mixture_has_the_share_of_pairs_that_both_follow_the_class(sha
     rng = np.random.default_rng(2)
     code, selected, sets = planted(rng, 40_000, share)
     found = share_explained(code, rng.integers(0, GROUPS, len(code)), selected, 8)
-    # y has the mean of its value's set with the probability `share`, else 1 / 4 each: mu_c = share y_c + (1 - share) / 4
+    # y is its value's set with the probability `share`, else any: mu_c = share y_c + (1 - share) / 4
     of_sets = np.zeros((50, 8))
     np.put_along_axis(of_sets, sets, 1, axis=1)
     means = share * of_sets + (1 - share) / 4

@@ -17,10 +17,10 @@ from gatebook.chapters.similarity import geometry, page
 from gatebook.chapters.similarity import measure as similarity
 from gatebook.chapters.similarity.measure import MEASURES, OUTPUTS, PAIRS
 from gatebook.files import netcdf
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
-from gatebook.inputs.clusters import GROUPS
 
 EXPERTS, HIDDEN, TOKENS = 8, 16, 120
 
