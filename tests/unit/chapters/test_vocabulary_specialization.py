@@ -199,7 +199,7 @@ def test_the_next_token_is_counted_in_its_window(study, tmp_path):
             kept = following != -1
             token_id += following[kept].tolist()
             selected += one.layers[layer]["selected_expert"].values[kept, :1].tolist()
-        wanted = by_hand(token_id, selected, [False] * len(token_id), 6)["macro"]
+        wanted = by_hand(token_id, selected, np.zeros((1, len(token_id))), 6)["macro"]
         assert found.sel(layer=layer, selection="first").item() == pytest.approx(wanted)
 
 
@@ -266,7 +266,8 @@ def test_splitting_documents_changes_no_count(study, metrics, tmp_path):
     halved = {}
     for name, one in study.items():
         lengths = np.concatenate([[length // 2, length - length // 2] for length in one.lengths])
-        halved[name] = replace(one, lengths=lengths, document_id=np.array([f"part-{i}" for i in range(len(lengths))]))
+        documents = {each: np.repeat(values, 2) for each, values in one.documents.items()}
+        halved[name] = replace(one, lengths=lengths, documents=documents)
     found = measured(chapter.measure, halved, tmp_path)
     for name in ("micro", "macro", "macro_often"):
         estimates = [each[name].sel(kind="input", interval="estimate") for each in (found, metrics)]
