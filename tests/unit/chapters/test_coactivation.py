@@ -20,7 +20,7 @@ from gatebook.report import render
 from gatebook.study import tallies
 from gatebook.study.tallies import open_tallies
 
-THRESHOLDS = {"strong_lift": 2.0, "remaining_lift": 0.5}
+THRESHOLDS = CHAPTER.thresholds().model_dump()
 
 
 def measure(study: dict[str, Case | xr.Dataset], confidence: float = 0.95) -> xr.Dataset:

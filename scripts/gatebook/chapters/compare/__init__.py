@@ -1,6 +1,6 @@
 """How does the routing of one run differ from that of another?"""
 
-from gatebook.chapters.base.contract import Chapter, Measure
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "relative_depth": Measure(
@@ -21,6 +21,20 @@ MEASURES = {
         ),
     ),
 }
+
+
+class Thresholds(Settings):
+    """Fixed before the run."""
+
+    entropy_effect: Borders = borders(0.1, 0.5, "H / ln E; as in router_decisiveness")
+    information_effect: Borders = borders(
+        0.04, 0.37, "nats of dependence on the token; 0.01 and 0.09 of ln 64, as in router_decisiveness"
+    )
+    variation_effect: Borders = borders(0.1, 0.5, "coefficient of variation; as in selection_frequency")
+    domain_effect: Borders = borders(
+        0.04, 0.34, "bits about the domain; 0.01 and 0.09 of log2 of 14 domains, as in domain_specialization"
+    )
+
 
 CHAPTER = Chapter(
     title="Compare",
@@ -47,6 +61,7 @@ CHAPTER = Chapter(
     measures=MEASURES,
     interval="bootstrap",
     null="The null of a comparison is no difference between the runs.",
+    thresholds=Thresholds,
     scope="runs",
     needs=("documents",),
 )

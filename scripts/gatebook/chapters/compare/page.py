@@ -19,8 +19,8 @@ ASKED = (
     ("normalised_entropy", "Is the router of {B} surer of its choice than that of {A}?", "entropy", "below", "of ln E"),
     (
         "token_information",
-        "Does routing in {B} depend on the token more than in {A}?",
-        "information about the token",
+        "Does the router's distribution in {B} depend on the token more than in {A}?",
+        "dependence on the token",
         "above",
         "nats",
     ),

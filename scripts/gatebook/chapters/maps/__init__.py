@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "agreement": Measure(
@@ -77,6 +77,10 @@ class Thresholds(Settings):
         lt=1,
         description="share of the variance on two components above which a map is evidence",
     )
+    neighbour_effect: Borders = borders(
+        0.05, 0.2, "share of neighbours; near 0.1 it is Cohen's (1988) h of 0.2 and 0.5, small and medium"
+    )
+    variance_effect: Borders = borders(0.1, 0.5, "share of the variance; `plane_variance` and a fifth of it")
 
 
 CHAPTER = Chapter(

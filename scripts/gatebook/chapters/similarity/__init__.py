@@ -4,7 +4,7 @@ from math import inf
 
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "output_cosine": Measure(
@@ -162,6 +162,14 @@ class Chosen(Settings):
     permutations: int = Field(1000, ge=100, description="of the experts, for the p-values of its correlations")
 
 
+class Thresholds(Settings):
+    """Fixed before the run."""
+
+    cosine_effect: Borders = borders(0.1, 0.3, "cosine; as a correlation, Cohen (1988): small and medium")
+    cka_effect: Borders = borders(0.1, 0.3, "CKA; as the cosine, of which it is one between similarities of tokens")
+    correlation_effect: Borders = borders(0.1, 0.3, "rank correlation; Cohen (1988): small and medium")
+
+
 CHAPTER = Chapter(
     title="Similarity of experts",
     question="How alike are the experts of a layer?",
@@ -202,5 +210,6 @@ CHAPTER = Chapter(
     needs=("sample", "model"),
     chapters=("coactivation", "token_overlap"),
     settings=Chosen,
+    thresholds=Thresholds,
     expert_page=("nearest",),
 )
