@@ -113,7 +113,13 @@ def test_numbers_of_every_finding_stand_on_the_summary_and_on_its_chapter():
     for name, expected, exact in [
         (
             "decisiveness.html",
-            ["0.7356", "[0.7312, 0.7401]", "shuffled logits 0.971 [0.960, 0.980]", "untrained model 0.99", "small to large"],
+            [
+                "0.7356",
+                "[0.7312, 0.7401]",
+                "shuffled logits 0.971 [0.960, 0.980]",
+                "untrained model 0.99",
+                "small to large",
+            ],
             "0.73561",
         ),
         ("load.html", ["−3.2", "[−4.5, −2.0]", "not available", "interval not available"], "-3.25"),
@@ -141,7 +147,9 @@ def test_the_description_of_a_plot_holds_its_numbers():
     label = next(a["aria-label"] for a in pages(make_site())["load.html"].all("svg") if a.get("role") == "img")
     assert label == "Estimate −3.2 [−4.5, −2.0] share of ln 64"
     label = next(a["aria-label"] for a in pages(make_site())["decisiveness.html"].all("svg") if a.get("role") == "img")
-    assert label == ("Estimate 0.7356 [0.7312, 0.7401] share of ln 64; shuffled logits 0.971 [0.960, 0.980]; untrained model 0.99")
+    assert label == (
+        "Estimate 0.7356 [0.7312, 0.7401] share of ln 64; shuffled logits 0.971 [0.960, 0.980]; untrained model 0.99"
+    )
 
 
 def test_every_link_image_and_asset_resolves():

@@ -52,7 +52,31 @@ def file_format(name: str, path: str, stated: str | None = None) -> str:
 
 
 def read_rows(name: str, files: list[str], builder: str, sample_by: str, cache: Path) -> Iterator[dict]:
-    """Rows of local files, in order, read by the `datasets` library (its working copy goes to the folder `cache`)."""
+    """Rows of local files, in order, read by the `datasets` library.
+
+    Parameters
+    ----------
+    name
+        Of the dataset in the config.
+    files
+        Paths.
+    builder
+        Of the library: "json", "csv", "parquet" or "text".
+    sample_by
+        What a row of a text file is: "line", "paragraph" or "document".
+    cache
+        A folder for the library's working copy.
+
+    Yields
+    ------
+    dict
+        A row, by column.
+
+    Raises
+    ------
+    Problem
+        If the files cannot be read as such.
+    """
     import datasets
 
     datasets.config.HF_HUB_OFFLINE = True  # it would report to the hub that a file is read
@@ -74,10 +98,30 @@ def read_rows(name: str, files: list[str], builder: str, sample_by: str, cache: 
 def render(
     name: str, rows: Iterable[dict], template: str, id_column: str | None, limit: int | None
 ) -> Iterator[tuple[str, str]]:
-    """Documents (identifier, text) of rows: the template filled with each row's columns, at most `limit` rows.
+    """Documents of rows: the template filled with each row's columns.
 
-    Without an `id_column` the identifier is the number of the row. Raises `Problem` for a column that is not there, a
-    null, and a template that is no format string.
+    Parameters
+    ----------
+    name
+        Of the dataset in the config.
+    rows
+        By column.
+    template
+        A format string such as "{title}: {text}".
+    id_column
+        Holds the identifiers; without it they are the numbers of the rows.
+    limit
+        At most so many rows, or all.
+
+    Yields
+    ------
+    identifier : str
+    text : str
+
+    Raises
+    ------
+    Problem
+        For a column that is not there, a null, and a template that is no format string.
     """
     formatter = Template()
     try:
@@ -117,13 +161,33 @@ def tokenize(
 ) -> xr.Dataset:
     """Tokens of a dataset as a CF indexed ragged array.
 
-    `token_id(token)` int32; `document_index(token)` int32, the document that a token belongs to; `position(token)`
-    int32, its place in the window that the model sees (0 starts a window; a document longer than `window` tokens is
-    cut into even windows); `text(document)`, `document_id(document)`, `document_tokens(document)`.
-    The last document is cut where `token_limit` is reached; a single token that fits is left out.
     Special tokens are those that the tokenizer adds by itself.
-    Documents shorter than `minimum_tokens` are left out and counted in the attribute `documents_left_out`; where no
-    minimum is given, one shorter than 2 tokens is a `Problem`, as is a dataset without documents.
+
+    Parameters
+    ----------
+    name
+        Of the dataset in the config.
+    documents
+        Identifiers and texts.
+    tokenizer
+        Of the transformers library.
+    window
+        Tokens that the model sees at once; a longer document is cut into even windows.
+    token_limit
+        Where it is reached the last document is cut; a single token that fits is left out.
+    minimum_tokens
+        Shorter documents are left out and counted in the attribute `documents_left_out`.
+
+    Returns
+    -------
+    xarray.Dataset
+        `token_id(token)` int32; `document_index(token)` int32, the document that a token belongs to; `position(token)`
+        int32, its place in its window; `text(document)`, `document_id(document)`, `document_tokens(document)` int32.
+
+    Raises
+    ------
+    Problem
+        If there is no document, or one is shorter than 2 tokens and no minimum is given.
     """
     kept, ids, positions, left_out, total = [], [], [], 0, 0
     for identifier, text in documents:

@@ -160,10 +160,30 @@ def specific(
 ) -> tuple[pd.DataFrame, list[int]]:
     """The sets that are specific to each dataset, and how many there are.
 
-    written: the experts of each set; counts (set, dataset): tokens that have it; found: its `scores`; names of the
-    datasets. A set is specific to a dataset with p, adjusted over these sets, of at most `rate`. The rows of a dataset
-    are the `most` with the largest score: experts (text), dataset, tokens (in all), dataset_tokens, score, low, high,
-    p, q (adjusted p).
+    A set is specific to a dataset with p, adjusted over these sets, of at most `rate`.
+
+    Parameters
+    ----------
+    written
+        The experts of each set.
+    counts
+        Tokens that have it: (set, dataset) int.
+    found
+        Its `scores`.
+    names
+        Of the datasets.
+    rate
+        Of false discoveries, between 0 and 1.
+    most
+        At most so many rows for each dataset.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        The sets with the largest score of each dataset: experts (text), dataset, tokens (in all), dataset_tokens,
+        score, low, high, p, q (adjusted p).
+    numbers : list of int
+        Specific sets of each dataset.
     """
     score, low, high, p = found
     q, parts, numbers = adjusted(p), [], []

@@ -238,10 +238,22 @@ def histogram_quantiles(counts: np.ndarray, edges: np.ndarray, quantiles: tuple[
 
 
 def uniform_loads(tokens: int, experts: int, top_k: int, draws: int, seed: int) -> np.ndarray:
-    """Loads (draws, experts) when every token picks `top_k` of `experts` at random, independently of all others.
+    """Loads when every token picks `top_k` of `experts` at random, independently of all others.
 
     Counts of sampling without replacement have variance T f (1 - f), f = k / E, and covariance -T f (1 - f) / (E - 1);
     they are drawn from the normal distribution with these moments, which is accurate when T f is above about 30.
+
+    Parameters
+    ----------
+    tokens, experts, top_k
+        T, E and k.
+    draws, seed
+        How many, and the seed of them.
+
+    Returns
+    -------
+    numpy.ndarray
+        In tokens: (draw, expert) float64.
     """
     share = top_k / experts
     noise = np.random.default_rng(seed).standard_normal((draws, experts))

@@ -47,14 +47,41 @@ def assemble(
 ) -> dict:
     """The dictionary that `report.render` turns into pages.
 
-    left_out: for each model the chapters that it lacks and why; missing: for each model the capabilities that it lacks
-    and why; graph: list of {rule, makes, reads}: what a rule makes, and the rules whose outputs it reads; models:
-    descriptions of the studied checkpoints; datasets: attributes of their token files with `documents`, `tokens`;
-    sections: {chapter, of, label, words, published, absent}, where `of` is the folder of its files below figures/,
-    tables/ and data/, label says what it is about, words is the content of a `chapter.json`, published a list of what
-    `published.compare` returns and absent what `absent` does; references: contents of the files in config/reference/;
-    model_pages: {kind, model, checkpoint, content}, where kind is a key of `MODEL_PAGES` and content what its
-    `page.json` holds; outputs: {path, sha256, bytes} of every file that the report shows or was computed from.
+    Parameters
+    ----------
+    config
+        Of the study.
+    commit
+        Of the code.
+    left_out
+        For each model the chapters that it lacks and why.
+    missing
+        For each model the capabilities that it lacks and why.
+    graph
+        A list of {rule, makes, reads}: what a rule makes, and the rules whose outputs it reads.
+    software
+        Versions by name.
+    models
+        Descriptions of the studied checkpoints.
+    datasets
+        Attributes of their token files with `documents` and `tokens`.
+    sections
+        {chapter, of, label, words, published, absent}, where `of` is the folder of its files below figures/, tables/
+        and data/, label says what it is about, words is the content of a `chapter.json`, published a list of what
+        `published.compare` returns and absent what `absent` does.
+    references
+        Contents of the files in config/reference/.
+    model_pages
+        {kind, model, checkpoint, content}, where kind is a key of `MODEL_PAGES` and content what its `page.json` holds.
+    outputs
+        {path, sha256, bytes} of every file that the report shows or was computed from.
+    licences
+        By name.
+
+    Returns
+    -------
+    dict
+        Of what JSON can hold.
     """
     names = list(dict.fromkeys(section["chapter"] for section in sections))
     pages = [_chapter(number, name, sections) for number, name in enumerate(names, start=1)]

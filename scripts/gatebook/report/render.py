@@ -122,8 +122,20 @@ def whisker(
     """Positions for an estimate, its interval, a null, its interval and a reference on one linear scale.
 
     The scale runs between two multiples of its step, which is 1, 2 or 5 times a power of ten and about a quarter of the
-    values' range; `margin` pixels stay free at both ends. Values that agree to five digits stand in the middle of a
-    wider scale, because rounding noise deserves no magnification. None: the estimate is not available.
+    values' range. Values that agree to five digits stand in the middle of a wider scale, because rounding noise
+    deserves no magnification.
+
+    Parameters
+    ----------
+    estimate, low, high, null, reference, null_low, null_high
+        In the same unit, or not available.
+    width, margin
+        Of the whole, and of what stays free at both ends, in pixels.
+
+    Returns
+    -------
+    Whisker or None
+        None if the estimate is not available.
     """
     if not available(estimate):
         return None

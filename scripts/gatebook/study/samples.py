@@ -74,10 +74,22 @@ def read_layer(records: list[str], layer: int) -> tuple[np.ndarray, np.ndarray]:
 def read_blocks(
     records: list[str], folder: str, layers: list[int], *, dtype: str, device: str, experts: str
 ) -> Iterator[Block]:
-    """The blocks of `layers` with their sampled tokens, one after another: only one is in memory.
+    """The blocks of layers with their sampled tokens, one after another: only one is in memory.
 
-    `records` are the record folders of the study, `folder` is that of the model; `dtype`, `device` and `experts` are
-    the model's settings (see `models.load_block`).
+    Parameters
+    ----------
+    records
+        The record folders of the study.
+    folder
+        That of the model.
+    layers
+        Numbers of layers.
+    dtype, device, experts
+        The model's settings, see `models.load_block`.
+
+    Yields
+    ------
+    Block
     """
     place = models.choose_device(device)
     for layer in layers:

@@ -170,9 +170,26 @@ def series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> list
 def dataset_matrix(
     metrics: xr.Dataset, name: str, *, label: str, annotate: str, from_zero: bool = True
 ) -> tuple[Drawing, xr.DataArray]:
-    """A matrix of the measure `name`, datasets by layers, and its means over layers: (dataset,).
+    """A matrix of a measure, datasets by layers, and its means over layers.
 
-    The colour scale starts at 0, or, unless `from_zero`, at the smallest value.
+    Parameters
+    ----------
+    metrics
+        Holds the measure `name` (dataset, layer, interval); its first dataset, "pooled", is not drawn.
+    name
+        Of the measure.
+    label
+        Name of the colour bar.
+    annotate
+        Format of the values in the cells, such as ".2f".
+    from_zero
+        Whether the colour scale starts at 0, or else at the smallest value.
+
+    Returns
+    -------
+    drawing : Drawing
+    means : xarray.DataArray
+        (dataset,), in the measure's unit.
     """
     values, means = (
         metrics[part].isel(dataset=slice(1, None)).sel(interval="estimate")
@@ -238,10 +255,16 @@ def numbers(
     threshold: float | None = None,
     datasets: bool = True,
 ) -> dict:
-    """What a finding about the pooled measure `name`, averaged over layers, says in numbers.
+    """What a finding about a pooled measure, averaged over layers, says in numbers.
 
     Parameters
     ----------
+    seen
+        What the chapter measured.
+    name
+        Of the measure.
+    null
+        What it is held against.
     effect
         The key of the thresholds that hold the borders of its effect size.
     scale
@@ -250,6 +273,11 @@ def numbers(
         What decides the verdict, and so what an exception is, if that is not the null.
     datasets
         Whether the measure of a single dataset says the same about it as the pooled one about all.
+
+    Returns
+    -------
+    dict
+        Fields of a `Finding`: estimate and interval, null and reference, `effect`, `exceptions`, and `sample_size`.
     """
     found = held(over_layers(seen.metrics, name), null, seen.thresholds[effect], scale)
     against = null if threshold is None else Null(format_number(threshold), threshold)

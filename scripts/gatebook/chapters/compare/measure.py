@@ -93,12 +93,31 @@ def resample(
 
 
 def measure(first: Run, others: Sequence[Run], *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
-    """The measures `COMPARED` of run A (`first`) and of each run B of the `others`, and B - A, at common depths.
+    """The measures `COMPARED` of two runs A and B, and B - A, at common depths.
 
-    Each is (second, run, dataset, depth, interval), where `second` names B and `run` is A or B; `difference_*` (second,
-    dataset, depth, interval) is B - A; `mean_over_depths_*` has either without depth. Depths that are not common to A
-    and a B are NaN. `paired` (second, dataset) says whether both runs have the same documents; `tokens` and `documents`
-    are (second, run, dataset). Problem: two runs have no depth in common.
+    Parameters
+    ----------
+    first
+        Run A.
+    others
+        Each is a run B.
+    resamples, seed
+        Of the bootstrap over documents.
+    confidence
+        Of the intervals, between 0 and 1.
+
+    Returns
+    -------
+    xarray.Dataset
+        The measures (second, run, dataset, depth, interval), where `second` names B and `run` is A or B; `difference_*`
+        (second, dataset, depth, interval) is B - A; `mean_over_depths_*` has either without depth. Depths that are not
+        common to A and a B are NaN. `paired` (second, dataset) bool: both runs have the same documents; `tokens` and
+        `documents` (second, run, dataset).
+
+    Raises
+    ------
+    Problem
+        If two runs have no depth in common.
     """
     pairs = [_pair(first, other, resamples, seed, confidence) for other in others]
     out = xr.concat(pairs, dim="second", join="outer", combine_attrs="override")

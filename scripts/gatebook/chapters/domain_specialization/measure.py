@@ -74,18 +74,34 @@ def measure(
 
     From counts without documents, only what needs no documents: no repetition, no null and no p-values.
 
-    Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers;
-    `information` of a dataset is its term of I(domain; expert), which is the pooled value. `specialization` and
-    `first_specialization` (dataset, layer, expert, interval) are DS.
+    Parameters
+    ----------
+    dataset_tallies
+        The tallies of a study's datasets, by name.
+    resamples, seed
+        Of the bootstrap over documents.
+    confidence
+        Of the intervals, between 0 and 1.
+    permutations, permutation_seed
+        How often documents are dealt out to the datasets at random, and the seed of it.
+    false_discovery_rate
+        Is kept as an attribute.
 
-    Where documents are dealt out at random: `null_*` (dataset, layer) are the means of the measures over all
-    permutations, `p_value_information` (dataset, layer) and `p_value_mean_over_layers_information` (dataset) are
-    one-sided. `p_value` (dataset, layer, expert) is two-sided, of the distance of DS from the frequency of the expert
-    over all tokens; `adjusted_p_value` is that by Benjamini and Hochberg over layers, experts and datasets. Both are
-    NaN for "pooled".
+    Returns
+    -------
+    Measured
+        Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over
+        layers; `information` of a dataset is its term of I(domain; expert), which is the pooled value. `specialization`
+        and `first_specialization` (dataset, layer, expert, interval) are DS.
 
-    `expected_repeated_first` (dataset, layer) is sum f^2, `shuffled_repeated_first` its counterpart within documents;
-    `uniform_value` (measure) is that of `uniform_values`.
+        Where documents are dealt out at random: `null_*` (dataset, layer) are the means of the measures over all
+        permutations, `p_value_information` (dataset, layer) and `p_value_mean_over_layers_information` (dataset) are
+        one-sided. `p_value` (dataset, layer, expert) is two-sided, of the distance of DS from the frequency of the
+        expert over all tokens; `adjusted_p_value` is that by Benjamini and Hochberg over layers, experts and datasets.
+        Both are NaN for "pooled".
+
+        `expected_repeated_first` (dataset, layer) is sum f^2, `shuffled_repeated_first` its counterpart within
+        documents; `uniform_value` (measure) is that of `uniform_values`. `tokens` and `documents` (dataset) int64.
     """
     first = next(iter(dataset_tallies.values()))
     resampling = uncertainty.resample(dataset_tallies, resamples, seed)

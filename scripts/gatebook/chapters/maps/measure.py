@@ -50,17 +50,37 @@ class Layer:
 
 
 def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: int, confidence: float) -> Measured:
-    """All measures and maps of the chapter for a study's sampled tokens (see `samples.read`), layer by layer.
+    """All measures and maps of the chapter for a study's sampled tokens, layer by layer.
 
-    `agreement` (layer, dataset, space, label, interval): of the tokens of every dataset and of all, "pooled";
-    `random_agreement` (layer, dataset, label): its null; `separation` (layer, dataset, interval);
-    `explained_variance` (layer, space, interval) and `component_variance` (layer, space, component): shares of the
-    total variance. `mean_over_layers_*`: agreement, separation and explained variance averaged over layers.
+    Parameters
+    ----------
+    sample
+        The sampled tokens, see `samples.read`.
+    layers
+        In order.
+    points
+        At most so many sampled tokens are in the maps.
+    seed
+        Of their draw, and with which UMAP and t-SNE start.
+    confidence
+        Of the intervals, between 0 and 1.
 
-    `map` (layer, space, projection, point, axis) float32: the positions of at most `points` sampled tokens, drawn with
-    `seed`, with their `point_dataset`, `point_token` and `point_expert`; `mean_map` (layer, projection, expert, axis):
-    the mean outputs of the experts in the map of expert outputs; `trustworthiness` (layer, space, projection). UMAP and
-    t-SNE start from `seed` too. Raises a `Problem` if fewer than `FEWEST_TOKENS` tokens are sampled.
+    Returns
+    -------
+    Measured
+        `agreement` (layer, dataset, space, label, interval): of the tokens of every dataset and of all, "pooled";
+        `random_agreement` (layer, dataset, label): its null; `separation` (layer, dataset, interval);
+        `explained_variance` (layer, space, interval) and `component_variance` (layer, space, component): shares of the
+        total variance. `mean_over_layers_*`: agreement, separation and explained variance averaged over layers.
+
+        `map` (layer, space, projection, point, axis) float32: the positions of tokens, with their `point_dataset`,
+        `point_token` and `point_expert`; `mean_map` (layer, projection, expert, axis): the mean outputs of the experts
+        in the map of expert outputs; `trustworthiness` (layer, space, projection).
+
+    Raises
+    ------
+    Problem
+        If fewer than `FEWEST_TOKENS` tokens are sampled.
     """
     tokens = sample.sizes["sample"]
     if tokens < FEWEST_TOKENS:
@@ -104,9 +124,26 @@ def neighbour_counts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How many of a token's nearest neighbours have its label, with all tokens and without each group of documents.
 
-    points (token, hidden); document, group (token,): neighbours are of other documents; labels (label, token). Draw 0
-    is with all tokens, draw g + 1 without those of group g. Returns the counts (draw, token, label) and the numbers of
-    neighbours (draw, token), at most `neighbours`, which are 0 for the tokens left out.
+    Parameters
+    ----------
+    points
+        (token, hidden).
+    document
+        Of each token, (token,): neighbours are of other documents.
+    group
+        The group of its document, (token,) int.
+    labels
+        (label, token).
+    neighbours
+        How many are nearest.
+
+    Returns
+    -------
+    matching : numpy.ndarray
+        Neighbours with the token's label, (draw, token, label) int. Draw 0 is with all tokens, draw g + 1 without those
+        of group g.
+    found : numpy.ndarray
+        Neighbours, (draw, token) int: at most `neighbours`, 0 for the tokens left out.
     """
     from sklearn.metrics import pairwise_distances_chunked
 

@@ -65,14 +65,30 @@ def measure(
 ) -> Measured:
     """All measures of the chapter from the tallies of a study's datasets; those that counts alone allow, from counts.
 
-    Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers.
-    `slot_share`, `first_share`, `weight_share` (dataset, layer, expert, interval): share of the selections, of the
-    first choices and of the routing weight that an expert gets; `selection_frequency` (dataset, layer, expert,
-    interval) = c_e / T, which sums to k. `rank_share` (layer, expert, rank): at which rank an expert is selected,
-    pooled. `dropped_share` (dataset, layer, capacity_factor, interval): see `dropped_share`; `mean_over_layers_*` has
-    it without layer. `null_*` (dataset, interval) and `mean_over_layers_null_*`: the mean of a load measure under
-    uniform routing at the same number of tokens, and an interval that holds it at `confidence`, in one layer and
-    averaged over all.
+    Parameters
+    ----------
+    dataset_tallies
+        The tallies of a study's datasets, by name.
+    resamples, seed
+        Of the bootstraps over documents and over batches, and of the draws of uniform routing.
+    confidence
+        Of the intervals, between 0 and 1.
+    capacity_factors
+        Multiples of an even share that an expert may take of a batch.
+    batch_tokens
+        Tokens of a batch.
+
+    Returns
+    -------
+    Measured
+        Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over
+        layers. `slot_share`, `first_share`, `weight_share` (dataset, layer, expert, interval): share of the selections,
+        of the first choices and of the routing weight that an expert gets; `selection_frequency` (dataset, layer,
+        expert, interval) = c_e / T, which sums to k. `rank_share` (layer, expert, rank): at which rank an expert is
+        selected, pooled. `dropped_share` (dataset, layer, capacity_factor, interval): see `dropped_share`;
+        `mean_over_layers_*` has it without layer. `null_*` (dataset, interval) and `mean_over_layers_null_*`: the mean
+        of a load measure under uniform routing at the same number of tokens, and an interval that holds it at
+        `confidence`, in one layer and averaged over all. `tokens` and `documents` (dataset) int64.
     """
     first = next(iter(dataset_tallies.values()))
     experts, top_k = first.sizes["expert"], first.sizes["rank"]

@@ -38,19 +38,34 @@ def measure(
     seed: int,
     confidence: float,
 ) -> Measured:
-    """All measures of the chapter from a study's sampled tokens (`samples.read`) and its layers, in order.
+    """All measures of the chapter from a study's sampled tokens and its layers.
 
-    `layers` are those of `geometry.layers` with a coordinate `layer`; `lift` and `overlap` (layer, expert,
-    other) are co-activation and token overlap of all pairs, NaN where undefined.
+    Parameters
+    ----------
+    sample
+        The sampled tokens, see `samples.read`.
+    layers
+        Those of `geometry.layers`, in order.
+    lift, overlap
+        Co-activation and token overlap of all pairs, NaN where undefined: (layer, expert, other).
+    permutations
+        Of the experts, for the p-values of correlations.
+    seed
+        Of these.
+    confidence
+        Of the intervals, between 0 and 1.
 
-    Each of `MEASURES` is (dataset, layer, interval) with the only dataset "pooled", `mean_over_layers_*` (dataset,
-    interval) its average over the layers where it is defined. `random_value` (measure, layer, interval) and
-    `mean_over_layers_random_value` (measure, interval): its value for random experts or directions, with an interval
-    where these were drawn. `permuted_value` (measure, layer): its value for permuted tokens, NaN if it has none.
-    `p_*` (layer,): two-sided p-values of the `CORRELATIONS` from `permutations` permutations of the experts, and
-    `mean_over_layers_p_*`. Matrices of estimates (layer, expert, other) float32: `pair_*` for `OUTPUTS` and `PAIRS`;
-    `co_routed_tokens`; `alignment(layer, expert, router)`; `layer_overlap(layer, other_layer)`; `principal_angle` and
-    `random_principal_angle` (layer, direction) in degrees.
+    Returns
+    -------
+    Measured
+        Each of `MEASURES` is (dataset, layer, interval) with the only dataset "pooled", `mean_over_layers_*` (dataset,
+        interval) its average over the layers where it is defined. `random_value` (measure, layer, interval) and
+        `mean_over_layers_random_value` (measure, interval): its value for random experts or directions, with an
+        interval where these were drawn. `permuted_value` (measure, layer): its value for permuted tokens, NaN if it has
+        none. `p_*` (layer,): two-sided p-values of the `CORRELATIONS`, and `mean_over_layers_p_*`. Matrices of
+        estimates (layer, expert, other) float32: `pair_*` for `OUTPUTS` and `PAIRS`; `co_routed_tokens`;
+        `alignment(layer, expert, router)`; `layer_overlap(layer, other_layer)`; `principal_angle` and
+        `random_principal_angle` (layer, direction) in degrees.
     """
     draws, kept, directions, permuted = {name: [] for name in MEASURES}, [], [], []
     randoms, permuted_values = [], []

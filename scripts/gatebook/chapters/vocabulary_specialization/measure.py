@@ -104,12 +104,30 @@ def _add_types(starts, group, selected, ranks, even, odd, tokens, out):
 def sums(
     starts: np.ndarray, group: np.ndarray, selected: np.ndarray, ranks: int, experts: int, draws: int
 ) -> np.ndarray:
-    """Numerators and denominators of all measures, float64 (draw, 2, 4 + expert): `BY_LAYER`, then those of experts.
+    """Numerators and denominators of all measures.
 
-    Draw 0 is that of all tokens; of 1 + `GROUPS` draws, the others leave out one group of documents each. Tokens are in
-    the order of their types and, within these, of their `group` (n,); those of type x begin at starts[x], (type + 1,).
-    The first `ranks` of their `selected` experts (n, rank) count. All are sums over types, so leaving out a group
-    changes only those that occur in it.
+    All are sums over types, so leaving out a group of documents changes only those that occur in it.
+
+    Parameters
+    ----------
+    starts
+        Tokens are in the order of their types; those of type x begin at starts[x]: (type + 1,) int.
+    group
+        The groups of the tokens' documents, increasing within a type: (n,) int8.
+    selected
+        Their experts: (n, rank) unsigned int.
+    ranks
+        So many of these count, from the first.
+    experts
+        How many the layer has.
+    draws
+        1, or 1 + `GROUPS`.
+
+    Returns
+    -------
+    numpy.ndarray
+        (draw, 2, 4 + expert) float64: `BY_LAYER`, then those of experts. Draw 0 is that of all tokens, draw g + 1
+        leaves out group g.
     """
     out, even, odd, tokens = (np.zeros(shape) for shape in ((draws, 2, 4 + experts), experts, experts, 2))
     _add_types(starts, group, selected, ranks, even.astype(np.int32), odd.astype(np.int32), tokens.astype(int), out)
@@ -131,19 +149,36 @@ def measure(
     seed: int,
     confidence: float,
 ) -> Measured:
-    """All measures of the chapter, from the tokens of a study and its layers (see `routed`).
+    """All measures of the chapter, from the tokens of a study and its layers.
 
     Datasets by themselves have values for the input token only, NaN for other kinds; "pooled" has them for all kinds.
-    `split_half`, `micro`, `macro`, `macro_often` (dataset, layer, kind, selection, interval), and `null_*` without
-    interval: the mean of the same over so many `permutations` of the selections among the tokens, drawn with `seed`.
-    `mean_over_layers_*` has the measures without layer. `expert_specialization` (layer, kind, selection, expert,
-    interval) and `null_expert_specialization`: pooled; NaN for experts that lead no frequent id. `input_advantage`
-    (dataset, layer, kind, selection, interval): split_half of the input token minus that of the kind; `rise` (dataset,
-    kind, selection, interval): split_half in the last layer minus that in the first. `tokens`, `documents` (dataset).
 
-    `top_token` int32, `top_share`, `top_count` (layer, kind, order, expert, place): the `TOP` ids x with N(x) >=
-    `OFTEN` that each expert gets as first choice, by VS(x, e) and by N(x, e); the id is `NONE` where there are fewer.
-    `led_ids` (layer, kind, expert): how many ids `expert_specialization` of first choices is a mean over.
+    Parameters
+    ----------
+    tokens
+        Those of the study, see `routed.read`.
+    layers
+        In order, see `routed.read_layers`.
+    permutations
+        Of the selections among the tokens, for the nulls.
+    seed
+        Of these.
+    confidence
+        Of the intervals, between 0 and 1.
+
+    Returns
+    -------
+    Measured
+        `split_half`, `micro`, `macro`, `macro_often` (dataset, layer, kind, selection, interval), and `null_*` without
+        interval: the mean of the same over permutations. `mean_over_layers_*` has the measures without layer.
+        `expert_specialization` (layer, kind, selection, expert, interval) and `null_expert_specialization`: pooled; NaN
+        for experts that lead no frequent id. `input_advantage` (dataset, layer, kind, selection, interval): split_half
+        of the input token minus that of the kind; `rise` (dataset, kind, selection, interval): split_half in the last
+        layer minus that in the first. `tokens`, `documents` (dataset).
+
+        `top_token` int32, `top_share`, `top_count` (layer, kind, order, expert, place): the `TOP` ids x with N(x) >=
+        `OFTEN` that each expert gets as first choice, by VS(x, e) and by N(x, e); the id is `NONE` where there are
+        fewer. `led_ids` (layer, kind, expert): how many ids `expert_specialization` of first choices is a mean over.
     """
     names, kinds = [uncertainty.POOLED, *tokens["name"].values.tolist()], tokens["kind"].values.tolist()
     wanted = [(name, kind) for name in names for kind in kinds if name == uncertainty.POOLED or kind == "input"]
@@ -191,7 +226,26 @@ def observed(found: Occurrences, selected: np.ndarray, experts: int) -> np.ndarr
 def permuted(
     found: Occurrences, selected: np.ndarray, experts: int, permutations: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """All measures when the selections are permuted among the tokens, mean over permutations: (selection, measure)."""
+    """All measures when the selections are permuted among the tokens.
+
+    Parameters
+    ----------
+    found
+        Tokens with an id.
+    selected
+        Their experts: (n, rank) unsigned int.
+    experts
+        How many the layer has.
+    permutations
+        How many, drawn by `rng`.
+    rng
+        Is moved on.
+
+    Returns
+    -------
+    numpy.ndarray
+        Means over permutations: (selection, measure) float64.
+    """
     orders = (rng.permutation(len(selected))[found.order] for _ in range(permutations))
     return np.mean([_both(found, np.take(selected, order, axis=0), experts, 1)[0] for order in orders], axis=0)
 
