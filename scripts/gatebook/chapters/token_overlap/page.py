@@ -7,12 +7,17 @@ from gatebook.chapters.base.page import (
     ORDER,
     Figure,
     Finding,
+    Null,
     Seen,
+    change,
     estimate,
-    lies,
+    held,
     numbers,
     over_layers,
+    reference,
+    sample_size,
     series,
+    side,
     verdict,
 )
 from gatebook.chapters.token_overlap.measure import table
@@ -21,7 +26,7 @@ from gatebook.figures.matrix import clustered_order
 from gatebook.figures.plotting import Panel, Reference
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import spread
-from gatebook.measures.uncertainty import INTERVAL, POOLED
+from gatebook.measures.uncertainty import POOLED
 
 NULL = "token-independent routing"
 TITLES = {"weighted_jaccard": "Weighted Jaccard", "rarefied_jaccard": "Jaccard of rarefied sets"}
@@ -43,31 +48,24 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that so few tokens cannot answer are left out."""
-    metrics, untrained = seen.metrics, seen.untrained
-    found = [_finding_overlap(metrics, untrained, name) for name in TITLES]
-    if metrics.sizes["layer"] > 1:
-        found.append(_finding_depth(metrics, untrained))
+    found = [_finding_overlap(seen, name) for name in TITLES]
+    if seen.metrics.sizes["layer"] > 1:
+        found.append(_finding_depth(seen))
     return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
 
 
-def _finding_overlap(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> Finding:
-    null = float(metrics[f"null_mean_{name}"].mean())
-    found = numbers(metrics, untrained, f"mean_{name}", NULL, null)
-    place = lies(found["low"], found["high"], null)
-    words = {"below": "less than", "above": "more than", "around": "about as much as"}[place]
-    answer = f"Two experts overlap by {format_number(found['estimate'])} on average, {words} under {NULL}"
-    if untrained is not None:
-        _, low, high = over_layers(untrained, f"mean_{name}")
-        less, more = found["high"] < low, found["low"] > high
-        answer += f", {'less than' if less else 'more than' if more else 'about as much as'} in the untrained model"
+def _finding_overlap(seen: Seen, name: str) -> Finding:
+    found = numbers(seen, f"mean_{name}", _null(seen.metrics, name), "overlap_effect")
+    word = {"below": "less than", "above": "more than", "around": "about as much as"}[side(found)]
+    answer = f"Two experts overlap by {format_number(found['estimate'])} on average, {word} under {NULL}"
     questions = {
         "weighted_jaccard": "Do experts share less vocabulary than chance?",
         "rarefied_jaccard": "Do they, if it does not count how often they get a token id?",
     }
     return Finding(
         question=questions[name],
-        answer=f"{answer}.",
-        verdict=verdict(place, yes="below"),
+        answer=f"{answer}{change(seen, f'mean_{name}')}.",
+        verdict=verdict(side(found), yes="below"),
         verdict_text=f"yes means an interval below {NULL}",
         unit="Jaccard",
         figure="overlap_by_layer",
@@ -75,12 +73,10 @@ def _finding_overlap(metrics: xr.Dataset, untrained: xr.Dataset | None, name: st
     )
 
 
-def _finding_depth(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "mean_weighted_jaccard", "no difference", 0.0)
-    found |= dict(zip(INTERVAL, _rise(metrics), strict=True))
-    found["reference_value"] = _rise(untrained)[0] if untrained is not None else None
-    place = lies(found["low"], found["high"], 0.0)
-    first, last = (int(layer) for layer in metrics["layer"].values[[0, -1]])
+def _finding_depth(seen: Seen) -> Finding:
+    found = held(_rise(seen.metrics), Null("no difference", 0.0), seen.thresholds["overlap_effect"])
+    place = side(found)
+    first, last = (int(layer) for layer in seen.metrics["layer"].values[[0, -1]])
     words = {"above": "more than", "below": "less than", "around": "about as much as"}
     return Finding(
         question="Do experts share more vocabulary in the last layer than in the first?",
@@ -89,8 +85,12 @@ def _finding_depth(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding
         verdict_text="yes means a difference of the weighted Jaccard above 0",
         unit="Jaccard",
         figure="overlap_by_layer",
-        **found,
+        **found | reference(seen, _rise) | sample_size(seen.metrics),
     )
+
+
+def _null(metrics: xr.Dataset, name: str) -> Null:
+    return Null.of(NULL, metrics, f"mean_{name}")
 
 
 def _rise(metrics: xr.Dataset) -> tuple[float, float, float]:
@@ -110,17 +110,17 @@ def _size(metrics: xr.Dataset) -> str:
 def _overlap_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     panels = []
     for name, title in TITLES.items():
-        null = Reference(NULL, metrics[f"null_mean_{name}"].values)
+        null = _null(metrics, name).reference()
         panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, f"mean_{name}"), [null]))
     value, bounds = format_estimate(*over_layers(metrics, "mean_weighted_jaccard"))
-    null = format_number(round(float(metrics["null_mean_weighted_jaccard"].mean()), 3))
+    null = _null(metrics, "weighted_jaccard").text()
     return Figure(
         name="overlap_by_layer",
         title="How much vocabulary two experts share",
         alt=f"Two line charts over layers; the weighted Jaccard of two experts is {value} on average over pairs and "
         f"layers, {null} under {NULL}.",
         caption=f"Mean over all pairs of experts, input tokens pooled; weighted Jaccard over layers {value} "
-        f"{bounds}; sets rarefied to {metrics.attrs['rarefied_tokens']:,} tokens per expert. {_counts(metrics)}",
+        f"{bounds}, {null} under {NULL}; sets rarefied to {metrics.attrs['rarefied_tokens']:,} tokens per expert. {_counts(metrics)}",
         how_to_read="The dashed line is routing that does not depend on the token: experts would then differ by chance "
         "alone. The further below it, the more each expert has a vocabulary of its own.",
         drawing=plotting.small_multiples(panels, columns=2, share_y=False, y_limits=(0, None), order=ORDER),
@@ -185,7 +185,7 @@ def _clustered(metrics: xr.Dataset) -> Figure:
 def _distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     layers = metrics["layer"].values
     sources = [metrics] if untrained is None else [metrics, untrained]
-    null = metrics["null_mean_weighted_jaccard"].values
+    null = _null(metrics, "weighted_jaccard").reference().value
     largest = max([float(source["weighted_jaccard"].max()) for source in sources] + [float(null.max())])
     edges = np.linspace(0, 1.05 * largest, BINS + 1)
     upper = np.triu_indices(metrics.sizes["expert"], 1)
