@@ -46,6 +46,7 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
         sample = {
             "dataset": np.full(len(places), attrs["dataset"], dtype=object),
             "document": document + documents,
+            "cluster": np.array([f"{attrs['dataset']} {name}" for name in known["cluster"].values], object)[document],
             "group": tallies.document_groups(known["document_id"].values)[document],
             "token_id": known["token_id"].values[places],
         }
@@ -53,6 +54,7 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
         sources[attrs["dataset"]] = xr.Dataset(attrs=attrs)
         documents += known.sizes["document"]
     whole = xr.concat(samples, dim="sample", join="exact", data_vars="minimal", coords="minimal", compat="equals")
+    whole["cluster"] = ("sample", np.unique(whole["cluster"].values, return_inverse=True)[1])
     return whole.assign_attrs(study_identity(sources))
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import page_cases
 import pytest
 import xarray as xr
 from routing_cases import even_case, random_case
@@ -53,7 +54,7 @@ def measure(first: Run, second: Run) -> xr.Dataset:
 
 def seen(metrics: xr.Dataset) -> Seen:
     """What the page of one comparison is made from."""
-    return Seen(metrics.expand_dims("second"))
+    return page_cases.seen("compare", metrics.expand_dims("second"))
 
 
 def chapters(one: Run) -> xr.Dataset:
@@ -300,7 +301,7 @@ def test_each_of_several_runs_is_compared_by_itself(runs, metrics):
     whole = compare.measure(first, [second, third], **SETTINGS)
     for other, alone in ((second, metrics), (third, measure(first, third))):
         xr.testing.assert_identical(compare.pair(whole, other.name), alone.assign_attrs(whole.attrs))
-    figures, findings = page.figures(Seen(whole)), page.findings(Seen(whole))
+    figures, findings = page.figures(Seen(whole)), page.findings(page_cases.seen("compare", whole))
     assert [figure.name for figure in figures[:3]] == [f"{name}_demo_b" for name in FIGURES]
     assert all(figure.title.endswith(": demo/c") and "B is demo/c" in figure.caption for figure in figures[3:])
     assert len(findings) == 2 * len(page.ASKED)

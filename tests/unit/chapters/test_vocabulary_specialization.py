@@ -1,8 +1,10 @@
 import math
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import page_cases
 import pandas as pd
 import pytest
 import xarray as xr
@@ -18,6 +20,8 @@ from gatebook.figures import words
 from gatebook.measures import uncertainty, vocabulary
 from gatebook.report import render
 from gatebook.study import routed, tallies
+
+seen = partial(page_cases.seen, "vocabulary_specialization")
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -354,7 +358,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
         for text in (figure.alt, figure.caption, figure.how_to_read):
             assert text.endswith(".") and "None" not in text and "nan" not in text and "untrained" not in text
         figure.drawing.draw_without_rendering()
-    findings = page.findings(Seen(metrics, untrained))
+    findings = page.findings(seen(metrics, untrained))
     # Two documents in the same half: there is no split-half value, and nothing is said about it.
     assert len(findings) == (4 if which == 0 else 1)
     for one in findings:
@@ -364,7 +368,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
 
 
 def finding(metrics: xr.Dataset, number: int, untrained: xr.Dataset | None = None):
-    return page.findings(Seen(metrics, untrained))[number]
+    return page.findings(seen(metrics, untrained))[number]
 
 
 @pytest.mark.parametrize(

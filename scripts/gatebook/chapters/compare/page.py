@@ -1,13 +1,27 @@
 """The page of the chapter compare: figures, findings and words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
-from gatebook.chapters.base.page import Figure, Finding, Seen, estimate, lies, verdict
+from gatebook.chapters.base.page import (
+    ONE_RUN,
+    Figure,
+    Finding,
+    Null,
+    Seen,
+    estimate,
+    exceptions,
+    held,
+    lies,
+    pooled,
+    sample_size,
+    side,
+    verdict,
+)
 from gatebook.chapters.compare.measure import COMPARED, pair, table
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Reference, Series
@@ -16,13 +30,21 @@ from gatebook.measures.uncertainty import INTERVAL
 
 BY_DATASET = ("normalised_entropy", "coefficient_of_variation", "domain_information")
 ASKED = (
-    ("normalised_entropy", "Is the router of {B} surer of its choice than that of {A}?", "entropy", "below", "of ln E"),
+    (
+        "normalised_entropy",
+        "Is the router of {B} surer of its choice than that of {A}?",
+        "entropy",
+        "below",
+        "of ln E",
+        "entropy_effect",
+    ),
     (
         "token_information",
         "Does the router's distribution in {B} depend on the token more than in {A}?",
         "dependence on the token",
         "above",
         "nats",
+        "information_effect",
     ),
     (
         "coefficient_of_variation",
@@ -30,6 +52,7 @@ ASKED = (
         "coefficient of variation of the load",
         "below",
         "of the mean load",
+        "variation_effect",
     ),
     (
         "domain_information",
@@ -37,9 +60,10 @@ ASKED = (
         "information about the domain",
         "above",
         "bits per selection",
+        "domain_effect",
     ),
 )
-"""Measure, question, what the answer is about, where the interval of B - A lies if the answer is yes, unit."""
+"""Measure, question, what the answer is about, where the interval of B - A lies if the answer is yes, unit, effect."""
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -60,7 +84,7 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The rows of the comparison in the table of key findings."""
-    return [_finding(metrics, *asked) for metrics in _pairs(seen.metrics) for asked in ASKED]
+    return [_finding(metrics, seen.thresholds, *asked) for metrics in _pairs(seen.metrics) for asked in ASKED]
 
 
 def _pairs(metrics: xr.Dataset) -> list[xr.Dataset]:
@@ -73,27 +97,32 @@ def _pairs(metrics: xr.Dataset) -> list[xr.Dataset]:
     ]
 
 
-def _finding(metrics: xr.Dataset, name: str, question: str, subject: str, yes: str, unit: str) -> Finding:
-    value, low, high = _difference(metrics, name)
-    place = lies(low, high, 0)
+def _finding(
+    metrics: xr.Dataset, thresholds: Mapping, name: str, question: str, subject: str, yes: str, unit: str, effect: str
+) -> Finding:
+    null = Null("no difference", 0.0)
+    found = held(_difference(metrics, name), null, thresholds[effect])
+    place = side(found)
     means = metrics[f"mean_over_depths_{name}"].sel(dataset="pooled", interval="estimate")
     one, other = (format_number(float(means.sel(run=run))) for run in ("A", "B"))
     doubt = "; the interval of the difference holds 0" if place == "around" else ""
+    datasets = metrics[f"mean_over_depths_difference_{name}"].isel(dataset=slice(1, None))
     return Finding(
         question=question.format(A=metrics.attrs["first"], B=metrics.attrs["second"]),
-        answer=f"The {subject} is {one} in A and {other} in B{doubt}.",
-        estimate=value,
-        low=low,
-        high=high,
+        answer=f"The {subject} is {one} in A and {other} in B{doubt}; {_trainings(metrics)}.",
+        exceptions=exceptions(place, null, pooled(metrics[f"difference_{name}"]), datasets),
         unit=f"{unit}, B − A",
-        null_name="no difference",
-        null_value=0.0,
         verdict=verdict(place, yes),
         verdict_text=f"yes means an interval of B − A {yes} 0",
-        n=int(metrics["documents"].sel(run="B", dataset="pooled")),
-        n_unit="documents",
         figure="differences_by_depth" + metrics.attrs["suffix"],
+        **found | sample_size(metrics.sel(run="B")),
     )
+
+
+def _trainings(metrics: xr.Dataset) -> str:
+    """How many training runs a comparison rests on: two checkpoints of one model are of the same."""
+    first, second = (metrics.attrs[run].split("/")[0] for run in ("first", "second"))
+    return ONE_RUN if first == second else f"{ONE_RUN} of each model"
 
 
 def _difference(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:

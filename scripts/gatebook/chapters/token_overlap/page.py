@@ -120,7 +120,8 @@ def _overlap_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         alt=f"Two line charts over layers; the weighted Jaccard of two experts is {value} on average over pairs and "
         f"layers, {null} under {NULL}.",
         caption=f"Mean over all pairs of experts, input tokens pooled; weighted Jaccard over layers {value} "
-        f"{bounds}, {null} under {NULL}; sets rarefied to {metrics.attrs['rarefied_tokens']:,} tokens per expert. {_counts(metrics)}",
+        f"{bounds}, {null} under {NULL}; sets rarefied to {metrics.attrs['rarefied_tokens']:,} tokens per expert. "
+        f"{_counts(metrics)}",
         how_to_read="The dashed line is routing that does not depend on the token: experts would then differ by chance "
         "alone. The further below it, the more each expert has a vocabulary of its own.",
         drawing=plotting.small_multiples(panels, columns=2, share_y=False, y_limits=(0, None), order=ORDER),

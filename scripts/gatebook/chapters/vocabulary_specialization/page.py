@@ -29,7 +29,7 @@ from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table
-from gatebook.measures.uncertainty import INTERVAL, POOLED
+from gatebook.measures.uncertainty import INTERVAL
 
 NULL = "token-independent routing"
 METHOD = "jackknife over groups of documents"
