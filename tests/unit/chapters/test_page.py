@@ -190,11 +190,8 @@ def test_exceptions_are_parts_on_the_other_side_each_by_its_interval():
     null = page.Null("chance", 0.5)
     low, around, high = (0.2, 0.1, 0.3), (0.5, 0.4, 0.6), (0.8, 0.7, 0.9)
     layers = intervals({"layer": [0, 3, 7]}, [low, high, high])
-    assert (
-        page.exceptions("above", null, layers)
-        == "Yet against chance it is below in layer 0 and above in layers 3 and 7."
-    )
-    assert page.exceptions("around", null, layers) == page.exceptions("above", null, layers)
+    expected = "Yet against chance it is below in layer 0 and above in layers 3 and 7."
+    assert page.exceptions("above", null, layers) == page.exceptions("around", null, layers) == expected
     agreed = intervals({"layer": [0, 3, 7]}, [around, high, high])
     assert page.exceptions("above", null, agreed) == page.exceptions("around", null, agreed) == ""
     names = [f"set {number}" for number in range(14)]
@@ -221,7 +218,7 @@ def test_a_load_more_even_in_the_mixture_and_less_even_within_each_dataset_is_sa
 def test_what_training_did_is_the_paired_difference_and_of_one_training_run():
     trained, untrained = TRAINED["router_decisiveness"], UNTRAINED["router_decisiveness"]
     whole = seen("router_decisiveness", trained, untrained)
-    whole.difference["mean_over_layers_entropy"].loc[{"dataset": "pooled"}] = [0.5, 0.4, 0.6]
+    whole.difference["mean_over_layers_entropy"][...] = [0.5, 0.4, 0.6]
     whole.difference["entropy"][...] = 0.5
     expected = ", more than in the untrained model (difference 0.50 [0.40, 0.60], one training run)"
     assert page.change(whole, "entropy") == expected

@@ -209,11 +209,12 @@ def _dropped(layer: xr.Dataset, batches: xr.Dataset, factors: list[float]) -> xr
 
 def _uniform(tokens: xr.DataArray, experts: int, top_k: int, layers: int, seed: int, confidence: float) -> xr.Dataset:
     """Each load measure over random uniform routings of the same number of tokens, per dataset, with its interval."""
-    tail, out = (1 - confidence) / 2, {}
-    loads = [uncertainty.uniform_loads(int(n), experts, top_k, NULL_DRAWS * layers, seed) for n in tokens.values]
-    for name, values in load_measures(xr.DataArray(loads, dims=("dataset", "draw", "expert"))).items():
-        by_layer = values.values.reshape(len(loads), NULL_DRAWS, layers)
-        for mean, draws in (("", values.values), (MEAN, by_layer.mean(axis=-1))):
+    tail, per_layer, out = (1 - confidence) / 2, [], {}
+    for layer in range(layers):
+        loads = [uncertainty.uniform_loads(int(n), experts, top_k, NULL_DRAWS, [seed, layer]) for n in tokens.values]
+        per_layer.append(xr.Dataset(load_measures(xr.DataArray(loads, dims=("dataset", "draw", "expert")))))
+    for name, values in xr.concat(per_layer, dim="layer").transpose("dataset", "draw", "layer").items():
+        for mean, draws in (("", values.values.reshape(len(tokens), -1)), (MEAN, values.values.mean(axis=-1))):
             ends = np.quantile(draws, [tail, 1 - tail], axis=1)
             stacked = np.stack([draws.mean(axis=1), *ends], axis=-1)
             long_name = f"{MEASURES[name].title} under uniform routing, {NULL_DRAWS} draws"
