@@ -7,6 +7,7 @@ from pathlib import Path
 from gatebook.chapters.compare.measure import Run, measure, whole_table
 from gatebook.files import netcdf
 from gatebook.files.tables import save_table
+from gatebook.measures.uncertainty import without_few
 from gatebook.run import job
 from gatebook.study.tallies import open_tallies, study_identity
 
@@ -21,6 +22,7 @@ with ExitStack() as opened:
         identities[name] = identity
         runs.append(Run(name, tallies, json.loads(Path(model).read_text(encoding="utf-8"))["moe_layers"]))
     metrics = measure(runs[0], runs[1:], **snakemake.params.statistics)
+metrics = without_few(metrics, snakemake.params.fewest_clusters, metrics["clusters"].min("run"))
 metrics.attrs["runs"] = json.dumps(identities, sort_keys=True)
 netcdf.save(metrics, snakemake.output.metrics)
 save_table(whole_table(metrics), snakemake.output.table)

@@ -22,7 +22,7 @@ from gatebook.files import netcdf
 from gatebook.measures import uncertainty
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
-from gatebook.study.tallies import GROUPS
+from gatebook.inputs.clusters import GROUPS
 
 seen = partial(page_cases.seen, "similarity")
 

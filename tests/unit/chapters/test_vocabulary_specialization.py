@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections import defaultdict
 from dataclasses import replace
@@ -17,36 +18,40 @@ from gatebook.chapters.base.page import Seen
 from gatebook.chapters.vocabulary_specialization import measure as chapter
 from gatebook.chapters.vocabulary_specialization import page
 from gatebook.figures import words
+from gatebook.inputs import clusters
 from gatebook.measures import uncertainty, vocabulary
 from gatebook.report import render
-from gatebook.study import routed, tallies
+from gatebook.study import routed
 
 seen = partial(page_cases.seen, "vocabulary_specialization")
 
 pytestmark = pytest.mark.filterwarnings("error")
 
+SEED = 1  # of `measured`
 PARTS = ["estimate", "low", "high"]
 
 
-def by_hand(token_id: list[int], selected: list[list[int]], odd: list[bool], experts: int) -> dict[str, float]:
-    """All measures from their definitions, token by token; nan where nothing is defined."""
+def by_hand(token_id: list[int], selected: list, halves: np.ndarray, experts: int) -> dict[str, float]:
+    """All measures from their definitions, token by token; nan where nothing is defined.
+
+    halves: which tokens are in the first half of each split, (split, token).
+    """
     number, size = defaultdict(lambda: np.zeros(experts)), defaultdict(int)
-    for one, chosen, half in zip(token_id, selected, odd, strict=True):
-        size[one] += 1
-        size[one, half] += 1
-        for expert in chosen:
-            number[one][expert] += 1
-            number[one, half][expert] += 1
+    for token, (one, chosen) in enumerate(zip(token_id, selected, strict=True)):
+        for key in (one, *((one, split, bool(half[token])) for split, half in enumerate(halves))):
+            size[key] += 1
+            for expert in chosen:
+                number[key][expert] += 1
     ids = set(token_id)
     share = {one: number[one].max() / size[one] for one in ids}
     often = [one for one in ids if size[one] >= 10]
     kept = of = 0.0
-    for one in ids:
-        if size[one, False] and size[one, True]:
+    for one, split in itertools.product(ids, range(len(halves))):
+        if size[one, split, False] and size[one, split, True]:
             of += size[one]
             for half in (False, True):
-                best = np.flatnonzero(number[one, half] == number[one, half].max())
-                kept += number[one, not half][best].mean()
+                best = np.flatnonzero(number[one, split, half] == number[one, split, half].max())
+                kept += number[one, split, not half][best].mean()
     led = []
     for expert in range(experts):
         mine = [
@@ -68,14 +73,15 @@ def _mean(weighted: list[tuple[float, float]]) -> float:
 
 def expected(made: list[Case], layer: int, rank: int, leave_out: int | None = None) -> list[float]:
     """All measures by input token of one layer of some datasets, at the first `rank` ranks, without a group."""
-    token_id, selected, odd = [], [], []
+    token_id, selected, groups = [], [], []
     for one in made:
-        group = tallies.document_groups(one.document_id)[one.owner]
+        group = clusters.groups(one.document_id)[one.owner]
         kept = np.flatnonzero(group != leave_out)
         token_id += one.token_id[kept].tolist()
         selected += one.layers[layer]["selected_expert"].values[kept, :rank].tolist()
-        odd += (group[kept] % 2 == 1).tolist()
-    found = by_hand(token_id, selected, odd, made[0].layers[layer].sizes["expert"])
+        groups += group[kept].tolist()
+    halves = chapter.halves(SEED)[:, groups]
+    found = by_hand(token_id, selected, halves, made[0].layers[layer].sizes["expert"])
     return [*(found[name] for name in chapter.BY_LAYER), *found["experts"]]
 
 
@@ -86,7 +92,8 @@ def measures(code: np.ndarray, group: np.ndarray, selected: np.ndarray, experts:
     """The measures of tokens with given types, groups and selections: (draw, selection, measure)."""
     tokens = np.arange(len(code))
     found = vocabulary.Occurrences(tokens, np.arange(code.max() + 1), code.astype(np.int32), group.astype(np.int8))
-    return chapter.observed(found, selected.astype(np.uint8), experts)
+    even = np.arange(clusters.GROUPS)[None] % 2 == 0
+    return chapter.observed(found, selected.astype(np.uint8), experts, even)
 
 
 def of_counts(number: list | np.ndarray) -> np.ndarray:
@@ -123,7 +130,7 @@ counts = st.lists(st.tuples(st.integers(0, 2), st.permutations(range(3)), st.boo
 def test_measures_equal_their_definitions(tokens, rank):
     token_id, selected, odd = [one[0] for one in tokens], [one[1][:rank] for one in tokens], [one[2] for one in tokens]
     found = measures(np.array(token_id), np.array(odd), np.array(selected), 3)[0, 1]
-    wanted = by_hand(token_id, selected, odd, 3)
+    wanted = by_hand(token_id, selected, np.array([odd]), 3)
     np.testing.assert_allclose(found, [*(wanted[name] for name in chapter.BY_LAYER), *wanted["experts"]], rtol=1e-12)
 
 

@@ -35,8 +35,9 @@ class Measure:
 
     title, units, formula, meaning: as the report's Methods show them; units "1" for none. bounds: the values that it
     can take, to which intervals are cut. null: its value if there is nothing to find, where that is one number for all
-    models. squared: a measure of spread, 0 for even loads, which noise raises in proportion to its size; its interval
-    is moved on squares (see `uncertainty.interval`).
+    models. bias: how sampling noise moves it, for which estimate and interval are corrected: "" not at all on average,
+    "level" by about the same amount whatever its size is, "square" its square by about the same amount, as for measures
+    of spread, 0 for even loads (see `uncertainty.interval`).
     """
 
     title: str
@@ -45,7 +46,7 @@ class Measure:
     meaning: str
     bounds: tuple[float, float] = (-inf, inf)
     null: float | None = None
-    squared: bool = False
+    bias: Literal["", "level", "square"] = ""
 
 
 @dataclass(frozen=True)

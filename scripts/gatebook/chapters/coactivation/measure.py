@@ -185,7 +185,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
         out[name] = (("layer", "expert", "other"), stacked[name], {"long_name": long_name, "units": "1"})
     tokens = {name: int(tally["tokens"].sum()) for name, tally in dataset_tallies.items()}
     out["tokens"] = ("dataset", [sum(tokens.values()), *tokens.values()], {"long_name": "tokens", "units": "tokens"})
-    out["documents"] = uncertainty.document_counts(dataset_tallies)
+    out = out.merge(uncertainty.sample_sizes(dataset_tallies))
     return Measured(out.assign_coords(expert=np.arange(experts), other=np.arange(experts)), draws)
 
 
@@ -320,7 +320,7 @@ class _HeldGroups(NamedTuple):
     groups: dict[str, np.ndarray]
     confidence: float
 
-    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], squared: bool = False) -> xr.DataArray:
+    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], bias: uncertainty.Bias = "") -> xr.DataArray:
         """Estimate and interval: `draw` becomes `interval`."""
         parts = [draws.sel(dataset=[name]).isel(draw=[0, *held + 1]) for name, held in self.groups.items()]
         found = [uncertainty.jackknife(part, self.confidence, bounds, complete=True) for part in parts]

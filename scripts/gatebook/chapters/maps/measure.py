@@ -20,10 +20,10 @@ import xarray as xr
 from scipy.sparse.linalg import svds
 
 from gatebook.chapters.maps import MEASURES
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
 from gatebook.problem import Problem
-from gatebook.study.tallies import GROUPS
 
 SPACES = ("router input", "expert output")
 LABELS = ("dataset", "first expert", "token id")
@@ -114,7 +114,9 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
     datasets = sample["dataset"].values
     groups = [np.ones(tokens, bool), *(datasets == name for name in out["dataset"].values[1:])]
     out["tokens"] = ("dataset", np.array([group.sum() for group in groups]))
-    out["documents"] = ("dataset", np.array([len(np.unique(sample["document"].values[group])) for group in groups]))
+    for name in ("document", "cluster"):
+        numbers = [len(np.unique(sample[name].values[group])) for group in groups]
+        out[f"{name}s"] = ("dataset", np.array(numbers), {"units": f"{name}s"})
     out["point_dataset"] = ("point", datasets[shown])
     out["point_token"] = ("point", sample["token_id"].values[shown])
     out.attrs = {"neighbours": NEIGHBOURS, "groups": GROUPS, "seed": seed, "confidence": confidence}

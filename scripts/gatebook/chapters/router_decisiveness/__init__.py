@@ -75,6 +75,7 @@ MEASURES = {
         "H(E[p])",
         "How spread the average distribution is; high when the load is balanced.",
         bounds=(0, inf),
+        bias="level",
     ),
     "information": Measure(
         "Dependence on the token",
@@ -83,6 +84,7 @@ MEASURES = {
         "How much more peaked the distribution for a token is than the mean over tokens: 0 when all have the same. It "
         "is about probabilities; the choice of the k most probable experts follows from the token without doubt.",
         bounds=(0, inf),
+        bias="level",
     ),
 }
 

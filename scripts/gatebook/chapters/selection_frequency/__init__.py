@@ -14,7 +14,7 @@ MEASURES = {
         "CV = std(c) / mean(c), ddof 0",
         "Standard deviation of the experts' loads, relative to the mean load.",
         bounds=(0, inf),
-        squared=True,
+        bias="square",
     ),
     "gini": Measure(
         "Gini coefficient of the load",
@@ -22,7 +22,7 @@ MEASURES = {
         "Σᵢ Σⱼ |cᵢ − cⱼ| / (2 E Σᵢ cᵢ)",
         "Inequality of the loads: 0 when all are equal, near 1 when one expert has everything.",
         bounds=(0, 1),
-        squared=True,
+        bias="square",
     ),
     "normalised_slot_entropy": Measure(
         "Slot entropy / log₂ E",
@@ -30,6 +30,7 @@ MEASURES = {
         "−Σₑ sₑ log₂ sₑ / log₂ E, sₑ = cₑ / (k T)",
         "Evenness of the loads: 1 when all are equal.",
         bounds=(0, 1),
+        bias="level",
     ),
     "slot_entropy": Measure(
         "Slot entropy",
@@ -37,6 +38,7 @@ MEASURES = {
         "−Σₑ sₑ log₂ sₑ, sₑ = cₑ / (k T)",
         "Evenness of the loads in bits; its maximum is log2 E.",
         bounds=(0, inf),
+        bias="level",
     ),
     "max_violation": Measure(
         "Largest overload (MaxVio)",
@@ -44,7 +46,7 @@ MEASURES = {
         "maxₑ cₑ E / (k T) − 1",
         "How far the busiest expert is above an even load.",
         bounds=(0, inf),
-        squared=True,
+        bias="square",
     ),
     "dead_experts": Measure(
         "Experts never selected",
@@ -59,6 +61,7 @@ MEASURES = {
         "E Σₑ fₑ Pₑ, fₑ = cₑ / T, Pₑ = E[pₑ]",
         "The auxiliary loss of training, on this study's tokens, per layer; k when loads are even.",
         bounds=(0, inf),
+        bias="level",
     ),
     "z_loss": Measure(
         "Router z-loss",

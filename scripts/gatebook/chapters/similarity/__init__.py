@@ -192,7 +192,7 @@ CHAPTER = Chapter(
             "fits the other best. Even random experts fit a little then."
         ),
         (
-            "Measures of outputs rest on sampled tokens, and their intervals on groups of documents. Measures of "
+            "Measures of outputs rest on sampled tokens, and their intervals on groups of clusters. Measures of "
             "weights and of the router have no sample of text: their intervals are about other experts of the same "
             "kind."
         ),
