@@ -232,7 +232,7 @@ def test_findings_follow_from_the_intervals(metrics):
     assert (kind.verdict, expert.verdict, separation.verdict, plane.verdict) == ("yes", "unclear", "yes", "no")
     assert "about as many as among random such tokens" in expert.answer
     assert plane.null_value == 2 / HIDDEN and (kind.effect, separation.effect) == ("large", "large")
-    assert (kind.n, kind.n_unit) == (20, "documents, 60 sampled tokens") and kind.reference_name is None
+    assert (kind.n, kind.n_unit) == (20, "clusters, 20 documents, 60 sampled tokens") and kind.reference_name is None
     low = metrics.copy(deep=True)
     for name in ("agreement", "separation", "explained_variance"):
         low[f"mean_over_layers_{name}"][...] = -1
@@ -247,7 +247,7 @@ def test_figures_name_what_they_show(metrics):
     assert {one.figure for one in page.findings(seen(metrics))} <= {one.name for one in found}
     for one in found:
         assert len(one.data) and one.alt and one.caption and one.how_to_read
-    assert "n = 60 sampled tokens of 20 documents in 3 datasets" in found[0].caption
+    assert "n = 60 sampled tokens of 20 documents of 20 clusters in 3 datasets" in found[0].caption
     expert = found[3].data.query("space == 'mean output of an expert'")
     assert len(expert) == 2 * 3 * 4  # layers, projections, experts
 

@@ -90,7 +90,7 @@ def test_series_are_the_pooled_values_of_the_trained_and_the_untrained_model():
 
 def test_counts_are_in_words():
     assert page.counts_text(TRAINED["router_decisiveness"]) == (
-        "n = 96 tokens of 10 documents in 2 datasets; bands: 90 % bootstrap over documents."
+        "n = 96 tokens of 10 documents of 10 clusters in 2 datasets; bands: 90 % bootstrap over clusters."
     )
 
 
@@ -130,7 +130,7 @@ def test_the_numbers_of_a_finding():
         "effect": "small to large",
         "exceptions": "",
         "n": 10,
-        "n_unit": "documents",
+        "n_unit": "clusters, 10 documents, 96 tokens",
     }
     borders = {"entropy_effect": [0.1, 1]}
     null = page.Null("chance", 2.25)

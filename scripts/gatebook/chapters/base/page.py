@@ -21,6 +21,7 @@ from gatebook.run import job
 
 PIXELS_PER_INCH = 96
 ORDER = ["trained", "untrained"]
+BOOTSTRAP, JACKKNIFE = "bootstrap over clusters", "jackknife over groups of clusters"
 EFFECTS = ("negligible", "small", "large")
 MOST_NAMED = 3
 PREPOSITIONS = {"layer": "in", "depth": "at", "dataset": "within"}
@@ -210,18 +211,21 @@ def dataset_matrix(
     return drawing, means
 
 
-def counts_text(metrics: xr.Dataset, method: str = "bootstrap over documents") -> str:
-    """How many tokens and documents a pooled figure rests on, and how its intervals were made, for its caption."""
-    if without_documents(metrics):
-        return f"{size_text(metrics)}; published counts, without intervals."
-    return f"{size_text(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % {method}."
+def counts_text(metrics: xr.Dataset, method: str = BOOTSTRAP, tokens: str = "tokens") -> str:
+    """What a pooled figure rests on (see `size_text`), and how its intervals were made, for its caption."""
+    return f"{size_text(metrics, tokens)}; bands: {100 * metrics.attrs['confidence']:g} % {method}."
 
 
-def size_text(metrics: xr.Dataset) -> str:
-    """How many tokens and documents a pooled figure rests on."""
-    pooled = metrics.sel(dataset="pooled")
-    documents = "" if without_documents(metrics) else f" of {int(pooled['documents']):,} documents"
-    return f"n = {int(pooled['tokens']):,} tokens{documents} in {metrics.sizes['dataset'] - 1} datasets"
+def size_text(metrics: xr.Dataset, tokens: str = "tokens") -> str:
+    """How many tokens, documents and clusters a pooled figure rests on; `tokens` is what the tokens are called."""
+    datasets = metrics.attrs.get("pooled_datasets", metrics.sizes["dataset"] - 1)
+    numbers = {word: int(pooled(metrics[name])) for name, word in _sizes(metrics, tokens).items()}
+    return f"n = {' of '.join(f'{number:,} {word}' for word, number in numbers.items())} in {datasets} datasets"
+
+
+def _sizes(metrics: xr.Dataset, tokens: str) -> dict[str, str]:
+    names = ("tokens",) if without_documents(metrics) else ("tokens", "documents", "clusters")
+    return {name: tokens if name == "tokens" else name for name in names}
 
 
 def without_documents(metrics: xr.Dataset) -> bool:
@@ -234,10 +238,11 @@ def if_documents(metrics: xr.Dataset, text: str) -> str:
     return "" if without_documents(metrics) else text
 
 
-def sample_size(metrics: xr.Dataset) -> dict:
-    """What a pooled finding rests on: its `n` and `n_unit`, which are tokens where documents are not known."""
-    unit = "tokens" if without_documents(metrics) else "documents"
-    return {"n": int(metrics[unit].sel(dataset="pooled")), "n_unit": unit}
+def sample_size(metrics: xr.Dataset, tokens: str = "tokens") -> dict:
+    """What a pooled finding rests on: `n` clusters, the unit of inference, or tokens where these alone are known."""
+    *others, (unit, word) = _sizes(metrics, tokens).items()
+    more = [f"{int(pooled(metrics[name])):,} {each}" for name, each in reversed(others)]
+    return {"n": int(pooled(metrics[unit])), "n_unit": ", ".join([word, *more])}
 
 
 def over_layers(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:

@@ -7,6 +7,7 @@ import scipy.stats
 import xarray as xr
 
 from gatebook.chapters.base.page import (
+    JACKKNIFE,
     ONE_RUN,
     ORDER,
     Figure,
@@ -35,7 +36,6 @@ from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import spread, table
 
-METHOD = "jackknife over groups of documents"
 LARGEST_DOUBLINGS = 6
 LEAST = 2.0**-LARGEST_DOUBLINGS
 PAIRS_SHOWN, PAIRS_LISTED = 10, 100
@@ -229,7 +229,7 @@ def _lift_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
         caption="Every token selects one expert, so no two experts work together."
         if none
         else f"Mean |log₂ lift| over layers {value} {bounds}, of noise alone {noise}; significance at a false "
-        f"discovery rate of {_level(metrics)} over all layers and pairs. {counts_text(metrics, METHOD)}",
+        f"discovery rate of {_level(metrics)} over all layers and pairs. {counts_text(metrics, JACKKNIFE)}",
         how_to_read="A mean |log₂ lift| of 1: pairs typically meet twice as often as loads explain, or half as often. "
         "Noise can only raise it; the dashed line is what noise alone would give. Shares of significant pairs grow "
         "with the number of tokens and are not comparable between studies.",
@@ -382,7 +382,7 @@ def _strongest_pairs(metrics: xr.Dataset) -> list[Figure]:
             f"{int(first['layer'])}, experts {int(first['expert'])} and {int(first['other'])}) down to "
             f"{last['lift']:.3f} (layer {int(last['layer'])}, experts {int(last['expert'])} and {int(last['other'])}).",
             caption=f"Significant pairs of largest and of smallest lift, all datasets pooled; "
-            f"{counts_text(metrics, METHOD)} Each interval is that of one pair and does not allow for the choice of "
+            f"{counts_text(metrics, JACKKNIFE)} Each interval is that of one pair and does not allow for the choice of "
             f"extreme ones, which look more extreme than they are. The CSV has up to {PAIRS_LISTED} of each kind.",
             how_to_read="A lift of 3: three times as many tokens select both as loads explain. Pairs of different "
             "layers do not correspond: expert numbers have no meaning across layers. Each panel has its own scale.",

@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
 from gatebook.chapters.base.page import (
+    BOOTSTRAP,
     ONE_RUN,
     Figure,
     Finding,
@@ -20,6 +21,7 @@ from gatebook.chapters.base.page import (
     pooled,
     sample_size,
     side,
+    size_text,
     verdict,
 )
 from gatebook.chapters.compare.measure import COMPARED, pair, table
@@ -132,10 +134,8 @@ def _difference(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
 
 def _runs_text(metrics: xr.Dataset) -> str:
     """Which runs are compared, on how much text, and how the intervals were made, for a caption."""
-    sizes = metrics.sel(dataset="pooled")
     runs = [
-        f"{run} is {name}, n = {int(sizes['tokens'].sel(run=run)):,} tokens of "
-        f"{int(sizes['documents'].sel(run=run)):,} documents"
+        f"{run} is {name}, {size_text(metrics.sel(run=run))}"
         for run, name in (("A", metrics.attrs["first"]), ("B", metrics.attrs["second"]))
     ]
     names = metrics["dataset"].values[1:]
@@ -144,7 +144,7 @@ def _runs_text(metrics: xr.Dataset) -> str:
     if unpaired:
         pairing = f"unpaired, because documents differ, in {', '.join(unpaired)}"
     percent = f"{100 * metrics.attrs['confidence']:g} %"
-    return f"{'; '.join(runs)}. Intervals: {percent} bootstrap over documents, {pairing}."
+    return f"{'; '.join(runs)}. Intervals: {percent} {BOOTSTRAP}, {pairing}."
 
 
 def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], references: list[Reference]) -> Drawing:

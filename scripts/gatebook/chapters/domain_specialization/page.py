@@ -101,8 +101,8 @@ def _finding_repetition(seen: Seen) -> Finding:
 
 
 def _null(metrics: xr.Dataset, name: str) -> Null:
-    """What a measure is where documents are dealt out at random; of published counts, where domains are alike."""
-    return Null.of("domains alike" if without_documents(metrics) else "documents dealt out at random", metrics, name)
+    """What a measure is where clusters are dealt out at random; of published counts, where domains are alike."""
+    return Null.of("domains alike" if without_documents(metrics) else "clusters dealt out at random", metrics, name)
 
 
 def _most(metrics: xr.Dataset) -> float:
@@ -114,7 +114,7 @@ def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
     names = [name for name in ("information", "first_information") if name in metrics]
     null = _null(metrics, "information")
     first = ", over all selections and over first choices alone" if "first_information" in names else ""
-    dashed = f"The dashed line is the mean of {metrics.attrs['permutations']:,} random assignments of documents to "
+    dashed = f"The dashed line is the mean of {metrics.attrs['permutations']:,} random assignments of clusters to "
     dashed += "domains in the studied model, the grey band holds 95 % of them. "
     panels = [
         Panel(
@@ -173,7 +173,7 @@ def _specialization(metrics: xr.Dataset) -> Figure:
         data[[f"first_{part}" for part in INTERVAL]] = first[list(INTERVAL)]
     hatched = (
         "; hatched where it does not differ from the expert's frequency in all text: "
-        f"{metrics.attrs['permutations']:,} permutations of documents, false discovery rate "
+        f"{metrics.attrs['permutations']:,} permutations of clusters, false discovery rate "
         f"{metrics.attrs['false_discovery_rate']:g} (Benjamini-Hochberg over layers, experts and domains)"
     )
     differing = f"{_count_text(metrics)} of expert and domain differ from the average text" if known else ""

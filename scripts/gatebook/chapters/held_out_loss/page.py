@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from gatebook.chapters.base.page import (
+    BOOTSTRAP,
     ONE_RUN,
     Figure,
     Finding,
@@ -77,7 +78,7 @@ def _loss_by_domain(metrics: xr.Dataset) -> Figure:
         alt=f"Dots with whiskers per domain: loss of the trained, the untrained and a unigram model; pooled {value} "
         f"nats per token against {unigram:.2f} for the unigram model.",
         caption=f"Mean loss on held-out documents; pooled {value} {bounds}. {size_text(metrics)}; whiskers: "
-        f"{100 * metrics.attrs['confidence']:g} % bootstrap over documents.",
+        f"{100 * metrics.attrs['confidence']:g} % {BOOTSTRAP}.",
         how_to_read="Further left is better. A domain whose dot is left of its unigram dot has been learned beyond the "
         "frequency of tokens.",
         drawing=drawing,
@@ -102,7 +103,7 @@ def _loss_by_step(metrics: xr.Dataset) -> Figure:
         alt=f"Curve of held-out loss over {steps[-1]} training steps, from {loss.values[0, 0]:.2f} to "
         f"{loss.values[-1, 0]:.2f} nats per token.",
         caption=f"Pooled held-out loss at every saved checkpoint; {size_text(metrics)}; band: "
-        f"{100 * metrics.attrs['confidence']:g} % bootstrap over documents.",
+        f"{100 * metrics.attrs['confidence']:g} % {BOOTSTRAP}.",
         how_to_read="The first point is the untrained model. Below the dashed line the model knows more than the "
         "frequency of tokens.",
         drawing=drawing,

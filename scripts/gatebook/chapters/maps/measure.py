@@ -74,7 +74,8 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
         `agreement` (layer, dataset, space, label, interval): of the tokens of every dataset and of all, "pooled", for
         `LABELS` and `OTHER_IDS`; `null_agreement` (layer, dataset, label): its null; `separation` (layer, dataset,
         interval); `explained_variance` (layer, space, interval) and `component_variance` (layer, space, component):
-        shares of the total variance. `mean_over_layers_*`: agreement, separation and explained variance averaged over layers.
+        shares of the total variance. `mean_over_layers_*`: agreement, separation and explained variance averaged over
+        layers.
 
         `map` (layer, space, projection, point, axis) float32: the positions of tokens, with their `point_dataset`,
         `point_token` and `point_expert`; `mean_map` (layer, projection, expert, axis): the mean outputs of the experts

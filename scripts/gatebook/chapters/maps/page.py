@@ -5,17 +5,19 @@ import pandas as pd
 import xarray as xr
 
 from gatebook.chapters.base.page import (
+    JACKKNIFE,
     ORDER,
     Figure,
     Finding,
     Null,
     Seen,
     change,
+    counts_text,
     estimate,
     numbers,
-    pooled,
     sample_size,
     side,
+    size_text,
     verdict,
 )
 from gatebook.chapters.maps import MEASURES
@@ -29,6 +31,7 @@ from gatebook.measures.uncertainty import INTERVAL, POOLED
 
 RANKS = ("most chosen expert", "second", "third", "fourth", "fifth", "sixth")
 MOST_ROWS = 4
+SAMPLED = "sampled tokens"
 RANDOM = "random tokens of other sources with other ids"
 
 
@@ -67,7 +70,7 @@ def _finding_agreement(seen: Seen, label: str, question: str) -> Finding:
         verdict_text=f"yes means more neighbours with the same {label} than among random tokens",
         unit="of 10 neighbours",
         figure="neighbours_by_layer",
-        **found | _size(seen.metrics),
+        **found | sample_size(seen.metrics, SAMPLED),
     )
 
 
@@ -84,7 +87,7 @@ def _finding_separation(seen: Seen) -> Finding:
         verdict_text="yes means a difference above 0",
         unit="of 10 neighbours",
         figure="neighbours_by_layer",
-        **found | _size(seen.metrics),
+        **found | sample_size(seen.metrics, SAMPLED),
     )
 
 
@@ -102,7 +105,7 @@ def _finding_plane(seen: Seen) -> Finding:
         verdict_text=f"yes means more than {bound} of the variance on two principal components",
         unit="of the variance",
         figure="neighbours_by_layer",
-        **found | _size(seen.metrics),
+        **found | sample_size(seen.metrics, SAMPLED),
     )
 
 
@@ -110,22 +113,8 @@ def _flat(metrics: xr.Dataset) -> Null:
     return Null("equal variance in all directions", 2 / metrics.attrs["hidden_size"])
 
 
-def _size(metrics: xr.Dataset) -> dict:
-    """What a finding rests on."""
-    found = sample_size(metrics)
-    return found | {"n_unit": f"{found['n_unit']}, {int(pooled(metrics['tokens'])):,} sampled tokens"}
-
-
 def _percent(share: float) -> str:
     return f"{format_number(round(100 * share, 1))} %"
-
-
-def _counts_text(metrics: xr.Dataset) -> str:
-    pooled = metrics.sel(dataset=POOLED)
-    return (
-        f"n = {int(pooled['tokens']):,} sampled tokens of {int(pooled['documents']):,} documents in "
-        f"{metrics.sizes['dataset'] - 1} datasets"
-    )
 
 
 def _series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, place: dict) -> list[Series]:
@@ -162,8 +151,7 @@ def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         "inputs and among the outputs of the first expert; “other ids”: of those with another token id. "
         "Below: share of the variance on two principal components. "
         f"Same dataset among router inputs with other ids, mean over layers: {value} {bounds}. "
-        f"{_counts_text(metrics)}; bands: "
-        f"{100 * metrics.attrs['confidence']:g} % jackknife over {metrics.attrs['groups']} groups of documents.",
+        f"{counts_text(metrics, JACKKNIFE, SAMPLED)}",
         how_to_read="Dashed: tokens drawn at random from those that can be neighbours; below, equal variance in all "
         "directions. The router is linear in its input, so it sends near inputs to the same expert even if it has "
         "learned nothing: compare with the untrained model. The CSV has every dataset by itself.",
@@ -183,7 +171,8 @@ def _inputs_by_dataset(metrics: xr.Dataset) -> Figure:
         title="Router inputs by dataset",
         alt=f"Maps of router inputs, one row per layer, by PCA, UMAP and t-SNE, coloured by dataset. In the space "
         f"itself {share} of the nearest tokens of other sources are of the token's dataset.",
-        caption=f"Each dot is one of {metrics.sizes['point']:,} tokens; T: trustworthiness. {_counts_text(metrics)}.",
+        caption=f"Each dot is one of {metrics.sizes['point']:,} tokens; T: trustworthiness. "
+        f"{size_text(metrics, SAMPLED)}.",
         how_to_read=_HOW_TO_READ,
         drawing=drawing,
         data=_map_table(metrics, SPACES[0]),
@@ -201,7 +190,7 @@ def _inputs_by_expert(metrics: xr.Dataset) -> Figure:
         f"the layer in colour. In the space itself {share} of the nearest tokens have the same first expert.",
         caption=f"The same {metrics.sizes['point']:,} tokens. In colour: the six experts of the layer that most of "
         "these tokens choose first; T: trustworthiness. The CSV has the expert of every token. "
-        f"{_counts_text(metrics)}.",
+        f"{size_text(metrics, SAMPLED)}.",
         how_to_read=f"{_HOW_TO_READ} A colour stands for another expert in every row.",
         drawing=drawing,
         data=_map_table(metrics, SPACES[0]),
@@ -222,7 +211,7 @@ def _outputs_by_expert(metrics: xr.Dataset) -> Figure:
         f"the layer in colour. In the space itself {share} of the nearest outputs are of the same expert.",
         caption=f"The outputs, not weighted, of the first expert of the same {metrics.sizes['point']:,} tokens. Large "
         "dots with an edge: the mean output of every expert, over all sampled tokens, whoever they were sent to; T: "
-        f"trustworthiness. {_counts_text(metrics)}.",
+        f"trustworthiness. {size_text(metrics, SAMPLED)}.",
         how_to_read=f"{_HOW_TO_READ} A colour stands for another expert in every row. An expert whose large dot is far "
         "from its small ones treats its own tokens unlike all others.",
         drawing=drawing,

@@ -8,16 +8,19 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
 from gatebook.chapters.base.page import (
+    JACKKNIFE,
     ORDER,
     Figure,
     Finding,
     Null,
     Seen,
+    counts_text,
     numbers,
     over_layers,
-    pooled,
+    sample_size,
     series,
     side,
+    size_text,
     verdict,
 )
 from gatebook.chapters.similarity import MEASURES
@@ -33,6 +36,7 @@ WEIGHTS = (
     "participation_ratio",
 )  # fmt: skip
 ROUTER = ("router_cosine", "gained_router_cosine", "router_alignment", "router_space_overlap")
+SAMPLED = "sampled tokens"
 RANDOM, PERMUTED = "random experts", "permuted tokens"
 
 
@@ -98,7 +102,7 @@ def _finding(seen: Seen, name: str, null: Null, effect: str, *, question: str, t
     """A finding that holds a measure against a null; `text` is its answer with {value} and {place}."""
     found, metrics = numbers(seen, name, null, effect), seen.metrics
     if name in OUTPUTS:
-        found |= {"n_unit": f"{found['n_unit']}, {int(pooled(metrics['tokens'])):,} sampled tokens"}
+        found |= sample_size(metrics, SAMPLED)
     else:
         found |= {"n": metrics.sizes["layer"] * metrics.sizes["expert"], "n_unit": "experts"}
     words = {"above": "more than", "below": "less than", "around": "not clearly different from that"}
@@ -280,13 +284,7 @@ def _relations(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
 
 
 def _sampled(metrics: xr.Dataset, bands: bool = True) -> str:
-    pooled = metrics.sel(dataset="pooled")
-    text = (
-        f"n = {int(pooled['tokens']):,} sampled tokens of {int(pooled['documents']):,} documents in "
-        f"{metrics.attrs['pooled_datasets']} datasets"
-    )
-    confidence = f"{100 * metrics.attrs['confidence']:g} %"
-    return text + (f"; bands: {confidence} jackknife over groups of documents." if bands else ".")
+    return counts_text(metrics, JACKKNIFE, SAMPLED) if bands else f"{size_text(metrics, SAMPLED)}."
 
 
 def _experts(metrics: xr.Dataset) -> str:

@@ -4,12 +4,14 @@ import numpy as np
 import xarray as xr
 
 from gatebook.chapters.base.page import (
+    JACKKNIFE,
     ORDER,
     Figure,
     Finding,
     Null,
     Seen,
     change,
+    counts_text,
     estimate,
     held,
     numbers,
@@ -18,6 +20,7 @@ from gatebook.chapters.base.page import (
     sample_size,
     series,
     side,
+    size_text,
     verdict,
 )
 from gatebook.chapters.token_overlap.measure import table
@@ -97,16 +100,6 @@ def _rise(metrics: xr.Dataset) -> tuple[float, float, float]:
     return estimate(metrics["rise_weighted_jaccard"].sel(dataset=POOLED))
 
 
-def _counts(metrics: xr.Dataset) -> str:
-    """How many tokens and documents a figure rests on, and how its intervals were made."""
-    return f"{_size(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % jackknife over groups of documents."
-
-
-def _size(metrics: xr.Dataset) -> str:
-    tokens, documents = (int(metrics[name].sel(dataset=POOLED)) for name in ("tokens", "documents"))
-    return f"n = {tokens:,} tokens of {documents:,} documents in {metrics.attrs['pooled_datasets']} datasets"
-
-
 def _overlap_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     panels = []
     for name, title in TITLES.items():
@@ -121,7 +114,7 @@ def _overlap_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         f"layers, {null} under {NULL}.",
         caption=f"Mean over all pairs of experts, input tokens pooled; weighted Jaccard over layers {value} "
         f"{bounds}, {null} under {NULL}; sets rarefied to {metrics.attrs['rarefied_tokens']:,} tokens per expert. "
-        f"{_counts(metrics)}",
+        f"{counts_text(metrics, JACKKNIFE)}",
         how_to_read="The dashed line is routing that does not depend on the token: experts would then differ by chance "
         "alone. The further below it, the more each expert has a vocabulary of its own.",
         drawing=plotting.small_multiples(panels, columns=2, share_y=False, y_limits=(0, None), order=ORDER),
@@ -175,7 +168,7 @@ def _clustered(metrics: xr.Dataset) -> Figure:
         f"order{pair}.",
         caption="Weighted Jaccard of all pairs of experts; experts are in the order of a hierarchical clustering "
         "(average linkage, optimal leaf order) of their own layer. The CSV has all layers, pairs, places in the "
-        f"order, and nulls. {_size(metrics)}.",
+        f"order, and nulls. {size_text(metrics)}.",
         how_to_read="A bright square on the diagonal is a group of experts that get much the same tokens. The diagonal "
         "itself, an expert with itself, is left out. The order has no meaning across layers.",
         drawing=drawing,
@@ -216,7 +209,7 @@ def _distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
         alt=f"Histograms of the weighted Jaccard over pairs of experts, one per layer; the median is {median:.3f} on "
         "average over layers.",
         caption="Pairs of experts by weighted Jaccard; marks: 10 %, 50 % and 90 % quantile, which the CSV has. "
-        f"{_size(metrics)}.",
+        f"{size_text(metrics)}.",
         how_to_read="A long tail to the right is a few pairs of experts that share much of their vocabulary.",
         drawing=drawing,
         data=data[["layer", "quantile", "weighted_jaccard"]],
@@ -236,7 +229,7 @@ def _overlap_by_expert(metrics: xr.Dataset) -> Figure:
         alt=f"Matrix of the mean weighted Jaccard of each expert with the others, relative to {NULL}: from "
         f"{float(ratio.min()):.2f} to {float(ratio.max()):.2f}.",
         caption=f"Mean weighted Jaccard of an expert with all others of its layer, relative to {NULL}. "
-        f"{_size(metrics)}.",
+        f"{size_text(metrics)}.",
         how_to_read="1 is an expert whose tokens are like everybody's; a low value is an expert with a vocabulary of "
         "its own. Columns of different layers do not correspond: expert numbers have no meaning across layers.",
         drawing=drawing,

@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 from gatebook.chapters.base.page import (
+    JACKKNIFE,
     ORDER,
     Figure,
     Finding,
@@ -32,7 +33,6 @@ from gatebook.measures.summary import interval_table
 from gatebook.measures.uncertainty import INTERVAL
 
 NULL = "token-independent routing"
-METHOD = "jackknife over groups of documents"
 SELECTIONS = {"first": "first choice", "selected": "all selected"}
 MOST_EXPERTS, FEWEST_LED = 12, 5
 LAST_SHOWN = "\u024f"
@@ -160,7 +160,7 @@ def _specialization_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) 
         alt=f"Four line charts over layers of vocabulary specialization by input token, first choice; the split-half "
         f"value is {value} on average over layers, {null} under token-independent routing.",
         caption=f"Vocabulary specialization by input token, first choice, pooled; split-half over layers {value} "
-        f"{bounds}, {null} under {NULL}. {counts_text(metrics, METHOD)}",
+        f"{bounds}, {null} under {NULL}. {counts_text(metrics, JACKKNIFE)}",
         how_to_read="The dashed line is token-independent routing with the same loads. Where it is far above 0, the "
         "measure is large by chance; only the distance to it says something. The CSV has all kinds of token and both "
         "selections, and every dataset for the input token.",
@@ -184,7 +184,7 @@ def _kinds_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure
         alt="Line charts over layers of the split-half vocabulary specialization, one for each kind of token and "
         f"selection; for first choices over layers: {', '.join(values)}.",
         caption="Split-half vocabulary specialization by kind of token, for first choices and for all selected "
-        f"experts, pooled. {counts_text(metrics, METHOD)}",
+        f"experts, pooled. {counts_text(metrics, JACKKNIFE)}",
         how_to_read="A layer that routes by what it has read is high for the input token; one that routes by what it "
         "is about to say is high for the predicted token. Neighbouring tokens depend on each other, so the next "
         "token is above its null also if the router sees the input alone.",
@@ -291,7 +291,7 @@ def _top_tokens(metrics: xr.Dataset) -> Figure:
         alt=f"Dots with intervals for {len(rows)} experts, named by their most frequent tokens; the first is "
         f"{places[0]} with {format_number(round(float(parts[0][0]), 3))} of its ids.",
         caption=f"Experts with the highest lower bound of vocabulary specialization (input token, first choice, "
-        f"pooled), with the three most frequent tokens that choose them first. {counts_text(metrics, METHOD)} "
+        f"pooled), with the three most frequent tokens that choose them first. {counts_text(metrics, JACKKNIFE)} "
         "The CSV lists the top tokens of every expert, by share and by count, for all kinds of token.",
         how_to_read="␣ is a space, \\n a line break; letters beyond European ones are written as numbers. The "
         f"experts are picked as the highest of many, so a new sample would find them somewhat lower. Experts with "
