@@ -402,7 +402,7 @@ def test_the_order_of_capacity_factors_does_not_matter():
     ordered = figure_of("selection_frequency", "dropped_by_capacity", TRAINED["selection_frequency"])
     figure = figure_of("selection_frequency", "dropped_by_capacity", shuffled)
     assert figure.alt == ordered.alt
-    assert "90 % bootstrap over batches" in figure.caption
+    assert "90 % jackknife over groups of clusters" in figure.caption
     for ours, theirs in zip(figure.drawing.axes[0].get_lines(), ordered.drawing.axes[0].get_lines(), strict=True):
         np.testing.assert_array_equal(ours.get_xydata(), theirs.get_xydata())
 

@@ -59,8 +59,9 @@ class Chapter:
         Words of its page: paragraphs of the introduction; text and address (or None) of the source.
     measures
         What it reports, by name.
-    interval, null
-        How its intervals are made, and what it is held against, in a sentence for Methods.
+    interval, also, null
+        How its intervals are made; in words how those of some of its measures are; what it is held against, in a
+        sentence for Methods.
     reads
         What its measures are computed from: "tallies", the "tokens" and what layers did to them, the "sample" of tokens
         whose router inputs are kept and the model, or the record of the "training".
@@ -84,6 +85,7 @@ class Chapter:
     source: tuple[str, str | None]
     measures: dict[str, Measure]
     interval: Literal["bootstrap", "jackknife"]
+    also: str = ""
     null: str = ""
     reads: Literal["tallies", "tokens", "sample", "training"] = "tallies"
     scope: Literal["checkpoint", "model", "runs"] = "checkpoint"

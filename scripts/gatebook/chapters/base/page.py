@@ -213,6 +213,8 @@ def dataset_matrix(
 
 def counts_text(metrics: xr.Dataset, method: str = BOOTSTRAP, tokens: str = "tokens") -> str:
     """What a pooled figure rests on (see `size_text`), and how its intervals were made, for its caption."""
+    if without_documents(metrics):
+        method = f"independent draws of tokens, a design effect of {metrics.attrs['design_effect']:g} allowed for"
     return f"{size_text(metrics, tokens)}; bands: {100 * metrics.attrs['confidence']:g} % {method}."
 
 
@@ -229,12 +231,12 @@ def _sizes(metrics: xr.Dataset, tokens: str) -> dict[str, str]:
 
 
 def without_documents(metrics: xr.Dataset) -> bool:
-    """Whether the metrics are those of published counts: documents, intervals and what rests on them are not known."""
+    """Whether the metrics are those of published counts: documents and what rests on them are not known."""
     return not metrics["documents"].sel(dataset="pooled").any()
 
 
 def if_documents(metrics: xr.Dataset, text: str) -> str:
-    """A text about documents or intervals, which published counts do not have."""
+    """A text about documents, which published counts do not have."""
     return "" if without_documents(metrics) else text
 
 

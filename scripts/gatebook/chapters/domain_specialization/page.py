@@ -54,15 +54,12 @@ def findings(seen: Seen) -> list[Finding]:
 def _finding_information(seen: Seen) -> Finding:
     metrics, name = seen.metrics, "information"
     found = numbers(seen, name, _null(metrics, name), "information_effect", scale=_most(metrics))
-    reason = "yes means an interval above that of the null"
-    if not without_documents(metrics):
-        p_value = float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED))
-        reason += f"; p = {format_number(p_value)} by permutation"
+    p_value = format_number(float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED)))
     return Finding(
         question="Do experts specialize by domain?",
         answer=f"A selection tells {format_number(found['estimate'])} bits about the domain{change(seen, name)}.",
         verdict=verdict(side(found), yes="above"),
-        verdict_text=reason,
+        verdict_text=f"yes means an interval above that of the null; p = {p_value} for a value as large",
         unit="bits per selection",
         figure="information_by_layer",
         **found,
@@ -114,8 +111,9 @@ def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
     names = [name for name in ("information", "first_information") if name in metrics]
     null = _null(metrics, "information")
     first = ", over all selections and over first choices alone" if "first_information" in names else ""
-    dashed = f"The dashed line is the mean of {metrics.attrs['permutations']:,} random assignments of clusters to "
-    dashed += "domains in the studied model, the grey band holds 95 % of them. "
+    drawn = f"{metrics.attrs['permutations']:,} random assignments of clusters to domains"
+    if without_documents(metrics):
+        drawn = f"{metrics.attrs['resamples']:,} draws of tokens from the mean of all domains"
     panels = [
         Panel(
             MEASURES[name].title,
@@ -136,7 +134,8 @@ def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
         f"{value} {bounds} bits per selection on average over layers, {null.text()} with {null.name}. {WEIGHTS} "
         f"{counts_text(metrics)}",
         how_to_read=f"0 means that all domains use the experts alike; the most possible is log2 of the number of "
-        f"domains, {_most(metrics):.2f} bits. {if_documents(metrics, dashed)}A "
+        f"domains, {_most(metrics):.2f} bits. The dashed line is the mean of {drawn}, "
+        "the grey band holds 95 % of them. A "
         "token's k selections tell partly the same, so their information does not add up.",
         drawing=plotting.small_multiples(panels, columns=2, panel_height=2.4, share_y=False, order=ORDER),
         data=table(metrics.sel(dataset=[POOLED]), names),
@@ -184,7 +183,7 @@ def _specialization(metrics: xr.Dataset) -> Figure:
         f"experts: from {ratio.min().item():.2f} to {ratio.max().item():.2f} times.",
         caption=f"DS(e, D) relative to k / E = {even:.3g}, layers {', '.join(map(str, layers))}"
         f"{if_documents(metrics, hatched)}. The CSV has all layers"
-        f"{if_documents(metrics, ', with intervals, also for first choices')}. "
+        f", with intervals{', also for first choices' if 'first_specialization' in metrics else ''}. "
         f"{size_text(metrics)}.",
         how_to_read="Read a column: an expert with one bright cell serves one domain, one with equal cells serves all "
         "alike. Read a row: bright cells are the experts of a domain. Columns of different layers do not correspond: "

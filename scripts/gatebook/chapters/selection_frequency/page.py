@@ -13,7 +13,6 @@ from gatebook.chapters.base.page import (
     change,
     counts_text,
     dataset_matrix,
-    if_documents,
     numbers,
     over_layers,
     series,
@@ -146,7 +145,7 @@ def _load_by_expert(metrics: xr.Dataset) -> Figure:
         alt=f"Matrix of loads relative to an even load, layers by experts: from {ratio.min().item():.2f} to "
         f"{ratio.max().item():.2f} times, the largest in layer {int(ratio['layer'][layer])}, expert {expert}.",
         caption=f"Share of all selections that each expert gets, relative to 1 / E"
-        f"{if_documents(metrics, '; hatched where the interval holds 1')}. {counts_text(metrics)}",
+        f"; hatched where the interval holds 1. {counts_text(metrics)}",
         how_to_read="One colour for busy, the other for idle experts, white for an even load. Columns of different "
         "layers do not correspond: expert numbers have no meaning across layers.",
         drawing=drawing,
@@ -162,7 +161,6 @@ def _balance_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         y_label = "" if units == "1" else units
         panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, name), [uniform], y_label))
     value, bounds = format_estimate(*over_layers(metrics, "coefficient_of_variation"))
-    corrected = "; the intervals are corrected for that, the estimates are not"
     return Figure(
         name="balance_by_layer",
         title="Load balance by layer",
@@ -171,7 +169,7 @@ def _balance_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         f"{value} {bounds}, under uniform routing {_uniform(metrics, 'coefficient_of_variation').text()}. "
         f"{counts_text(metrics)}",
         how_to_read="The dashed line is uniform routing at the same number of tokens. Sampling noise can only make "
-        f"loads look less even{if_documents(metrics, corrected)}.",
+        "loads look less even; estimates and intervals are corrected for that.",
         drawing=plotting.small_multiples(panels, columns=2, share_y=False, order=ORDER),
         data=table(metrics.sel(dataset=["pooled"]), list(LOADS)),
     )
@@ -188,7 +186,7 @@ def _balance_by_dataset(metrics: xr.Dataset) -> Figure:
         alt=f"Matrix of the load's coefficient of variation, datasets by layers: {mean.max().item():.2f} on average "
         f"over layers for {most}, {mean.min().item():.2f} for {least}.",
         caption="Coefficient of variation of the load within each dataset"
-        f"{if_documents(metrics, '; intervals are in the CSV table')}. {size_text(metrics)}.",
+        f"; intervals are in the CSV table. {size_text(metrics)}.",
         how_to_read="Dark cells are even loads. A single kind of text usually loads the experts less evenly than a "
         "mixture of texts.",
         drawing=drawing,

@@ -203,6 +203,7 @@ CHAPTER = Chapter(
     ),
     measures=MEASURES,
     interval="jackknife",
+    also="of weights and routers over experts",
     null="The nulls of similarity are Gaussian experts of the same shapes and scales on the same tokens, and the same "
     "outputs with the tokens of one expert permuted. Its measures of weights and routers have no sample of text: their "
     "intervals are a jackknife over experts.",
