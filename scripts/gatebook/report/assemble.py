@@ -9,7 +9,6 @@ import yaml
 
 from gatebook import chapters
 from gatebook.atlas import browser_page, profiles_page
-from gatebook.chapters.base import page
 from gatebook.chapters.base.contract import Measure
 from gatebook.inputs.demo import harvested
 from gatebook.report import published
@@ -107,7 +106,7 @@ def assemble(
             "unmeasured": [
                 published.unmeasured(each)
                 for each in references
-                if each["model_id"] in [model["model_id"] for model in models]
+                if each["unmeasured"] and each["model_id"] in [model["model_id"] for model in models]
             ],
             "statistics": _statistics(config, names, without_documents),
             "configuration": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
@@ -137,8 +136,8 @@ def _cautions(without_documents: bool) -> dict[str, str]:
     if not without_documents:
         return CAUTIONS
     return CAUTIONS | {
-        INTERVALS: "Published counts do not say which document a token is from. Intervals say how results would vary if "
-        "tokens were drawn one by one and the design effect were the one assumed; other text may well vary more."
+        INTERVALS: "Published counts do not say which document a token is from. Intervals say how results would vary "
+        "if tokens were drawn one by one and the design effect were the one assumed; other text may well vary more."
     }
 
 
@@ -289,7 +288,11 @@ def _intervals(config: dict, names: list[str], without_documents: bool) -> str:
         return f"{share}: tokens drawn independently, with a design effect, {drawn}"
     titles = {}
     for chapter in map(chapters.declared, names):
-        method = f"bootstrap over clusters, {drawn}" if chapter.interval == "bootstrap" else page.JACKKNIFE
+        method = (
+            f"bootstrap over clusters, {drawn}"
+            if chapter.interval == "bootstrap"
+            else "jackknife over groups of clusters"
+        )
         titles.setdefault(method + (f", {chapter.also}" if chapter.also else ""), []).append(chapter.title)
     return f"{share}: {'; '.join(f'{method} ({_listed(found)})' for method, found in titles.items())}"
 
@@ -344,16 +347,12 @@ def _statistics(config: dict, names: list[str], without_documents: bool) -> list
     settings = config["statistics"]
     confidence = f"{100 * settings['confidence']:g} %"
     if without_documents:
-        effects = sorted(
-            {f"{model['design_effect']:g}" for model in config["models"].values() if "design_effect" in model}
-        )
         return [
             "Published counts do not say which document a token is from. Intervals are those of tokens drawn "
-            "independently, each with its selections, "
-            f"{settings['resamples']:,} times with seed {settings['seed']}. Tokens of a text are alike, so that would "
-            "be too narrow: the variance is multiplied by the design effect of the model's counts"
-            f"{' (' + ', '.join(effects) + ')' if effects else ''}, an assumption: 1 + (m − 1) ρ for documents of m tokens with an "
-            "intra-class correlation ρ (Kish 1965). The null of the load is uniform routing: every token picks k of E "
+            f"independently, each with its selections, {settings['resamples']:,} times with seed {settings['seed']}. "
+            "Tokens of a text are alike, so that would be too narrow: the variance is multiplied by a design effect, "
+            "which the captions state. It is an assumption: 1 + (m − 1) ρ for documents of m tokens with an intra-"
+            "class correlation ρ (Kish 1965). The null of the load is uniform routing: every token picks k of E "
             "experts at random, at the same number of tokens. The null of domains is that all have the same shares.",
             verdicts,
         ]

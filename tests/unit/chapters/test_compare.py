@@ -284,7 +284,9 @@ def test_figures_say_which_runs_and_how_many_measures_differ(metrics):
         assert figures["differences_by_depth"].title.startswith(title)
         for figure in figures.values():
             assert len(figure.alt) >= 40
-            assert "A is demo/a, n = 77 tokens of 8 documents of 8 clusters in 2 datasets; B is demo/b" in figure.caption
+            assert (
+                "A is demo/a, n = 77 tokens of 8 documents of 8 clusters in 2 datasets; B is demo/b" in figure.caption
+            )
             assert {finding.figure for finding in page.findings(seen(source))} <= set(figures)
 
 

@@ -1,6 +1,6 @@
 """How does the routing of one run differ from that of another?"""
 
-from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
+from gatebook.chapters.base.contract import Chapter, Measure
 
 MEASURES = {
     "relative_depth": Measure(
@@ -23,18 +23,14 @@ MEASURES = {
 }
 
 
-class Thresholds(Settings):
-    """Fixed before the run."""
-
-    entropy_effect: Borders = borders(0.1, 0.5, "H / ln E; as in router_decisiveness")
-    information_effect: Borders = borders(
-        0.04, 0.37, "nats of dependence on the token; 0.01 and 0.09 of ln 64, as in router_decisiveness"
-    )
-    variation_effect: Borders = borders(0.1, 0.5, "coefficient of variation; as in selection_frequency")
-    domain_effect: Borders = borders(
-        0.04, 0.34, "bits about the domain; 0.01 and 0.09 of log2 of 14 domains, as in domain_specialization"
-    )
-
+EFFECTS = {
+    "normalised_entropy": (0.1, 0.5),
+    "token_information": (0.04, 0.37),
+    "coefficient_of_variation": (0.1, 0.5),
+    "domain_information": (0.04, 0.34),
+}
+"""Borders of the effects, as in the chapters whose measures they are; of information 0.01 and 0.09 of ln 64, and of log2 of
+14 domains. `compare` in the config is the list of runs and has no room for them."""
 
 CHAPTER = Chapter(
     title="Compare",
@@ -61,7 +57,6 @@ CHAPTER = Chapter(
     measures=MEASURES,
     interval="bootstrap",
     null="The null of a comparison is no difference between the runs.",
-    thresholds=Thresholds,
     scope="runs",
     needs=("documents",),
 )

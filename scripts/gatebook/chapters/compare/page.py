@@ -1,7 +1,7 @@
 """The page of the chapter compare: figures, findings and words."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import xarray as xr
@@ -24,6 +24,7 @@ from gatebook.chapters.base.page import (
     size_text,
     verdict,
 )
+from gatebook.chapters.compare import EFFECTS
 from gatebook.chapters.compare.measure import COMPARED, pair, table
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Reference, Series
@@ -38,7 +39,6 @@ ASKED = (
         "entropy",
         "below",
         "of ln E",
-        "entropy_effect",
     ),
     (
         "token_information",
@@ -46,7 +46,6 @@ ASKED = (
         "dependence on the token",
         "above",
         "nats",
-        "information_effect",
     ),
     (
         "coefficient_of_variation",
@@ -54,7 +53,6 @@ ASKED = (
         "coefficient of variation of the load",
         "below",
         "of the mean load",
-        "variation_effect",
     ),
     (
         "domain_information",
@@ -62,10 +60,9 @@ ASKED = (
         "information about the domain",
         "above",
         "bits per selection",
-        "domain_effect",
     ),
 )
-"""Measure, question, what the answer is about, where the interval of B - A lies if the answer is yes, unit, effect."""
+"""Measure, question, what the answer is about, where the interval of B - A lies if the answer is yes, unit."""
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -86,7 +83,7 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The rows of the comparison in the table of key findings."""
-    return [_finding(metrics, seen.thresholds, *asked) for metrics in _pairs(seen.metrics) for asked in ASKED]
+    return [_finding(metrics, *asked) for metrics in _pairs(seen.metrics) for asked in ASKED]
 
 
 def _pairs(metrics: xr.Dataset) -> list[xr.Dataset]:
@@ -99,11 +96,9 @@ def _pairs(metrics: xr.Dataset) -> list[xr.Dataset]:
     ]
 
 
-def _finding(
-    metrics: xr.Dataset, thresholds: Mapping, name: str, question: str, subject: str, yes: str, unit: str, effect: str
-) -> Finding:
+def _finding(metrics: xr.Dataset, name: str, question: str, subject: str, yes: str, unit: str) -> Finding:
     null = Null("no difference", 0.0)
-    found = held(_difference(metrics, name), null, thresholds[effect])
+    found = held(_difference(metrics, name), null, EFFECTS[name])
     place = side(found)
     means = metrics[f"mean_over_depths_{name}"].sel(dataset="pooled", interval="estimate")
     one, other = (format_number(float(means.sel(run=run))) for run in ("A", "B"))
