@@ -5,6 +5,7 @@ sources a dataset has, so clusters are what intervals resample, permutations dea
 """
 
 import heapq
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,9 @@ def of_rows(name: str, rows: "datasets.Dataset", columns: Sequence[str]) -> np.n
                 "take another column as `cluster`."
             )
         values.append(np.array(list(map(str, found)), dtype=str))
-    named = np.array(list(map(", ".join, zip(*values, strict=True))), dtype=object).astype(str)
+    named = values[0]
+    if len(values) > 1:  # unambiguous, whatever the values hold
+        named = np.array([json.dumps(row, ensure_ascii=False) for row in zip(*values, strict=True)], dtype=str)
     label = _connected(values)
     _, first = np.unique(label, return_index=True)
     return named[first][label]

@@ -50,7 +50,7 @@ def drawn(tokens: np.ndarray) -> int:
     1 - 2 sum w^3 / sum w^2 + sum w^2 of it, which is 1 - 1 / C for equal clusters (Rao and Wu 1988, Resampling
     inference with complex survey data). And the variance is known as well as from C clusters, so that 95 % of Student's
     t with C - 1 degrees of freedom are to lie within the percentiles (Hesterberg 2015, What teachers should know about
-    the bootstrap). C is multiplied by both: of 30 equal clusters 27 are drawn, of 300 equal ones 298.
+    the bootstrap). C is multiplied by both: of 30 equal clusters 27 are drawn, of 300 equal ones 297.
     """
     clusters, share = len(tokens), tokens / tokens.sum()
     if clusters < 3:

@@ -16,6 +16,7 @@ from gatebook.chapters.base.page import Seen
 from gatebook.chapters.coactivation import CHAPTER, page
 from gatebook.chapters.coactivation import measure as coactivation
 from gatebook.chapters.coactivation.measure import MATRICES, MEASURES, lift_tests, null_pairs
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures.summary import Jackknife, differences
 from gatebook.report import render
 from gatebook.study import tallies
@@ -321,8 +322,8 @@ def sparse_tally(rng: np.random.Generator, mixture: list[np.ndarray]) -> xr.Data
     documents, member = 300, np.array([[expert in one for expert in range(5)] for one in sets(5, 2)], dtype=np.int64)
     kind, tokens = rng.integers(0, 2, documents), rng.integers(30, 90, documents)
     count = rng.multinomial(tokens, np.array(mixture)[kind])
-    group = rng.integers(0, tallies.GROUPS, documents)
-    by_group = np.zeros((tallies.GROUPS, count.shape[1]), dtype=np.int64)
+    group = rng.integers(0, GROUPS, documents)
+    by_group = np.zeros((GROUPS, count.shape[1]), dtype=np.int64)
     np.add.at(by_group, group, count)
     pairs = np.einsum("gs,se,so->geo", by_group, member, member)
     return xr.Dataset(

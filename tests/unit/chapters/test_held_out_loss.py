@@ -29,6 +29,7 @@ def training(trained: float, documents: int = 30) -> xr.Dataset:
             "predicted_tokens": ("document", tokens),
             "domain": ("document", ["a"] * documents + ["b"] * documents),
             "document_id": ("document", [f"{number}" for number in range(2 * documents)]),
+            "cluster": ("document", [f"{number}" for number in range(2 * documents)]),
             "training_loss": ("step", np.linspace(6, trained, 5)),
         },
         coords={"checkpoint": ["step0", "step9"], "step": np.arange(5)},

@@ -16,11 +16,12 @@ from gatebook.chapters.base.page import Seen
 from gatebook.chapters.maps import measure as maps
 from gatebook.chapters.maps import page
 from gatebook.files import netcdf
+from gatebook.inputs.clusters import GROUPS, groups
 from gatebook.measures import uncertainty
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
 from gatebook.routing.rule import routing_rule
-from gatebook.study import samples, tallies
+from gatebook.study import samples
 
 seen = partial(page_cases.seen, "maps")
 
@@ -30,7 +31,7 @@ HIDDEN = 5
 def made_sample(document, dataset, group=None, token_id=None) -> xr.Dataset:
     """A sample of tokens with the given documents (numbers) and datasets (names)."""
     document = np.asarray(document)
-    group = document % tallies.GROUPS if group is None else group
+    group = document % GROUPS if group is None else group
     arrays = {
         "dataset": np.array(dataset, dtype=object),
         "document": document,
@@ -68,11 +69,11 @@ def test_neighbours_equal_a_loop_over_tokens(seed, tokens, documents):
     rng = np.random.default_rng(seed)
     points = rng.standard_normal((tokens, 3)).astype(np.float32)
     document, token_id = rng.integers(0, documents, tokens), rng.integers(0, 9, tokens)
-    group = rng.integers(0, tallies.GROUPS, documents)[document]
+    group = rng.integers(0, GROUPS, documents)[document]
     labels = rng.integers(0, 3, (2, tokens))
     matching, found = maps.neighbour_counts(points, np.array([document, token_id]), group, labels, neighbours=4)
-    assert matching.shape == (1 + tallies.GROUPS, tokens, 2) and found.shape == (1 + tallies.GROUPS, tokens)
-    for draw, token in itertools.product(range(1 + tallies.GROUPS), range(tokens)):
+    assert matching.shape == (1 + GROUPS, tokens, 2) and found.shape == (1 + GROUPS, tokens)
+    for draw, token in itertools.product(range(1 + GROUPS), range(tokens)):
         others = [
             i
             for i in range(tokens)
@@ -269,7 +270,7 @@ def study(tmp_path_factory, model_folder):
     model = models.load(model_folder, dtype="auto", device=torch.device("cpu"), attention="auto", experts="auto")
     for name, seed in (("poems", 1), ("code", 2)):
         rng = np.random.default_rng(seed)
-        lengths = rng.integers(5, 15, 12)
+        lengths, cluster = rng.integers(5, 15, 12), np.array(list("abcadefbghij"), dtype=object)
         tokens = xr.Dataset(
             {
                 "token_id": ("token", rng.integers(0, 320, lengths.sum()).astype(np.int32)),
@@ -278,8 +279,10 @@ def study(tmp_path_factory, model_folder):
             },
             coords={
                 "document_id": ("document", np.array([f"{name} {index}" for index in range(12)], dtype=object)),
-                "cluster": ("document", np.array([f"file {index // 2}" for index in range(12)], dtype=object)),
+                "cluster": ("document", cluster),
+                "group": ("document", groups(cluster)),
             },
+            attrs={"dataset_sha256": f"files of {name}"},
         )
         netcdf.save(tokens, folder / f"{name}.nc")
         (folder / name).mkdir()
@@ -312,10 +315,12 @@ def test_samples_are_the_tokens_that_were_drawn(study):
     places = states["sampled_token"].values
     np.testing.assert_array_equal(sample["token_id"][60:], tokens["token_id"][places])
     np.testing.assert_array_equal(sample["document"][60:], 12 + tokens["document_index"].values[places])
-    np.testing.assert_array_equal(sample["cluster"] // 6, [1] * 60 + [0] * 60)  # names in order: code, poems
-    assert len(np.unique(sample["cluster"])) == 12
-    groups = tallies.document_groups(tokens["document_id"].values)
-    np.testing.assert_array_equal(sample["group"][60:], groups[tokens["document_index"].values[places]])
+    document = tokens["document_index"].values[places]
+    np.testing.assert_array_equal(sample["group"][60:], tokens["group"].values[document])
+    _, cluster = np.unique(tokens["cluster"].values[document], return_inverse=True)
+    _, found = np.unique(sample["cluster"].values[60:], return_inverse=True)
+    np.testing.assert_array_equal(found, cluster)
+    assert not set(sample["cluster"].values[:60]) & set(sample["cluster"].values[60:])
     received, selected = samples.read_layer(inputs(study)["records"], 2)
     np.testing.assert_array_equal(received[60:], states["state"].sel(layer=2))
     record = netcdf.load(study / "code" / "layer_2.nc")
@@ -345,6 +350,7 @@ def run_measure(run_script, study, model_folder, folder, layers="first_middle_la
             "settings": {"layers": layers, "points": 60},
             "threads": 1,
             "statistics": {"seed": 1, "confidence": 0.95},
+            "fewest_clusters": 2,
         },
     )
 

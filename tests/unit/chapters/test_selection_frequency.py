@@ -23,8 +23,9 @@ SHARES = ("slot_share", "first_share", "weight_share", "selection_frequency")
 
 
 def measure(
-    study: dict[str, Case | xr.Dataset], resamples: int = 3, seed: int = 1, factors=(1.0, 2.0), batch_tokens: int = 10
+    study: dict[str, Case | xr.Dataset], resamples: int = 0, seed: int = 1, factors=(1.0, 2.0), batch_tokens: int = 10
 ) -> xr.Dataset:
+    """Without resamples estimates are the statistics of the sample, not corrected for noise."""
     made = {name: one.tally() if isinstance(one, Case) else one for name, one in study.items()}
     return selection_frequency.measure(
         made,
@@ -242,11 +243,9 @@ def test_intervals_are_those_of_repeated_documents(study):
         drawn.append(again.sel(dataset="poems", interval="estimate", drop=True))
     draws = xr.concat(drawn, dim="draw")
     for name in MEASURES:
-        spread = name in ("coefficient_of_variation", "gini", "max_violation")
-        lowest = -np.inf if name in ("load_balancing_loss", "z_loss") else 0
-        highest = 1 if name in ("gini", "normalised_slot_entropy") else np.inf
+        known = selection_frequency.MEASURES[name]
         for each in (name, f"mean_over_layers_{name}"):
-            expected = uncertainty.interval(draws[each], bounds=(lowest, highest), squared=spread)
+            expected = uncertainty.interval(draws[each], 0.95, known.bounds, known.bias)
             xr.testing.assert_allclose(metrics[each].sel(dataset="poems", drop=True), expected, rtol=1e-9, atol=1e-9)
     for name in SHARES:
         expected = uncertainty.interval(draws[name], bounds=(0, 1))
@@ -302,6 +301,7 @@ def test_another_dataset_and_another_seed(study):
     reseeded = measure(study, resamples=10, seed=2)
     for name in (*MEASURES, *SHARES, "dropped_share"):
         xr.testing.assert_identical(alone[name].sel(dataset="code"), metrics[name].sel(dataset="code"))
+    for name in ("z_loss", *SHARES, "dropped_share"):  # are not corrected for noise
         xr.testing.assert_identical(reseeded[name].sel(interval="estimate"), metrics[name].sel(interval="estimate"))
     assert (reseeded["z_loss"] != metrics["z_loss"]).sel(interval=["low", "high"]).all()
 
@@ -392,6 +392,26 @@ def test_batches_hold_all_documents_in_order(lengths, batch_tokens):
 def test_batches_by_hand():
     assert document_batches(np.array([4, 4, 4, 9, 1, 1]), 8).tolist() == [0, 0, 1, 1, 1, 1]
     assert document_batches(np.array([3]), 8).tolist() == [0]
+
+
+def test_the_interval_of_dropped_shares_leaves_out_groups_of_documents():
+    made = random_case(np.random.default_rng(3), [3, 2, 4, 3, 2, 4, 3], layers=(2,), cluster=list("abacdea"))
+    tally, factors = made.tally(), [1.0, 1.5]
+
+    def dropped(kept: np.ndarray) -> np.ndarray:
+        part = tally.isel(document=kept)
+        batch = document_batches(part["tokens"].values, 6)
+        count = np.array([part["selected_count"].values[batch == number, 0].sum(axis=0) for number in set(batch)])
+        tokens = np.bincount(batch, part["tokens"])
+        return tokens @ dropped_share(count, tokens, 2, factors) / tokens.sum()
+
+    groups = tally["document_group"].values
+    assert len(np.unique(groups)) == 5  # as many as there are clusters
+    draws = [dropped(groups >= 0), *(dropped(groups != group) for group in np.unique(groups))]
+    expected = uncertainty.jackknife(xr.DataArray(np.array(draws), dims=("draw", "factor")), 0.95, (0, 1))
+    found = measure({"poems": made}, factors=factors, batch_tokens=6)
+    np.testing.assert_allclose(found["dropped_share"].sel(dataset="poems", layer=2), expected, rtol=1e-9)
+    assert (expected.sel(interval="low") < expected.sel(interval="high")).all()
 
 
 def test_dropped_share_of_a_study_weighs_batches_by_tokens():

@@ -19,10 +19,10 @@ from gatebook.chapters.similarity import geometry, page
 from gatebook.chapters.similarity import measure as similarity
 from gatebook.chapters.similarity.measure import MEASURES, OUTPUTS, PAIRS
 from gatebook.files import netcdf
+from gatebook.inputs.clusters import GROUPS, groups
 from gatebook.measures import uncertainty
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
-from gatebook.inputs.clusters import GROUPS
 
 seen = partial(page_cases.seen, "similarity")
 
@@ -358,7 +358,11 @@ def compared(block, seed=0, gain=None, matched_pairs=100) -> xr.Dataset:
 
 def made_sample() -> xr.Dataset:
     document = np.arange(TOKENS) // 4
-    arrays = {"document": document, "dataset": np.where(document % 2, "code", "poems").astype(object)}
+    arrays = {
+        "document": document,
+        "cluster": document // 2,
+        "dataset": np.where(document % 2, "code", "poems").astype(object),
+    }
     return xr.Dataset({name: ("sample", values) for name, values in arrays.items()})
 
 
@@ -559,7 +563,7 @@ def write_study(folder) -> dict:
         records, tokens = folder / name, folder / f"{name}.nc"
         document = np.arange(90) // 6
         identity = {"model": "tiny", "model_id": "tiny", "checkpoint": "local", "weights_sha256": "0" * 64}
-        identity |= {"dataset": name, "tokens_sha256": name}
+        identity |= {"dataset": name, "dataset_sha256": f"files of {name}", "tokens_sha256": name}
         state = (("layer", "sample", "hidden"), rng.standard_normal((2, 45, HIDDEN)).astype(np.float32))
         sampled = ("sample", np.arange(0, 90, 2))
         states = xr.Dataset({"state": state, "sampled_token": sampled}, coords={"layer": [1, 3]}, attrs=identity)
@@ -567,9 +571,10 @@ def write_study(folder) -> dict:
         for layer in (1, 3):
             selected = np.array([rng.permutation(EXPERTS)[:3] for _ in range(90)]).astype(np.uint8)
             netcdf.save(xr.Dataset({"selected_expert": (("token", "rank"), selected)}), records / f"layer_{layer}.nc")
-        ids = {"document_id": ("document", np.array([f"{name} {index}" for index in range(15)], dtype=object))}
+        names = np.array([f"{name} {index}" for index in range(15)], dtype=object)
+        ids = {"document_id": ("document", names), "cluster": ("document", names), "group": ("document", groups(names))}
         known = {"token_id": np.zeros(90, np.int32), "document_index": document.astype(np.int32)}
-        netcdf.save(xr.Dataset({key: ("token", values) for key, values in known.items()}, coords=ids), tokens)
+        netcdf.save(xr.Dataset({key: ("token", values) for key, values in known.items()}, ids, identity), tokens)
         paths["records"].append(str(records))
         paths["tokens"].append(str(tokens))
     for name, variable in (("coactivation", "lift"), ("token_overlap", "weighted_jaccard")):
@@ -593,6 +598,7 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, model_folder, tmp_pat
                 "threads": 1,
                 "settings": {"matched_pairs": 20, "permutations": 100},
                 "statistics": {"seed": 1, "confidence": 0.95},
+                "fewest_clusters": 2,
             },
         )
     for name in FILES.values():

@@ -153,7 +153,7 @@ def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics
     for dataset, made in (("pooled", list(study.values())), ("poems", [study["poems"]]), ("code", [study["code"]])):
         for layer in (0, 2):
             for selection_, rank in (("first", 1), ("selected", 2)):
-                draws = [expected(made, layer, rank, group) for group in (None, *range(tallies.GROUPS))]
+                draws = [expected(made, layer, rank, group) for group in (None, *range(clusters.GROUPS))]
                 intervals = uncertainty.jackknife(xr.DataArray(draws, dims=("draw", "measure")), bounds=(0, 1))
                 found = metrics.sel(layer=layer, selection=selection_, kind="input")
                 for index, name in enumerate(chapter.BY_LAYER):
@@ -164,7 +164,7 @@ def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics
 
 def test_differences_are_those_of_the_draws(study, metrics):
     made, draws = list(study.values()), defaultdict(list)
-    for group in (None, *range(tallies.GROUPS)):
+    for group in (None, *range(clusters.GROUPS)):
         for layer in (0, 2):
             draws[layer].append(expected(made, layer, 1, group)[0])
     rise = uncertainty.jackknife(xr.DataArray(np.array(draws[2]) - draws[0], dims="draw"), bounds=(-1, 1))
@@ -203,7 +203,7 @@ def test_the_next_token_is_counted_in_its_window(study, tmp_path):
             kept = following != -1
             token_id += following[kept].tolist()
             selected += one.layers[layer]["selected_expert"].values[kept, :1].tolist()
-        wanted = by_hand(token_id, selected, [False] * len(token_id), 6)["macro"]
+        wanted = by_hand(token_id, selected, np.zeros((1, len(token_id))), 6)["macro"]
         assert found.sel(layer=layer, selection="first").item() == pytest.approx(wanted)
 
 
@@ -270,7 +270,8 @@ def test_splitting_documents_changes_no_count(study, metrics, tmp_path):
     halved = {}
     for name, one in study.items():
         lengths = np.concatenate([[length // 2, length - length // 2] for length in one.lengths])
-        halved[name] = replace(one, lengths=lengths, document_id=np.array([f"part-{i}" for i in range(len(lengths))]))
+        documents = {each: np.repeat(values, 2) for each, values in one.documents.items()}
+        halved[name] = replace(one, lengths=lengths, documents=documents)
     found = measured(chapter.measure, halved, tmp_path)
     for name in ("micro", "macro", "macro_often"):
         estimates = [each[name].sel(kind="input", interval="estimate") for each in (found, metrics)]
@@ -282,14 +283,14 @@ def test_intervals_cover_the_expected_value():
     """Ids with random favourite experts, documents with random subjects: the truth is the mean over samples."""
     rng, samples = np.random.default_rng(11), 600
     favourite = rng.integers(0, 4, 30)
-    draws = np.empty((samples, 1 + tallies.GROUPS, 3))
+    draws = np.empty((samples, 1 + clusters.GROUPS, 3))
     for sample in range(samples):
         lengths = rng.integers(15, 40, 60)
         owner = np.repeat(np.arange(60), lengths)
         subject = rng.integers(0, 30, 60)[owner]
         token_id = np.where(rng.random(len(owner)) < 0.2, subject, rng.integers(0, 30, len(owner)))
         expert = np.where(rng.random(len(owner)) < 0.5, favourite[token_id], rng.integers(0, 4, len(owner)))
-        draws[sample] = measures(token_id, owner % tallies.GROUPS, expert[:, None], 4)[:, 0, :3]
+        draws[sample] = measures(token_id, owner % clusters.GROUPS, expert[:, None], 4)[:, 0, :3]
     intervals = uncertainty.jackknife(xr.DataArray(draws, dims=("sample", "draw", "measure")))
     truth = draws[:, 0].mean(axis=0)
     covered = (intervals.sel(interval="low") <= truth) & (truth <= intervals.sel(interval="high"))

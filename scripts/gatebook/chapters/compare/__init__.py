@@ -29,8 +29,8 @@ EFFECTS = {
     "coefficient_of_variation": (0.1, 0.5),
     "domain_information": (0.04, 0.34),
 }
-"""Borders of the effects, as in the chapters whose measures they are; of information 0.01 and 0.09 of ln 64, and of log2
-of 14 domains. `compare` in the config is the list of runs and has no room for them."""
+"""Borders of the effects, as in the chapters whose measures they are; of information 0.01 and 0.09 of ln 64, and of
+log2 of 14 domains. `compare` in the config is the list of runs and has no room for them."""
 
 CHAPTER = Chapter(
     title="Compare",

@@ -30,7 +30,10 @@ MEASURES = {
         "Jensen-Shannon divergence",
         "bits",
         "H((s + m) / 2) − (H(s) + H(m)) / 2, m = E_D s(e|D)",
-        "How different a domain's selections are from the average domain's: 0 the same, 1 no expert shared.",
+        (
+            "How different a domain's selections are from the average domain's: 0 the same; near 1 only if many "
+            "domains share no expert."
+        ),
         bounds=(0, 1),
         bias="level",
     ),

@@ -20,15 +20,16 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
     documents. `training_loss` (step) is that of the training batches.
     """
     domains = list(dict.fromkeys(training["domain"].values.astype(str)))
-    names = ["loss_sum", "unigram_loss_sum", "predicted_tokens"]
-    losses = training[[*names, "document_id", "cluster"]].set_coords(["document_id", "cluster"])
+    names = ["loss_sum", "unigram_loss_sum", "tokens"]
+    losses = training[["loss_sum", "unigram_loss_sum", "document_id", "cluster"]].set_coords(["document_id", "cluster"])
+    losses["tokens"] = training["predicted_tokens"]
     per_domain = {domain: losses.isel(document=training["domain"].values == domain) for domain in domains}
     draws = uncertainty.dataset_draws(per_domain, names, uncertainty.resample(per_domain, resamples, seed))
-    loss = draws["loss_sum"] / draws["predicted_tokens"]
-    unigram = draws["unigram_loss_sum"] / draws["predicted_tokens"]
+    loss = draws["loss_sum"] / draws["tokens"]
+    unigram = draws["unigram_loss_sum"] / draws["tokens"]
     values = xr.Dataset({"loss": loss, "unigram_loss": unigram, "gain": unigram - loss.isel(checkpoint=-1, drop=True)})
     out = summarise(values, MEASURES, Bootstrap(confidence))
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
     out = out.merge(uncertainty.sample_sizes(per_domain))
-    out["tokens"] = draws["predicted_tokens"].isel(draw=0, drop=True).astype(np.int64)
+    out["tokens"] = draws["tokens"].isel(draw=0, drop=True).astype(np.int64)
     return out.merge(training[["training_loss"]])

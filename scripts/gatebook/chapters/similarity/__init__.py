@@ -52,7 +52,7 @@ MEASURES = {
         "1",
         "the same with HSIC₀ = tr(K_i H K_j H), H = I − 1/n",
         "As published for most models; above 0 even when tokens are permuted, the more the fewer they are.",
-        bounds=(-1, 1),
+        bounds=(0, 1),
     ),
     "weight_cosine": Measure(
         "Cosine of weights",
@@ -73,7 +73,7 @@ MEASURES = {
         "1",
         "tr(G_i G_j) / (‖G_i‖ ‖G_j‖), G = WᵀW, rows of W: gate, up, columns of down",
         "Whether two experts read and write the same directions of the hidden state, whatever the neurons.",
-        bounds=(-1, 1),
+        bounds=(0, 1),
     ),
     "subspace_overlap": Measure(
         "Overlap of output spaces",
@@ -87,14 +87,14 @@ MEASURES = {
         "directions",
         "exp(−Σ q ln q), q = s² / Σ s², s: singular values of down",
         "How many directions an expert's output matrix uses, weighted by their strength.",
-        bounds=(0, inf),
+        bounds=(1, inf),
     ),
     "participation_ratio": Measure(
         "Participation ratio",
         "directions",
         "(Σ s²)² / Σ s⁴, s: singular values of down",
         "The same with more weight on strong directions.",
-        bounds=(0, inf),
+        bounds=(1, inf),
     ),
     "router_cosine": Measure(
         "Cosine of router rows",

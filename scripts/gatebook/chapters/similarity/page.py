@@ -55,7 +55,6 @@ def figures(seen: Seen) -> list[Figure]:
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that cannot be computed are left out."""
     metrics = seen.metrics
-    p_value = float(metrics["mean_over_layers_p_lift_correlation"])
     found = [
         _finding(
             seen,
@@ -91,7 +90,7 @@ def findings(seen: Seen) -> list[Finding]:
             "correlation_effect",
             question="Do experts that are selected together give alike outputs?",
             text="Over pairs, lift and similarity of outputs have a rank correlation of {value}, {place} for permuted "
-            f"experts (p = {p_value:.2g})",
+            f"experts (p = {_p_value(metrics, 'lift_correlation')})",
             figure="relations_by_layer",
         ),
     ]
@@ -265,22 +264,25 @@ def _relations(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     drawing, data = _panels(metrics, untrained, CORRELATIONS, lambda name: [_random(metrics, name, "permuted experts")])
     p_values = {name: metrics[f"p_{name}"].to_series() for name in CORRELATIONS}
     data["p"] = [p_values[name][layer] for name, layer in zip(data["measure"], data["layer"], strict=True)]
-    means = {name: format_estimate(*over_layers(metrics, name)) for name in CORRELATIONS}
-    lift, overlap = means["lift_correlation"], means["overlap_correlation"]
-    small = [float(metrics[f"mean_over_layers_p_{name}"]) for name in CORRELATIONS]
+    (lift, bounds), (overlap, overlap_bounds) = (format_estimate(*over_layers(metrics, each)) for each in CORRELATIONS)
+    small = [_p_value(metrics, name) for name in CORRELATIONS]
     return Figure(
         name="relations_by_layer",
         title="Similar outputs, shared tokens, joint selection",
         alt=f"Two small line charts over layers of rank correlations over pairs: similarity of outputs with lift "
-        f"{lift[0]}, with token overlap {overlap[0]} on average.",
-        caption=f"Spearman correlation over pairs of experts, mean over layers: with lift {lift[0]} {lift[1]} (p = "
-        f"{small[0]:.2g}), with the weighted Jaccard of their tokens {overlap[0]} {overlap[1]} (p = {small[1]:.2g}; "
+        f"{lift}, with token overlap {overlap} on average.",
+        caption=f"Spearman correlation over pairs of experts, mean over layers: with lift {lift} {bounds} (p = "
+        f"{small[0]}), with the weighted Jaccard of their tokens {overlap} {overlap_bounds} (p = {small[1]}; "
         f"{metrics.attrs['permutations']:,} permutations of experts). {_experts(metrics)}",
         how_to_read="Above 0: experts that are selected together, or get the same tokens, react alike. A correlation "
         "does not say which comes first. Pairs share experts, so the p-values come from permuted experts, not pairs.",
         drawing=drawing,
         data=data,
     )
+
+
+def _p_value(metrics: xr.Dataset, name: str) -> str:
+    return format_number(float(f"{metrics[f'mean_over_layers_p_{name}'].item():.2g}"))
 
 
 def _sampled(metrics: xr.Dataset, bands: bool = True) -> str:

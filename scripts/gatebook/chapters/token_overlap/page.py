@@ -128,8 +128,7 @@ def _clustered(metrics: xr.Dataset) -> Figure:
     rows = -(-len(layers) // columns)
     overlap = metrics["weighted_jaccard"].transpose("layer", "expert", "other")
     orders = {int(layer): clustered_order(overlap.sel(layer=layer).values) for layer in overlap["layer"].values}
-    highest = float(overlap.sel(layer=layers).max())
-    limits = (0, highest if highest > 0 else 1)
+    limits = (0, _highest(overlap.sel(layer=layers)))
     titles = [f"Layer {layer}" for layer in layers] + [""] * (rows * columns - len(layers))
     drawing, axes = plotting.canvas(0.5 + 3.6 * rows, rows=rows, columns=columns, titles=titles)
     for ax, layer in zip(axes, layers, strict=False):
@@ -180,8 +179,7 @@ def _distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     layers = metrics["layer"].values
     sources = [metrics] if untrained is None else [metrics, untrained]
     null = _null(metrics, "weighted_jaccard").reference().value
-    largest = max([float(source["weighted_jaccard"].max()) for source in sources] + [float(null.max())])
-    edges = np.linspace(0, 1.05 * largest, BINS + 1)
+    edges = np.linspace(0, 1.05 * _highest(null, *(source["weighted_jaccard"] for source in sources)), BINS + 1)
     upper = np.triu_indices(metrics.sizes["expert"], 1)
 
     def counts(source: xr.Dataset) -> np.ndarray:
@@ -202,11 +200,11 @@ def _distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     pairs = metrics["weighted_jaccard"].transpose("expert", "other", "layer").values[upper]
     quantiles = xr.DataArray(np.nanquantile(pairs, QUANTILES, axis=0), {"quantile": list(QUANTILES), "layer": layers})
     data = quantiles.transpose("layer", "quantile").to_dataframe("weighted_jaccard").reset_index()
-    median = float(quantiles.sel(quantile=0.5).mean())
+    median = format_number(round(float(quantiles.sel(quantile=0.5).mean()), 3))
     return Figure(
         name="overlap_distribution",
         title="Distribution over pairs of experts",
-        alt=f"Histograms of the weighted Jaccard over pairs of experts, one per layer; the median is {median:.3f} on "
+        alt=f"Histograms of the weighted Jaccard over pairs of experts, one per layer; the median is {median} on "
         "average over layers.",
         caption="Pairs of experts by weighted Jaccard; marks: 10 %, 50 % and 90 % quantile, which the CSV has. "
         f"{size_text(metrics)}.",
@@ -216,9 +214,16 @@ def _distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     )
 
 
+def _highest(*arrays: np.ndarray | xr.DataArray) -> float:
+    """The end of a scale from 0 for values that may all be 0 or, where experts get no tokens, not available."""
+    known = np.concatenate([np.ravel(array) for array in arrays])
+    return known[known > 0].max(initial=0) or 1.0
+
+
 def _overlap_by_expert(metrics: xr.Dataset) -> Figure:
     mean, null = (metrics[name].mean("other").transpose("layer", "expert") for name in _PAIRS)
     ratio = mean / null
+    least, most = (format_number(round(float(value), 2)) for value in (ratio.min(), ratio.max()))
     drawing, (ax,) = plotting.canvas(plotting.height_for(mean.sizes["layer"]))
     plotting.layer_expert_matrix(
         ax, ratio.values, mean["layer"].values, mean["expert"].values, kind="ratio", label=f"overlap / {NULL}"
@@ -226,8 +231,8 @@ def _overlap_by_expert(metrics: xr.Dataset) -> Figure:
     return Figure(
         name="overlap_by_expert",
         title="How much each expert shares with the others",
-        alt=f"Matrix of the mean weighted Jaccard of each expert with the others, relative to {NULL}: from "
-        f"{float(ratio.min()):.2f} to {float(ratio.max()):.2f}.",
+        alt=f"Matrix of the mean weighted Jaccard of each expert with the others, relative to {NULL}: from {least} to "
+        f"{most}.",
         caption=f"Mean weighted Jaccard of an expert with all others of its layer, relative to {NULL}. "
         f"{size_text(metrics)}.",
         how_to_read="1 is an expert whose tokens are like everybody's; a low value is an expert with a vocabulary of "
