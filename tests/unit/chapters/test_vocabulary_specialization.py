@@ -2,8 +2,10 @@ import itertools
 import math
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import page_cases
 import pandas as pd
 import pytest
 import xarray as xr
@@ -20,6 +22,8 @@ from gatebook.inputs import clusters
 from gatebook.measures import uncertainty, vocabulary
 from gatebook.report import render
 from gatebook.study import routed
+
+seen = partial(page_cases.seen, "vocabulary_specialization")
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -362,7 +366,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
         for text in (figure.alt, figure.caption, figure.how_to_read):
             assert text.endswith(".") and "None" not in text and "nan" not in text and "untrained" not in text
         figure.drawing.draw_without_rendering()
-    findings = page.findings(Seen(metrics, untrained))
+    findings = page.findings(seen(metrics, untrained))
     # Two documents in the same half: there is no split-half value, and nothing is said about it.
     assert len(findings) == (4 if which == 0 else 1)
     for one in findings:
@@ -372,7 +376,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
 
 
 def finding(metrics: xr.Dataset, number: int, untrained: xr.Dataset | None = None):
-    return page.findings(Seen(metrics, untrained))[number]
+    return page.findings(seen(metrics, untrained))[number]
 
 
 @pytest.mark.parametrize(

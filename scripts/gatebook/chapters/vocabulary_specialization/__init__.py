@@ -4,7 +4,7 @@ from math import inf
 
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 OFTEN = 10
 
@@ -93,6 +93,14 @@ class Chosen(Settings):
     permutations: int = Field(3, ge=1, description="of the selections over the tokens, whose mean is the null")
 
 
+class Thresholds(Settings):
+    """Fixed before the run."""
+
+    share_effect: Borders = borders(
+        0.05, 0.2, "share of tokens; near 0.1 it is Cohen's (1988) h of 0.2 and 0.5, small and medium"
+    )
+
+
 CHAPTER = Chapter(
     title="Vocabulary specialization",
     question="Does the token decide which expert it is sent to?",
@@ -122,5 +130,6 @@ CHAPTER = Chapter(
     reads="tokens",
     needs=("tokens",),
     settings=Chosen,
+    thresholds=Thresholds,
     expert_page=("top_tokens",),
 )
