@@ -221,9 +221,9 @@ def _predictors_by_layer(metrics: xr.Dataset) -> Figure:
     return Figure(
         name="predictors_by_layer",
         title="What else tells where a token goes",
-        alt=f"Line chart over layers of how often the expert of a token's class is its first choice, on average by: "
+        alt="Line chart over layers of how often the expert of a token's class is its first choice, on average by: "
         f"{shares}.",
-        caption=f"First choices that are the expert of the token's class, chosen on one half of the clusters and judged "
+        caption="First choices that are the expert of the token's class, chosen on one half of the clusters and judged "
         f"on the other, mean over ten halves; on average over layers by {shares}. {counts_text(metrics, JACKKNIFE)}",
         how_to_read="By nothing is how often the most frequent expert is chosen. What the dataset adds to the token is "
         "context in any form. Classes with many values cover fewer tokens: only those whose value occurs in both "
@@ -241,7 +241,7 @@ def _domains_by_layer(metrics: xr.Dataset) -> Figure:
     return Figure(
         name="domains_by_layer",
         title="What token ids say of the domain",
-        alt=f"Line chart over layers of the information about the domain, and of what token ids alone would give of it: "
+        alt="Line chart over layers of the information about the domain, and of what token ids alone would give of it: "
         f"a share of {value} on average.",
         caption=f"Information of a selection about the domain, and what is left of it if every token goes where tokens "
         f"of its id in other clusters go; share {value} {bounds}. Tokens whose id occurs in one group of clusters only "
