@@ -7,9 +7,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import expert_sets
 from gatebook.measures.expert_sets import MODES, SIZES, Sets
-from gatebook.inputs.clusters import GROUPS
 
 
 def sets_of(row: list[int], mode: str, size: int) -> list[tuple[int, ...]]:

@@ -17,6 +17,7 @@ import scipy.stats
 import xarray as xr
 
 from gatebook.inputs.clusters import sources
+from gatebook.measures.token_draws import TokenDraws, token_draws
 
 POOLED = "pooled"
 INTERVAL = ("estimate", "low", "high")
@@ -49,7 +50,7 @@ def drawn(tokens: np.ndarray) -> int:
     1 - 2 sum w^3 / sum w^2 + sum w^2 of it, which is 1 - 1 / C for equal clusters (Rao and Wu 1988, Resampling
     inference with complex survey data). And the variance is known as well as from C clusters, so that 95 % of Student's
     t with C - 1 degrees of freedom are to lie within the percentiles (Hesterberg 2015, What teachers should know about
-    the bootstrap). C is multiplied by both: of 30 equal clusters 27 are drawn, of 300 equal ones 298.
+    the bootstrap). C is multiplied by both: of 30 equal clusters 27 are drawn, of 300 equal ones 297.
     """
     clusters, share = len(tokens), tokens / tokens.sum()
     if clusters < 3:
@@ -68,6 +69,11 @@ class Resampling:
 
     weights: np.ndarray
     cluster: np.ndarray
+
+    @property
+    def draws(self) -> int:
+        """How many draws there are."""
+        return len(self.weights)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sums over documents, the first axis of `values`, in every draw: float64 (draw, ...)."""
@@ -90,21 +96,22 @@ def cluster_sums(values: np.ndarray, cluster: np.ndarray, clusters: int) -> np.n
     return member @ values.reshape(len(values), -1).astype(np.float64)
 
 
-def resample(tallies: dict[str, xr.Dataset], resamples: int, seed: int) -> dict[str, Resampling]:
-    """The draws of every dataset's clusters, for `dataset_draws`; the observed one alone if there are no documents.
+def resample(tallies: dict[str, xr.Dataset], resamples: int, seed: int) -> dict[str, Resampling | TokenDraws]:
+    """The draws of every dataset's clusters, for `dataset_draws`; those of its tokens if there are no documents.
 
     Datasets made from the same files, which are paired, have the same draws of the clusters that they share. Their
     generator is that of the first of their names in the alphabet, so other datasets in a study change nothing.
     """
+    if not all(map(has_documents, tallies.values())):
+        return token_draws(tallies, resamples, seed)
     keys = {key: cluster_keys(tally, key) for key, tally in tallies.items()}
     found = {}
     for names in _paired(tallies).values():
         known = np.unique(np.concatenate([keys[name] for name in names]))
-        held = all(has_documents(tallies[name]) for name in names)
         index = {name: np.searchsorted(known, keys[name]) for name in names}
         tokens = sum(np.bincount(index[name], tallies[name]["tokens"].values, len(known)) for name in names)
         stream = min(tallies[name].attrs.get("dataset", name) for name in names)
-        weights = resampling_weights(tokens, resamples if held else 0, seed, stream)
+        weights = resampling_weights(tokens, resamples, seed, stream)
         found |= {name: Resampling(weights, index[name]) for name in names}
     return {name: found[name] for name in tallies}
 
@@ -114,8 +121,6 @@ def cluster_keys(tally: xr.Dataset, name: str) -> np.ndarray:
 
     Tallies that do not say which files they are of have clusters of their own, those of the dataset `name`.
     """
-    if not has_documents(tally):
-        return np.full(tally.sizes["document"], name)
     return sources(tally["cluster"].values, tally.attrs.get("dataset_sha256", name)).astype(str)
 
 
@@ -143,7 +148,7 @@ def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resampling: 
     draws = {}
     for name in names:
         array = first[name].transpose("document", ...)
-        sums = np.empty((1 + len(parts), len(next(iter(resampling.values())).weights), *array.shape[1:]))
+        sums = np.empty((1 + len(parts), next(iter(resampling.values())).draws, *array.shape[1:]))
         for index, (dataset, part) in enumerate(parts.items(), start=1):
             sums[index] = resampling[dataset].sums(part[name].transpose("document", ...).values)
         sums[0] = sums[1:].sum(axis=0)
@@ -249,7 +254,7 @@ def without_few(metrics: xr.Dataset, fewest: int, clusters: xr.DataArray) -> xr.
     clusters (dataset,): how many each dataset has. What has no dimension `dataset` is about all of them, the first
     entry.
     """
-    enough = clusters >= fewest
+    enough = (clusters >= fewest) | (clusters == 0)  # 0: published counts, of which no clusters are known
     limits = {}
     for name, array in metrics.data_vars.items():
         if "interval" in array.dims:

@@ -1,4 +1,5 @@
 import numpy as np
+import page_cases
 import pytest
 import xarray as xr
 from routing_cases import Case, even_case, random_case
@@ -57,7 +58,7 @@ def measure(first: Run, second: Run) -> xr.Dataset:
 
 def seen(metrics: xr.Dataset) -> Seen:
     """What the page of one comparison is made from."""
-    return Seen(metrics.expand_dims("second"))
+    return page_cases.seen("compare", metrics.expand_dims("second"))
 
 
 def chapters(one: Run) -> xr.Dataset:
@@ -303,7 +304,9 @@ def test_figures_say_which_runs_and_how_many_measures_differ(metrics):
         assert figures["differences_by_depth"].title.startswith(title)
         for figure in figures.values():
             assert len(figure.alt) >= 40
-            assert "A is demo/a, n = 77 tokens of 8 documents; B is demo/b" in figure.caption
+            assert (
+                "A is demo/a, n = 77 tokens of 8 documents of 8 clusters in 2 datasets; B is demo/b" in figure.caption
+            )
             assert {finding.figure for finding in page.findings(seen(source))} <= set(figures)
 
 
@@ -320,7 +323,7 @@ def test_each_of_several_runs_is_compared_by_itself(runs, metrics):
     whole = compare.measure(first, [second, third], **SETTINGS)
     for other, alone in ((second, metrics), (third, measure(first, third))):
         xr.testing.assert_identical(compare.pair(whole, other.name), alone.assign_attrs(whole.attrs))
-    figures, findings = page.figures(Seen(whole)), page.findings(Seen(whole))
+    figures, findings = page.figures(Seen(whole)), page.findings(page_cases.seen("compare", whole))
     assert [figure.name for figure in figures[:3]] == [f"{name}_demo_b" for name in FIGURES]
     assert all(figure.title.endswith(": demo/c") and "B is demo/c" in figure.caption for figure in figures[3:])
     assert len(findings) == 2 * len(page.ASKED)

@@ -1,9 +1,11 @@
 import math
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, permutations
 
 import numpy as np
+import page_cases
 import pytest
 import scipy.stats
 import xarray as xr
@@ -18,6 +20,8 @@ from gatebook.chapters.domain_specialization.measure import jensen_shannon, rela
 from gatebook.measures import permutation, uncertainty
 from gatebook.study import tallies
 from gatebook.study.tallies import open_tallies
+
+seen = partial(page_cases.seen, "domain_specialization")
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -387,7 +391,7 @@ def test_every_figure_has_words_and_can_be_drawn(trained, untrained):
         for text in (figure.title, figure.alt, figure.caption, figure.how_to_read):
             assert text == text.strip() != "" and "None" not in text and "nan" not in text
         figure.drawing.draw_without_rendering()
-    for one in page.findings(Seen(trained, untrained)):
+    for one in page.findings(seen(trained, untrained)):
         assert one.figure in {figure.name for figure in figures}
         assert np.isfinite([one.estimate, one.low, one.high, one.null_value]).all()
         assert one.question.endswith("?") and one.answer.endswith(".")
@@ -423,7 +427,7 @@ def test_verdicts_follow_the_intervals(name, index, null):
         changed = metrics.copy(deep=True)
         interval = [null + shift, null + shift - 0.1, null + shift + 0.1]
         changed[f"mean_over_layers_{name}"].loc[{"dataset": "pooled"}] = interval
-        one = page.findings(Seen(changed))[index]
+        one = page.findings(seen(changed))[index]
         assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
 
 
@@ -437,6 +441,6 @@ def test_the_answer_compares_with_the_untrained_model():
         changed, reference = trained.copy(deep=True), untrained.copy(deep=True)
         changed["mean_over_layers_information"].loc[{"dataset": "pooled"}] = interval
         reference["mean_over_layers_information"].loc[{"dataset": "pooled"}] = [1, 0.9, 1.2]
-        answer = page.findings(Seen(changed, reference))[0].answer
-        assert answer.endswith(f"{words} in the untrained model.")
-    assert "untrained" not in page.findings(Seen(trained))[0].answer
+        answer = page.findings(seen(changed, reference))[0].answer
+        assert f"{words} in the untrained model" in answer and "one training run" in answer
+    assert "untrained" not in page.findings(seen(trained))[0].answer

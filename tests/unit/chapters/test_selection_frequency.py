@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -205,7 +206,7 @@ def test_all_experts_selected_is_even_by_necessity():
     metrics = measure({"poems": random_case(np.random.default_rng(0), [4, 5], experts=4, top_k=4)}, resamples=10)
     np.testing.assert_allclose(metrics["selection_frequency"], 1)
     np.testing.assert_allclose(metrics["coefficient_of_variation"], 0, atol=1e-12)
-    np.testing.assert_allclose(metrics["uniform_coefficient_of_variation"], 0, atol=1e-12)
+    np.testing.assert_allclose(metrics["null_coefficient_of_variation"], 0, atol=1e-12)
     np.testing.assert_allclose(metrics["dropped_share"], 0)
 
 
@@ -257,7 +258,7 @@ def test_pooled_is_one_dataset_of_all_tokens(study):
     layers = {layer: xr.concat([poems.layers[layer], code.layers[layer]], dim="token") for layer in poems.layers}
     together = measure({"all": case(layers, lengths)}).sel(dataset="all", interval="estimate", drop=True)
     pooled = measure(study).sel(dataset="pooled", interval="estimate", drop=True)
-    uniform = [f"uniform_{name}" for name in LOADS]
+    uniform = [f"null_{name}" for name in LOADS]
     for name in (*MEASURES, *SHARES, *uniform, "rank_share", "tokens", "documents"):
         xr.testing.assert_allclose(pooled[name], together[name], rtol=1e-9, atol=1e-12)
 
@@ -309,12 +310,14 @@ def test_the_value_that_chance_gives_depends_on_the_number_of_tokens():
     study = {"few": even_case(8, 2, [400]), "many": even_case(8, 2, [40_000])}
     metrics = measure(study, resamples=2, batch_tokens=1000)
     for name, tokens in (("few", 400), ("many", 40_000), ("pooled", 40_400)):
-        found = metrics["uniform_coefficient_of_variation"].sel(dataset=name).item()
+        found, low, high = metrics["null_coefficient_of_variation"].sel(dataset=name).values
         # The root of E[CV^2] = (1 - f) / (T f), times the mean of chi over its root mean square, 7 degrees of freedom.
         chi = math.sqrt(2 / 7) * math.gamma(4) / math.gamma(3.5)
         assert found == pytest.approx(chi * math.sqrt(0.75 / (tokens * 0.25)), rel=0.05)
-        assert metrics["uniform_dead_experts"].sel(dataset=name) == 0
-        assert metrics["uniform_slot_entropy"].sel(dataset=name).item() == pytest.approx(3, abs=0.02)
+        quantiles = np.sqrt(scipy.stats.chi2.ppf([0.025, 0.975], 7) / 7 * 0.75 / (tokens * 0.25))
+        assert [low, high] == pytest.approx(quantiles, rel=0.15)
+        assert (metrics["null_dead_experts"].sel(dataset=name) == 0).all()
+        np.testing.assert_allclose(metrics["null_slot_entropy"].sel(dataset=name), 3, atol=0.03)
 
 
 def test_tallies_in_files_give_the_same_measures_and_are_read_layer_by_layer(study, tmp_path):

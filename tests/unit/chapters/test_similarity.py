@@ -2,8 +2,10 @@
 
 import itertools
 import json
+from functools import partial
 
 import numpy as np
+import page_cases
 import pytest
 import scipy.stats
 import torch
@@ -21,6 +23,8 @@ from gatebook.inputs.clusters import GROUPS, groups
 from gatebook.measures import uncertainty
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
+
+seen = partial(page_cases.seen, "similarity")
 
 EXPERTS, HIDDEN, TOKENS = 8, 16, 120
 
@@ -493,7 +497,7 @@ def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and
     for name in ("co_routed_cosine", "lift_correlation", "p_lift_correlation", "router_space_overlap"):
         assert np.isnan(metrics[name].values).all(), name
     assert len(page.figures(Seen(metrics))) == 5
-    assert len(page.findings(Seen(metrics))) == 3
+    assert len(page.findings(seen(metrics))) == 3
 
 
 # ---------------------------------------------------------------- page and files
@@ -515,7 +519,7 @@ def test_figures_say_their_numbers(metrics):
     value = metrics["mean_over_layers_matched_weight_cosine"].values[0, 0]
     assert f"{value:.3f}"[:5] in figures["weights_by_layer"].alt
     assert "for 28 pairs" in figures["weights_by_layer"].caption
-    assert "120 sampled tokens of 30 documents in 2 datasets" in figures["outputs_by_layer"].caption
+    assert "120 sampled tokens of 30 documents of 30 clusters in 2 datasets" in figures["outputs_by_layer"].caption
     pairs = figures["output_matrices"].data
     assert len(pairs) == 2 * 28 and (pairs["expert"] < pairs["other"]).all()
     row = pairs.iloc[30]
@@ -531,21 +535,21 @@ def test_figures_say_their_numbers(metrics):
 @pytest.mark.parametrize(("index", "name"), list(enumerate(["mean_removed_cosine", "cka", "matched_weight_cosine"])))
 def test_verdicts_follow_the_interval_and_the_null(metrics, index, name):
     for amount, verdict, word in ((1.0, "yes", "more than"), (-1.0, "no", "less than")):
-        finding = page.findings(Seen(moved(metrics, name, amount), metrics))[index]
+        finding = page.findings(seen(moved(metrics, name, amount), metrics))[index]
         assert finding.verdict == verdict and word in finding.answer
         assert finding.reference_value == metrics[f"mean_over_layers_{name}"].values[0, 0]
         assert finding.null_value is not None and finding.low < finding.estimate < finding.high
     centred = metrics[f"mean_over_layers_{name}"].values[0, 0]
-    null = page.findings(Seen(metrics))[index].null_value
-    assert page.findings(Seen(moved(metrics, name, null - centred), None))[index].verdict == "unclear"
+    null = page.findings(seen(metrics))[index].null_value
+    assert page.findings(seen(moved(metrics, name, null - centred), None))[index].verdict == "unclear"
 
 
 def test_a_null_that_is_not_known_exactly_counts_with_its_interval(metrics):
     wide = metrics.copy(deep=True)
     random = wide["mean_over_layers_random_value"]
     random.loc[{"measure": "cka", "interval": "high"}] = 2.0
-    assert page.findings(Seen(moved(wide, "cka", 0.5), None))[1].verdict == "unclear"
-    assert page.findings(Seen(moved(metrics, "cka", 0.5), None))[1].verdict == "yes"
+    assert page.findings(seen(moved(wide, "cka", 0.5), None))[1].verdict == "unclear"
+    assert page.findings(seen(moved(metrics, "cka", 0.5), None))[1].verdict == "yes"
 
 
 PAIR = ("metrics", "draws")

@@ -1,7 +1,9 @@
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
+import page_cases
 import pandas as pd
 import pytest
 import xarray as xr
@@ -18,6 +20,8 @@ from gatebook.figures.matrix import clustered_order
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.report import render
+
+seen = partial(page_cases.seen, "token_overlap")
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -256,7 +260,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
         for text in (figure.alt, figure.caption, figure.how_to_read):
             assert text.endswith(".") and "None" not in text and "nan" not in text and "untrained" not in text
         figure.drawing.draw_without_rendering()
-    findings = page.findings(Seen(metrics, untrained))
+    findings = page.findings(seen(metrics, untrained))
     # Without enough tokens nothing is said about rarefied sets, and with one layer nothing about depth.
     assert len(findings) == (3 if which == 0 else 1)
     for one in findings:
@@ -299,7 +303,7 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
     metrics = pairs[0][0].copy(deep=True)
     null = metrics[f"null_mean_{name}"].mean().item()
     metrics[f"mean_over_layers_mean_{name}"].loc[{"dataset": "pooled"}] = null + np.array(shift)
-    one = page.findings(Seen(metrics))[number]
+    one = page.findings(seen(metrics))[number]
     assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
     assert (one.estimate, one.low, one.high) == tuple(null + np.array(shift))
     assert f"{word} " in one.answer and words.format_number(one.estimate) in one.answer
@@ -316,6 +320,6 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
 def test_the_finding_on_depth(pairs, value, verdict, words):
     metrics = pairs[0][0].copy(deep=True)
     metrics["rise_weighted_jaccard"].loc[{"dataset": "pooled"}] = list(value)
-    one = page.findings(Seen(metrics))[2]
+    one = page.findings(seen(metrics))[2]
     assert (one.verdict, one.estimate, one.null_value) == (verdict, value[0], 0)
     assert f"In layer 2 they share {words}" in one.answer

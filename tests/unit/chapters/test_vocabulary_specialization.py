@@ -2,8 +2,10 @@ import itertools
 import math
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import page_cases
 import pandas as pd
 import pytest
 import xarray as xr
@@ -20,6 +22,8 @@ from gatebook.inputs import clusters
 from gatebook.measures import uncertainty, vocabulary
 from gatebook.report import render
 from gatebook.study import routed
+
+seen = partial(page_cases.seen, "vocabulary_specialization")
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -149,7 +153,7 @@ def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics
     for dataset, made in (("pooled", list(study.values())), ("poems", [study["poems"]]), ("code", [study["code"]])):
         for layer in (0, 2):
             for selection_, rank in (("first", 1), ("selected", 2)):
-                draws = [expected(made, layer, rank, group) for group in (None, *range(tallies.GROUPS))]
+                draws = [expected(made, layer, rank, group) for group in (None, *range(clusters.GROUPS))]
                 intervals = uncertainty.jackknife(xr.DataArray(draws, dims=("draw", "measure")), bounds=(0, 1))
                 found = metrics.sel(layer=layer, selection=selection_, kind="input")
                 for index, name in enumerate(chapter.BY_LAYER):
@@ -160,7 +164,7 @@ def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics
 
 def test_differences_are_those_of_the_draws(study, metrics):
     made, draws = list(study.values()), defaultdict(list)
-    for group in (None, *range(tallies.GROUPS)):
+    for group in (None, *range(clusters.GROUPS)):
         for layer in (0, 2):
             draws[layer].append(expected(made, layer, 1, group)[0])
     rise = uncertainty.jackknife(xr.DataArray(np.array(draws[2]) - draws[0], dims="draw"), bounds=(-1, 1))
@@ -199,7 +203,7 @@ def test_the_next_token_is_counted_in_its_window(study, tmp_path):
             kept = following != -1
             token_id += following[kept].tolist()
             selected += one.layers[layer]["selected_expert"].values[kept, :1].tolist()
-        wanted = by_hand(token_id, selected, [False] * len(token_id), 6)["macro"]
+        wanted = by_hand(token_id, selected, np.zeros((1, len(token_id))), 6)["macro"]
         assert found.sel(layer=layer, selection="first").item() == pytest.approx(wanted)
 
 
@@ -266,7 +270,8 @@ def test_splitting_documents_changes_no_count(study, metrics, tmp_path):
     halved = {}
     for name, one in study.items():
         lengths = np.concatenate([[length // 2, length - length // 2] for length in one.lengths])
-        halved[name] = replace(one, lengths=lengths, document_id=np.array([f"part-{i}" for i in range(len(lengths))]))
+        documents = {each: np.repeat(values, 2) for each, values in one.documents.items()}
+        halved[name] = replace(one, lengths=lengths, documents=documents)
     found = measured(chapter.measure, halved, tmp_path)
     for name in ("micro", "macro", "macro_often"):
         estimates = [each[name].sel(kind="input", interval="estimate") for each in (found, metrics)]
@@ -278,14 +283,14 @@ def test_intervals_cover_the_expected_value():
     """Ids with random favourite experts, documents with random subjects: the truth is the mean over samples."""
     rng, samples = np.random.default_rng(11), 600
     favourite = rng.integers(0, 4, 30)
-    draws = np.empty((samples, 1 + tallies.GROUPS, 3))
+    draws = np.empty((samples, 1 + clusters.GROUPS, 3))
     for sample in range(samples):
         lengths = rng.integers(15, 40, 60)
         owner = np.repeat(np.arange(60), lengths)
         subject = rng.integers(0, 30, 60)[owner]
         token_id = np.where(rng.random(len(owner)) < 0.2, subject, rng.integers(0, 30, len(owner)))
         expert = np.where(rng.random(len(owner)) < 0.5, favourite[token_id], rng.integers(0, 4, len(owner)))
-        draws[sample] = measures(token_id, owner % tallies.GROUPS, expert[:, None], 4)[:, 0, :3]
+        draws[sample] = measures(token_id, owner % clusters.GROUPS, expert[:, None], 4)[:, 0, :3]
     intervals = uncertainty.jackknife(xr.DataArray(draws, dims=("sample", "draw", "measure")))
     truth = draws[:, 0].mean(axis=0)
     covered = (intervals.sel(interval="low") <= truth) & (truth <= intervals.sel(interval="high"))
@@ -355,13 +360,13 @@ def pairs(metrics, tmp_path_factory):
 def test_every_figure_has_words_and_can_be_drawn(pairs, which):
     metrics, untrained = pairs[which]
     figures = page.figures(Seen(metrics, untrained))
-    assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == 5
+    assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == 7
     for figure in figures:
         assert len(figure.alt) >= 40 and isinstance(figure.data, pd.DataFrame)
         for text in (figure.alt, figure.caption, figure.how_to_read):
             assert text.endswith(".") and "None" not in text and "nan" not in text and "untrained" not in text
         figure.drawing.draw_without_rendering()
-    findings = page.findings(Seen(metrics, untrained))
+    findings = page.findings(seen(metrics, untrained))
     # Two documents in the same half: there is no split-half value, and nothing is said about it.
     assert len(findings) == (4 if which == 0 else 1)
     for one in findings:
@@ -371,7 +376,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
 
 
 def finding(metrics: xr.Dataset, number: int, untrained: xr.Dataset | None = None):
-    return page.findings(Seen(metrics, untrained))[number]
+    return page.findings(seen(metrics, untrained))[number]
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ Nothing heavy is imported here or in a chapter's `__init__`: every job on a clus
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gatebook.capabilities import CAPABILITIES
 
@@ -18,6 +18,15 @@ class Settings(BaseModel):
     """Keys of a chapter's section in the config, as fields with default, bounds and description."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+Borders = list[Annotated[float, Field(ge=0)]]
+"""Of the class of an effect: from the first on it is small and no longer negligible, from the second on large."""
+
+
+def borders(small: float, large: float, description: str):
+    """A threshold: the `Borders` of an effect. The description says of what, in which unit, and why they are these."""
+    return Field([small, large], min_length=2, max_length=2, description=f"effect small, large: {description}")
 
 
 @dataclass(frozen=True)
@@ -50,8 +59,9 @@ class Chapter:
         Words of its page: paragraphs of the introduction; text and address (or None) of the source.
     measures
         What it reports, by name.
-    interval, null
-        How its intervals are made, and what it is held against, in a sentence for Methods.
+    interval, also, null
+        How its intervals are made; in words how those of some of its measures are; what it is held against, in a
+        sentence for Methods.
     reads
         What its measures are computed from: "tallies", the "tokens" and what layers did to them, the "sample" of tokens
         whose router inputs are kept and the model, or the record of the "training".
@@ -75,6 +85,7 @@ class Chapter:
     source: tuple[str, str | None]
     measures: dict[str, Measure]
     interval: Literal["bootstrap", "jackknife"]
+    also: str = ""
     null: str = ""
     reads: Literal["tallies", "tokens", "sample", "training"] = "tallies"
     scope: Literal["checkpoint", "model", "runs"] = "checkpoint"

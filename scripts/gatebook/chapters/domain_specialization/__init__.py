@@ -4,7 +4,7 @@ from math import inf
 
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "information": Measure(
@@ -30,7 +30,10 @@ MEASURES = {
         "Jensen-Shannon divergence",
         "bits",
         "H((s + m) / 2) − (H(s) + H(m)) / 2, m = E_D s(e|D)",
-        "How different a domain's selections are from the average domain's: 0 the same, 1 no expert shared.",
+        (
+            "How different a domain's selections are from the average domain's: 0 the same; near 1 only if many "
+            "domains share no expert."
+        ),
         bounds=(0, 1),
         bias="level",
     ),
@@ -84,6 +87,20 @@ class Chosen(Settings):
     false_discovery_rate: float = Field(0.05, gt=0, lt=1, description="at which an expert counts as specialized")
 
 
+class Thresholds(Settings):
+    """Fixed before the run."""
+
+    information_effect: Borders = borders(
+        0.01,
+        0.09,
+        "share of the most possible, log2 of the number of domains; as shares of variance, Cohen (1988): r of 0.1 and "
+        "0.3, squared",
+    )
+    share_effect: Borders = borders(
+        0.05, 0.2, "share of tokens; near 0.1 it is Cohen's (1988) h of 0.2 and 0.5, small and medium"
+    )
+
+
 CHAPTER = Chapter(
     title="Domain specialization",
     question="Do experts serve particular kinds of text?",
@@ -109,5 +126,6 @@ CHAPTER = Chapter(
     interval="bootstrap",
     null="The null of domain specialization deals whole clusters of documents out to the datasets at random.",
     settings=Chosen,
+    thresholds=Thresholds,
     expert_page=("domains",),
 )

@@ -22,6 +22,7 @@ import xarray as xr
 from gatebook.chapters.domain_specialization import MEASURES
 from gatebook.measures import permutation, uncertainty
 from gatebook.measures.summary import MEAN, Bootstrap, Measured, summarise
+from gatebook.measures.token_draws import TokenDraws
 from gatebook.study import tallies
 
 BY_DOMAIN = ("information", "first_information", "divergence", "largest_specialization", "largest_first_specialization")
@@ -94,9 +95,10 @@ def measure(
         layers; `information` of a dataset is its term of I(domain; expert), which is the pooled value. `specialization`
         and `first_specialization` (dataset, layer, expert, interval) are DS.
 
-        Where clusters are dealt out at random: `null_*` (dataset, layer, interval) are the means of the measures over
-        all permutations and the range in which they lie with the probability `confidence`, not corrected for noise,
-        and `mean_over_layers_null_*` (dataset, interval) those of their mean over layers. `p_value_information`
+        Where clusters are dealt out at random, or, of counts without documents, all domains have the same shares:
+        `null_*` (dataset, layer, interval) are the means of the measures over all draws and the range in which they lie
+        with the probability `confidence`, not corrected for noise, and `mean_over_layers_null_*` (dataset, interval)
+        those of their mean over layers. `p_value_information`
         (dataset, layer) and `p_value_mean_over_layers_information` (dataset) are one-sided. `p_value` (dataset, layer,
         expert) is two-sided, of the distance of DS from its mean over the other datasets in standard errors (see
         `permutation.studentised`); `adjusted_p_value` is that by Benjamini and Hochberg over layers, experts and
@@ -109,20 +111,23 @@ def measure(
     first = next(iter(dataset_tallies.values()))
     resampling = uncertainty.resample(dataset_tallies, resamples, seed)
     of_documents = uncertainty.has_documents(first)
-    dealing = permutation.deal(dataset_tallies, permutations, permutation_seed)
     names = [name for name in (*COUNTS, *REPEATED) if name in first]
     lengths = ["tokens", "neighbours"] if of_documents else ["tokens"]
     sizes = {name: tally[lengths].load() for name, tally in dataset_tallies.items()}
     tokens = uncertainty.dataset_draws(sizes, ["tokens"], resampling)["tokens"]
-    dealt_tokens = permutation.dealt_draws(sizes, ["tokens"], dealing)["tokens"]
-    item_tokens = dealing.of_items(sizes, "tokens")
-    draws, dealt_draws, per_layer = [], [], []
+    if of_documents:
+        dealing = permutation.deal(dataset_tallies, permutations, permutation_seed)
+        dealt_tokens = permutation.dealt_draws(sizes, ["tokens"], dealing)["tokens"]
+        item_tokens = dealing.of_items(sizes, "tokens")
+    draws, chance_draws, per_layer = [], [], []
     for tally in tallies.by_layer(dataset_tallies, names):
         sums = uncertainty.dataset_draws(tally, names, resampling)
         measures, found = domain_measures(sums, tokens), _specialization(sums, tokens, confidence)
-        if of_documents:
+        if not of_documents:
+            chance_draws.append(domain_measures(_alike(sums, tokens, sizes, resampling), tokens))
+        else:
             dealt = permutation.dealt_draws(tally, COUNTS, dealing)
-            dealt_draws.append(domain_measures(dealt, dealt_tokens))
+            chance_draws.append(domain_measures(dealt, dealt_tokens))
             distance = permutation.studentised(dealing.of_items(tally, "selected_count"), item_tokens, dealing)
             found["p_value"] = permutation.p_value(np.abs(distance)).reindex(dataset=sums["dataset"])
             repetition = _repetition(tally, sizes, resampling)
@@ -134,8 +139,8 @@ def measure(
         per_layer.append(found)
     values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer")
     out = out.merge(summarise(values, MEASURES, Bootstrap(confidence)))
+    out = out.merge(_null(xr.concat(chance_draws, dim="layer"), confidence))
     if of_documents:
-        out = out.merge(_null(xr.concat(dealt_draws, dim="layer"), permutations, confidence))
         p_value = _domains(out["p_value"])
         adjusted = scipy.stats.false_discovery_control(p_value.values.ravel()).reshape(p_value.shape)
         out["adjusted_p_value"] = p_value.copy(data=adjusted).reindex_like(out["p_value"])
@@ -147,6 +152,8 @@ def measure(
     out = out.merge(uncertainty.sample_sizes(dataset_tallies))
     settings = {"resamples": resamples, "seed": seed, "confidence": confidence, "permutations": permutations}
     settings |= {"permutation_seed": permutation_seed, "false_discovery_rate": false_discovery_rate}
+    if not of_documents:
+        settings["design_effect"] = first.attrs["design_effect"]
     out = out.assign_coords(measure=list(MEASURES)).assign_attrs(settings, top_k=first.sizes["rank"])
     return Measured(out, values)
 
@@ -188,15 +195,27 @@ def domain_measures(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
     return xr.Dataset({name: _with_mean(value) for name, value in values.items()})
 
 
-def _null(draws: xr.Dataset, permutations: int, confidence: float) -> xr.Dataset:
-    """What the measures are where clusters are dealt out at random, and their p-values, from their draws."""
+def _alike(
+    sums: xr.Dataset, tokens: xr.DataArray, sizes: dict[str, xr.Dataset], resampling: dict[str, TokenDraws]
+) -> xr.Dataset:
+    """Draws of counts without documents if all domains had the same shares; draw 0 is the counts as they are."""
+    names = [name for name in COUNTS if name in sums]
+    observed = sums[names].isel(draw=[0])
+    share = _domains(observed / tokens.isel(draw=[0])).mean("dataset").isel(draw=0)
+    expected = {name: share * size["tokens"] for name, size in sizes.items()}
+    drawn = uncertainty.dataset_draws(expected, names, resampling)
+    return xr.concat([observed, drawn.isel(draw=slice(1, None))], dim="draw")
+
+
+def _null(draws: xr.Dataset, confidence: float) -> xr.Dataset:
+    """What the measures are where domains differ by chance alone, and their p-values, from their draws."""
     out, tail = {}, (1 - confidence) / 2
-    for name in BY_DOMAIN:
+    for name in (name for name in BY_DOMAIN if name in draws):
         for prefix, draw in (("", draws[name]), (MEAN, draws[name].mean("layer"))):
             chance = draw.isel(draw=slice(1, None))
             limits = [chance.quantile(level, "draw").drop_vars("quantile") for level in (tail, 1 - tail)]
             null = xr.concat([chance.mean("draw"), *limits], dim="interval").transpose(..., "interval")
-            title = f"{MEASURES[name].title}, clusters dealt out at random, {permutations} permutations"
+            title = f"{MEASURES[name].title}, domains that differ by chance alone"
             out[f"{prefix}null_{name}"] = null.assign_coords(interval=list(uncertainty.INTERVAL)).assign_attrs(
                 long_name=title, units=MEASURES[name].units
             )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "coefficient_of_variation": Measure(
@@ -90,6 +90,16 @@ class Thresholds(Settings):
 
     balanced_variation: float = Field(0.5, gt=0, description="coefficient of variation below which a load is balanced")
     dropped_share: float = Field(0.01, ge=0, le=1, description="share of dropped selections that is too much")
+    variation_effect: Borders = borders(
+        0.1, 0.5, "coefficient of variation; loads a tenth apart drop hardly anything, 0.5 is `balanced_variation`"
+    )
+    overload_effect: Borders = borders(
+        0.25, 1, "MaxVio; capacity factors of 1.25 and 2 hold that much (ST-MoE, in training and in use)"
+    )
+    dead_effect: Borders = borders(0.01, 0.1, "share of a layer's experts, and so of its parameters, without use")
+    dropped_effect: Borders = borders(
+        0.01, 0.1, "share of selections; Switch drops less than 0.01 in training, ST-MoE bears 0.1 in finetuning"
+    )
 
 
 CHAPTER = Chapter(

@@ -11,7 +11,7 @@ import xarray as xr
 from gatebook.chapters.selection_frequency import MEASURES
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
-from gatebook.measures.summary import Bootstrap, Jackknife, Measured, summarise
+from gatebook.measures.summary import MEAN, Bootstrap, Jackknife, Measured, summarise
 from gatebook.study import tallies
 
 SUMS = ["selected_count", "first_count", "weight_sum", "probability_sum", "z_loss_sum"]
@@ -87,8 +87,9 @@ def measure(
         of the first choices and of the routing weight that an expert gets; `selection_frequency` (dataset, layer,
         expert, interval) = c_e / T, which sums to k. `rank_share` (layer, expert, rank): at which rank an expert is
         selected, pooled. `dropped_share` (dataset, layer, capacity_factor, interval): see `dropped_share`;
-        `mean_over_layers_*` has it without layer. `uniform_*` (dataset): the mean of the load measure under uniform
-        routing at the same number of tokens. `tokens` and `documents` (dataset) int64.
+        `mean_over_layers_*` has it without layer. `null_*` (dataset, interval) and `mean_over_layers_null_*`: the mean
+        of a load measure under uniform routing at the same number of tokens, and an interval that holds it at
+        `confidence`, in one layer and averaged over all. `tokens` and `documents` (dataset) int64.
     """
     first = next(iter(dataset_tallies.values()))
     experts, top_k = first.sizes["expert"], first.sizes["rank"]
@@ -111,7 +112,9 @@ def measure(
     values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer", data_vars="minimal")
     out = out.merge(summarise(values, MEASURES, Bootstrap(confidence)))
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
-    if of_documents:
+    if not of_documents:
+        out.attrs["design_effect"] = first.attrs["design_effect"]
+    else:
         out.attrs["probability"] = tallies.probability_name(first.attrs)
         long_name = f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens"
         dropped = values["dropped_share"].rename(draw_of_groups="draw")
@@ -120,7 +123,7 @@ def measure(
             out[name] = shares.assign_attrs(long_name=long_name, units="1")
     out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
     out = out.merge(uncertainty.sample_sizes(dataset_tallies))
-    return Measured(out.merge(_uniform(out["tokens"], experts, top_k, seed)), values)
+    return Measured(out.merge(_uniform(out["tokens"], experts, top_k, out.sizes["layer"], seed, confidence)), values)
 
 
 def measures_of_draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
@@ -209,18 +212,17 @@ def _dropped(layer: dict[str, xr.Dataset], sizes: dict[str, np.ndarray], batch_t
     return found.expand_dims(layer=next(iter(layer.values()))["layer"])
 
 
-def _uniform(tokens: xr.DataArray, experts: int, top_k: int, seed: int) -> xr.Dataset:
-    """Mean of each load measure over random uniform routings of the same number of tokens, per dataset."""
-    rows = []
-    for number in tokens.values:
-        loads = uncertainty.uniform_loads(int(number), experts, top_k, NULL_DRAWS, seed)
-        found = load_measures(xr.DataArray(loads, dims=("draw", "expert")))
-        rows.append({f"uniform_{name}": value.mean("draw").item() for name, value in found.items()})
-    out = xr.Dataset({name: ("dataset", [row[name] for row in rows]) for name in rows[0]})
-    for name, array in out.data_vars.items():
-        measure_name = name.removeprefix("uniform_")
-        array.attrs = {
-            "long_name": f"{MEASURES[measure_name].title} under uniform routing, {NULL_DRAWS} draws",
-            "units": MEASURES[measure_name].units,
-        }
-    return out
+def _uniform(tokens: xr.DataArray, experts: int, top_k: int, layers: int, seed: int, confidence: float) -> xr.Dataset:
+    """Each load measure over random uniform routings of the same number of tokens, per dataset, with its interval."""
+    tail, per_layer, out = (1 - confidence) / 2, [], {}
+    for layer in range(layers):
+        loads = [uncertainty.uniform_loads(int(n), experts, top_k, NULL_DRAWS, [seed, layer]) for n in tokens.values]
+        per_layer.append(xr.Dataset(load_measures(xr.DataArray(loads, dims=("dataset", "draw", "expert")))))
+    for name, values in xr.concat(per_layer, dim="layer").transpose("dataset", "draw", "layer").items():
+        for mean, draws in (("", values.values.reshape(len(tokens), -1)), (MEAN, values.values.mean(axis=-1))):
+            ends = np.quantile(draws, [tail, 1 - tail], axis=1)
+            stacked = np.stack([draws.mean(axis=1), *ends], axis=-1)
+            long_name = f"{MEASURES[name].title} under uniform routing, {NULL_DRAWS} draws"
+            attrs = {"long_name": long_name, "units": MEASURES[name].units}
+            out[f"{mean}null_{name}"] = (("dataset", "interval"), stacked, attrs)
+    return xr.Dataset(out, coords={"interval": list(uncertainty.INTERVAL)})

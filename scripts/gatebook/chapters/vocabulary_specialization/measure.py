@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gatebook.chapters.vocabulary_specialization import MEASURES, OFTEN
+from gatebook.chapters.vocabulary_specialization import MEASURES, OFTEN, baselines
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
@@ -31,7 +31,7 @@ SPLITS = 10
 TOP = 10
 ORDERS = ("share", "count")
 TOPS = {"top_token": "1", "top_share": "1", "top_count": "tokens"}
-BY_LAYER = tuple(name for name in MEASURES if name != "expert_specialization")
+BY_LAYER = ("split_half", "micro", "macro", "macro_often")
 
 
 @numba.njit
@@ -193,7 +193,9 @@ def measure(
         `expert_specialization` (layer, kind, selection, expert, interval) and `null_expert_specialization`: pooled; NaN
         for experts that lead no frequent id. `input_advantage` (dataset, layer, kind, selection, interval): split_half
         of the input token minus that of the kind; `rise` (dataset, kind, selection, interval): split_half in the last
-        layer minus that in the first. `tokens`, `documents` (dataset).
+        layer minus that in the first. `predictability` (layer, class, interval), `domain_information`,
+        `domain_information_of_ids` and `share_of_ids` (layer, interval), pooled, see `baselines`, and their means over
+        layers. `tokens`, `documents`, `clusters` (dataset).
 
         `top_token` int32, `top_share`, `top_count` (layer, kind, order, expert, place): the `TOP` ids x with N(x) >=
         `OFTEN` that each expert gets as first choice, by VS(x, e) and by N(x, e); the id is `NONE` where there are
@@ -202,7 +204,8 @@ def measure(
     names, kinds = [uncertainty.POOLED, *tokens["name"].values.tolist()], tokens["kind"].values.tolist()
     wanted = [(name, kind) for name in names for kind in kinds if name == uncertainty.POOLED or kind == "input"]
     found = {key: occurrences(tokens, key[1], key[0]) for key in wanted}
-    numbers, draws, nulls, top, splits = [], [], [], [], halves(seed)
+    by_class = baselines.classes(tokens)
+    numbers, draws, nulls, top, splits, others = [], [], [], [], halves(seed), []
     for layer in layers:
         experts = layer.experts
         numbers.append(layer.number)
@@ -216,10 +219,14 @@ def measure(
             nulls[-1][place] = permuted(one, mine, experts, splits, permutations, rng)
             if name == uncertainty.POOLED:
                 top.append(top_tokens(one, mine[:, :1], experts))
+        predicted = [predictability(one, layer.selected[:, :1], experts, splits) for one in by_class.values()]
+        others.append(baselines.domain_information(tokens, layer.selected, experts))
+        others[-1]["predictability"] = (("class", "draw"), predicted)
     coords = {"layer": numbers, "dataset": names, "kind": kinds, "selection": list(SELECTIONS)}
     out, values = _measures(
         _array(draws, coords, ("layer", "dataset", "kind"), ("draw", "selection", "measure")),
         _array(nulls, coords, ("layer", "dataset", "kind"), ("selection", "measure")),
+        xr.concat(others, dim="layer").assign_coords(layer=numbers, **{"class": list(by_class)}),
         confidence,
     )
     *tops, led = zip(*top, strict=True)
@@ -239,6 +246,12 @@ def measure(
 def observed(found: Occurrences, selected: np.ndarray, experts: int, splits: np.ndarray) -> np.ndarray:
     """All measures with all clusters and without each group: float64 (draw, selection, measure), as in `sums`."""
     return _both(found, np.take(selected, found.order, axis=0), experts, splits, 1 + GROUPS)
+
+
+def predictability(found: Occurrences, selected: np.ndarray, experts: int, splits: np.ndarray) -> np.ndarray:
+    """The split-half measure of tokens by some class, with all clusters and without each group: float64 (draw,)."""
+    group, chosen = found.group[found.order], np.take(selected, found.order, axis=0)
+    return ratios(sums(found.starts, group, chosen, experts, splits, 1 + GROUPS))[:, BY_LAYER.index("split_half")]
 
 
 def permuted(
@@ -345,10 +358,12 @@ def table(metrics: xr.Dataset, names: Sequence[str] = BY_LAYER) -> pd.DataFrame:
     return pd.concat(parts)[columns].dropna(subset="estimate", ignore_index=True)
 
 
-def _measures(draws: xr.DataArray, nulls: xr.DataArray, confidence: float) -> tuple[xr.Dataset, xr.Dataset]:
+def _measures(
+    draws: xr.DataArray, nulls: xr.DataArray, others: xr.Dataset, confidence: float
+) -> tuple[xr.Dataset, xr.Dataset]:
     """Intervals of all measures and of their differences, beside their nulls; and the draws of the measures."""
     method = Jackknife(confidence)
-    values = xr.Dataset({name: draws.isel(measure=index) for index, name in enumerate(BY_LAYER)})
+    values = others.merge({name: draws.isel(measure=index) for index, name in enumerate(BY_LAYER)})
     experts, null = (
         part.sel(dataset=uncertainty.POOLED, drop=True)
         .isel(measure=slice(len(BY_LAYER), None))
