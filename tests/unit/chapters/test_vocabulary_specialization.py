@@ -75,7 +75,7 @@ def expected(made: list[Case], layer: int, rank: int, leave_out: int | None = No
     """All measures by input token of one layer of some datasets, at the first `rank` ranks, without a group."""
     token_id, selected, groups = [], [], []
     for one in made:
-        group = clusters.groups(one.document_id)[one.owner]
+        group = one.group
         kept = np.flatnonzero(group != leave_out)
         token_id += one.token_id[kept].tolist()
         selected += one.layers[layer]["selected_expert"].values[kept, :rank].tolist()
