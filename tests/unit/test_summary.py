@@ -49,7 +49,11 @@ def test_only_a_measure_of_spread_is_moved_on_squares():
     found = summary.summarise(draws, MEASURES, Bootstrap(0.9))
     for name in draws:
         xr.testing.assert_equal(found[name], expected[name])
-    assert not np.allclose(expected["spread"], uncertainty.interval(draws["spread"], 0.9, (0, np.inf), False))
+    assert not np.allclose(expected["spread"], Bootstrap(0.9).interval(draws["spread"], (0, np.inf)))
+    others = some_draws(1)["spread"]
+    apart = [Bootstrap(0.9).difference(draws["spread"], others, *squared) for squared in ((), (False,), (True,))]
+    xr.testing.assert_equal(apart[0], apart[1])
+    assert not np.allclose(apart[0], apart[2])
 
 
 def test_draws_of_a_mean_of_their_own_are_taken():
