@@ -300,6 +300,7 @@ def test_p_values_are_uniform_when_loads_explain_all():
     assert 0.02 < np.mean(np.array(p) < 0.05) < 0.08
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_true_lift_of_clustered_text():
     rng, covered, mean_covered = np.random.default_rng(5), [], []
     mixture = [rng.dirichlet(np.full(10, 2.0)) for _ in range(2)]
