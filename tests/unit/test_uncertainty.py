@@ -19,37 +19,57 @@ def draws_of(values: np.ndarray) -> xr.DataArray:
 def document_sums(values: np.ndarray, cluster: list[str] | None = None, **attrs) -> xr.Dataset:
     names = [f"{number:04d}" for number in range(len(values))]
     coords = {"document_id": ("document", names), "cluster": ("document", names if cluster is None else cluster)}
-    return xr.Dataset({"total": ("document", np.asarray(values))}, coords, attrs)
+    sums = {"total": ("document", np.asarray(values)), "tokens": ("document", np.ones(len(values), int))}
+    return xr.Dataset(sums, coords, attrs)
 
 
 # ---------------------------------------------------------------- resampling
 
 
-def test_the_first_draw_is_the_sample_and_the_others_have_one_cluster_less():
-    weights = uncertainty.resampling_weights(clusters=7, resamples=50, seed=3, name="poems")
+def test_the_first_draw_is_the_sample_and_the_others_have_fewer_clusters():
+    tokens = np.array([9, 4, 5, 8, 3, 7, 6])
+    weights = uncertainty.resampling_weights(tokens, resamples=50, seed=3, name="poems")
     assert weights.shape == (51, 7)
     assert (weights[0] == 1).all()
-    assert (weights[1:].sum(axis=1) == 6).all()
+    assert (weights[1:].sum(axis=1) == uncertainty.drawn(tokens)).all()
     assert len(np.unique(weights[1:], axis=0)) > 40
 
 
+@pytest.mark.parametrize(("clusters", "number"), [(1, 1), (2, 1), (3, 1), (8, 5), (30, 27), (300, 297)])
+def test_of_equal_clusters_so_many_are_drawn(clusters, number):
+    assert uncertainty.drawn(np.full(clusters, 7)) == number
+
+
+@given(st.lists(st.integers(1, 100), min_size=3, max_size=30))
+def test_the_number_drawn_follows_from_the_variance_that_resamples_see(tokens):
+    # The distance of each ratio from that of all clusters is a sum of the ratios, which have the variance 1.
+    count, share = len(tokens), np.array(tokens) / sum(tokens)
+    of_distance = ((np.eye(count) - share) ** 2).sum(axis=1)
+    seen = (share**2 * of_distance).sum() / (share**2).sum()
+    wider = scipy.stats.t.ppf(0.975, count - 1) / scipy.stats.norm.ppf(0.975)
+    assert abs(uncertainty.drawn(np.array(tokens)) - max(count * seen / wider**2, 1)) <= 0.5 + 1e-9
+
+
 def test_every_cluster_is_drawn_equally_often():
-    # The counts are multinomial: n - 1 draws of probability 1/n each have the mean f = 1 - 1/n and variance f (1 - 1/n).
-    weights = uncertainty.resampling_weights(clusters=10, resamples=20_000, seed=1, name="poems")[1:]
-    np.testing.assert_allclose(weights.mean(axis=0), 0.9, atol=0.03)
-    np.testing.assert_allclose(weights.var(axis=0), 0.81, atol=0.04)
+    # The counts are multinomial: of m draws with probability 1/n each; the mean is m / n.
+    tokens = np.arange(1, 11)
+    weights = uncertainty.resampling_weights(tokens, resamples=20_000, seed=1, name="poems")[1:]
+    mean = uncertainty.drawn(tokens) / 10
+    np.testing.assert_allclose(weights.mean(axis=0), mean, atol=0.03)
+    np.testing.assert_allclose(weights.var(axis=0), 0.9 * mean, atol=0.04)
 
 
-def test_a_mean_of_few_clusters_varies_as_that_of_new_samples_does():
-    # The variance of a mean is s^2 / n; as many draws as there are clusters would give (n - 1) / n of it: s^2 = 2.5.
-    weights = uncertainty.resampling_weights(clusters=5, resamples=40_000, seed=1, name="poems")[1:]
-    means = weights @ np.arange(5.0) / weights.sum(axis=1)
-    assert means.var() == pytest.approx(2.5 / 5, rel=0.03)
+def test_the_percentiles_of_a_mean_are_those_of_student():
+    values = scipy.stats.norm.ppf((np.arange(20) + 0.5) / 20)  # as normal as 20 values can be
+    weights = uncertainty.resampling_weights(np.ones(20), resamples=40_000, seed=1, name="poems")
+    found = uncertainty.interval(draws_of(weights @ values / weights.sum(axis=1)))
+    half = scipy.stats.t.ppf(0.975, 19) * values.std(ddof=1) / np.sqrt(20)
+    np.testing.assert_allclose(found, [0, -half, half], atol=0.03 * half)
 
 
 def test_resampling_depends_on_the_seed_and_the_name_alone():
     def weights(*arguments):
-        return uncertainty.resampling_weights(9, 20, *arguments)
+        return uncertainty.resampling_weights(np.arange(1, 10), 20, *arguments)
 
     np.testing.assert_array_equal(weights(1, "poems"), weights(1, "poems"))
     assert (weights(1, "poems") != weights(2, "poems")).any()
@@ -57,13 +77,13 @@ def test_resampling_depends_on_the_seed_and_the_name_alone():
 
 
 def test_one_cluster_is_always_the_same_sample():
-    assert (uncertainty.resampling_weights(1, 20, 0, "poems") == 1).all()
+    assert (uncertainty.resampling_weights(np.array([5]), 20, 0, "poems") == 1).all()
 
 
 def test_the_draws_are_those_of_one_multinomial_sample():
     rng = np.random.default_rng([3, zlib.crc32(b"poems")])
-    expected = rng.multinomial(6, np.full(7, 1 / 7), size=50)
-    np.testing.assert_array_equal(uncertainty.resampling_weights(7, 50, 3, "poems")[1:], expected)
+    expected = rng.multinomial(27, np.full(30, 1 / 30), size=50)
+    np.testing.assert_array_equal(uncertainty.resampling_weights(np.ones(30), 50, 3, "poems")[1:], expected)
 
 
 def weights_of_documents(drawn: uncertainty.Resampling) -> np.ndarray:
@@ -78,8 +98,7 @@ def test_documents_of_one_cluster_are_drawn_together():
     for one, other in ((0, 2), (0, 5), (1, 4)):
         np.testing.assert_array_equal(weights[:, one], weights[:, other])
     of_clusters = weights[1:, [1, 0, 3]]
-    assert (of_clusters.sum(axis=1) == 2).all()
-    assert len(np.unique(of_clusters, axis=0)) == 6  # all multisets of two of three clusters
+    assert np.unique(of_clusters, axis=0).tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0]]  # one of three
 
 
 def test_datasets_of_the_same_files_share_the_draws_of_the_clusters_that_both_have():
@@ -91,10 +110,11 @@ def test_datasets_of_the_same_files_share_the_draws_of_the_clusters_that_both_ha
     np.testing.assert_array_equal(first[:, 0], second[:, 3])
     np.testing.assert_array_equal(first[:, 2], second[:, 0])
     # Together they have five clusters, a to e.
-    assert (first[1:, :3].sum(axis=1) + second[1:, 1:3].sum(axis=1) == 4).all()
-    independent = uncertainty.resample({"first": one, "second": other.assign_attrs(dataset_sha256="1" * 64)}, 30, 1)
-    assert (independent["first"].weights[1:].sum(axis=1) == 2).all()
-    assert (independent["second"].weights[1:].sum(axis=1) == 3).all()
+    number = uncertainty.drawn(np.array([3, 2, 2, 1, 1]))
+    assert (first[1:, :3].sum(axis=1) + second[1:, 1:3].sum(axis=1) == number).all()
+    assert (first[1:, 0] != first[1:, 1]).any()
+    apart = uncertainty.resample({"second": other.assign_attrs(dataset_sha256="1" * 64), "first": one}, 30, 1)
+    assert (weights_of_documents(apart["first"])[:, 0] != weights_of_documents(apart["second"])[:, 3]).any()
 
 
 def test_a_pair_has_the_draws_of_its_first_dataset_in_the_alphabet():
@@ -139,7 +159,7 @@ def test_every_draw_is_the_sum_over_its_documents(study):
     assert draws["selected_count"].dims == ("dataset", "draw", "layer", "expert")
     assert draws["layer"].values.tolist() == [0, 2]
     for name, tally in study.items():
-        weights = uncertainty.resampling_weights(4, 6, 4, name)  # every document is a cluster
+        weights = uncertainty.resampling_weights(tally["tokens"].values, 6, 4, name)  # every document is a cluster
         for draw in range(7):
             found = draws.sel(dataset=name).isel(draw=draw)
             count = sum(weights[draw, d] * tally["selected_count"].values[d] for d in range(4))
@@ -176,7 +196,7 @@ def test_sums_of_many_clusters_are_those_of_few():
     rng = np.random.default_rng(9)
     values = rng.integers(0, 9, (3 * clusters, 2, 3)).astype(np.int32)
     cluster = rng.permutation(np.tile(np.arange(clusters), 3))
-    weights = uncertainty.resampling_weights(clusters, 4, 1, "poems")
+    weights = uncertainty.resampling_weights(np.ones(clusters), 4, 1, "poems")
     found = uncertainty.Resampling(weights, cluster).sums(values)
     expected = np.einsum("wd,dab->wab", weights[:, cluster].astype(np.int64), values.astype(np.int64))
     assert found.dtype == np.float64
@@ -242,15 +262,15 @@ def test_the_seed_changes_intervals_and_not_estimates(study):
 
     first, second = found(1), found(2)
     xr.testing.assert_identical(first.sel(interval="estimate"), second.sel(interval="estimate"))
-    # Of 4 clusters there are 20 multisets of 3, so the outermost draws may be the same.
-    assert (first.sel(interval=["low", "high"]) != second.sel(interval=["low", "high"])).any("interval").all()
+    # Of 4 clusters few are drawn, so the outermost draws may be the same.
+    first, second = (found.sel(dataset="pooled", interval=["low", "high"]) for found in (first, second))
+    assert (first != second).any("interval").all()
 
 
 def test_the_interval_of_a_mean_is_the_percentile_interval_of_scipy():
     values = np.random.default_rng(6).gamma(2.0, size=80)
-    data = document_sums(values).assign(number=("document", np.ones(80)))
-    draws = dataset_draws({"poems": data}, ["total", "number"], resamples=20_000, seed=1)
-    ours = uncertainty.interval((draws["total"] / draws["number"]).sel(dataset="poems"))
+    draws = dataset_draws({"poems": document_sums(values)}, ["total", "tokens"], resamples=20_000, seed=1)
+    ours = uncertainty.interval((draws["total"] / draws["tokens"]).sel(dataset="poems"))
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
@@ -336,7 +356,7 @@ def simulated_loads(seed: int, spread: float, documents: int, experts: int = 16)
     rng = np.random.default_rng(seed)
     tokens = rng.integers(10, 60, documents)
     counts = np.array([rng.multinomial(n, rng.dirichlet(8 * share)) for n in tokens])
-    return uncertainty.resampling_weights(documents, 300, seed, "poems") @ counts, share
+    return uncertainty.resampling_weights(tokens, 300, seed, "poems") @ counts, share
 
 
 def variation(loads: np.ndarray) -> np.ndarray:

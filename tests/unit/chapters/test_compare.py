@@ -239,7 +239,8 @@ def clusters_of(name: str, files: str, clusters: int) -> Run:
     """A run on one dataset whose clusters have one document each."""
     names = ("document", [f"{number:03d}" for number in range(clusters)])
     coords, attrs = {"document_id": names, "cluster": names, "layer": [0]}, {"dataset": files, "dataset_sha256": files}
-    return Run(name, {"poems": xr.Dataset(coords=coords, attrs=attrs)}, [0])
+    tokens = {"tokens": ("document", np.ones(clusters, int))}
+    return Run(name, {"poems": xr.Dataset(tokens, coords, attrs)}, [0])
 
 
 @pytest.mark.parametrize("paired", [True, False])

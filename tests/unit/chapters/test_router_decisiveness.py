@@ -249,7 +249,7 @@ def test_intervals_are_those_of_repeated_documents(study):
     poems, resamples = study["poems"], 8
     metrics = measure({"poems": poems}, resamples)
     drawn = []
-    for weights in uncertainty.resampling_weights(4, resamples, 1, "poems").astype(int):
+    for weights in uncertainty.resampling_weights(poems.lengths, resamples, 1, "poems").astype(int):
         again = measure({"poems": poems.take(np.repeat(np.arange(4), weights))})
         drawn.append(again.sel(dataset="poems", interval="estimate", drop=True))
     draws = xr.concat(drawn, dim="draw")

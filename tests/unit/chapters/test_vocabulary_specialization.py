@@ -360,7 +360,7 @@ def pairs(metrics, tmp_path_factory):
 def test_every_figure_has_words_and_can_be_drawn(pairs, which):
     metrics, untrained = pairs[which]
     figures = page.figures(Seen(metrics, untrained))
-    assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == 5
+    assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == 7
     for figure in figures:
         assert len(figure.alt) >= 40 and isinstance(figure.data, pd.DataFrame)
         for text in (figure.alt, figure.caption, figure.how_to_read):

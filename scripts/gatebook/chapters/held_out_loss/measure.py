@@ -21,8 +21,8 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
     """
     domains = list(dict.fromkeys(training["domain"].values.astype(str)))
     names = ["loss_sum", "unigram_loss_sum", "tokens"]
-    losses = training[["loss_sum", "unigram_loss_sum", "document_id", "cluster"]].set_coords(["document_id", "cluster"])
-    losses["tokens"] = training["predicted_tokens"]
+    losses = training.rename(predicted_tokens="tokens")[[*names, "document_id", "cluster"]]
+    losses = losses.set_coords(["document_id", "cluster"])
     per_domain = {domain: losses.isel(document=training["domain"].values == domain) for domain in domains}
     draws = uncertainty.dataset_draws(per_domain, names, uncertainty.resample(per_domain, resamples, seed))
     loss = draws["loss_sum"] / draws["tokens"]

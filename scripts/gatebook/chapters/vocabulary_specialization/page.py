@@ -1,6 +1,7 @@
 """The page of the chapter vocabulary specialization: figures, findings and words."""
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from gatebook.chapters.base.page import (
@@ -44,6 +45,8 @@ def figures(seen: Seen) -> list[Figure]:
     return [
         _specialization_by_layer(metrics, untrained),
         _kinds_by_layer(metrics, untrained),
+        _predictors_by_layer(metrics),
+        _domains_by_layer(metrics),
         _specialization_by_dataset(metrics),
         _specialization_by_expert(metrics),
         _top_tokens(metrics),
@@ -56,6 +59,7 @@ def findings(seen: Seen) -> list[Finding]:
     found = [_finding_token(mine), _finding_published(mine), _finding_kind(seen)]
     if seen.metrics.sizes["layer"] > 1:
         found.append(_finding_depth(mine))
+    found.append(_finding_domains(seen))
     return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
 
 
@@ -116,6 +120,21 @@ def _finding_kind(seen: Seen) -> Finding:
         verdict_text="yes means a difference of the split-half values above 0",
         unit="of tokens",
         figure="kinds_by_layer",
+        **found,
+    )
+
+
+def _finding_domains(seen: Seen) -> Finding:
+    found = numbers(seen, "share_of_ids", Null("token ids alone", 1.0), "share_effect")
+    of_ids, bits = (over_layers(seen.metrics, name)[0] for name in ("domain_information_of_ids", "domain_information"))
+    return Finding(
+        question="Do domains use other experts beyond what their token ids explain?",
+        answer=f"Token ids alone would give {format_number(of_ids)} of the {format_number(bits)} bits that a selection "
+        f"tells about the domain, {format_number(100 * found['estimate'])} %{change(seen, 'share_of_ids')}.",
+        verdict=verdict(side(found), yes="below"),
+        verdict_text="yes means a share of token ids below 1",
+        unit="of the information",
+        figure="domains_by_layer",
         **found,
     )
 
@@ -191,6 +210,56 @@ def _kinds_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure
         drawing=plotting.small_multiples(panels, columns=len(kinds), share_y=True, y_limits=(0, None), order=ORDER),
         data=table(metrics, ["split_half"]),
     )
+
+
+def _predictors_by_layer(metrics: xr.Dataset) -> Figure:
+    of_classes = {str(name): metrics.sel({"class": name}) for name in metrics["class"].values}
+    lines = [Series(name, *_ends(mine["predictability"])) for name, mine in of_classes.items()]
+    shares = ", ".join(
+        f"{name} {100 * over_layers(mine, 'predictability')[0]:.0f} %" for name, mine in of_classes.items()
+    )
+    return Figure(
+        name="predictors_by_layer",
+        title="What else tells where a token goes",
+        alt="Line chart over layers of how often the expert of a token's class is its first choice, on average by: "
+        f"{shares}.",
+        caption="First choices that are the expert of the token's class, chosen on one half of the clusters and judged "
+        f"on the other, mean over ten halves; on average over layers by {shares}. {counts_text(metrics, JACKKNIFE)}",
+        how_to_read="By nothing is how often the most frequent expert is chosen. What the dataset adds to the token is "
+        "context in any form. Classes with many values cover fewer tokens: only those whose value occurs in both "
+        "halves count.",
+        drawing=_single(MEASURES["predictability"].title, metrics, lines, "of tokens"),
+        data=interval_table(metrics["predictability"].transpose("class", "layer", "interval")),
+    )
+
+
+def _domains_by_layer(metrics: xr.Dataset) -> Figure:
+    names = {"observed": "domain_information", "of token ids alone": "domain_information_of_ids"}
+    lines = [Series(label, *_ends(metrics[name])) for label, name in names.items()]
+    value, bounds = format_estimate(*over_layers(metrics, "share_of_ids"))
+    parts = [interval_table(metrics[name]).assign(measure=name) for name in (*names.values(), "share_of_ids")]
+    return Figure(
+        name="domains_by_layer",
+        title="What token ids say of the domain",
+        alt="Line chart over layers of the information about the domain, and of what token ids alone would give of it: "
+        f"a share of {value} on average.",
+        caption=f"Information of a selection about the domain, and what is left of it if every token goes where tokens "
+        f"of its id in other clusters go; share {value} {bounds}. Tokens whose id occurs in one group of clusters only "
+        f"do not count. {counts_text(metrics, JACKKNIFE)}",
+        how_to_read="Where both lines are equal, domains use other experts only because they have other tokens. The "
+        "distance between them is what the context adds, or the domain.",
+        drawing=_single(MEASURES["domain_information"].title, metrics, lines, MEASURES["domain_information"].units),
+        data=pd.concat(parts, ignore_index=True)[["measure", "layer", *INTERVAL]],
+    )
+
+
+def _single(title: str, metrics: xr.Dataset, lines: list[Series], units: str) -> plotting.Figure:
+    panel = Panel(title, metrics["layer"].values, lines, [], units)
+    return plotting.small_multiples([panel], columns=1, panel_height=2.4, y_limits=(0, None))
+
+
+def _ends(array: xr.DataArray) -> list[np.ndarray]:
+    return [array.sel(interval=part).values for part in INTERVAL]
 
 
 def _specialization_by_dataset(metrics: xr.Dataset) -> Figure:
