@@ -333,7 +333,13 @@ def sparse_tally(rng: np.random.Generator, mixture: list[np.ndarray]) -> xr.Data
             "pair_count": (("group", "layer", "expert", "other"), pairs[:, None]),
             "adjacent_count": (("layer", "expert", "other"), pairs.sum(axis=0)[None]),
         },
-        coords={"layer": [0], "document_group": ("document", group), "rank": [0, 1]},
+        coords={
+            "layer": [0],
+            "document_group": ("document", group),
+            "document_id": ("document", np.arange(documents).astype(str)),
+            "cluster": ("document", np.arange(documents).astype(str)),
+            "rank": [0, 1],
+        },
     )
 
 
