@@ -91,10 +91,10 @@ def _problem(rng: random.Random) -> str:
 
 
 def _stories(rng: random.Random, sentences: Sequence[str], frame: dict[str, Sequence[str]]) -> list[str]:
-    """Stories of eight sentences, five of them about the word, each with another choice of these."""
+    """Stories of ten sentences, seven of them about the word, each with another choice of these."""
     told, found = set(), []
     while len(found) < STORIES_PER_MEANING:
-        chosen = _sample(rng, range(len(sentences)), 5)
+        chosen = _sample(rng, range(len(sentences)), 7)
         if frozenset(chosen) not in told:
             told.add(frozenset(chosen))
             found.append(_story(rng, [sentences[index] for index in chosen], frame))
@@ -103,9 +103,8 @@ def _stories(rng: random.Random, sentences: Sequence[str], frame: dict[str, Sequ
 
 def _story(rng: random.Random, scene: Sequence[str], frame: dict[str, Sequence[str]]) -> str:
     name, friend = _sample(rng, NAMES, 2)
-    first, second, third, fourth, fifth = scene
-    middle = [first, second, _pick(rng, frame["turns"]), third, fourth, fifth]
-    sentences = [_pick(rng, frame["openings"]), *middle, _pick(rng, frame["endings"])]
+    opening, turn, ending = (_pick(rng, frame[part]) for part in ("openings", "turns", "endings"))
+    sentences = [opening, *scene[:3], turn, *scene[3:], ending]
     filled = {"name": name, "friend": friend, "day": _pick(rng, DAYS), "month": _pick(rng, MONTHS)}
     return " ".join(sentences).format(**filled) + "\n"
 
