@@ -32,8 +32,8 @@ GENERATED: dict[str, Callable[[str], Iterator[harvested.Source]]] = {
 }
 
 SPLITS = ("train", "held_out")
-HELD_OUT_PERCENT = 40
-DOCUMENT_CHARACTERS = (300, 800)
+HELD_OUT_PERCENT = 45
+DOCUMENT_CHARACTERS = (300, 700)
 BOILERPLATE = re.compile(r"(?i)copyright|licen[cs]ed? |all rights reserved|SPDX|@author|-\*- ")
 
 
@@ -53,9 +53,9 @@ def harvest(
 ) -> dict[str, dict[str, list[Document]]]:
     """Documents of each domain and split; the first ones are of as many clusters as there are, see `interleave`.
 
-    A cluster (a file, for instance) is cut into documents of 300 to 800 characters. Text that a domain has shown
+    A cluster (a file, for instance) is cut into documents of 300 to 700 characters. Text that a domain has shown
     before (compared by letters and digits only) is left out. A whole cluster is in one split: the hash of its name
-    sends 40 % of them to "held_out" and the rest to "train", until a split has its characters; a generated domain
+    sends 45 % of them to "held_out" and the rest to "train", until a split has its characters; a generated domain
     writes each split by itself. So that no cluster weighs much, each gives at most an even share of a split's characters
     among `held_out_clusters`.
     Raises `Problem` for an unknown domain, a package that is not installed, a domain without training text, and one
@@ -72,19 +72,20 @@ def harvest(
         else:
             known = ", ".join([*HARVESTED, *GENERATED])
             raise Problem(f"demo.corpora.domains: there is no domain {name!r}; choose from {known}.")
-        corpora[name] = _fill(documents(sources), where, limits, held_out_clusters)
+        corpora[name] = _fill(documents(sources, name in HARVESTED), where, limits, held_out_clusters)
         if not corpora[name]["train"]:
             raise Problem(f"Domain {name} has no train document: {REMEDY}.")
         _check_clusters(name, corpora[name]["held_out"], held_out_clusters)
     return corpora
 
 
-def documents(found: Iterable[harvested.Source]) -> Iterator[Document]:
+def documents(found: Iterable[harvested.Source], different: bool) -> Iterator[Document]:
     """Documents of sources, each a cluster, without text that came before; repeated pieces under 40 characters stay.
 
-    Lines about licences and owners are left out too.
+    Lines about licences and owners are left out too, and, if documents must be `different`, those of which more than
+    half of the runs of eight words came before: variants of the same file, for instance.
     """
-    seen, written = set(), set()
+    seen, written, runs = set(), set(), set()
     for cluster, blocks in found:
         fresh = []
         for piece in itertools.chain.from_iterable(map(pieces, blocks)):
@@ -94,8 +95,12 @@ def documents(found: Iterable[harvested.Source]) -> Iterator[Document]:
             if len(key) >= 40:
                 seen.add(key)
         for number, text in enumerate(pack(fresh)):
-            if normalise(text) not in written:
-                written.add(normalise(text))
+            key = normalise(text)
+            words = key.split()
+            own = set(zip(*(words[start:] for start in range(8)), strict=False)) if different else set()
+            if key not in written and 2 * len(own & runs) <= len(own):
+                written.add(key)
+                runs |= own
                 yield Document(f"{cluster}#{number}", cluster, text)
 
 
@@ -112,7 +117,7 @@ def pieces(block: str) -> list[str]:
 
 
 def pack(parts: Iterable[str]) -> Iterator[str]:
-    """Join pieces, in order, into texts of 300 to 800 characters; a rest that is shorter is left out."""
+    """Join pieces, in order, into texts of 300 to 700 characters; a rest that is shorter is left out."""
     shortest, longest = DOCUMENT_CHARACTERS
     text = ""
     for part in (*parts, None):
