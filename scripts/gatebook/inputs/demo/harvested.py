@@ -57,8 +57,8 @@ def cpp() -> Iterator[Source]:
 
 
 def web() -> Iterator[Source]:
-    """What pages are made of: readable JavaScript, style sheets, HTML and drawings, mostly of interactive reports."""
-    pattern = r"(?!.*/tests?/).*\.(m?js|css|html|svg|tpl)"
+    """What pages are made of: readable JavaScript, style sheets and HTML, mostly of interactive reports."""
+    pattern = r"(?!.*/tests?/).*\.(m?js|css|html|tpl)"
     for name, text in packages.texts(dict.fromkeys(WEB, pattern)):
         yield name, [block for block in packages.paragraphs(text) if _longest_line(block) <= 160]
 
