@@ -97,8 +97,11 @@ def training(trained: float, documents: int = 30) -> xr.Dataset:
             "domain": ("document", ["a"] * documents + ["b"] * documents),
             "document_id": ("document", [f"{number}" for number in range(2 * documents)]),
             "training_loss": ("step", np.linspace(6, trained, 5)),
+            "overlap": ("corpus", [0.02, 0.3]),
+            "held_out_documents": ("corpus", [documents, documents]),
+            "held_out_clusters": ("corpus", [31, 40]),
         },
-        coords={"checkpoint": list(CHECKPOINTS), "step": np.arange(5)},
+        coords={"checkpoint": list(CHECKPOINTS), "step": np.arange(5), "corpus": ["a", "b"]},
         attrs={"weights_sha256": '{"step0": "0", "step9": "9"}'},
     )
 
@@ -107,8 +110,8 @@ def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
     """What the jobs of all chapters read, below `folder`/results, and the overlay study.yaml."""
     results = folder / "results"
     for checkpoint, datasets in study.items():
-        (results / "demo/checkpoints").mkdir(parents=True, exist_ok=True)
-        (results / "demo/checkpoints" / checkpoint).symlink_to(model)
+        (results / "demo/checkpoints" / MODEL).mkdir(parents=True, exist_ok=True)
+        (results / "demo/checkpoints" / MODEL / checkpoint).symlink_to(model)
         for number, (name, made) in enumerate(datasets.items()):
             attrs = {"dataset": name, "dataset_id": name, "tokens_sha256": f"sum of {name}"}
             places = {"document_index": ("token", made.owner.astype(np.int32))}
@@ -119,7 +122,7 @@ def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
         described.parent.mkdir(exist_ok=True)
         described.write_text('{"moe_layers": [0, 1, 2, 3, 4]}')
     (results / "demo/tokenizer").symlink_to(model)
-    netcdf.save(training(3.0), results / "demo/training.nc")
+    netcdf.save(training(3.0), results / f"demo/training/{MODEL}.nc")
     overlay = {
         "study": {"datasets": list(study["step0"])},
         "models": {MODEL: {"checkpoints": list(CHECKPOINTS)}},

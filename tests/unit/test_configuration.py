@@ -150,7 +150,7 @@ def test_a_study_resolves_checkpoints_and_folders_of_every_source():
     models = resolved(whole).models
     assert list(models) == ["mine", "demo", "olmoe"]
     assert models["mine"]["folders"] == {"local": "data/mine"}
-    assert models["demo"]["folders"] == {name: f"results/demo/checkpoints/{name}" for name in ("step0", "step600")}
+    assert models["demo"]["folders"] == {name: f"results/demo/checkpoints/demo/{name}" for name in ("step0", "step600")}
     assert models["demo"]["window"] == whole["demo"]["model"]["context"]
     assert models["olmoe"]["folders"] == {"main": "results/models/olmoe/main"}
     whole["models"]["mine"]["checkpoints"] = ["early", "late"]

@@ -98,7 +98,8 @@ def measure(first: Run, others: Sequence[Run], *, resamples: int, seed: int, con
     Each is (second, run, dataset, depth, interval), where `second` names B and `run` is A or B; `difference_*` (second,
     dataset, depth, interval) is B - A; `mean_over_depths_*` has either without depth. Depths that are not common to A
     and a B are NaN. `paired` (second, dataset) says whether both runs have the same documents; `tokens` and `documents`
-    are (second, run, dataset). Problem: two runs have no depth in common.
+    are (second, run, dataset), `experts` of a layer and `experts_per_token` (second, run). Problem: two runs have no
+    depth in common.
     """
     pairs = [_pair(first, other, resamples, seed, confidence) for other in others]
     out = xr.concat(pairs, dim="second", join="outer", combine_attrs="override")
@@ -127,6 +128,9 @@ def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float)
         sizes.append(xr.Dataset({"tokens": tokens.isel(draw=0).astype(np.int64), "documents": documents}))
     out = xr.concat(sizes, dim="run").assign_coords(run=list(runs), depth=depths)
     paired = [same_documents(tally, second.tallies[name]) for name, tally in first.tallies.items()]
+    sizes = [next(iter(run.tallies.values())).sizes for run in runs.values()]
+    out["experts"] = ("run", [size["expert"] for size in sizes], {"long_name": "Experts of a layer"})
+    out["experts_per_token"] = ("run", [size["rank"] for size in sizes], {"long_name": "Experts of a token"})
     out["paired"] = ("dataset", np.array([all(paired), *paired], dtype=np.int8))
     for name, measure in COMPARED.items():
         attributes = {"units": measure.units, "formula": measure.formula}

@@ -56,8 +56,8 @@ def harvest(
     A cluster (a file, for instance) is cut into documents of 300 to 700 characters. Text that a domain has shown
     before (compared by letters and digits only) is left out. A whole cluster is in one split: the hash of its name
     sends 45 % of them to "held_out" and the rest to "train", until a split has its characters; a generated domain
-    writes each split by itself. So that no cluster weighs much, each gives at most an even share of a split's characters
-    among `held_out_clusters`.
+    writes each split by itself. So that no cluster weighs much, each gives at most an even share of a split's
+    characters among `held_out_clusters`.
     Raises `Problem` for an unknown domain, a package that is not installed, a domain without training text, and one
     that holds out fewer clusters or has a cluster with more than three even shares of the held-out characters.
     """

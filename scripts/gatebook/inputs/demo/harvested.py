@@ -31,7 +31,8 @@ DESCRIBED = (
     "yte",
 )  # fmt: skip
 WEB = (
-    "docutils", "matplotlib", "numba", "pandas", "scikit-learn", "snakemake", "tokenizers", "torch", "urllib3", "xarray",
+    "docutils", "matplotlib", "numba", "pandas", "scikit-learn", "snakemake", "tokenizers", "torch", "urllib3",
+    "xarray",
 )  # fmt: skip
 COMMENTED = ("pandas", "SQLAlchemy", "torch", "matplotlib", "numba", "networkx", "sympy", "scipy", "transformers")
 
