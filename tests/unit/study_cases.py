@@ -56,7 +56,7 @@ def collapsed() -> dict[str, dict[str, Case]]:
 def divided() -> dict[str, dict[str, Case]]:
     """Three datasets and two layers; before training the token alone decides, after it the dataset alone."""
     rng, made = np.random.default_rng(2), {name: {} for name in CHECKPOINTS}
-    for number, name in enumerate(("python", "cpp", "json")):
+    for number, name in enumerate(("python", "cpp", "web")):
         lengths = rng.integers(12, 40, 8).tolist()
         token_id = rng.integers(0, 12, sum(lengths))
         first = {"step0": token_id % EXPERTS, "step9": np.full(len(token_id), 2 * number)}
