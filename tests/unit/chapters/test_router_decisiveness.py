@@ -309,7 +309,9 @@ def test_another_dataset_and_another_seed(study):
         xr.testing.assert_identical(alone[name].sel(dataset="code"), metrics[name].sel(dataset="code"))
     for name in ("entropy", "scalar_quantile", "rank_weight"):  # are not corrected for noise
         xr.testing.assert_identical(reseeded[name].sel(interval="estimate"), metrics[name].sel(interval="estimate"))
-    assert (reseeded["entropy"] != metrics["entropy"]).sel(dataset="pooled", interval=["low", "high"]).any("layer").all()
+    assert (
+        (reseeded["entropy"] != metrics["entropy"]).sel(dataset="pooled", interval=["low", "high"]).any("layer").all()
+    )
 
 
 def test_a_single_document_has_no_uncertainty():
