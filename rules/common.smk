@@ -229,6 +229,12 @@ def of_runs(pattern):
     )
 
 
+def trained(pattern):
+    """`pattern` filled in for every model of `compare` that the workflow trains."""
+    names = dict.fromkeys(run["model"] for run in study.compared)
+    return [pattern.format(model=name) for name in names if study.models[name]["source"] == "demo"]
+
+
 def growing(amount, per_million=0):
     """A resource that grows with each attempt: a job that was stopped for want of it gets more when it is retried.
 

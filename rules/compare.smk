@@ -3,6 +3,7 @@ rule measure_compare:
     input:
         tallies=of_runs("results/tallies/{model}/{checkpoint}/{dataset}.nc"),
         models=of_runs("results/inputs/{model}/checkpoints/{checkpoint}.json"),
+        trainings=trained("results/demo/training/{model}.nc"),
     output:
         metrics="results/metrics/runs/compare.nc",
         table="results/tables/runs/compare.csv",

@@ -432,6 +432,7 @@ def peak_bytes(made: Case, path: Path) -> int:
     return peak
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_layers_or_tokens(tmp_path):
     rng = np.random.default_rng(7)
     small = random_case(rng, [500] * 20, experts=32, top_k=4, layers=(0,))

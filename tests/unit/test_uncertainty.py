@@ -508,6 +508,7 @@ def test_empty_groups_do_not_count():
     np.testing.assert_allclose(few, many)
 
 
+@pytest.mark.slow
 def test_the_jackknife_covers_the_mean_of_documents():
     rng, covered = np.random.default_rng(0), 0
     for _ in range(2000):

@@ -157,11 +157,16 @@ def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resampling: 
 
 
 def sample_sizes(tallies: dict[str, xr.Dataset]) -> xr.Dataset:
-    """`documents` and `clusters`, pooled and by dataset, in the order of `dataset_draws`: (dataset,) int64; 0: unknown.
+    """`documents` and `clusters`, pooled and by dataset, in the order of `dataset_draws`: (dataset,) int64.
 
-    Paired datasets share clusters, which count once where datasets are pooled.
+    Paired datasets share clusters, which count once where datasets are pooled. Of published counts neither is known:
+    they are 0, and `design_effect` says how alike their tokens are taken to be.
     """
-    known = [cluster_keys(tally, name) if has_documents(tally) else [] for name, tally in tallies.items()]
+    if not all(map(has_documents, tallies.values())):
+        nothing = [np.array([]) for _ in tallies]
+        effect = max(tally.attrs["design_effect"] for tally in tallies.values())
+        return sample_sizes_of([0 for _ in tallies], nothing).assign(design_effect=effect)
+    known = [cluster_keys(tally, name) for name, tally in tallies.items()]
     return sample_sizes_of([len(keys) for keys in known], known)
 
 

@@ -300,6 +300,7 @@ def test_p_values_are_uniform_when_loads_explain_all():
     assert 0.02 < np.mean(np.array(p) < 0.05) < 0.08
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_true_lift_of_clustered_text():
     rng, covered, mean_covered = np.random.default_rng(5), [], []
     mixture = [rng.dirichlet(np.full(10, 2.0)) for _ in range(2)]
@@ -332,7 +333,13 @@ def sparse_tally(rng: np.random.Generator, mixture: list[np.ndarray]) -> xr.Data
             "pair_count": (("group", "layer", "expert", "other"), pairs[:, None]),
             "adjacent_count": (("layer", "expert", "other"), pairs.sum(axis=0)[None]),
         },
-        coords={"layer": [0], "document_group": ("document", group), "rank": [0, 1]},
+        coords={
+            "layer": [0],
+            "document_group": ("document", group),
+            "document_id": ("document", np.arange(documents).astype(str)),
+            "cluster": ("document", np.arange(documents).astype(str)),
+            "rank": [0, 1],
+        },
     )
 
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import page_cases
 import pytest
@@ -8,6 +10,7 @@ from gatebook.chapters.base.page import Seen
 from gatebook.chapters.compare import measure as compare
 from gatebook.chapters.compare import page
 from gatebook.chapters.compare.measure import COMPARED, Run
+from gatebook.chapters.compare.runs import by_run, estimates, spread
 from gatebook.chapters.domain_specialization import measure as domain_specialization
 from gatebook.chapters.router_decisiveness import measure as router_decisiveness
 from gatebook.chapters.selection_frequency import measure as selection_frequency
@@ -323,8 +326,73 @@ def test_each_of_several_runs_is_compared_by_itself(runs, metrics):
     whole = compare.measure(first, [second, third], **SETTINGS)
     for other, alone in ((second, metrics), (third, measure(first, third))):
         xr.testing.assert_identical(compare.pair(whole, other.name), alone.assign_attrs(whole.attrs))
-    figures, findings = page.figures(Seen(whole)), page.findings(page_cases.seen("compare", whole))
+    whole = whole.merge(by_run(whole, {}), combine_attrs="override")
+    (overview, *figures), findings = page.figures(Seen(whole)), page.findings(page_cases.seen("compare", whole))
+    assert overview.name == "runs" and "the spread between training runs is not known" in overview.caption
     assert [figure.name for figure in figures[:3]] == [f"{name}_demo_b" for name in FIGURES]
     assert all(figure.title.endswith(": demo/c") and "B is demo/c" in figure.caption for figure in figures[3:])
     assert len(findings) == 2 * len(page.ASKED)
     assert [finding.figure for finding in findings[4:]] == ["differences_by_depth_demo_c"] * 4
+
+
+def trained(seed: int, loss: float, **settings) -> xr.Dataset:
+    """The record of a training that has `loss` nats per held-out token at the checkpoint "end"."""
+    return xr.Dataset(
+        {
+            "loss_sum": (("checkpoint", "document"), [[9.0, 9.0], [2 * loss, 4 * loss]]),
+            "predicted_tokens": ("document", [2, 4]),
+        },
+        coords={"checkpoint": ["start", "end"]},
+        attrs={"seed": seed, "settings": json.dumps(settings)},
+    )
+
+
+@pytest.fixture(scope="module")
+def several() -> xr.Dataset:
+    """A run, two with other seeds, one with other settings and more experts, and one from elsewhere."""
+    one, *others = [
+        run(seed, name=f"{name}/end", **options)
+        for seed, (name, options) in enumerate(
+            {"a": {}, "b": {}, "c": {}, "wide": {"experts": 12, "top_k": 3}, "hub": {}}.items(), start=1
+        )
+    ]
+    trainings = {"a": trained(0, 3.0), "b": trained(1, 3.2), "c": trained(2, 3.4), "wide": trained(0, 2.5, experts=12)}
+    metrics = compare.measure(one, others, **SETTINGS)
+    return metrics.merge(by_run(metrics, trainings), combine_attrs="override")
+
+
+def test_every_run_has_its_measures_and_its_held_out_loss(several):
+    values = estimates(several)
+    assert values.index.tolist() == [f"{name}/end" for name in ("a", "b", "c", "wide", "hub")]
+    np.testing.assert_allclose(values["held_out_loss"], [3.0, 3.2, 3.4, 2.5, np.nan], rtol=1e-12)
+    where = {"dataset": "pooled", "interval": "estimate", "run": "B"}
+    expected = several["mean_over_depths_domain_information"].sel(where | {"second": "wide/end"}).item()
+    assert values.loc["wide/end", "domain_information"] == expected
+    assert several["each_experts"].values.tolist() == [8, 8, 8, 12, 8]
+    assert several["alike"].values.tolist() == [0, 0, 0, 1, 2]
+
+
+def test_the_spread_is_over_runs_that_differ_in_their_seed_alone(several):
+    found, values = spread(several), estimates(several)
+    assert found.loc["a/end":"c/end", "held_out_loss_over_seeds"].tolist() == pytest.approx([0.2] * 3)
+    expected = np.std(values["coefficient_of_variation"].iloc[:3], ddof=1)
+    assert found.loc["b/end", "coefficient_of_variation_over_seeds"] == pytest.approx(expected)
+    assert found.loc["wide/end":].isna().all(axis=None)
+
+
+def test_other_checkpoints_of_the_same_model_are_not_alike():
+    one, other = run(1, name="a/end"), run(1, name="a/start")
+    metrics = compare.measure(one, [other], **SETTINGS)
+    found = by_run(metrics, {"a": trained(0, 3.0)})
+    assert found["alike"].values.tolist() == [0, 1]
+    assert found["each_held_out_loss"].values.tolist() == [3.0, 3.0]
+
+
+def test_the_overview_states_the_spread_and_what_cannot_be_compared(several):
+    overview, *figures = page.figures(Seen(several))
+    assert "Standard deviation over a/end, b/end, c/end, which differ in their seed alone" in overview.caption
+    assert "0.2 (Held-out loss" in overview.caption
+    assert overview.data["held_out_loss_over_seeds"].notna().tolist() == [True, True, True, False, False]
+    of_wide = [figure for figure in figures if "wide" in figure.name]
+    assert all("A selects 2 of 8 experts, B 3 of 12" in figure.caption for figure in of_wide)
+    assert not any("cannot be compared" in figure.caption for figure in figures if figure not in of_wide)

@@ -31,8 +31,11 @@ def training(trained: float, documents: int = 30) -> xr.Dataset:
             "document_id": ("document", [f"{number}" for number in range(2 * documents)]),
             "cluster": ("document", [f"{number}" for number in range(2 * documents)]),
             "training_loss": ("step", np.linspace(6, trained, 5)),
+            "overlap": ("corpus", [0.02, 0.3]),
+            "held_out_documents": ("corpus", [documents, documents]),
+            "held_out_clusters": ("corpus", [31, 40]),
         },
-        coords={"checkpoint": ["step0", "step9"], "step": np.arange(5)},
+        coords={"checkpoint": ["step0", "step9"], "step": np.arange(5), "corpus": ["a", "b"]},
     )
 
 
@@ -72,7 +75,9 @@ def test_the_verdict_follows_the_gain(trained, verdict):
 
 def test_figures_hold_the_losses_of_the_metrics():
     metrics = held_out_loss.measure(training(3.0), **STATISTICS)
-    by_domain, by_step = page.figures(Seen(metrics))
+    by_domain, by_step, overlap = page.figures(Seen(metrics))
     row = by_domain.data.set_index("domain").loc["b"]
     assert row["trained_estimate"] == float(metrics["loss"].isel(checkpoint=-1).sel(dataset="b", interval="estimate"))
     assert list(by_step.data["step"]) == [0, 9]
+    assert overlap.data.set_index("domain")["overlap"].to_dict() == {"a": 0.02, "b": 0.3}
+    assert "most in b (30 %)" in overlap.caption and "at least 31 in each domain" in overlap.caption

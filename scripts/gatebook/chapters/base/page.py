@@ -214,7 +214,7 @@ def dataset_matrix(
 def counts_text(metrics: xr.Dataset, method: str = BOOTSTRAP, tokens: str = "tokens") -> str:
     """What a pooled figure rests on (see `size_text`), and how its intervals were made, for its caption."""
     if without_documents(metrics):
-        method = f"independent draws of tokens, a design effect of {metrics.attrs['design_effect']:g} allowed for"
+        method = f"independent draws of tokens, a design effect of {float(metrics['design_effect']):g} allowed for"
     return f"{size_text(metrics, tokens)}; bands: {100 * metrics.attrs['confidence']:g} % {method}."
 
 
@@ -232,7 +232,7 @@ def _sizes(metrics: xr.Dataset, tokens: str) -> dict[str, str]:
 
 def without_documents(metrics: xr.Dataset) -> bool:
     """Whether the metrics are those of published counts: documents and what rests on them are not known."""
-    return not metrics["documents"].sel(dataset="pooled").any()
+    return "design_effect" in metrics
 
 
 def if_documents(metrics: xr.Dataset, text: str) -> str:

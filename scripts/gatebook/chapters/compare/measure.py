@@ -107,7 +107,7 @@ def measure(first: Run, others: Sequence[Run], *, resamples: int, seed: int, con
         The measures (second, run, dataset, depth, interval), where `second` names B and `run` is A or B; `difference_*`
         (second, dataset, depth, interval) is B - A; `mean_over_depths_*` has either without depth. Depths that are not
         common to A and a B are NaN. `paired` (second, dataset) bool: both runs have the same documents; `tokens`,
-        `documents` and `clusters` (second, run, dataset).
+        `documents` and `clusters` (second, run, dataset); `experts` of a layer and `experts_per_token` (second, run).
 
     Raises
     ------
@@ -140,6 +140,9 @@ def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float)
         sizes.append(uncertainty.sample_sizes(run.tallies).assign(tokens=tokens.isel(draw=0).astype(np.int64)))
     out = xr.concat(sizes, dim="run").assign_coords(run=list(runs), depth=depths)
     paired = [same_documents(tally, second.tallies[name]) for name, tally in first.tallies.items()]
+    sizes = [next(iter(run.tallies.values())).sizes for run in runs.values()]
+    out["experts"] = ("run", [size["expert"] for size in sizes], {"long_name": "Experts of a layer"})
+    out["experts_per_token"] = ("run", [size["rank"] for size in sizes], {"long_name": "Experts of a token"})
     out["paired"] = ("dataset", np.array([all(paired), *paired], dtype=np.int8))
     for name, measure in COMPARED.items():
         attributes = {"units": measure.units, "formula": measure.formula}

@@ -24,7 +24,7 @@ from gatebook.chapters.base.page import (
     size_text,
     verdict,
 )
-from gatebook.chapters.compare import EFFECTS
+from gatebook.chapters.compare import EFFECTS, runs
 from gatebook.chapters.compare.measure import COMPARED, pair, table
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Reference, Series
@@ -66,8 +66,8 @@ ASKED = (
 
 
 def figures(seen: Seen) -> list[Figure]:
-    """All figures of the comparison of the first run with each of the others."""
-    found = []
+    """All figures of the comparison of the first run with each of the others, and, if these are several, of all."""
+    found = [_runs(seen.metrics)] if seen.metrics.sizes["second"] > 1 else []
     for metrics in _pairs(seen.metrics):
         made = [_measures_by_depth(metrics), _differences_by_depth(metrics), _differences_by_dataset(metrics)]
         if metrics.attrs["suffix"]:
@@ -129,7 +129,7 @@ def _difference(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
 
 def _runs_text(metrics: xr.Dataset) -> str:
     """Which runs are compared, on how much text, and how the intervals were made, for a caption."""
-    runs = [
+    named = [
         f"{run} is {name}, {size_text(metrics.sel(run=run))}"
         for run, name in (("A", metrics.attrs["first"]), ("B", metrics.attrs["second"]))
     ]
@@ -139,7 +139,19 @@ def _runs_text(metrics: xr.Dataset) -> str:
     if unpaired:
         pairing = f"unpaired, because documents differ, in {', '.join(unpaired)}"
     percent = f"{100 * metrics.attrs['confidence']:g} %"
-    return f"{'; '.join(runs)}. Intervals: {percent} {BOOTSTRAP}, {pairing}."
+    return f"{'; '.join(named)}. {_unequal(metrics)}Intervals: {percent} {BOOTSTRAP}, {pairing}."
+
+
+def _unequal(metrics: xr.Dataset) -> str:
+    """What cannot be compared if the runs have other numbers of experts or select other numbers of them."""
+    sizes = list(zip(metrics["experts_per_token"].values, metrics["experts"].values, strict=True))
+    if sizes[0] == sizes[1]:
+        return ""
+    (k, experts), (other_k, other_experts) = sizes
+    return (
+        f"A selects {k} of {experts} experts, B {other_k} of {other_experts}: mass of the selected, probabilities, "
+        "numbers of experts and nats or bits depend on that and cannot be compared as they stand. "
+    )
 
 
 def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], references: list[Reference]) -> Drawing:
@@ -162,6 +174,44 @@ def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], 
             labels="legend",
         )
     return drawing
+
+
+def _runs(metrics: xr.Dataset) -> Figure:
+    """Every run by itself, with the deviation over those that differ in their seed alone."""
+    values, named = runs.estimates(metrics), runs.titles()
+    values["experts_per_token"], values["experts"] = metrics["each_experts_per_token"], metrics["each_experts"]
+    rows = [f"{row.Index} ({row.experts_per_token} of {row.experts})" for row in values.itertuples()]
+    titles, units = zip(*(title.removesuffix(")").split(" (") for title in named.values()), strict=True)
+    drawing, axes = plotting.canvas(plotting.height_for(len(rows)) + 0.6, columns=len(named), titles=titles)
+    for index, (ax, name, unit) in enumerate(zip(axes, named, units, strict=True)):
+        intervals = [metrics[f"each_{name}"].sel(interval=part).values for part in INTERVAL if name in runs.SHOWN]
+        line = Series("run", *(intervals or [values[name]]))
+        plotting.dot_whiskers(ax, rows, [line], x_label=unit, x_limits=(0, None))
+        ax.tick_params(labelleft=index == 0)
+    return Figure(
+        name="runs",
+        title="All runs",
+        alt=f"Dots for {len(rows)} runs in {len(named)} panels: {', '.join(titles)}.",
+        caption="All datasets pooled, mean over depths; in brackets how many of how many experts a token selects. "
+        + _seeds_text(metrics),
+        how_to_read="A difference between two runs that is no larger than that between seeds may be the luck of a "
+        "training run; whiskers, which are about documents, do not show that. Runs with other numbers of experts can "
+        "be compared in their loss; chance makes the load of more experts less even, and information is per selection.",
+        drawing=drawing,
+        data=values.join(runs.spread(metrics)).reset_index(),
+    )
+
+
+def _seeds_text(metrics: xr.Dataset) -> str:
+    """How much the runs vary that differ in their seed alone."""
+    deviations, found = runs.spread(metrics), []
+    for _, members in deviations.groupby(metrics["alike"].values):
+        if len(members) > 1:
+            row = members.iloc[0]
+            parts = [f"{format_number(row[f'{name}_over_seeds'])} ({title})" for name, title in runs.titles().items()]
+            names = ", ".join(members.index)
+            found.append(f"Standard deviation over {names}, which differ in their seed alone: {', '.join(parts)}.")
+    return " ".join(found) or "No two runs differ in their seed alone: the spread between training runs is not known."
 
 
 def _measures_by_depth(metrics: xr.Dataset) -> Figure:

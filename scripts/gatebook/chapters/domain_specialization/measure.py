@@ -152,8 +152,6 @@ def measure(
     out = out.merge(uncertainty.sample_sizes(dataset_tallies))
     settings = {"resamples": resamples, "seed": seed, "confidence": confidence, "permutations": permutations}
     settings |= {"permutation_seed": permutation_seed, "false_discovery_rate": false_discovery_rate}
-    if not of_documents:
-        settings["design_effect"] = first.attrs["design_effect"]
     out = out.assign_coords(measure=list(MEASURES)).assign_attrs(settings, top_k=first.sizes["rank"])
     return Measured(out, values)
 

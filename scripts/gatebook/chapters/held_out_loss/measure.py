@@ -17,7 +17,9 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
 
     `loss` (dataset, checkpoint, interval) and `unigram_loss` (dataset, interval), where the datasets are the domains
     and "pooled"; `gain` (dataset, interval) is unigram loss minus the loss of the last checkpoint on the same
-    documents. `training_loss` (step) is that of the training batches.
+    documents. `training_loss` (step) is that of the training batches. `overlap`, `held_out_documents` and
+    `held_out_clusters` (corpus) say of each domain's held-out text how much of it is in the training text as well, and
+    how much there is.
     """
     domains = list(dict.fromkeys(training["domain"].values.astype(str)))
     names = ["loss_sum", "unigram_loss_sum", "tokens"]
@@ -32,4 +34,4 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
     out = out.merge(uncertainty.sample_sizes(per_domain))
     out["tokens"] = draws["tokens"].isel(draw=0, drop=True).astype(np.int64)
-    return out.merge(training[["training_loss"]])
+    return out.merge(training[["training_loss", "overlap", "held_out_documents", "held_out_clusters"]])

@@ -28,7 +28,7 @@ from gatebook.measures.uncertainty import INTERVAL
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics."""
     metrics = seen.metrics
-    return [_loss_by_domain(metrics), _loss_by_step(metrics)]
+    return [_loss_by_domain(metrics), _loss_by_step(metrics), _overlap_by_domain(metrics)]
 
 
 def findings(seen: Seen) -> list[Finding]:
@@ -108,4 +108,29 @@ def _loss_by_step(metrics: xr.Dataset) -> Figure:
         "frequency of tokens.",
         drawing=drawing,
         data=table,
+    )
+
+
+def _overlap_by_domain(metrics: xr.Dataset) -> Figure:
+    corpora = metrics[["overlap", "held_out_documents", "held_out_clusters"]].to_dataframe().reset_index()
+    corpora = corpora.rename(columns={"corpus": "domain"})
+    percent = 100 * corpora["overlap"]
+    most = corpora.loc[percent.idxmax(), "domain"]
+    drawing, (ax,) = plotting.canvas(plotting.height_for(len(corpora)))
+    rows = [f"{row.domain}, {row.held_out_clusters} sources" for row in corpora.itertuples()]
+    label = "runs of 13 tokens that are in the training text (%)"
+    plotting.dot_whiskers(ax, rows, [Series("held-out text", percent)], x_label=label, x_limits=(0, None))
+    return Figure(
+        name="overlap_by_domain",
+        title="How much of the held-out text is in the training text",
+        alt="Dots per domain: share of runs of 13 tokens that occur in the training text, "
+        f"at most {percent.max():.0f} % ({most}), median {percent.median():.1f} %.",
+        caption="Share of the runs of 13 tokens in held-out documents that occur anywhere in the training text: "
+        f"median over domains {percent.median():.1f} %, most in {most} ({percent.max():.0f} %). Held out are "
+        f"{corpora['held_out_documents'].sum():,} documents of {corpora['held_out_clusters'].sum():,} independent "
+        f"sources, at least {corpora['held_out_clusters'].min()} in each domain; no source is in both splits.",
+        how_to_read="A run that was in the training text could be remembered. Headers, templates and idioms recur in "
+        "texts of different sources; word problems of the same kind share their wording, but no problem occurs twice.",
+        drawing=drawing,
+        data=corpora,
     )

@@ -112,9 +112,7 @@ def measure(
     values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer", data_vars="minimal")
     out = out.merge(summarise(values, MEASURES, Bootstrap(confidence)))
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
-    if not of_documents:
-        out.attrs["design_effect"] = first.attrs["design_effect"]
-    else:
+    if of_documents:
         out.attrs["probability"] = tallies.probability_name(first.attrs)
         long_name = f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens"
         dropped = values["dropped_share"].rename(draw_of_groups="draw")
