@@ -69,7 +69,11 @@ def test_dealt_draws_are_sums_over_the_documents_of_the_items():
     for name in ("count", "tokens"):
         documents = np.concatenate([each[name].values for each in study.values()])
         for draw, index in itertools.product(range(9), range(3)):
-            held = [values for values, item in zip(documents, dealing.item) if dealing.dealt[draw, item] == index]
+            held = [
+                values
+                for values, item in zip(documents, dealing.item, strict=True)
+                if dealing.dealt[draw, item] == index
+            ]
             np.testing.assert_array_equal(draws[name][1 + index, draw], sum(held))
         np.testing.assert_array_equal(draws[name][0], np.broadcast_to(documents.sum(axis=0), draws[name][0].shape))
 
