@@ -284,11 +284,13 @@ def load_tokens(path: str | Path, shard: int = 1, shards: int = 1) -> xr.Dataset
 
 
 def describe_dataset(path: str | Path) -> dict:
-    """The attributes of a dataset's token file with its numbers of `documents` and `tokens`.
+    """The attributes of a dataset's token file with its numbers of `documents`, `clusters` and `tokens`.
 
-    Published counts have no token file: from their tally, which does not know `documents`.
+    Published counts have no token file: from their tally, which knows `tokens` alone.
     """
     with open_lazily(path, leave_out="text") as dataset:
         if "token" in dataset.sizes:
-            return dataset.attrs | {"documents": dataset.sizes["document"], "tokens": dataset.sizes["token"]}
+            clusters = len(np.unique(dataset["cluster"].values.astype(str)))
+            sizes = {"documents": dataset.sizes["document"], "clusters": clusters, "tokens": dataset.sizes["token"]}
+            return dataset.attrs | sizes
         return dataset.attrs | {"tokens": int(dataset["tokens"].sum())}

@@ -15,7 +15,7 @@ from gatebook.report import published
 from gatebook.run import job
 
 MODEL_PAGES = {"experts": profiles_page, "browser": browser_page}
-INTERVALS = "What the intervals cover"
+FEW, INTERVALS = "Some datasets rest on few sources", "What the intervals cover"
 CAUTIONS = {
     "Expert numbers mean nothing across layers": "Expert 3 of one layer has nothing to do with expert 3 of the next, "
     "nor with expert 3 of another training run. Compare distributions, never numbers.",
@@ -98,7 +98,7 @@ def assemble(
             for part in page["sections"]
             for finding in part["findings"]
         ],
-        "cautions": [{"title": title, "text": text} for title, text in _cautions(without_documents).items()],
+        "cautions": [{"title": title, "text": text} for title, text in _cautions(config, datasets, without_documents).items()],
         "chapters": pages,
         "model_pages": [_model_page(each, len(models)) for each in model_pages],
         "methods": {
@@ -132,7 +132,20 @@ def packages(config: dict) -> list[str]:
     return sorted(names, key=str.lower)
 
 
-def _cautions(without_documents: bool) -> dict[str, str]:
+def _cautions(config: dict, datasets: list[dict], without_documents: bool) -> dict[str, str]:
+    settings = config["statistics"]
+    few = {
+        f"{dataset['dataset']} ({dataset['clusters']})": dataset["clusters"]
+        for dataset in datasets
+        if not without_documents and dataset["clusters"] < settings["few_clusters"]
+    }
+    if few:
+        none = [name for name, clusters in few.items() if clusters < settings["fewest_clusters"]]
+        text = f"Datasets with fewer than {settings['few_clusters']} independent sources: {', '.join(few)}. Their "
+        text += "intervals may be too narrow, and so may those of all datasets together."
+        if none:
+            text += f" With fewer than {settings['fewest_clusters']} there is no interval: {', '.join(none)}."
+        return {FEW: text} | CAUTIONS
     if not without_documents:
         return CAUTIONS
     return CAUTIONS | {
@@ -260,8 +273,8 @@ def _identity(
                 ("Left out", "; ".join(reasons)),
             ]
             continue
-        documents, dropped = (
-            sum(int(dataset[part]) for dataset in mine) for part in ("documents", "documents_left_out")
+        documents, clusters, dropped = (
+            sum(int(dataset[part]) for dataset in mine) for part in ("documents", "clusters", "documents_left_out")
         )
         rows += [
             ("Model", f"{model['model']} ({model['model_id']}), checkpoint {model['checkpoint']}"),
@@ -273,7 +286,7 @@ def _identity(
                 f"top {model['top_k']}; {model['parameters']:,} parameters without the output head",
             ),
             ("Layers studied", ", ".join(map(str, model["layers"]))),
-            ("Data", f"{len(mine)} datasets, {documents:,} documents, {tokens:,} tokens"),
+            ("Data", f"{len(mine)} datasets, {documents:,} documents of {clusters:,} clusters, {tokens:,} tokens"),
             ("Left out", "; ".join([*reasons, f"{dropped:,} documents of the datasets"])),
         ]
     rows += [("Intervals", _intervals(config, names, without_documents)), ("Code", commit)]
@@ -324,7 +337,8 @@ def _inputs(without_documents: bool, models: list[dict], datasets: list[dict]) -
             "name": f"{dataset['dataset']} for {dataset['model']}",
             "kind": "dataset",
             "identity": f"{dataset['dataset_id']}, revision {dataset['dataset_revision']}; {dataset['documents']:,} "
-            f"documents, {dataset['tokens']:,} tokens, {dataset['documents_left_out']} documents left out",
+            f"documents of {dataset['clusters']:,} clusters, {dataset['tokens']:,} tokens, "
+            f"{dataset['documents_left_out']} documents left out",
             "sha256": dataset["dataset_sha256"],
             "bytes": int(dataset["dataset_bytes"]),
         }
