@@ -203,6 +203,32 @@ def test_a_question_only_variant_takes_the_other_template_and_nothing_else():
     assert datasets["gsm8k.question_only"] == datasets["gsm8k"] | {"template": "{question}"}
 
 
+@pytest.mark.parametrize(
+    ("stated", "columns"), [(DELETE, []), ("url", ["url"]), (["url", "author"], ["url", "author"])]
+)
+def test_the_cluster_of_a_dataset_is_a_list_of_columns(stated, columns):
+    whole = changed("study/datasets", ["gsm8k", "gsm8k.question_only"])
+    if stated is not DELETE:
+        whole["datasets"]["gsm8k"]["cluster"] = stated
+    assert [dataset["cluster"] for dataset in resolved(whole).datasets.values()] == [columns, columns]
+
+
+def test_datasets_of_the_same_files_must_have_the_same_clusters():
+    whole = changed("study/datasets", ["gsm8k", "answers"])
+    whole["datasets"]["gsm8k"]["cluster"] = "url"
+    whole["datasets"]["answers"] = whole["datasets"]["gsm8k"] | {"template": "{answer}"}
+    assert len(resolved(deepcopy(whole)).datasets) == 2
+    whole["datasets"]["answers"]["cluster"] = ["url", "author"]
+    with pytest.raises(Problem) as raised:
+        resolved(deepcopy(whole))
+    assert str(raised.value) == (
+        "config: datasets.answers.cluster: ['url', 'author'] is not that of gsm8k (['url']), which has the same files: "
+        "write the same columns for both."
+    )
+    whole["datasets"]["answers"]["files"] = ["b.jsonl"]
+    assert len(resolved(whole).datasets) == 2
+
+
 def test_local_paths_are_those_of_the_selected_models_and_datasets():
     whole = changed("study", {"title": "A study", "models": ["mine"], "datasets": ["python", "gsm8k"]})
     assert resolved(whole).local_paths() == {"models.mine.path": "data/mine", "datasets.gsm8k.files[0]": "a.jsonl"}
@@ -227,11 +253,15 @@ WRONG = [
         1,
         "extraction.tokens_per_batch: the key 'tpu' is unknown: did you mean 'cpu'?",
     ),
-    ("statistics/xyzzy", 1, "statistics: the key 'xyzzy' is unknown: use one of seed, resamples, confidence."),
+    (
+        "statistics/xyzzy",
+        1,
+        "statistics: the key 'xyzzy' is unknown: use one of seed, fewest_clusters, few_clusters, resamples",
+    ),
     (
         "router_decisiveness",
         {"thresholds": {"x": 1}},
-        "router_decisiveness.thresholds: the key 'x' is unknown: use one of decisive_entropy.",
+        "router_decisiveness.thresholds: the key 'x' is unknown: use one of decisive_entropy, ",
     ),
     # a key that is missing
     ("study", DELETE, "the key 'study' is missing: add it."),

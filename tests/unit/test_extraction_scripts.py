@@ -16,7 +16,7 @@ ROWS = [
     {"question": f"{name} sold {number} eggs for 2 dollars; how much did {name} get?", "answer": str(2 * number)}
     for number, name in enumerate(["Janet", "Omar", "Yuki", "Łucja"] * 6)
 ]
-DATASET = {"source": "files", "template": "{question} {answer}", "sample_by": "line", "limits": {}}
+DATASET = {"source": "files", "template": "{question} {answer}", "sample_by": "line", "cluster": [], "limits": {}}
 MODEL = {
     "layers": "all",
     "dtype": "auto",
@@ -205,7 +205,19 @@ def test_a_limit_of_documents_and_an_identifier_column(pipeline):
     dataset = {"id": "id", "limits": {"documents": 3}, "template": "{question}"}
     tokens = netcdf.load(pipeline("tokenize_dataset", dataset=dataset, rows=rows) / "tokens.nc")
     assert tokens["document_id"].values.tolist() == ["q0", "q1", "q2"]
+    assert tokens["cluster"].values.tolist() == ["0", "1", "2"]
     assert tokens["text"].values.tolist() == [row["question"] for row in ROWS[:3]]
+
+
+def test_the_tally_has_the_clusters_of_the_rows(pipeline):
+    rows = [row | {"name": row["question"].split()[0]} for row in ROWS]
+    limits = {"limits": {"minimum_tokens": 2, "documents": 7}}
+    out = pipeline("tally_routing", dataset={"cluster": ["name"]} | limits, rows=[rows[0] | {"question": ""}, *rows])
+    tally = netcdf.load(out / "tally.nc")
+    assert tally["row"].values.tolist() == list(range(tally["row"].values[0], 7))
+    expected = ["Janet", *(row["name"] for row in rows)]
+    assert tally["cluster"].values.tolist() == [expected[row] for row in tally["row"].values]
+    assert "documents in 4 clusters" in (out / "tokenize_dataset.log").read_text()
 
 
 def test_the_context_of_the_model_is_the_window(pipeline):

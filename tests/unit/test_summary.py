@@ -11,7 +11,7 @@ from gatebook.measures.summary import Bootstrap, Jackknife
 
 MEASURES = {
     "load": Measure("Load", "1", "c / T", "A share.", bounds=(0, 1)),
-    "spread": Measure("Spread", "tokens", "std c", "A spread.", bounds=(0, np.inf), squared=True),
+    "spread": Measure("Spread", "tokens", "std c", "A spread.", bounds=(0, np.inf), bias="square"),
     "rest": Measure("Rest", "1", "r", "No draws have it."),
 }
 DATASETS = ["pooled", "code"]
@@ -36,24 +36,36 @@ def test_every_measure_and_its_mean_over_layers_have_intervals_and_names(method)
             ("", draws[name], ""),
             (summary.MEAN, draws[name].mean("layer"), ", mean over layers"),
         ):
-            expected = method.interval(values, measure.bounds, measure.squared)
+            expected = method.interval(values, measure.bounds, measure.bias)
             xr.testing.assert_equal(found[each + name], expected)
-            np.testing.assert_array_equal(found[each + name].sel(interval="estimate"), values.isel(draw=0))
+            if not measure.bias:
+                np.testing.assert_array_equal(found[each + name].sel(interval="estimate"), values.isel(draw=0))
             attributes = {"long_name": measure.title + words, "units": measure.units, "formula": measure.formula}
             assert found[each + name].attrs == attributes
 
 
-def test_only_a_measure_of_spread_is_moved_on_squares():
-    draws = some_draws()
-    expected = {name: uncertainty.interval(draws[name], 0.9, MEASURES[name].bounds, name == "spread") for name in draws}
+def test_every_measure_is_corrected_as_it_declares():
+    draws, bias = some_draws(), {"load": "", "spread": "square"}
+    expected = {name: uncertainty.interval(draws[name], 0.9, MEASURES[name].bounds, bias[name]) for name in draws}
     found = summary.summarise(draws, MEASURES, Bootstrap(0.9))
     for name in draws:
         xr.testing.assert_equal(found[name], expected[name])
     assert not np.allclose(expected["spread"], Bootstrap(0.9).interval(draws["spread"], (0, np.inf)))
     others = some_draws(1)["spread"]
-    apart = [Bootstrap(0.9).difference(draws["spread"], others, *squared) for squared in ((), (False,), (True,))]
+    apart = [Bootstrap(0.9).difference(draws["spread"], others, *bias) for bias in ((), ("",), ("square",))]
     xr.testing.assert_equal(apart[0], apart[1])
     assert not np.allclose(apart[0], apart[2])
+
+
+def test_datasets_of_few_clusters_have_no_limits():
+    draws = some_draws()
+    metrics = summary.summarise(draws, MEASURES, Bootstrap(0.9)).assign(clusters=("dataset", [12, 7]))
+    found = summary.of_enough(summary.Measured(metrics, draws), 8)
+    assert found.draws is draws and found.metrics.attrs["fewest_clusters"] == 8
+    xr.testing.assert_identical(found.metrics["load"].sel(dataset="pooled"), metrics["load"].sel(dataset="pooled"))
+    few = found.metrics["load"].sel(dataset="code")
+    xr.testing.assert_equal(few.sel(interval="estimate"), metrics["load"].sel(dataset="code", interval="estimate"))
+    assert few.sel(interval=["low", "high"]).isnull().all()
 
 
 def test_draws_of_a_mean_of_their_own_are_taken():
@@ -98,9 +110,9 @@ def test_a_difference_is_ours_minus_theirs_for_what_both_have():
 @pytest.mark.parametrize("method", [Bootstrap(0.9), Jackknife(0.9)])
 def test_a_difference_has_no_bounds_and_the_interval_of_its_method(method):
     ours, theirs = some_draws(1)["spread"], some_draws(2)["spread"]
-    found = method.difference(ours, theirs, squared=True)
+    found = method.difference(ours, theirs, bias="square")
     expected = (
-        uncertainty.difference_interval(theirs, ours, 0.9, True)
+        uncertainty.difference_interval(theirs, ours, 0.9, "square")
         if isinstance(method, Bootstrap)
         else method.interval(ours - theirs, (-np.inf, np.inf))
     )

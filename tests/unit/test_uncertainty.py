@@ -337,9 +337,10 @@ def test_datasets_of_few_clusters_keep_their_estimates_and_lose_their_limits():
     np.testing.assert_array_equal(some["mean"], [3, 4, 5])
     assert some["share"].attrs == {"units": "1"} and some.attrs == {"seed": 1}
     np.testing.assert_array_equal(some["tokens"], [7, 8])
-    none = without(4, 0)
+    none = without(4, 1)
     np.testing.assert_array_equal(none["share"], [[0, np.nan, np.nan], [3, np.nan, np.nan]])
     np.testing.assert_array_equal(none["mean"], [3, np.nan, np.nan])
+    xr.testing.assert_identical(without(0, 0), metrics)  # of published counts it is not known how many there are
 
 
 # ---------------------------------------------------------------- coverage, where the truth is known

@@ -75,7 +75,7 @@ def expected(made: list[Case], layer: int, rank: int, leave_out: int | None = No
     """All measures by input token of one layer of some datasets, at the first `rank` ranks, without a group."""
     token_id, selected, groups = [], [], []
     for one in made:
-        group = clusters.groups(one.document_id)[one.owner]
+        group = one.group
         kept = np.flatnonzero(group != leave_out)
         token_id += one.token_id[kept].tolist()
         selected += one.layers[layer]["selected_expert"].values[kept, :rank].tolist()
@@ -368,7 +368,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
         figure.drawing.draw_without_rendering()
     findings = page.findings(seen(metrics, untrained))
     # Two documents in the same half: there is no split-half value, and nothing is said about it.
-    assert len(findings) == (4 if which == 0 else 1)
+    assert len(findings) == (5 if which == 0 else 1)
     for one in findings:
         assert one.figure in {figure.name for figure in figures} and one.verdict in render.VERDICTS
         assert one.question.endswith("?") and one.answer.endswith(".") and np.isfinite(one.null_value)
