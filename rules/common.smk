@@ -106,6 +106,11 @@ def settings(chapter):
     return {key: value for key, value in config[chapter].items() if key != "thresholds"}
 
 
+def statistics(*keys):
+    """The settings `keys` of the section `statistics` of the config."""
+    return {key: config["statistics"][key] for key in keys}
+
+
 def thresholds(wildcards):
     """The thresholds of a chapter's findings."""
     declared = CHAPTERS[wildcards.chapter].thresholds.model_fields
@@ -222,6 +227,12 @@ def of_runs(pattern):
     return list(
         dict.fromkeys(pattern.format(**run, dataset=dataset) for run in study.compared for dataset in study.datasets)
     )
+
+
+def trained(pattern):
+    """`pattern` filled in for every model of `compare` that the workflow trains."""
+    names = dict.fromkeys(run["model"] for run in study.compared)
+    return [pattern.format(model=name) for name in names if study.models[name]["source"] == "demo"]
 
 
 def growing(amount, per_million=0):

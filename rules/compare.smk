@@ -3,6 +3,7 @@ rule measure_compare:
     input:
         tallies=of_runs("results/tallies/{model}/{checkpoint}/{dataset}.nc"),
         models=of_runs("results/inputs/{model}/checkpoints/{checkpoint}.json"),
+        trainings=trained("results/demo/training/{model}.nc"),
     output:
         metrics="results/metrics/runs/compare.nc",
         table="results/tables/runs/compare.csv",
@@ -15,6 +16,7 @@ rule measure_compare:
         runtime=growing(60, per_million=1),
     params:
         code=code("measure_compare.py"),
-        statistics=config["statistics"],
+        statistics=statistics("seed", "resamples", "confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
     script:
         "../scripts/measure_compare.py"

@@ -50,10 +50,10 @@ rule train_model:
         train=expand("results/demo/corpora/train/{domain}.jsonl", domain=DOMAINS),
         held_out=expand("results/demo/corpora/held_out/{domain}.jsonl", domain=DOMAINS),
     output:
-        checkpoints=directory(expand("results/demo/checkpoints/step{step}", step=STEPS)),
-        training="results/demo/training.nc",
+        checkpoints=directory(expand("results/demo/checkpoints/{model}/step{step}", step=STEPS, allow_missing=True)),
+        training="results/demo/training/{model}.nc",
     log:
-        "results/logs/train_model.log",
+        "results/logs/train_model/{model}.log",
     conda:
         "../envs/study.yaml"
     threads: config["demo"]["training"]["threads"]
@@ -62,7 +62,6 @@ rule train_model:
         runtime=growing(60),
     params:
         code=code("train_model.py"),
-        model=config["demo"]["model"],
-        training=config["demo"]["training"],
+        settings=model_settings("model", "training"),
     script:
         "../scripts/train_model.py"

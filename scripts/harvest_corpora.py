@@ -16,4 +16,5 @@ for split in corpora.SPLITS:
         with atomic.atomic_file(path) as partial:
             partial.write_text("".join(lines), encoding="utf-8")
         characters = sum(len(document.text) for document in documents)
-        job.log(f"{path}: {len(documents)} documents, {characters} characters, sha256 {checksums.sha256(path)}")
+        size = f"{len(documents)} documents of {len({document.cluster for document in documents})} clusters"
+        job.log(f"{path}: {size}, {characters} characters, sha256 {checksums.sha256(path)}")

@@ -22,7 +22,7 @@ CHAPTERS = lists.known_chapters(lists.ROOT)
 EXPERTS, HIDDEN, SAMPLED = 8, 16, 40
 """Experts and hidden size are those of the tiny OLMoE, whose files the chapters on the model read."""
 FEWER = {
-    "statistics": {"resamples": 100},
+    "statistics": {"resamples": 100, "fewest_clusters": 2},
     "domain_specialization": {"permutations": 100},
     "similarity": {"permutations": 100},
     "maps": {"points": 60},
@@ -56,7 +56,7 @@ def collapsed() -> dict[str, dict[str, Case]]:
 def divided() -> dict[str, dict[str, Case]]:
     """Three datasets and two layers; before training the token alone decides, after it the dataset alone."""
     rng, made = np.random.default_rng(2), {name: {} for name in CHECKPOINTS}
-    for number, name in enumerate(("python", "cpp", "json")):
+    for number, name in enumerate(("python", "cpp", "web")):
         lengths = rng.integers(12, 40, 8).tolist()
         token_id = rng.integers(0, 12, sum(lengths))
         first = {"step0": token_id % EXPERTS, "step9": np.full(len(token_id), 2 * number)}
@@ -96,9 +96,13 @@ def training(trained: float, documents: int = 30) -> xr.Dataset:
             "predicted_tokens": ("document", tokens),
             "domain": ("document", ["a"] * documents + ["b"] * documents),
             "document_id": ("document", [f"{number}" for number in range(2 * documents)]),
+            "cluster": ("document", [f"{number}" for number in range(2 * documents)]),
             "training_loss": ("step", np.linspace(6, trained, 5)),
+            "overlap": ("corpus", [0.02, 0.3]),
+            "held_out_documents": ("corpus", [documents, documents]),
+            "held_out_clusters": ("corpus", [31, 40]),
         },
-        coords={"checkpoint": list(CHECKPOINTS), "step": np.arange(5)},
+        coords={"checkpoint": list(CHECKPOINTS), "step": np.arange(5), "corpus": ["a", "b"]},
         attrs={"weights_sha256": '{"step0": "0", "step9": "9"}'},
     )
 
@@ -107,10 +111,11 @@ def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
     """What the jobs of all chapters read, below `folder`/results, and the overlay study.yaml."""
     results = folder / "results"
     for checkpoint, datasets in study.items():
-        (results / "demo/checkpoints").mkdir(parents=True, exist_ok=True)
-        (results / "demo/checkpoints" / checkpoint).symlink_to(model)
+        (results / "demo/checkpoints" / MODEL).mkdir(parents=True, exist_ok=True)
+        (results / "demo/checkpoints" / MODEL / checkpoint).symlink_to(model)
         for number, (name, made) in enumerate(datasets.items()):
-            attrs = {"dataset": name, "dataset_id": name, "tokens_sha256": f"sum of {name}"}
+            attrs = {"dataset": name, "dataset_id": name, "dataset_sha256": f"files of {name}"}
+            attrs |= {"tokens_sha256": f"sum of {name}"}
             places = {"document_index": ("token", made.owner.astype(np.int32))}
             netcdf.save(made.tokens.assign(places).assign_attrs(attrs), results / f"inputs/{MODEL}/{name}.nc")
             attrs |= {"model": MODEL, "model_id": "made up", "checkpoint": checkpoint, "weights_sha256": checkpoint}
@@ -119,7 +124,7 @@ def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
         described.parent.mkdir(exist_ok=True)
         described.write_text('{"moe_layers": [0, 1, 2, 3, 4]}')
     (results / "demo/tokenizer").symlink_to(model)
-    netcdf.save(training(3.0), results / "demo/training.nc")
+    netcdf.save(training(3.0), results / f"demo/training/{MODEL}.nc")
     overlay = {
         "study": {"datasets": list(study["step0"])},
         "models": {MODEL: {"checkpoints": list(CHECKPOINTS)}},

@@ -150,7 +150,7 @@ def test_a_study_resolves_checkpoints_and_folders_of_every_source():
     models = resolved(whole).models
     assert list(models) == ["mine", "demo", "olmoe"]
     assert models["mine"]["folders"] == {"local": "data/mine"}
-    assert models["demo"]["folders"] == {name: f"results/demo/checkpoints/{name}" for name in ("step0", "step600")}
+    assert models["demo"]["folders"] == {name: f"results/demo/checkpoints/demo/{name}" for name in ("step0", "step600")}
     assert models["demo"]["window"] == whole["demo"]["model"]["context"]
     assert models["olmoe"]["folders"] == {"main": "results/models/olmoe/main"}
     whole["models"]["mine"]["checkpoints"] = ["early", "late"]
@@ -161,6 +161,40 @@ def test_a_study_resolves_checkpoints_and_folders_of_every_source():
     del whole["models"]["olmoe"]["revision"]
     folders = {name: f"results/models/olmoe/{name}" for name in ("step5-tokens1B", "main")}
     assert resolved(whole).models["olmoe"]["folders"] == folders
+
+
+def test_seeds_and_variants_of_the_embedded_model_change_only_what_they_name():
+    whole = config()
+    one = {"source": "demo", "checkpoints": ["step600"]}
+    whole["models"] |= {
+        "demo_1": one | {"seed": 1},
+        "switch": one | {"model": {"experts_per_token": 1}, "training": {"load_balancing_loss": 0}},
+    }
+    whole["study"]["models"] = ["demo", "demo_1", "switch"]
+    models = resolved(whole).models
+    plain, training = whole["demo"]["model"], whole["demo"]["training"]
+    assert (models["demo"]["model"], models["demo"]["training"]) == (plain, training)
+    assert (models["demo_1"]["model"], models["demo_1"]["training"]) == (plain, training | {"seed": 1})
+    assert models["switch"]["model"] == plain | {"experts_per_token": 1}
+    assert models["switch"]["training"] == training | {"load_balancing_loss": 0}
+    assert models["demo_1"]["folders"] == {"step600": "results/demo/checkpoints/demo_1/step600"}
+
+
+def test_the_full_study_has_seeds_and_variants_with_as_many_active_weights():
+    default = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+    overlay = yaml.safe_load((ROOT / "config/full.yaml").read_text(encoding="utf-8"))
+    for section in ("study", "models", "report"):
+        default[section] |= overlay[section]
+    study = resolved(default | {"compare": overlay["compare"]})
+    sizes = {
+        name: (each["model"]["experts_per_token"], each["model"]["experts"]) for name, each in study.models.items()
+    }
+    assert sizes["demo"] == sizes["demo_1"] == sizes["no_balancing"] == (4, 32)
+    assert (sizes["switch"], sizes["few_experts"], sizes["many_experts"]) == ((1, 32), (4, 8), (8, 64))
+    active = {each["model"]["experts_per_token"] * each["model"]["expert_size"] for each in study.models.values()}
+    assert active == {192}
+    assert len({each["training"]["seed"] for each in study.models.values()}) == 3
+    assert [run["model"] for run in study.compared] == list(study.models)
 
 
 def test_a_question_only_variant_takes_the_other_template_and_nothing_else():
@@ -209,6 +243,10 @@ WRONG = [
     ("datasets/c4/split", DELETE, "datasets.c4: the key 'split' is missing: add it."),
     ("datasets/gsm8k/files", DELETE, "datasets.gsm8k: the key 'files' is missing: add it."),
     # a key of another source
+    ("models/mine/seed", 1, "models.mine: the key 'seed' does not go with `source: local`: remove it."),
+    ("models/demo/seed", -1, "models.demo.seed: -1 is not allowed: write a whole number of at least 0."),
+    ("models/demo/model", {"expert": 4}, "models.demo.model: the key 'expert' is unknown: did you mean 'experts'?"),
+    ("models/demo/training", {"steps": 9}, "models.demo.training: the key 'steps' is unknown: use one of batch_size, "),
     ("models/demo/path", "x", "models.demo: the key 'path' does not go with `source: demo`: remove it."),
     ("models/mine/revision", "x", "models.mine: the key 'revision' does not go with `source: local`: remove it."),
     ("datasets/c4/files", ["x"], "datasets.c4: the key 'files' does not go with `source: hub`: remove it."),
@@ -316,6 +354,11 @@ WRONG = [
         "compare",
         ["demo/step0", "demo/step10"],
         "compare: demo/step10: 'step10' is not among the model's checkpoints: use one of step0, step600, or add it to",
+    ),
+    (
+        "models/demo/model",
+        {"experts": 4, "experts_per_token": 8},
+        "models.demo.model: a token cannot select 8 of 4 experts: lower experts_per_token or raise experts.",
     ),
     (
         "demo/training/steps",

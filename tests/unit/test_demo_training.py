@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -219,16 +220,15 @@ def test_a_loss_that_is_not_finite_stops_training(tokenizer, stream):
 
 def test_document_loss_equals_token_by_token_computation(run):
     model = run[0]
-    held_out = [evaluation.HeldOut("a", str(length), np.arange(2, 2 + length)) for length in (20, 5, 11)]
+    held_out = [evaluation.HeldOut("a", str(length), "", np.arange(2, 2 + length)) for length in (20, 5, 11)]
     expected = np.zeros(3)
-    for index, (document, cuts) in enumerate(zip(held_out, ([0, 7, 14, 20], [0, 5], [0, 6, 11]), strict=True)):
-        for start, stop in itertools.pairwise(cuts):
-            for position in range(start + 1, stop):
-                with torch.no_grad():
-                    logits = model(torch.tensor(document.tokens[start:position])[None]).logits[0, -1].double()
-                expected[index] -= logits.log_softmax(-1)[document.tokens[position]].item()
-    np.testing.assert_allclose(evaluation.loss_sums(model, held_out, size=8), expected, rtol=1e-5)
-    assert evaluation.predicted_tokens(held_out, size=8).tolist() == [17, 4, 9]
+    for index, document in enumerate(held_out):
+        for position in range(1, len(document.tokens)):
+            with torch.no_grad():
+                logits = model(torch.tensor(document.tokens[:position])[None]).logits[0, -1].double()
+            expected[index] -= logits.log_softmax(-1)[document.tokens[position]].item()
+    np.testing.assert_allclose(evaluation.loss_sums(model, held_out), expected, rtol=1e-5)
+    assert evaluation.predicted_tokens(held_out).tolist() == [19, 4, 10]
 
 
 def test_unigram_loss_by_hand():
@@ -237,34 +237,52 @@ def test_unigram_loss_by_hand():
         "b": evaluation.unigram_losses(np.array([1, 1]), vocabulary_size=4),
     }
     np.testing.assert_allclose(losses["a"], -np.log(np.array([1, 1, 4, 2]) / 8))
-    held_out = [evaluation.HeldOut("b", "x", np.array([0, 1, 3])), evaluation.HeldOut("a", "y", np.array([2, 1]))]
+    held_out = [
+        evaluation.HeldOut("b", "x", "", np.array([0, 1, 3])),
+        evaluation.HeldOut("a", "y", "", np.array([2, 1])),
+    ]
     expected = [-math.log(3 / 6) - math.log(1 / 6), -math.log(1 / 8)]
-    np.testing.assert_allclose(evaluation.unigram_loss_sums(held_out, 8, losses), expected)
+    np.testing.assert_allclose(evaluation.unigram_loss_sums(held_out, losses), expected)
 
 
 def test_learned_loss_is_below_the_unigram_loss(run, tokenizer, stream):
     texts = ["".join(TEXTS[start::40]) for start in range(5)]
-    held_out = [evaluation.HeldOut("books", text, np.array(tokenizer(text)["input_ids"])) for text in texts]
-    learned = evaluation.loss_sums(run[0], held_out, size=32)
-    unigram = evaluation.unigram_loss_sums(held_out, 32, {"books": evaluation.unigram_losses(stream, len(tokenizer))})
+    held_out = [evaluation.HeldOut("books", text, "", np.array(tokenizer(text)["input_ids"][:32])) for text in texts]
+    learned = evaluation.loss_sums(run[0], held_out)
+    unigram = evaluation.unigram_loss_sums(held_out, {"books": evaluation.unigram_losses(stream, len(tokenizer))})
     assert (learned < 0.7 * unigram).all()
 
 
-def test_held_out_documents_are_the_first_until_the_limit(tokenizer):
-    documents = [Document(str(number), text) for number, text in enumerate(TEXTS[:5])]
+def test_held_out_are_the_first_tokens_of_the_first_documents_until_the_limit(tokenizer):
+    documents = [Document(str(number), "poems", text) for number, text in enumerate(TEXTS[:5])]
     lengths = [len(tokenizer(document.text)["input_ids"]) for document in documents]
-    kept = evaluation.tokenize("books", documents, tokenizer, limit=lengths[0] + 1)
-    assert [(document.domain, document.id) for document in kept] == [("books", "0"), ("books", "1")]
+    kept = evaluation.tokenize("books", documents, tokenizer, limit=lengths[0] + 1, size=100)
+    assert [document[:3] for document in kept] == [("books", "0", "poems"), ("books", "1", "poems")]
     assert kept[1].tokens.tolist() == tokenizer(TEXTS[1])["input_ids"]
-    assert len(evaluation.tokenize("books", documents, tokenizer, limit=10_000)) == 5
+    assert len(evaluation.tokenize("books", documents, tokenizer, limit=10_000, size=100)) == 5
+    short = evaluation.tokenize("books", documents, tokenizer, limit=6, size=3)
+    assert [document.tokens.tolist() for document in short] == [tokenizer(text)["input_ids"][:3] for text in TEXTS[:2]]
+
+
+def test_overlap_is_the_share_of_runs_of_thirteen_tokens():
+    training_text = np.arange(100)
+    documents = [np.arange(10, 30), np.arange(200, 215), np.arange(5)]  # 8 runs, 3 others, none
+    assert evaluation.overlap(documents, training_text) == pytest.approx(8 / 11)
+    assert evaluation.overlap([np.arange(20)[::-1]], training_text) == 0
+    known, unknown = np.arange(87, 101), np.arange(88, 101)  # both end with a token that never follows in the text
+    assert evaluation.overlap([known], training_text) == 0.5
+    assert evaluation.overlap([unknown], training_text) == 0
 
 
 def test_dataset_holds_losses_with_names_and_units():
-    held_out = [evaluation.HeldOut("a", "x", np.arange(4)), evaluation.HeldOut("b", "y", np.arange(3))]
+    held_out = [evaluation.HeldOut("a", "x", "f", np.arange(4)), evaluation.HeldOut("b", "y", "g", np.arange(3))]
     sums = {"step0": np.array([6.0, 4.0]), "step2": np.array([3.0, 1.0])}
     history = [training.Losses(5.0, 2.5, 1.5), training.Losses(4.0, 2.0, 1.0)]
-    found = evaluation.dataset(held_out, sums, np.array([5.0, 3.0]), np.array([3, 2]), history)
-    assert dict(found.sizes) == {"step": 2, "checkpoint": 2, "document": 2}
+    corpora = pd.DataFrame({"documents": [9, 8], "clusters": [3, 2], "overlap": [0.5, 0.0]}, index=["a", "b"])
+    found = evaluation.dataset(held_out, sums, np.array([5.0, 3.0]), np.array([3, 2]), history, corpora)
+    assert dict(found.sizes) == {"step": 2, "checkpoint": 2, "document": 2, "corpus": 2}
+    assert found.cluster.values.tolist() == ["f", "g"]
+    assert found.held_out_clusters.sel(corpus="b").item() == 2
     assert found.loss_sum.sel(checkpoint="step2").values.tolist() == [3.0, 1.0]
     assert found.training_loss.values.tolist() == [5.0, 4.0]
     assert found.load_balancing_loss.values.tolist() == [2.5, 2.0]
@@ -274,6 +292,6 @@ def test_dataset_holds_losses_with_names_and_units():
 
 
 def test_summary_is_loss_per_token_of_each_domain_and_their_mean():
-    held_out = [evaluation.HeldOut(domain, "x", np.arange(3)) for domain in ("a", "a", "b")]
+    held_out = [evaluation.HeldOut(domain, "x", "", np.arange(3)) for domain in ("a", "a", "b")]
     line = evaluation.summary(held_out, np.array([2.0, 4.0, 9.0]), np.array([1, 2, 3]))
     assert line == "a 2.00, b 3.00, mean 2.50"

@@ -29,7 +29,7 @@ STUDY = {
 def study(tmp_path, model_folder, restored_process, monkeypatch):
     """The working directory: a study of a tiny model at the paths of the default study, made script by script."""
     monkeypatch.chdir(tmp_path)
-    for name in ("checkpoints/step400", "tokenizer"):
+    for name in ("checkpoints/demo/step400", "tokenizer"):
         shutil.copytree(model_folder, Path("results/demo", name))
     for name in DATASETS:
         path = Path(f"results/demo/corpora/held_out/{name}.jsonl")
@@ -64,7 +64,7 @@ def test_examples_run_as_they_stand(study, capsys):
     printed = [f"{token!r} {expert}" for token, expert in zip(tokens, routing["first"].values, strict=True)]
     assert capsys.readouterr().out.splitlines()[-len(tokens) :] == printed
 
-    block = models.load_block("results/demo/checkpoints/step400", 1, dtype="auto", device=torch.device("cpu"))
+    block = models.load_block("results/demo/checkpoints/demo/step400", 1, dtype="auto", device=torch.device("cpu"))
     np.testing.assert_array_equal(rows["rows"].sel(layer=1), models.router_rows(block))
     assert sorted(rows["cosine"]) == [0, 1, 2, 3]
     np.testing.assert_allclose(np.diag(rows["cosine"][3]), 1)

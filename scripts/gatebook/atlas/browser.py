@@ -17,13 +17,13 @@ import xarray as xr
 from gatebook.atlas import budget
 from gatebook.atlas.data_scripts import DataScripts
 from gatebook.files import netcdf, parts
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import contexts, expert_sets, vocabulary
 from gatebook.measures.expert_sets import MODES, SIZES, Sets
 from gatebook.routing.records import layer_files, open_layer
 from gatebook.routing.rule import routing_rule_of
 from gatebook.study import tallies
 from gatebook.study.routed import NONE, Layer
-from gatebook.study.tallies import GROUPS
 
 TOP, TOP_EXPERTS = 20, 3
 CONTEXTS = ("highest", "per_token", "random")
@@ -190,7 +190,7 @@ def layer_contents(
     groups = np.bincount(tokens.column, minlength=len(tokens.names) * GROUPS).reshape(-1, GROUPS)
     experts = layer.experts
     numbers = {1: experts, 2: settings["pairs"], 3: settings["triples"]}
-    shown, pairs, tables, tested, specific = [], np.zeros(0, int), [], [], []
+    shown, pairs, searched = [], np.zeros(0, int), []
     for index, mode in enumerate(MODES):
         written, counts = [], []
         for size in SIZES[: layer.selected.shape[1]]:
@@ -209,18 +209,17 @@ def layer_contents(
                 rng = np.random.default_rng([settings["seed"], layer.number, index, *names])
                 shown.append({"e": names, "m": modes} | _received(tokens, member, weight, rng, settings))
         counts = np.concatenate(counts)
-        scores = expert_sets.scores(counts, groups, confidence)
-        table, found = expert_sets.specific(
-            written,
-            counts.sum(axis=2),
-            scores,
-            tokens.names,
-            rate=settings["false_discovery_rate"],
-            most=settings["specific_sets"],
+        searched.append((written, counts.sum(axis=2), expert_sets.scores(counts, groups, confidence)))
+    p_values = [found[3] for *_, found in searched]
+    adjusted = expert_sets.adjusted(np.concatenate(p_values))
+    tables, specific = [], []
+    for mode, one, q in zip(MODES, searched, np.split(adjusted, np.cumsum(list(map(len, p_values)))[:-1]), strict=True):
+        table, numbers = expert_sets.specific(
+            *one, q, tokens.names, rate=settings["false_discovery_rate"], most=settings["specific_sets"]
         )
         tables.append(table.assign(mode=mode))
-        tested.append([0 if np.isnan(p).any() else len(p) for p in scores[3].T])
-        specific.append(found)
+        specific.append(numbers)
+    tested = [(~np.isnan(p)).sum(axis=0).tolist() for p in p_values]
     table = pd.concat(tables, ignore_index=True)
     table.insert(0, "mode", table.pop("mode"))
     table.insert(0, "layer", layer.number)

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import contexts, uncertainty
 from gatebook.measures.token_types import TYPES, classify
 from gatebook.study.routed import NONE, Layer, slices
-from gatebook.study.tallies import GROUPS
 
 ORDERS = {"most_frequent": "count", "most_specific": "share"}
 """List of top tokens: the order of `vocabulary_specialization` that it has."""

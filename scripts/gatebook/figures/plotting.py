@@ -75,10 +75,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Reference:
-    """A named null or reference: one value for all positions, or one for each."""
+    """A named null or reference: one value for all positions, or one for each, and the ends of its interval if any."""
 
     label: str
     value: float | ArrayLike
+    low: float | ArrayLike | None = None
+    high: float | ArrayLike | None = None
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,9 @@ def _draw_all(
         if len(finite) == 0:
             continue
         line = _draw_reference(ax, x, value, index)
+        if one.low is not None:
+            low, high = (np.broadcast_to(np.asarray(end, float), x.shape) for end in (one.low, one.high))
+            _draw_band(ax, x, low, high, MUTED, zorder=1.8)
         line.set_label(one.label)
         ends.append((line, x[finite[-1]] if value.size > 1 else None, value.flat[finite[-1]]))
     if labels == "legend":
@@ -301,11 +306,11 @@ def _draw_line(ax: Axes, x: np.ndarray, y: np.ndarray, style: dict, index: int) 
     return line
 
 
-def _draw_band(ax: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> None:
+def _draw_band(ax: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, zorder: float = 2) -> None:
     """The interval as a band, and as a bar where a point has no neighbour to form a band with."""
-    ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+    ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=zorder)
     alone = _alone(low)
-    ax.vlines(x[alone], low[alone], high[alone], color=colour, linewidth=1.4, zorder=3)
+    ax.vlines(x[alone], low[alone], high[alone], color=colour, linewidth=1.4, zorder=zorder + 1)
 
 
 def _draw_reference(ax: Axes, x: np.ndarray, value: np.ndarray, index: int) -> Line2D:
@@ -368,6 +373,8 @@ def dot_whiskers(
     for index, one in enumerate(references):
         dash = REFERENCE_DASHES[index % len(REFERENCE_DASHES)]
         handles.append(ax.axvline(float(one.value), color=MUTED, linestyle=dash, linewidth=1.1, label=one.label))
+        if one.low is not None:
+            ax.axvspan(float(one.low), float(one.high), color=MUTED, alpha=0.18, linewidth=0, zorder=1)
     ax.set(xlabel=x_label, xlim=x_limits, ylim=(len(rows) - 0.5, -0.5))
     ax.set_yticks(range(len(rows)), [textwrap.fill(str(row), 28) for row in np.asarray(rows)])
     ax.tick_params(axis="y", length=0)

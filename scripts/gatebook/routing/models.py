@@ -171,7 +171,7 @@ def read_router_rows(folder: str | Path, layers: str | int | list = "all") -> xr
 
     Examples
     --------
-    >>> rows = read_router_rows("results/demo/checkpoints/step400")  # doctest: +SKIP
+    >>> rows = read_router_rows("results/demo/checkpoints/demo/step400")  # doctest: +SKIP
     >>> dict(rows.sizes)  # doctest: +SKIP
     {'layer': 4, 'expert': 32, 'hidden': 96}
     """

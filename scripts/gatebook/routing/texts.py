@@ -72,7 +72,7 @@ def route(
 
     Examples
     --------
-    >>> routing = route("results/demo/checkpoints/step400", ["for i in range(3):", "Once"])  # doctest: +SKIP
+    >>> routing = route("results/demo/checkpoints/demo/step400", ["for i in range(3):", "Once"])  # doctest: +SKIP
     >>> routing["selected_expert"].sel(layer=1).isel(rank=0).to_numpy()  # doctest: +SKIP
     """
     config = load_config(folder)

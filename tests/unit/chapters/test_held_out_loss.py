@@ -1,12 +1,17 @@
 """Held-out loss: hand-computed values, brute force, and verdicts that follow the numbers."""
 
+from functools import partial
+
 import numpy as np
+import page_cases
 import pytest
 import xarray as xr
 
 from gatebook.chapters.base.page import Seen
 from gatebook.chapters.held_out_loss import measure as held_out_loss
 from gatebook.chapters.held_out_loss import page
+
+seen = partial(page_cases.seen, "held_out_loss")
 
 STATISTICS = {"resamples": 200, "seed": 1, "confidence": 0.95}
 
@@ -24,9 +29,13 @@ def training(trained: float, documents: int = 30) -> xr.Dataset:
             "predicted_tokens": ("document", tokens),
             "domain": ("document", ["a"] * documents + ["b"] * documents),
             "document_id": ("document", [f"{number}" for number in range(2 * documents)]),
+            "cluster": ("document", [f"{number}" for number in range(2 * documents)]),
             "training_loss": ("step", np.linspace(6, trained, 5)),
+            "overlap": ("corpus", [0.02, 0.3]),
+            "held_out_documents": ("corpus", [documents, documents]),
+            "held_out_clusters": ("corpus", [31, 40]),
         },
-        coords={"checkpoint": ["step0", "step9"], "step": np.arange(5)},
+        coords={"checkpoint": ["step0", "step9"], "step": np.arange(5), "corpus": ["a", "b"]},
     )
 
 
@@ -58,7 +67,7 @@ def test_the_gain_is_paired_on_the_same_documents():
 
 @pytest.mark.parametrize(("trained", "verdict"), [(3.0, "yes"), (5.0, "no")])
 def test_the_verdict_follows_the_gain(trained, verdict):
-    (finding,) = page.findings(Seen(held_out_loss.measure(training(trained), **STATISTICS)))
+    (finding,) = page.findings(seen(held_out_loss.measure(training(trained), **STATISTICS)))
     assert finding.verdict == verdict
     assert finding.low <= finding.estimate <= finding.high
     assert finding.null_value == pytest.approx(4.0)
@@ -66,7 +75,9 @@ def test_the_verdict_follows_the_gain(trained, verdict):
 
 def test_figures_hold_the_losses_of_the_metrics():
     metrics = held_out_loss.measure(training(3.0), **STATISTICS)
-    by_domain, by_step = page.figures(Seen(metrics))
+    by_domain, by_step, overlap = page.figures(Seen(metrics))
     row = by_domain.data.set_index("domain").loc["b"]
     assert row["trained_estimate"] == float(metrics["loss"].isel(checkpoint=-1).sel(dataset="b", interval="estimate"))
     assert list(by_step.data["step"]) == [0, 9]
+    assert overlap.data.set_index("domain")["overlap"].to_dict() == {"a": 0.02, "b": 0.3}
+    assert "most in b (30 %)" in overlap.caption and "at least 31 in each domain" in overlap.caption

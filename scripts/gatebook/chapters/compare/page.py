@@ -7,7 +7,24 @@ from dataclasses import replace
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
-from gatebook.chapters.base.page import Figure, Finding, Seen, estimate, lies, verdict
+from gatebook.chapters.base.page import (
+    BOOTSTRAP,
+    ONE_RUN,
+    Figure,
+    Finding,
+    Null,
+    Seen,
+    estimate,
+    exceptions,
+    held,
+    lies,
+    pooled,
+    sample_size,
+    side,
+    size_text,
+    verdict,
+)
+from gatebook.chapters.compare import EFFECTS, runs
 from gatebook.chapters.compare.measure import COMPARED, pair, table
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Reference, Series
@@ -16,11 +33,17 @@ from gatebook.measures.uncertainty import INTERVAL
 
 BY_DATASET = ("normalised_entropy", "coefficient_of_variation", "domain_information")
 ASKED = (
-    ("normalised_entropy", "Is the router of {B} surer of its choice than that of {A}?", "entropy", "below", "of ln E"),
+    (
+        "normalised_entropy",
+        "Is the router of {B} surer of its choice than that of {A}?",
+        "entropy",
+        "below",
+        "of ln E",
+    ),
     (
         "token_information",
-        "Does routing in {B} depend on the token more than in {A}?",
-        "information about the token",
+        "Does the router's distribution in {B} depend on the token more than in {A}?",
+        "dependence on the token",
         "above",
         "nats",
     ),
@@ -43,8 +66,8 @@ ASKED = (
 
 
 def figures(seen: Seen) -> list[Figure]:
-    """All figures of the comparison of the first run with each of the others."""
-    found = []
+    """All figures of the comparison of the first run with each of the others, and, if these are several, of all."""
+    found = [_runs(seen.metrics)] if seen.metrics.sizes["second"] > 1 else []
     for metrics in _pairs(seen.metrics):
         made = [_measures_by_depth(metrics), _differences_by_depth(metrics), _differences_by_dataset(metrics)]
         if metrics.attrs["suffix"]:
@@ -74,26 +97,29 @@ def _pairs(metrics: xr.Dataset) -> list[xr.Dataset]:
 
 
 def _finding(metrics: xr.Dataset, name: str, question: str, subject: str, yes: str, unit: str) -> Finding:
-    value, low, high = _difference(metrics, name)
-    place = lies(low, high, 0)
+    null = Null("no difference", 0.0)
+    found = held(_difference(metrics, name), null, EFFECTS[name])
+    place = side(found)
     means = metrics[f"mean_over_depths_{name}"].sel(dataset="pooled", interval="estimate")
     one, other = (format_number(float(means.sel(run=run))) for run in ("A", "B"))
     doubt = "; the interval of the difference holds 0" if place == "around" else ""
+    datasets = metrics[f"mean_over_depths_difference_{name}"].isel(dataset=slice(1, None))
     return Finding(
         question=question.format(A=metrics.attrs["first"], B=metrics.attrs["second"]),
-        answer=f"The {subject} is {one} in A and {other} in B{doubt}.",
-        estimate=value,
-        low=low,
-        high=high,
+        answer=f"The {subject} is {one} in A and {other} in B{doubt}; {_trainings(metrics)}.",
+        exceptions=exceptions(place, null, pooled(metrics[f"difference_{name}"]), datasets),
         unit=f"{unit}, B − A",
-        null_name="no difference",
-        null_value=0.0,
         verdict=verdict(place, yes),
         verdict_text=f"yes means an interval of B − A {yes} 0",
-        n=int(metrics["documents"].sel(run="B", dataset="pooled")),
-        n_unit="documents",
         figure="differences_by_depth" + metrics.attrs["suffix"],
+        **found | sample_size(metrics.sel(run="B")),
     )
+
+
+def _trainings(metrics: xr.Dataset) -> str:
+    """How many training runs a comparison rests on: two checkpoints of one model are of the same."""
+    first, second = (metrics.attrs[run].split("/")[0] for run in ("first", "second"))
+    return ONE_RUN if first == second else f"{ONE_RUN} of each model"
 
 
 def _difference(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
@@ -103,10 +129,8 @@ def _difference(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
 
 def _runs_text(metrics: xr.Dataset) -> str:
     """Which runs are compared, on how much text, and how the intervals were made, for a caption."""
-    sizes = metrics.sel(dataset="pooled")
-    runs = [
-        f"{run} is {name}, n = {int(sizes['tokens'].sel(run=run)):,} tokens of "
-        f"{int(sizes['documents'].sel(run=run)):,} documents"
+    named = [
+        f"{run} is {name}, {size_text(metrics.sel(run=run))}"
         for run, name in (("A", metrics.attrs["first"]), ("B", metrics.attrs["second"]))
     ]
     names = metrics["dataset"].values[1:]
@@ -115,7 +139,19 @@ def _runs_text(metrics: xr.Dataset) -> str:
     if unpaired:
         pairing = f"unpaired, because documents differ, in {', '.join(unpaired)}"
     percent = f"{100 * metrics.attrs['confidence']:g} %"
-    return f"{'; '.join(runs)}. Intervals: {percent} bootstrap over documents, {pairing}."
+    return f"{'; '.join(named)}. {_unequal(metrics)}Intervals: {percent} {BOOTSTRAP}, {pairing}."
+
+
+def _unequal(metrics: xr.Dataset) -> str:
+    """What cannot be compared if the runs have other numbers of experts or select other numbers of them."""
+    sizes = list(zip(metrics["experts_per_token"].values, metrics["experts"].values, strict=True))
+    if sizes[0] == sizes[1]:
+        return ""
+    (k, experts), (other_k, other_experts) = sizes
+    return (
+        f"A selects {k} of {experts} experts, B {other_k} of {other_experts}: mass of the selected, probabilities, "
+        "numbers of experts and nats or bits depend on that and cannot be compared as they stand. "
+    )
 
 
 def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], references: list[Reference]) -> Drawing:
@@ -138,6 +174,44 @@ def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], 
             labels="legend",
         )
     return drawing
+
+
+def _runs(metrics: xr.Dataset) -> Figure:
+    """Every run by itself, with the deviation over those that differ in their seed alone."""
+    values, named = runs.estimates(metrics), runs.titles()
+    values["experts_per_token"], values["experts"] = metrics["each_experts_per_token"], metrics["each_experts"]
+    rows = [f"{row.Index} ({row.experts_per_token} of {row.experts})" for row in values.itertuples()]
+    titles, units = zip(*(title.removesuffix(")").split(" (") for title in named.values()), strict=True)
+    drawing, axes = plotting.canvas(plotting.height_for(len(rows)) + 0.6, columns=len(named), titles=titles)
+    for index, (ax, name, unit) in enumerate(zip(axes, named, units, strict=True)):
+        intervals = [metrics[f"each_{name}"].sel(interval=part).values for part in INTERVAL if name in runs.SHOWN]
+        line = Series("run", *(intervals or [values[name]]))
+        plotting.dot_whiskers(ax, rows, [line], x_label=unit, x_limits=(0, None))
+        ax.tick_params(labelleft=index == 0)
+    return Figure(
+        name="runs",
+        title="All runs",
+        alt=f"Dots for {len(rows)} runs in {len(named)} panels: {', '.join(titles)}.",
+        caption="All datasets pooled, mean over depths; in brackets how many of how many experts a token selects. "
+        + _seeds_text(metrics),
+        how_to_read="A difference between two runs that is no larger than that between seeds may be the luck of a "
+        "training run; whiskers, which are about documents, do not show that. Runs with other numbers of experts can "
+        "be compared in their loss; chance makes the load of more experts less even, and information is per selection.",
+        drawing=drawing,
+        data=values.join(runs.spread(metrics)).reset_index(),
+    )
+
+
+def _seeds_text(metrics: xr.Dataset) -> str:
+    """How much the runs vary that differ in their seed alone."""
+    deviations, found = runs.spread(metrics), []
+    for _, members in deviations.groupby(metrics["alike"].values):
+        if len(members) > 1:
+            row = members.iloc[0]
+            parts = [f"{format_number(row[f'{name}_over_seeds'])} ({title})" for name, title in runs.titles().items()]
+            names = ", ".join(members.index)
+            found.append(f"Standard deviation over {names}, which differ in their seed alone: {', '.join(parts)}.")
+    return " ".join(found) or "No two runs differ in their seed alone: the spread between training runs is not known."
 
 
 def _measures_by_depth(metrics: xr.Dataset) -> Figure:

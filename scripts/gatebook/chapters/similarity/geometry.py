@@ -15,10 +15,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from gatebook.chapters.similarity.measure import OUTPUTS, means_without_each, pair_means_without_each
+from gatebook.inputs.clusters import GROUPS
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
 from gatebook.study.samples import Block
-from gatebook.study.tallies import GROUPS
 
 TOKENS_PER_BLOCK = 128
 ELEMENTS_PER_BLOCK = 1 << 24

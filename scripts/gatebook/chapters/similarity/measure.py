@@ -16,9 +16,9 @@ import scipy.stats
 import xarray as xr
 
 from gatebook.chapters.similarity import MEASURES
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Jackknife, Measured, summarise
-from gatebook.study.tallies import GROUPS
 
 OUTPUTS = ("output_cosine", "mean_removed_cosine", "co_routed_cosine", "cka", "biased_cka")
 PAIRS = (
@@ -111,8 +111,10 @@ def measure(
         whole = p_value(_mean(observed, axis=0), _mean(chance, axis=0))
         out[f"mean_over_layers_p_{name}"] = ((), whole, {"long_name": "two-sided p-value of the mean", "units": "1"})
     out["tokens"] = ("dataset", [sample.sizes["sample"]], {"long_name": "sampled tokens", "units": "tokens"})
-    documents = len(np.unique(sample["document"].values))
-    out["documents"] = ("dataset", [documents], {"long_name": "documents of the sampled tokens", "units": "documents"})
+    for name in ("document", "cluster"):
+        number = len(np.unique(sample[name].values))
+        attributes = {"long_name": f"{name}s of the sampled tokens", "units": f"{name}s"}
+        out[f"{name}s"] = ("dataset", [number], attributes)
     out.attrs = {
         "groups": GROUPS,
         "pooled_datasets": len(np.unique(sample["dataset"].values.astype(str))),

@@ -20,11 +20,11 @@ import xarray as xr
 from scipy.spatial.distance import squareform
 
 from gatebook.chapters.token_overlap import MEASURES
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
-from gatebook.measures.vocabulary import Occurrences, count, occurrences
+from gatebook.measures.vocabulary import Occurrences, count, occurrences, sample_sizes
 from gatebook.study.routed import Layer
-from gatebook.study.tallies import GROUPS
 
 CERTAIN = 40
 """exp(-40) is nothing beside 1: an id that is expected so many times in a sample is there."""
@@ -150,7 +150,7 @@ def measure(
             long_name=f"{measure.title}, last layer minus first", units=measure.units
         )
     out["tokens"] = ("dataset", [tokens.sizes["token"]], {"long_name": "tokens", "units": "tokens"})
-    out["documents"] = ("dataset", [int(tokens["documents"].sum())], {"long_name": "documents", "units": "documents"})
+    out = out.merge(sample_sizes(tokens).isel(dataset=[0]))
     attrs = {
         "pooled_datasets": tokens.sizes["name"],
         "groups": GROUPS,

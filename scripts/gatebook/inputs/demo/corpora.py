@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,76 +12,96 @@ from gatebook.inputs.demo import generated, harvested
 from gatebook.inputs.demo.packages import REMEDY, order
 from gatebook.problem import Problem
 
-DOMAINS: dict[str, Callable[[], Iterator[harvested.Source]]] = {
+HARVESTED: dict[str, Callable[[], Iterator[harvested.Source]]] = {
     "python": harvested.python,
     "cpp": harvested.cpp,
-    "javascript": harvested.javascript,
-    "json": harvested.json_text,
+    "web": harvested.web,
     "console": harvested.console,
-    "tables": harvested.tables,
+    "algebra": harvested.algebra,
     "unicode": harvested.unicode,
     "mathematics": harvested.mathematics,
+    "references": harvested.references,
     "science": harvested.science,
+    "comments": harvested.comments,
     "messages": harvested.messages,
     "readme": harvested.readme,
-    "legal": harvested.legal,
+}
+GENERATED: dict[str, Callable[[str], Iterator[harvested.Source]]] = {
     "arithmetic": generated.arithmetic,
     "stories": generated.stories,
 }
 
 SPLITS = ("train", "held_out")
-HELD_OUT_PERCENT = 25
-DOCUMENT_CHARACTERS = (400, 1_500)
+HELD_OUT_PERCENT = 45
+DOCUMENT_CHARACTERS = (300, 700)
 BOILERPLATE = re.compile(r"(?i)copyright|licen[cs]ed? |all rights reserved|SPDX|@author|-\*- ")
 
 
 class Document(NamedTuple):
-    """A piece of text with a name that is unique in its domain."""
+    """A piece of text with a name that is unique in its domain, and the cluster, the independent source, that it is of.
+
+    A cluster is a file, a block of Unicode, or in a generated domain what draws of its own stand behind.
+    """
 
     id: str
+    cluster: str
     text: str
 
 
 def harvest(
-    domains: list[str], train_characters: int, held_out_characters: int
+    domains: list[str], train_characters: int, held_out_characters: int, held_out_clusters: int
 ) -> dict[str, dict[str, list[Document]]]:
-    """Documents of each domain and split, in hash order of their names.
+    """Documents of each domain and split; the first ones are of as many clusters as there are, see `interleave`.
 
-    A source (a file, for instance) is cut into documents of 400 to 1,500 characters. Text that a domain has shown
-    before (compared by letters and digits only) is left out. The hash of its name sends one document in four to
-    "held_out" and the rest to "train", until the next one would exceed the split's characters.
-    Raises `Problem` for an unknown domain, a package that is not installed and a domain without text.
+    A cluster (a file, for instance) is cut into documents of 300 to 700 characters. Text that a domain has shown
+    before (compared by letters and digits only) is left out. A whole cluster is in one split: the hash of its name
+    sends 45 % of them to "held_out" and the rest to "train", until a split has its characters; a generated domain
+    writes each split by itself. So that no cluster weighs much, each gives at most an even share of a split's
+    characters among `held_out_clusters`.
+    Raises `Problem` for an unknown domain, a package that is not installed, a domain without training text, and one
+    that holds out fewer clusters or has a cluster with more than three even shares of the held-out characters.
     """
     limits = dict(zip(SPLITS, (train_characters, held_out_characters), strict=True))
     corpora = {}
     for name in domains:
-        if name not in DOMAINS:
-            raise Problem(f"demo.corpora.domains: there is no domain {name!r}; choose from {', '.join(DOMAINS)}.")
-        corpora[name] = _fill(documents(DOMAINS[name](), keep_boilerplate=name == "legal"), limits)
-        for split, found in corpora[name].items():
-            if not found:
-                raise Problem(f"Domain {name} has no {split} document: {REMEDY}.")
+        if name in HARVESTED:
+            sources, where = HARVESTED[name](), split
+        elif name in GENERATED:
+            sources = itertools.chain.from_iterable(map(GENERATED[name], SPLITS))
+            where = generated.split
+        else:
+            known = ", ".join([*HARVESTED, *GENERATED])
+            raise Problem(f"demo.corpora.domains: there is no domain {name!r}; choose from {known}.")
+        corpora[name] = _fill(documents(sources, name in HARVESTED), where, limits, held_out_clusters)
+        if not corpora[name]["train"]:
+            raise Problem(f"Domain {name} has no train document: {REMEDY}.")
+        _check_clusters(name, corpora[name]["held_out"], held_out_clusters)
     return corpora
 
 
-def documents(found: Iterable[harvested.Source], keep_boilerplate: bool = False) -> Iterator[Document]:
-    """Documents of sources, without text that came before; repeated short pieces (under 40 characters) stay.
+def documents(found: Iterable[harvested.Source], different: bool) -> Iterator[Document]:
+    """Documents of sources, each a cluster, without text that came before; repeated pieces under 40 characters stay.
 
-    Lines about licences and owners are left out too, unless `keep_boilerplate`.
+    Lines about licences and owners are left out too, and, if documents must be `different`, those of which more than
+    half of the runs of eight words came before: variants of the same file, for instance.
     """
-    seen, written = set(), set()
-    for name, blocks in found:
+    seen, written, runs = set(), set(), set()
+    for cluster, blocks in found:
         fresh = []
         for piece in itertools.chain.from_iterable(map(pieces, blocks)):
             key = normalise(piece)
-            if key not in seen and (keep_boilerplate or not BOILERPLATE.search(piece)):
+            if key not in seen and not BOILERPLATE.search(piece):
                 fresh.append(piece)
             if len(key) >= 40:
                 seen.add(key)
         for number, text in enumerate(pack(fresh)):
-            if normalise(text) not in written:
-                written.add(normalise(text))
-                yield Document(f"{name}#{number}", text)
+            key = normalise(text)
+            words = key.split()
+            own = set(zip(*(words[start:] for start in range(8)), strict=False)) if different else set()
+            if key not in written and 2 * len(own & runs) <= len(own):
+                written.add(key)
+                runs |= own
+                yield Document(f"{cluster}#{number}", cluster, text)
 
 
 def pieces(block: str) -> list[str]:
@@ -96,7 +117,7 @@ def pieces(block: str) -> list[str]:
 
 
 def pack(parts: Iterable[str]) -> Iterator[str]:
-    """Join pieces, in order, into texts of 400 to 1,500 characters; a rest that is shorter is left out."""
+    """Join pieces, in order, into texts of 300 to 700 characters; a rest that is shorter is left out."""
     shortest, longest = DOCUMENT_CHARACTERS
     text = ""
     for part in (*parts, None):
@@ -112,27 +133,64 @@ def normalise(text: str) -> str:
     return re.sub(r"\W+", " ", text).strip().lower()
 
 
-def split(name: str) -> str:
-    """The split that a document belongs to, by the hash of its name."""
-    return SPLITS[int(order(f"split {name}"), 16) % 100 < HELD_OUT_PERCENT]
+def split(cluster: str) -> str:
+    """The split that a harvested cluster belongs to, by the hash of its name."""
+    return SPLITS[int(order(f"split {cluster}"), 16) % 100 < HELD_OUT_PERCENT]
 
 
-def _fill(found: Iterable[Document], limits: dict[str, int]) -> dict[str, list[Document]]:
-    """The first documents of each split, as many as its limit in characters admits, in hash order of their names."""
+def interleave(documents: Iterable[Document]) -> list[Document]:
+    """First one document of every cluster, then the second ones and so on; clusters, and documents in them, by hash."""
+    by_cluster = {}
+    for document in sorted(documents, key=lambda document: order(document.id)):
+        by_cluster.setdefault(document.cluster, []).append(document)
+    rounds = itertools.zip_longest(*(by_cluster[cluster] for cluster in sorted(by_cluster, key=order)))
+    return [document for turn in rounds for document in turn if document]
+
+
+def largest_share(documents: list[Document]) -> float:
+    """The share of the characters that the cluster with most of them has."""
+    characters = Counter()
+    for document in documents:
+        characters[document.cluster] += len(document.text)
+    return max(characters.values()) / characters.total()
+
+
+def _fill(
+    found: Iterable[Document], where: Callable[[str], str], limits: dict[str, int], clusters: int
+) -> dict[str, list[Document]]:
+    """Documents of each split, as many as its limit in characters and the share of a cluster admit."""
     kept = {name: [] for name in limits}
     room = dict(limits)
-    for document in found:
-        where = split(document.id)
-        room[where] -= len(document.text)
-        if room[where] >= 0:
-            kept[where].append(document)
-        elif max(room.values()) < 0:
+    for cluster, of_cluster in itertools.groupby(found, key=lambda document: document.cluster):
+        name = where(cluster)
+        left = min(room[name], limits[name] // clusters)
+        for document in sorted(of_cluster, key=lambda document: order(document.id)):
+            left -= len(document.text)
+            if left < 0:
+                break
+            room[name] -= len(document.text)
+            kept[name].append(document)
+        if max(room.values()) < DOCUMENT_CHARACTERS[1]:
             break
-    return {name: sorted(documents, key=lambda document: order(document.id)) for name, documents in kept.items()}
+    return {name: interleave(documents) for name, documents in kept.items()}
+
+
+def _check_clusters(domain: str, held_out: list[Document], clusters: int) -> None:
+    found = len({document.cluster for document in held_out})
+    if found < clusters:
+        raise Problem(
+            f"demo.corpora.held_out_clusters is {clusters}, but domain {domain} holds out {found}: lower it, raise "
+            "demo.corpora.held_out_characters, or leave the domain out."
+        )
+    if (share := largest_share(held_out)) > 3 / clusters:
+        raise Problem(
+            f"Domain {domain} has {100 * share:.0f} % of its held-out text from one cluster, more than three of "
+            f"{clusters} even shares: lower demo.corpora.held_out_characters, or leave the domain out."
+        )
 
 
 def read(path: str | Path) -> list[Document]:
-    """Documents of a corpus file: JSON lines with the keys id and text."""
+    """Documents of a corpus file: JSON lines with the keys id, cluster and text."""
     with Path(path).open(encoding="utf-8") as lines:
         return [Document(**json.loads(line)) for line in lines]
 

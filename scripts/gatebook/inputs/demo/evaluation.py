@@ -1,8 +1,10 @@
 """Held-out loss of the embedded demonstration, per document, against a model that knows only token frequencies."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from torch import nn
@@ -11,49 +13,70 @@ from transformers import PreTrainedTokenizerFast
 
 from gatebook.inputs.demo.corpora import Document
 from gatebook.inputs.demo.training import Losses
-from gatebook.inputs.windows import windows
 
-BATCH_WINDOWS = 32
+BATCH_DOCUMENTS = 32
+OVERLAP = 13
+"""Tokens of a run that is looked up in the training text, as in GPT-3 (T. Brown et al., 2020)."""
 
 
 class HeldOut(NamedTuple):
-    """A held-out document of a domain: its name and its tokens (int64)."""
+    """A held-out document of a domain: its name, its cluster, and its first tokens (int64)."""
 
     domain: str
     id: str
+    cluster: str
     tokens: np.ndarray
 
 
-def tokenize(domain: str, documents: list[Document], tokenizer: PreTrainedTokenizerFast, limit: int) -> list[HeldOut]:
-    """The domain's first documents in tokens, until they have `limit` tokens together or there are no more."""
+def tokenize(
+    domain: str, documents: list[Document], tokenizer: PreTrainedTokenizerFast, limit: int, size: int
+) -> list[HeldOut]:
+    """The first `size` tokens of each of the domain's first documents, until these are `limit` tokens together.
+
+    So the loss rests on as many documents, and clusters, as the limit allows.
+    """
     kept, total = [], 0
     for document in documents:
         if total >= limit:
             break
-        kept.append(HeldOut(domain, document.id, np.array(tokenizer(document.text)["input_ids"])))
-        total += len(kept[-1].tokens)
+        tokens = np.array(tokenizer(document.text)["input_ids"][:size])
+        kept.append(HeldOut(domain, document.id, document.cluster, tokens))
+        total += len(tokens)
     return kept
 
 
-@torch.no_grad()
-def loss_sums(model: nn.Module, held_out: list[HeldOut], size: int) -> np.ndarray:
-    """Sum over a document's predicted tokens of -ln p(token | those before it in its window).
+def overlap(documents: Iterable[np.ndarray], training: np.ndarray) -> float:
+    """The share of the documents' runs of 13 tokens that occur in the `training` tokens; documents are token ids.
 
-    (document,) float64, nats. Documents are cut into windows of at most `size` tokens as everywhere in the study; the
-    first token of a window is not predicted.
+    Runs are compared by 64-bit sums of their tokens, each times a random odd number of its place.
     """
-    pieces, owners = _cut(held_out, size)
-    sums = np.zeros(len(held_out))
+    factors = np.random.default_rng(0).integers(2**63, size=OVERLAP, dtype=np.uint64) * 2 + 1
+    runs = [_runs(tokens, factors) for tokens in documents if len(tokens) >= OVERLAP]
+    return float(np.isin(np.concatenate(runs), _runs(training, factors)).mean())
+
+
+def _runs(tokens: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    windows = np.lib.stride_tricks.sliding_window_view(tokens.astype(np.uint64), len(factors))
+    return (windows * factors).sum(1, dtype=np.uint64)
+
+
+@torch.no_grad()
+def loss_sums(model: nn.Module, held_out: list[HeldOut]) -> np.ndarray:
+    """Sum over a document's predicted tokens, all but the first, of -ln p(token | those before it).
+
+    (document,) float64, nats.
+    """
+    sums = []
     model.eval()
-    for start in range(0, len(pieces), BATCH_WINDOWS):
-        batch = [torch.from_numpy(piece) for piece in pieces[start : start + BATCH_WINDOWS]]
+    for start in range(0, len(held_out), BATCH_DOCUMENTS):
+        batch = [torch.from_numpy(document.tokens) for document in held_out[start : start + BATCH_DOCUMENTS]]
         ids = nn.utils.rnn.pad_sequence(batch, batch_first=True)
-        targets = nn.utils.rnn.pad_sequence([piece[1:] for piece in batch], batch_first=True, padding_value=-100)
+        targets = nn.utils.rnn.pad_sequence([tokens[1:] for tokens in batch], batch_first=True, padding_value=-100)
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
         losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
-        np.add.at(sums, owners[start : start + BATCH_WINDOWS], losses.view_as(targets).double().sum(1).numpy())
+        sums.append(losses.view_as(targets).double().sum(1).numpy())
     model.train()
-    return sums
+    return np.concatenate(sums)
 
 
 def unigram_losses(training_tokens: np.ndarray, vocabulary_size: int) -> np.ndarray:
@@ -66,18 +89,14 @@ def unigram_losses(training_tokens: np.ndarray, vocabulary_size: int) -> np.ndar
     return -np.log(counts / counts.sum())
 
 
-def unigram_loss_sums(held_out: list[HeldOut], size: int, losses: dict[str, np.ndarray]) -> np.ndarray:
+def unigram_loss_sums(held_out: list[HeldOut], losses: dict[str, np.ndarray]) -> np.ndarray:
     """Sum over the same predicted tokens of the unigram losses of the document's domain: (document,) float64, nats."""
-    pieces, owners = _cut(held_out, size)
-    sums = np.zeros(len(held_out))
-    for piece, owner in zip(pieces, owners, strict=True):
-        sums[owner] += losses[held_out[owner].domain][piece[1:]].sum()
-    return sums
+    return np.array([losses[document.domain][document.tokens[1:]].sum() for document in held_out])
 
 
-def predicted_tokens(held_out: list[HeldOut], size: int) -> np.ndarray:
-    """Tokens of each document that are predicted, all but the first of each window: (document,) int64."""
-    return np.array([len(document.tokens) - len(windows(len(document.tokens), size)) for document in held_out])
+def predicted_tokens(held_out: list[HeldOut]) -> np.ndarray:
+    """Tokens of each document that are predicted, all but the first: (document,) int64."""
+    return np.array([len(document.tokens) - 1 for document in held_out])
 
 
 def summary(held_out: list[HeldOut], sums: np.ndarray, predicted: np.ndarray) -> str:
@@ -88,19 +107,13 @@ def summary(held_out: list[HeldOut], sums: np.ndarray, predicted: np.ndarray) ->
     return ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
 
 
-def _cut(held_out: list[HeldOut], size: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """The windows of all documents, and for each of them the index of its document."""
-    pieces = [np.split(document.tokens, windows(len(document.tokens), size)[1:]) for document in held_out]
-    owners = np.repeat(np.arange(len(held_out)), [len(parts) for parts in pieces])
-    return [part for parts in pieces for part in parts], owners
-
-
 def dataset(
     held_out: list[HeldOut],
     loss_sums: dict[str, np.ndarray],
     unigram_loss_sums: np.ndarray,
     predicted: np.ndarray,
     history: list[Losses],
+    corpora: pd.DataFrame,
 ) -> xr.Dataset:
     """Losses of training and of held-out documents.
 
@@ -116,6 +129,8 @@ def dataset(
         Predicted tokens: (document,) int.
     history
         Losses of every update.
+    corpora
+        How many `documents` and `clusters` each domain, its index, holds out, and their `overlap`.
 
     Returns
     -------
@@ -124,7 +139,6 @@ def dataset(
         document); `unigram_loss_sum`, `predicted_tokens`, `domain`, `document_id` (document,).
     """
     cross_entropy, balance, z = np.array(history).T
-    domains, names = [document.domain for document in held_out], [document.id for document in held_out]
 
     def variable(dimensions, values, long_name: str, units: str = "1") -> tuple:
         return dimensions, values, {"long_name": long_name, "units": units}
@@ -144,11 +158,16 @@ def dataset(
                 "document", unigram_loss_sums, "the same of a unigram model of the domain's training text", "nat"
             ),
             "predicted_tokens": variable("document", predicted, "predicted tokens", "token"),
-            "domain": variable("document", domains, "domain"),
-            "document_id": variable("document", names, "document"),
+            "domain": variable("document", [document.domain for document in held_out], "domain"),
+            "document_id": variable("document", [document.id for document in held_out], "document"),
+            "cluster": variable("document", [document.cluster for document in held_out], "independent source"),
+            "held_out_documents": variable("corpus", corpora["documents"], "held-out documents"),
+            "held_out_clusters": variable("corpus", corpora["clusters"], "independent sources of these"),
+            "overlap": variable("corpus", corpora["overlap"], f"share of runs of {OVERLAP} tokens in training text"),
         },
         coords={
             "step": variable("step", np.arange(len(history)), "updates made before the step"),
             "checkpoint": variable("checkpoint", list(loss_sums), "checkpoint"),
+            "corpus": variable("corpus", corpora.index, "domain"),
         },
     )

@@ -3,33 +3,40 @@
 A block is a piece that stays whole where it can: a paragraph, an example, a table row. Its line breaks are its own.
 """
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterator
+
+from fontTools.unicodedata import block as block_of
 
 from gatebook.inputs.demo import packages
 
 Source = tuple[str, list[str]]
 
-SCIENTIFIC = ("numpy", "scipy", "sympy", "networkx", "xarray", "matplotlib", "pandas", "mpmath")
-LICENSED = (
-    "click", "datasets", "docutils", "fonttools", "GitPython", "greenlet", "kiwisolver", "matplotlib", "multiprocess",
-    "numpy", "pandas", "pillow", "pyarrow", "Pygments", "python-dateutil", "scipy", "snakemake", "sympy",
-    "torch", "tqdm", "xarray",
-)  # fmt: skip
+SCIENTIFIC = ("numpy", "scipy", "sympy", "networkx", "xarray", "matplotlib", "pandas", "mpmath", "scikit-learn")
 DESCRIBED = (
-    "annotated-types", "attrs", "charset-normalizer", "ConfigArgParse", "datasets", "dill", "docutils", "dpath",
-    "fonttools", "fsspec", "huggingface_hub", "humanfriendly", "immutables", "jsonschema", "matplotlib", "mpmath",
-    "networkx", "numpy", "packaging", "pandas", "pillow", "psutil", "PuLP", "pydantic", "pyparsing",
-    "python-dateutil", "regex", "requests", "rich", "safetensors", "scipy", "smart_open",
-    "SQLAlchemy", "sqlmodel", "sympy", "tabulate", "throttler", "tokenizers", "torch", "tqdm", "traitlets",
-    "transformers", "typer", "wrapt", "xarray", "xxhash", "yte",
+    "accelerate", "annotated-doc", "annotated-types", "anyio", "arcp", "argparse-dataclass", "attrs", "certifi",
+    "cftime", "charset-normalizer", "click", "cloudpickle", "ConfigArgParse", "connection_pool", "contourpy", "cycler",
+    "datasets", "dill", "docutils", "dpath", "filelock", "fonttools", "fsspec", "GitPython", "greenlet", "h11", "h5py",
+    "hf-xet", "httpcore2", "httpx2", "huggingface_hub", "humanfriendly", "idna", "immutables", "Jinja2", "joblib",
+    "jsonschema", "jsonschema-specifications", "llvmlite", "markdown-it-py", "MarkupSafe", "matplotlib", "mdurl",
+    "mpmath", "multiprocess", "narwhals", "networkx", "numba", "numpy", "packaging", "pandas", "pillow",
+    "platformdirs", "psutil", "PuLP", "pyarrow", "pydantic", "pydantic_core", "Pygments", "pynndescent", "pyparsing",
+    "python-dateutil", "referencing", "regex", "requests", "rich", "rocrate", "rpds-py", "safetensors", "scikit-learn",
+    "scipy", "setuptools", "shellingham", "smart_open", "smmap", "snakemake-executor-plugin-slurm",
+    "snakemake-interface-executor-plugins", "snakemake-interface-logger-plugins", "snakemake-interface-report-plugins",
+    "snakemake-interface-scheduler-plugins", "snakemake-interface-storage-plugins", "SQLAlchemy", "sqlmodel", "sympy",
+    "tabulate", "threadpoolctl", "throttler", "tokenizers", "torch", "tqdm", "traitlets", "transformers", "truststore",
+    "typer", "typing-inspection", "typing_extensions", "tzdata", "umap-learn", "urllib3", "wrapt", "xarray", "xxhash",
+    "yte",
 )  # fmt: skip
+WEB = (
+    "docutils", "matplotlib", "numba", "pandas", "scikit-learn", "snakemake", "tokenizers", "torch", "urllib3",
+    "xarray",
+)  # fmt: skip
+COMMENTED = ("pandas", "SQLAlchemy", "torch", "matplotlib", "numba", "networkx", "sympy", "scipy", "transformers")
 
-PACKAGES = sorted(
-    {*SCIENTIFIC, *LICENSED, *DESCRIBED, "jsonschema-specifications", "nbformat", "tzdata"}, key=str.lower
-)
+PACKAGES = sorted({*SCIENTIFIC, *DESCRIBED, *WEB, *COMMENTED}, key=str.lower)
 """Every package that text comes from."""
 
 
@@ -50,29 +57,19 @@ def cpp() -> Iterator[Source]:
         yield name, packages.paragraphs(text)
 
 
-def javascript() -> Iterator[Source]:
-    """Readable JavaScript: chart libraries and pages of interactive reports."""
-    scripts = {
-        "snakemake": r"snakemake/(assets/data/vega.*/vega[a-z-]*|report/.*/components/.*)\.js",
-        "matplotlib": r"matplotlib/.*\.js",
-        "docutils": r"docutils/.*\.js",
-    }
-    for name, text in packages.texts(scripts):
+def web() -> Iterator[Source]:
+    """What pages are made of: readable JavaScript, style sheets and HTML, mostly of interactive reports."""
+    pattern = r"(?!.*/tests?/).*\.(m?js|css|html|tpl)"
+    for name, text in packages.texts(dict.fromkeys(WEB, pattern)):
         yield name, [block for block in packages.paragraphs(text) if _longest_line(block) <= 160]
 
 
-def json_text() -> Iterator[Source]:
-    """JSON: schemas, catalogues and registries."""
-    catalogues = {
-        "torch": r"torch/_dynamo/graph_break_registry\.json",
-        "datasets": r"datasets/utils/resources/languages\.json",
-        "jsonschema": r"jsonschema/benchmarks/issue232/issue\.json",
-        "jsonschema-specifications": r"jsonschema_specifications/schemas/.*\.json",
-        "nbformat": r"nbformat/v(3/nbformat\.v3|4/nbformat\.v4\.5)\.schema\.json",
-    }
-    for name, text in packages.texts(catalogues):
-        pretty = json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n"
-        yield name, re.split(r"(?m)(?=^ {2}[^ \]}])", pretty)
+def algebra() -> Iterator[Source]:
+    """Facts of symbolic mathematics, one a line, as sympy's tests state them."""
+    left_out = "external|parsing|printing|testing|utilities"
+    for name, text in packages.texts({"sympy": rf"sympy/(?!{left_out}).*/tests/test_\w+\.py"}):
+        facts = re.findall(r"(?m)^ +assert (.* == .*[^\\\n])$", text)
+        yield name, [f"{fact}\n" for fact in facts if _is_closed(fact)]
 
 
 def science() -> Iterator[Source]:
@@ -114,13 +111,19 @@ def messages() -> Iterator[Source]:
         yield name, [f"{kind}: {message}\n" for kind, message in raised if 8 <= len(message.split()) <= 60]
 
 
-def legal() -> Iterator[Source]:
-    """Licences and notices, without the lines that name the owners."""
-    pattern = r"[^/]+\.dist-info/(.*/)?[^/]*(LICEN[CS]E|COPYING|NOTICE|licen[cs]e|gpl)[^/]*"
-    for name, text in packages.texts(dict.fromkeys(LICENSED, pattern)):
-        plain = re.sub(r"(?m)^[ #*/;>|-]+", "", text)
-        found = [block for block in packages.paragraphs(plain) if len(block.split()) >= 8]
-        yield name, [_reflow(block) for block in found if not re.search(r"(?i)copyright (\(c\)|©|\d)", block)]
+def references() -> Iterator[Source]:
+    """References to the literature, one a line, from docstrings."""
+    entry = re.compile(r"(?ms)^\.\. \[[^\]]+\] +(.*?)(?=^\.\. |^\s*$|\Z)")
+    for name, text in _modules((*SCIENTIFIC, "torch", "transformers", "umap-learn"), re.compile(r"\.\. \[\w+\] ")):
+        found = [_reflow(each) for docstring in packages.docstrings(text) for each in entry.findall(docstring)]
+        yield name, [each for each in found if re.search(r"\b(1[89]|20)\d\d\b", each) and len(each.split()) >= 8]
+
+
+def comments() -> Iterator[Source]:
+    """What programmers explain to each other: comments of two lines and more in Python code."""
+    for name, text in _modules(COMMENTED):
+        found = [re.sub(r"(?m)^ *# ?", "", block) for block in re.findall(r"(?m)(?:^ *# .*\n){2,}", text)]
+        yield name, [_reflow(block) for block in found if _is_prose(block)]
 
 
 def readme() -> Iterator[Source]:
@@ -133,33 +136,20 @@ def readme() -> Iterator[Source]:
         yield f"{package}/description", packages.paragraphs(text[:20_000])
 
 
-def tables() -> Iterator[Source]:
-    """Rows of names and values: constants of physics, share prices, flowers, time zones, colours, emoji, file types."""
-    files = {
-        "scipy": r"scipy/(constants/_codata\.py|spatial/tests/data/iris\.txt)",
-        "matplotlib": r"matplotlib/(_color_data\.py|mpl-data/sample_data/(Stocks|msft)\.csv)",
-        "tzdata": r"tzdata/zoneinfo/(zone1970|iso3166)\.tab",
-        "rich": r"rich/_emoji_codes\.py",
-        "Pygments": r"pygments/lexers/_mapping\.py",
-    }
-    for name, text in packages.texts(files):
-        cents = re.sub(r"(\d\.\d\d)\d{6,}", r"\1", text)
-        rows = [
-            line.strip(" ") for line in cents.splitlines(keepends=True) if re.search(r"\d|[^\x00-\x7f]|Lexer", line)
-        ]
-        yield name, [row for row in rows if "_skin_tone" not in row and not row.startswith(("#", "from", "return"))]
-
-
 def unicode() -> Iterator[Source]:
-    """Characters of Unicode 3.2, whose table is the same in every Python, with code and name; no Han or Hangul."""
+    """Characters of Unicode 3.2, whose table is the same in every Python, with code and name; no Han or Hangul.
+
+    A source is a block of Unicode: the characters of one script or use, whose names follow a pattern of their own.
+    """
     table = unicodedata.ucd_3_2_0
-    rows = []
+    rows = {}
     for code in range(0xA0, 0x30000):
         character = chr(code)
         name = table.name(character, "")
         if name and not re.match("CJK|HANGUL SYLLABLE|YI SYLLABLE", name):
-            rows.append(f"{character} U+{code:04X} {name}\n")
-    yield "unicode", rows
+            rows.setdefault(block_of(character), []).append(f"{character} U+{code:04X} {name}\n")
+    for block in sorted(rows, key=packages.order):
+        yield block, rows[block]
 
 
 def _modules(libraries: tuple[str, ...], mention: re.Pattern[str] | None = None) -> Iterator[tuple[str, str]]:
@@ -181,6 +171,11 @@ def _is_prose(block: str) -> bool:
         and letters >= 0.88 * len(block)
         and not re.search(r"(?m)^ |>>>| : |[-=~]{3}|::|https?:", block)
     )
+
+
+def _is_closed(expression: str) -> bool:
+    """Whether as many brackets open as close on the line, so that nothing is continued on the next one."""
+    return all(expression.count(left) == expression.count(right) for left, right in ("()", "[]", "{}"))
 
 
 def _reflow(block: str) -> str:

@@ -7,14 +7,25 @@ from gatebook.problem import Problem
 
 
 class Models(base.Models):
-    """Checkpoints of the model that the workflow trains."""
+    """Checkpoints of a model that the workflow trains.
 
-    required, optional = ("checkpoints",), ("untrained",)
+    `resolve` adds the settings of its `model` and `training`: those of `demo`, with the ones that it changes.
+    """
+
+    required, optional = ("checkpoints",), ("untrained", "seed", "model", "training")
     lacks = MappingProxyType({})
 
     def resolve(self, name: str, model: dict, config: dict) -> dict:
         """See `base.Models`."""
-        training = config["demo"]["training"]
+        training = config["demo"]["training"] | model.get("training", {})
+        if "seed" in model:
+            training |= {"seed": model["seed"]}
+        architecture = config["demo"]["model"] | model.get("model", {})
+        if architecture["experts_per_token"] > architecture["experts"]:
+            raise Problem(
+                f"config: models.{name}.model: a token cannot select {architecture['experts_per_token']} of "
+                f"{architecture['experts']} experts: lower experts_per_token or raise experts."
+            )
         if late := [step for step in training["checkpoints"] if step > training["steps"]]:
             raise Problem(
                 f"config: demo.training.checkpoints: {late[0]} is after the last step: raise demo.training.steps "
@@ -26,7 +37,7 @@ class Models(base.Models):
                 f"config: models.{name}.checkpoints: {unknown[0]!r} is not saved by the training: use one of "
                 f"{', '.join(saved)}, or add to demo.training.checkpoints."
             )
-        layers, chosen = config["demo"]["model"]["layers"], model["layers"]
+        layers, chosen = architecture["layers"], model["layers"]
         for item in chosen if isinstance(chosen, list) else [chosen]:
             last = str(item).rpartition("-")[2]
             if last != "all" and int(last) >= layers:
@@ -34,9 +45,9 @@ class Models(base.Models):
                     f"config: models.{name}.layers: the embedded model has no layer {last}: use 0 to {layers - 1}, or "
                     "raise demo.model.layers."
                 )
-        window = config["demo"]["model"]["context"] if model["window"] == "context" else model["window"]
-        folders = {checkpoint: f"results/demo/checkpoints/{checkpoint}" for checkpoint in model["checkpoints"]}
-        return model | {"window": window, "folders": folders}
+        window = architecture["context"] if model["window"] == "context" else model["window"]
+        folders = {checkpoint: f"results/demo/checkpoints/{name}/{checkpoint}" for checkpoint in model["checkpoints"]}
+        return model | {"window": window, "folders": folders, "model": architecture, "training": training}
 
     def tokenizer(self, model: dict) -> str:
         """See `base.Models`."""
@@ -56,6 +67,10 @@ class Datasets(base.Datasets):
                 f"config: datasets.{name}.domain: {dataset['domain']!r} is not harvested: use one of "
                 f"{', '.join(domains)}, or add it to demo.corpora.domains."
             )
+
+    def clusters(self, dataset: dict) -> list[str]:
+        """See `base.Datasets`: what the harvest took for one source."""
+        return ["cluster"]
 
     def files(self, name: str, dataset: dict) -> list[str]:
         """See `base.Datasets`."""
