@@ -306,6 +306,7 @@ def test_p_values_of_unrelated_matrices_are_uniform():
     assert scipy.stats.kstest(values, "uniform").pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_intervals_over_experts_cover_the_truth():
     rng, covered = np.random.default_rng(0), 0
     for _ in range(1500):
