@@ -520,7 +520,7 @@ def test_figures_say_their_numbers(metrics):
     value = metrics["mean_over_layers_matched_weight_cosine"].values[0, 0]
     assert f"{value:.3f}"[:5] in figures["weights_by_layer"].alt
     assert "for 28 pairs" in figures["weights_by_layer"].caption
-    assert "120 sampled tokens of 30 documents of 30 clusters in 2 datasets" in figures["outputs_by_layer"].caption
+    assert "120 sampled tokens of 30 documents of 15 clusters in 2 datasets" in figures["outputs_by_layer"].caption
     pairs = figures["output_matrices"].data
     assert len(pairs) == 2 * 28 and (pairs["expert"] < pairs["other"]).all()
     row = pairs.iloc[30]
