@@ -25,8 +25,8 @@ THINGS = (
 )  # fmt: skip
 
 # A question and the steps of its answer; `first` is the result of the first step. In each, a is 11 to 70, b is 2 to
-# 20, c is 2 to 9, sum is a + b, product is b * c: so that no answer is negative or broken. In the last four the last word
-# of the question alone says whether to add or to subtract: what the model does can be traced to one token.
+# 20, c is 2 to 9, sum is a + b, product is b * c: so that no answer is negative or broken. In the last four the last
+# word of the question alone says whether to add or to subtract: what the model does can be traced to one token.
 QUESTIONS = (
     ("{name} has {a} {things} and finds {b} more. How many {things} does {name} have now?", ("a + b",)),
     ("{name} had {sum} {things} and gave {b} of them to {friend}. How many {things} does {name} have left?",
