@@ -16,6 +16,7 @@ rule measure_coactivation:
         runtime=growing(60, per_million=0.5),
     params:
         code=code("measure_coactivation.py"),
-        statistics={"confidence": config["statistics"]["confidence"]},
+        statistics=statistics("confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
     script:
         "../scripts/measure_coactivation.py"

@@ -106,6 +106,11 @@ def settings(chapter):
     return {key: value for key, value in config[chapter].items() if key != "thresholds"}
 
 
+def statistics(*keys):
+    """The settings `keys` of the section `statistics` of the config."""
+    return {key: config["statistics"][key] for key in keys}
+
+
 def thresholds(wildcards):
     """The thresholds of a chapter's findings."""
     declared = CHAPTERS[wildcards.chapter].thresholds.model_fields

@@ -16,6 +16,7 @@ rule measure_compare:
         runtime=growing(60, per_million=1),
     params:
         code=code("measure_compare.py"),
-        statistics=config["statistics"],
+        statistics=statistics("seed", "resamples", "confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
     script:
         "../scripts/measure_compare.py"

@@ -40,7 +40,7 @@ rule tally_counts:
         runtime=growing(10),
     params:
         code=code("tally_counts.py"),
-        model=model_settings("id", "revision", "files", "experts_per_layer", "experts_per_token"),
+        model=model_settings("id", "revision", "files", "experts_per_layer", "experts_per_token", "design_effect"),
         domains={name: dataset.get("domain") for name, dataset in study.datasets.items()},
     script:
         "../scripts/tally_counts.py"

@@ -16,7 +16,8 @@ rule measure_domain_specialization:
         runtime=growing(60, per_million=0.5),
     params:
         code=code("measure_domain_specialization.py"),
-        statistics=config["statistics"],
+        statistics=statistics("seed", "resamples", "confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
         settings=settings("domain_specialization"),
     script:
         "../scripts/measure_domain_specialization.py"

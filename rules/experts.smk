@@ -22,6 +22,6 @@ rule profile_experts:
         schema=sha256(FETCHED["report/schemas/expert_profile.schema.json"]),
         model=model_settings("trust_remote_code"),
         settings=config["expert_profiles"],
-        statistics={"confidence": config["statistics"]["confidence"]},
+        statistics=statistics("confidence"),
     script:
         "../scripts/profile_experts.py"

@@ -15,6 +15,7 @@ rule measure_held_out_loss:
     params:
         code=code("measure_held_out_loss.py"),
         checkpoint=lambda wildcards: study.studied_checkpoint(wildcards.model),
-        statistics=config["statistics"],
+        statistics=statistics("seed", "resamples", "confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
     script:
         "../scripts/measure_held_out_loss.py"

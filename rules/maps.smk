@@ -23,6 +23,7 @@ rule measure_maps:
         model=model_settings("dtype", "device", "experts"),
         threads=config["extraction"]["threads"],
         settings=settings("maps"),
-        statistics={key: config["statistics"][key] for key in ("seed", "confidence")},
+        statistics=statistics("seed", "confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
     script:
         "../scripts/measure_maps.py"

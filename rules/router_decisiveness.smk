@@ -16,6 +16,7 @@ rule measure_router_decisiveness:
         runtime=growing(60, per_million=0.5),
     params:
         code=code("measure_router_decisiveness.py"),
-        statistics=config["statistics"],
+        statistics=statistics("seed", "resamples", "confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
     script:
         "../scripts/measure_router_decisiveness.py"

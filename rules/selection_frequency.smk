@@ -16,7 +16,8 @@ rule measure_selection_frequency:
         runtime=growing(60, per_million=0.5),
     params:
         code=code("measure_selection_frequency.py"),
-        statistics=config["statistics"],
+        statistics=statistics("seed", "resamples", "confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
         settings=settings("selection_frequency"),
     script:
         "../scripts/measure_selection_frequency.py"

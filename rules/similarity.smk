@@ -25,6 +25,7 @@ rule measure_similarity:
         model=model_settings("dtype", "device", "experts"),
         threads=config["extraction"]["threads"],
         settings=settings("similarity"),
-        statistics={key: config["statistics"][key] for key in ("seed", "confidence")},
+        statistics=statistics("seed", "confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
     script:
         "../scripts/measure_similarity.py"

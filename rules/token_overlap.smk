@@ -18,6 +18,7 @@ rule measure_token_overlap:
     params:
         code=code("measure_token_overlap.py"),
         settings=settings("token_overlap"),
-        statistics={key: config["statistics"][key] for key in ("seed", "confidence")},
+        statistics=statistics("seed", "confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
     script:
         "../scripts/measure_token_overlap.py"

@@ -20,6 +20,7 @@ rule measure_vocabulary_specialization:
         code=code("measure_vocabulary_specialization.py"),
         model=model_settings("trust_remote_code"),
         settings=settings("vocabulary_specialization"),
-        statistics={key: config["statistics"][key] for key in ("seed", "confidence")},
+        statistics=statistics("seed", "confidence"),
+        fewest_clusters=config["statistics"]["fewest_clusters"],
     script:
         "../scripts/measure_vocabulary_specialization.py"

@@ -4,13 +4,14 @@ from gatebook.chapters.base import results
 from gatebook.chapters.coactivation import CHAPTER
 from gatebook.chapters.coactivation.measure import measure
 from gatebook.files.tables import save_table
-from gatebook.measures.summary import table
+from gatebook.measures.summary import of_enough, table
 from gatebook.run import job
 from gatebook.study.tallies import open_tallies, study_identity
 
 job.start(snakemake)
 with open_tallies(snakemake.input.tallies) as tallies:
     measured, identity = measure(tallies, **snakemake.params.statistics), study_identity(tallies)
+measured = of_enough(measured, snakemake.params.fewest_clusters)
 results.save(
     measured,
     CHAPTER,

@@ -8,6 +8,7 @@ from gatebook.chapters.compare.measure import Run, measure, whole_table
 from gatebook.chapters.compare.runs import by_run
 from gatebook.files import netcdf
 from gatebook.files.tables import save_table
+from gatebook.measures.uncertainty import without_few
 from gatebook.run import job
 from gatebook.study.tallies import open_tallies, study_identity
 
@@ -24,6 +25,7 @@ with ExitStack() as opened:
     metrics = measure(runs[0], runs[1:], **snakemake.params.statistics)
     trainings = {Path(path).stem: netcdf.load(path) for path in snakemake.input.trainings}
     metrics = metrics.merge(by_run(metrics, trainings), combine_attrs="override")
+metrics = without_few(metrics, snakemake.params.fewest_clusters, metrics["clusters"].min("run"))
 metrics.attrs["runs"] = json.dumps(identities, sort_keys=True)
 netcdf.save(metrics, snakemake.output.metrics)
 save_table(whole_table(metrics), snakemake.output.table)

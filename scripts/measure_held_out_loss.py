@@ -4,12 +4,13 @@ import json
 
 from gatebook.chapters.held_out_loss import measure as held_out_loss
 from gatebook.files import netcdf, tables
-from gatebook.measures import summary
+from gatebook.measures import summary, uncertainty
 from gatebook.run import job
 
 job.start(snakemake)
 training = netcdf.load(snakemake.input.training)
 metrics = held_out_loss.measure(training, **snakemake.params.statistics)
+metrics = uncertainty.without_few(metrics, snakemake.params.fewest_clusters, metrics["clusters"])
 checkpoint = snakemake.params.checkpoint
 weights = json.loads(training.attrs["weights_sha256"])
 metrics.attrs |= {

@@ -6,6 +6,7 @@ from gatebook.chapters.base import results
 from gatebook.chapters.maps import CHAPTER, layers
 from gatebook.chapters.maps import measure as maps
 from gatebook.files import tables
+from gatebook.measures.summary import of_enough
 from gatebook.run import job
 from gatebook.study import samples
 
@@ -17,6 +18,7 @@ numbers = layers.chosen(settings["layers"], sample["layer"].values.tolist())
 blocks = samples.read_blocks(snakemake.input.records, snakemake.input.folder, numbers, **snakemake.params.model)
 bar = job.progress(map(layers.of_block, blocks), total=len(numbers), unit=" layers", description="maps")
 measured = maps.measure(sample, bar, points=settings["points"], **snakemake.params.statistics)
+measured = of_enough(measured, snakemake.params.fewest_clusters)
 results.save(
     measured,
     CHAPTER,

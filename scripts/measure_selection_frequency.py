@@ -4,7 +4,7 @@ from gatebook.chapters.base import results
 from gatebook.chapters.selection_frequency import CHAPTER
 from gatebook.chapters.selection_frequency.measure import measure
 from gatebook.files.tables import save_table
-from gatebook.measures.summary import table
+from gatebook.measures.summary import of_enough, table
 from gatebook.run import job
 from gatebook.study.tallies import open_tallies, study_identity
 
@@ -14,6 +14,7 @@ with open_tallies(snakemake.input.tallies) as tallies:
         measure(tallies, **snakemake.params.statistics, **snakemake.params.settings),
         study_identity(tallies),
     )
+measured = of_enough(measured, snakemake.params.fewest_clusters)
 results.save(
     measured,
     CHAPTER,

@@ -31,6 +31,7 @@ measured = similarity.measure(
     permutations=settings["permutations"],
     **statistics,
 )
+measured = summary.of_enough(measured, snakemake.params.fewest_clusters)
 results.save(
     measured,
     CHAPTER,

@@ -4,6 +4,7 @@ from gatebook.chapters.base import results
 from gatebook.chapters.token_overlap import CHAPTER
 from gatebook.chapters.token_overlap import measure as token_overlap
 from gatebook.files import tables
+from gatebook.measures.summary import of_enough
 from gatebook.run import job
 from gatebook.study import routed
 
@@ -12,6 +13,7 @@ tokens = routed.read(snakemake.input.records, snakemake.input.tokens)
 layers = routed.read_layers(tokens, snakemake.input.records)
 bar = job.progress(layers, total=tokens.sizes["layer"], unit=" layers", description="layers")
 measured = token_overlap.measure(tokens, bar, **snakemake.params.settings, **snakemake.params.statistics)
+measured = of_enough(measured, snakemake.params.fewest_clusters)
 results.save(
     measured,
     CHAPTER,

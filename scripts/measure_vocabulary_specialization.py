@@ -5,7 +5,7 @@ from gatebook.chapters.vocabulary_specialization import CHAPTER
 from gatebook.chapters.vocabulary_specialization import measure as vocabulary_specialization
 from gatebook.files import tables
 from gatebook.inputs.model_folder import load_tokenizer
-from gatebook.measures import vocabulary
+from gatebook.measures import summary, vocabulary
 from gatebook.run import job
 from gatebook.study import routed
 
@@ -17,6 +17,7 @@ measured = vocabulary_specialization.measure(tokens, bar, **snakemake.params.set
 tokenizer = load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
 metrics = vocabulary_specialization.with_texts(measured.metrics, lambda ids: vocabulary.token_texts(tokenizer, ids))
 measured = measured._replace(metrics=metrics)
+measured = summary.of_enough(measured, snakemake.params.fewest_clusters)
 results.save(
     measured,
     CHAPTER,

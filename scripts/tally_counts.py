@@ -24,6 +24,6 @@ for (dataset, domain), path in zip(snakemake.params.domains.items(), snakemake.o
         known = ", ".join(counts["domain"].values)
         raise Problem(f"datasets.{dataset}.domain: {domain!r} is not in {', '.join(files)}: use one of {known}.")
     origin = {"dataset": dataset, "dataset_id": f"domain {domain} of {', '.join(model['files'])}"} | sources
-    tally = published_counts.tally(counts, domain, top_k).assign_attrs(identity | origin)
+    tally = published_counts.tally(counts, domain, top_k, model["design_effect"]).assign_attrs(identity | origin)
     netcdf.save(tally, path)
     job.log(f"{dataset}: {int(tally['tokens'].sum())} tokens, {tally.sizes['layer']} layers, no documents")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from gatebook.files import checksums, netcdf
-from gatebook.inputs import documents
+from gatebook.inputs import clusters, documents
 from gatebook.inputs.limits import token_limit
 from gatebook.inputs.model_folder import load_tokenizer, window_size
 from gatebook.run import job
@@ -17,8 +17,9 @@ files, folder = [str(file) for file in snakemake.input.files], str(snakemake.inp
 limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
 builder = documents.file_format(name, files[0], settings.get("format"))
 with tempfile.TemporaryDirectory() as cache:
-    rows = documents.read_rows(name, files, builder, settings["sample_by"], Path(cache))
-    texts = documents.render(name, rows, settings["template"], settings.get("id"), limits.get("documents"))
+    rows = documents.read_rows(name, files, builder, settings["sample_by"], Path(cache), limits.get("documents"))
+    of_rows = clusters.of_rows(name, rows, settings["cluster"]) if settings["cluster"] else None
+    texts = documents.render(name, rows, settings["template"], settings.get("id"), of_rows)
     tokens = documents.tokenize(
         name,
         job.progress(texts, unit=" documents", description=f"tokenize {name}"),
@@ -38,4 +39,8 @@ tokens.attrs |= {
 }
 netcdf.save(tokens, snakemake.output.tokens)
 left_out = tokens.attrs["documents_left_out"]
-job.log(f"{name}: {tokens.sizes['document']} documents, {tokens.sizes['token']} tokens, {left_out} left out")
+number = len(set(tokens["cluster"].values))
+job.log(
+    f"{name}: {tokens.sizes['document']} documents in {number} clusters, {tokens.sizes['token']} tokens, "
+    f"{left_out} documents left out"
+)

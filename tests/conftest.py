@@ -159,13 +159,14 @@ def tiny_study(shared_folder, tiny_config):
 
 @pytest.fixture(scope="session")
 def counts_study(shared_folder):
-    """The finished study of published counts; its config is data/counts.yaml."""
+    """The finished study of published counts, made with the profile `local`; its config is data/counts.yaml."""
     study = Workflow(shared_folder / "counts" / "study")
     with FileLock(shared_folder / "counts.lock"):
         if not (study.folder / "data").exists():
             (study.folder / "data").mkdir()
             (study.folder / "data/counts.csv").write_text(COUNTS, encoding="utf-8")
-            study.finish("--cores", "2", configs=[study.overlay("data/counts.yaml", COUNTS_STUDY)])
+            local = ("--profile", str(ROOT / "config/profiles/local"), "--cores", "2")
+            study.finish(*local, configs=[study.overlay("data/counts.yaml", COUNTS_STUDY)])
     return study
 
 

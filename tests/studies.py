@@ -11,12 +11,12 @@ import yaml
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "config" / "tiny.yaml"  # the overlay of the smallest study that has every part
 SELECTED = {  # how often each of four experts is selected; expert 3 of layer 7 never
-    ("github", 0): [8, 5, 4, 3],
-    ("github", 7): [5, 7, 8, 0],
-    ("arxiv", 0): [10, 10, 10, 10],
-    ("arxiv", 7): [20, 10, 10, 0],
+    ("github", 0): [8000, 5000, 4000, 3000],
+    ("github", 7): [5000, 7000, 8000, 0],
+    ("arxiv", 0): [10_000, 10_000, 10_000, 10_000],
+    ("arxiv", 7): [20_000, 10_000, 10_000, 0],
 }
-TOKENS = {"github": 10, "arxiv": 20}
+TOKENS = {"github": 10_000, "arxiv": 20_000}
 COUNTS = "domain,layer,expert,selected_count,tokens\n" + "".join(
     f"{domain},{layer},{expert},{count},{TOKENS[domain]}\n"
     for (domain, layer), counts in SELECTED.items()
@@ -32,6 +32,7 @@ COUNTS_STUDY = {
             "files": ["data/counts.csv"],
             "experts_per_layer": 4,
             "experts_per_token": 2,
+            "design_effect": 4,
         }
     },
     "datasets": {name: {"source": "counts", "domain": name} for name in TOKENS},

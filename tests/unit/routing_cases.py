@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from gatebook.files import netcdf
+from gatebook.inputs.clusters import groups
 from gatebook.routing import bins
 from gatebook.routing.records import contents_of, expert_dtype
 from gatebook.routing.rule import RoutingRule, routing_rule_of
@@ -19,14 +20,25 @@ from gatebook.study import counting
 class Case:
     """The records of one dataset by layer, its document lengths, and the token id of every token.
 
-    Documents longer than `window` tokens are cut into windows.
+    documents: `document_id`, `cluster`, `row` and `group` (document,). Documents longer than `window` tokens are cut
+    into windows.
     """
 
     layers: dict[int, xr.Dataset]
     lengths: np.ndarray
     token_id: np.ndarray
-    document_id: np.ndarray
+    documents: dict[str, np.ndarray]
     window: int = 10**9
+
+    @property
+    def document_id(self) -> np.ndarray:
+        """The names of the documents."""
+        return self.documents["document_id"]
+
+    @property
+    def group(self) -> np.ndarray:
+        """The group of every token."""
+        return self.documents["group"][self.owner]
 
     @property
     def owner(self) -> np.ndarray:
@@ -43,9 +55,9 @@ class Case:
                 "token_id": ("token", self.token_id),
                 "position": ("token", position.astype(np.int32)),
                 "document_tokens": ("document", self.lengths),
-                "document_id": ("document", self.document_id),
             }
-        )
+            | {name: ("document", values) for name, values in self.documents.items()}
+        ).set_coords(["document_id", "cluster", "group"])
 
     def tally_layers(self, tokens_per_block: int = counting.TOKENS_PER_BLOCK) -> Iterator[xr.Dataset]:
         """The tally of one layer after another."""
@@ -69,7 +81,7 @@ class Case:
             {layer: records.isel(token=tokens) for layer, records in self.layers.items()},
             self.lengths[documents],
             self.token_id[tokens],
-            self.document_id[documents],
+            {name: values[documents] for name, values in self.documents.items()},
             self.window,
         )
 
@@ -167,11 +179,22 @@ def logits_for(selected: np.ndarray, experts: int) -> np.ndarray:
     return logits
 
 
-def case(layers: dict[int, xr.Dataset], lengths: list[int], token_id: np.ndarray | None = None) -> Case:
-    """A dataset from records by layer; documents are named doc-0, doc-1, ..., and all token ids are 0 by default."""
+def case(
+    layers: dict[int, xr.Dataset],
+    lengths: list[int],
+    token_id: np.ndarray | None = None,
+    cluster: list[str] | None = None,
+) -> Case:
+    """A dataset from records by layer; documents are named doc-0, doc-1, ...
+
+    By default all token ids are 0, and every document is a cluster.
+    """
     lengths = np.array(lengths)
     token_id = np.zeros(lengths.sum(), dtype=np.int32) if token_id is None else np.asarray(token_id, dtype=np.int32)
-    return Case(layers, lengths, token_id, np.array([f"doc-{index}" for index in range(len(lengths))]))
+    names = np.array([f"doc-{index}" for index in range(len(lengths))])
+    cluster = names if cluster is None else np.array(cluster)
+    documents = {"document_id": names, "cluster": cluster, "row": np.arange(len(names)), "group": groups(cluster)}
+    return Case(layers, lengths, token_id, documents)
 
 
 def selection_case(selected: np.ndarray, experts: int, lengths: list[int] | None = None, **options) -> Case:
@@ -195,6 +218,7 @@ def random_case(
     layers: tuple[int, ...] = (0, 1),
     vocabulary: int = 5,
     expert_bias: float = 0.5,
+    cluster: list[str] | None = None,
 ) -> Case:
     """Random logits: normal, with a bias per expert, and one per expert and document, of scale `expert_bias`."""
     tokens = sum(lengths)
@@ -204,13 +228,14 @@ def random_case(
         document_bias = expert_bias * rng.standard_normal((len(lengths), experts))
         noise = 1.5 * rng.standard_normal((tokens, experts))
         made[layer] = records(noise + bias + np.repeat(document_bias, lengths, axis=0), top_k)
-    return case(made, lengths, rng.integers(0, vocabulary, tokens))
+    return case(made, lengths, rng.integers(0, vocabulary, tokens), cluster)
 
 
 def saved(study: dict[str, Case], folder: Path) -> list[Path]:
     """Write the tally of every dataset of a study into `folder`, as the workflow does; the paths of the files."""
     paths = [folder / f"{name}.nc" for name in study]
     for path, (name, made) in zip(paths, study.items(), strict=True):
-        parts = (part.assign_attrs(dataset=name) for part in made.tally_layers())
+        attrs = {"dataset": name, "dataset_sha256": f"files of {name}"}
+        parts = (part.assign_attrs(attrs) for part in made.tally_layers())
         netcdf.save_parts(parts, path, along="layer")
     return paths

@@ -22,7 +22,7 @@ CHAPTERS = lists.known_chapters(lists.ROOT)
 EXPERTS, HIDDEN, SAMPLED = 8, 16, 40
 """Experts and hidden size are those of the tiny OLMoE, whose files the chapters on the model read."""
 FEWER = {
-    "statistics": {"resamples": 100},
+    "statistics": {"resamples": 100, "fewest_clusters": 2},
     "domain_specialization": {"permutations": 100},
     "similarity": {"permutations": 100},
     "maps": {"points": 60},
@@ -96,6 +96,7 @@ def training(trained: float, documents: int = 30) -> xr.Dataset:
             "predicted_tokens": ("document", tokens),
             "domain": ("document", ["a"] * documents + ["b"] * documents),
             "document_id": ("document", [f"{number}" for number in range(2 * documents)]),
+            "cluster": ("document", [f"{number}" for number in range(2 * documents)]),
             "training_loss": ("step", np.linspace(6, trained, 5)),
             "overlap": ("corpus", [0.02, 0.3]),
             "held_out_documents": ("corpus", [documents, documents]),
@@ -113,7 +114,8 @@ def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
         (results / "demo/checkpoints" / MODEL).mkdir(parents=True, exist_ok=True)
         (results / "demo/checkpoints" / MODEL / checkpoint).symlink_to(model)
         for number, (name, made) in enumerate(datasets.items()):
-            attrs = {"dataset": name, "dataset_id": name, "tokens_sha256": f"sum of {name}"}
+            attrs = {"dataset": name, "dataset_id": name, "dataset_sha256": f"files of {name}"}
+            attrs |= {"tokens_sha256": f"sum of {name}"}
             places = {"document_index": ("token", made.owner.astype(np.int32))}
             netcdf.save(made.tokens.assign(places).assign_attrs(attrs), results / f"inputs/{MODEL}/{name}.nc")
             attrs |= {"model": MODEL, "model_id": "made up", "checkpoint": checkpoint, "weights_sha256": checkpoint}

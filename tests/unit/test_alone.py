@@ -154,7 +154,7 @@ def test_the_command_line_runs_the_script_where_the_study_is(counts, tmp_path_fa
     assert tally["selected_count"].isel(document=0).values.tolist() == [SELECTED["arxiv", layer] for layer in (0, 7)]
     assert json.loads(tally.attrs["provenance"])["rule"] == "tally_counts"
     receipt = json.loads((counts / "results/receipts/tally_counts/published/v1.json").read_text())
-    tallies = [f"results/tallies/published/v1/{dataset}.nc" for dataset in ("code", "arxiv")]
+    tallies = [f"results/tallies/published/v1/{dataset}.nc" for dataset in ("github", "arxiv")]
     assert [output["path"] for output in receipt["outputs"]] == tallies
     assert list(elsewhere.iterdir()) == []
 

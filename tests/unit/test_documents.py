@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gatebook.files import netcdf
 from gatebook.inputs import documents
+from gatebook.inputs.documents import Document
 from gatebook.problem import Problem
 
 ROWS = [
@@ -28,7 +29,7 @@ def read(tmp_path):
         path = str(tmp_path / name)
         (tmp_path / name).write_bytes(content)
         builder = documents.file_format("gsm8k", path, stated)
-        return list(documents.read_rows("gsm8k", [path], builder, sample_by, tmp_path / "cache"))
+        return list(documents.read_rows("gsm8k", [path], builder, sample_by, tmp_path / "cache", None))
 
     return run
 
@@ -92,8 +93,9 @@ def test_several_files_are_read_in_the_given_order(tmp_path):
     paths = [tmp_path / name for name in ("b.jsonl", "a.jsonl", "c[1].jsonl")]
     for number, path in enumerate(paths):
         path.write_bytes(lines([{"text": str(number)}]))
-    rows = documents.read_rows("gsm8k", [str(path) for path in paths], "json", "line", tmp_path / "cache")
-    assert [row["text"] for row in rows] == ["0", "1", "2"]
+    for limit, expected in ((None, "012"), (2, "01"), (9, "012")):
+        rows = documents.read_rows("gsm8k", [str(path) for path in paths], "json", "line", tmp_path / "cache", limit)
+        assert rows["text"][:] == list(expected)
 
 
 def test_an_ending_that_is_not_known_names_the_endings_and_the_key():
@@ -140,15 +142,19 @@ def test_a_file_in_another_format_than_stated_is_one_sentence(read):
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(Problem, match=r"absent\.jsonl cannot be read as json \(Unable to find") as raised:
-        list(documents.read_rows("gsm8k", [str(tmp_path / "absent.jsonl")], "json", "line", tmp_path / "cache"))
+        list(documents.read_rows("gsm8k", [str(tmp_path / "absent.jsonl")], "json", "line", tmp_path / "cache", None))
     one_sentence(raised)
 
 
 # ---------------------------------------------------------------- templates
 
 
-def texts(rows, template, id_column=None, limit=None):
-    return list(documents.render("gsm8k", rows, template, id_column, limit))
+def rendered(rows, template, id_column=None, clusters=None):
+    return list(documents.render("gsm8k", rows, template, id_column, clusters))
+
+
+def texts(*arguments):
+    return [(document.id, document.text) for document in rendered(*arguments)]
 
 
 def test_templates_fill_columns_lists_and_nested_fields():
@@ -160,10 +166,13 @@ def test_templates_fill_columns_lists_and_nested_fields():
     assert texts(arc, "{{kept}} {id:03d} {id!r}") == [("0", "{kept} 007 7")]
 
 
-def test_identifiers_are_the_column_or_the_row_number_and_the_limit_counts_rows():
-    assert [identifier for identifier, _ in texts(ROWS, "{answer}", "answer")] == ["5", "ja"]
-    endless = ({"text": str(number)} for number in iter(int, 1))
-    assert texts(endless, "{text}", limit=3) == [("0", "0"), ("1", "0"), ("2", "0")]
+def test_a_document_knows_its_row_its_identifier_and_its_cluster():
+    rows = [{"text": "a", "name": 7}, {"text": "b", "name": "x"}]
+    assert rendered(rows, "{text}") == [Document(0, "0", "0", "a"), Document(1, "1", "1", "b")]
+    assert rendered(rows, "{text}", "name", np.array(["one", "one"])) == [
+        Document(0, "7", "one", "a"),
+        Document(1, "x", "one", "b"),
+    ]
 
 
 def test_columns_of_a_template():
@@ -211,30 +220,40 @@ def tokenize(given, tokenizer, **changes):
 
 
 DOCUMENTS = [
-    ("a", "Janet sold 3 eggs for 2 dollars"),
-    ("b", "how much did Omar get? naïve 漢字 🐍"),
-    ("c", "Yuki got 9"),
+    Document(0, "a", "sales", "Janet sold 3 eggs for 2 dollars"),
+    Document(2, "b", "Omar", "how much did Omar get? naïve 漢字 🐍"),
+    Document(3, "c", "sales", "Yuki got 9"),
 ]
+
+
+def alone(text: str) -> Document:
+    return Document(9, "x", "x", text)
 
 
 def test_tokens_decode_to_the_documents(tokenizer):
     tokens = tokenize(DOCUMENTS, tokenizer)
     assert tokens["document_id"].values.tolist() == ["a", "b", "c"]
-    assert tokens["text"].values.tolist() == [text for _, text in DOCUMENTS]
-    for index, (_, text) in enumerate(DOCUMENTS):
+    assert tokens["text"].values.tolist() == [document.text for document in DOCUMENTS]
+    assert tokens["row"].values.tolist() == [0, 2, 3]
+    assert tokens["cluster"].values.tolist() == ["sales", "Omar", "sales"]
+    assert tokens["group"].values.tolist() == [0, 1, 0]
+    for index, (*_, text) in enumerate(DOCUMENTS):
         ids = tokens["token_id"].values[tokens["document_index"].values == index]
         assert tokenizer.decode(ids) == text
         assert tokens["document_tokens"].values[index] == len(ids)
     assert (np.diff(tokens["document_index"]) >= 0).all()
+    for name in ("role", "phase"):  # plain text has neither
+        assert tokens[name].dtype == np.int8 and (tokens[name] == 0).all()
+        assert tokens[name].attrs["flag_meanings"] == "none"
     for name in ("token_id", "document_index", "position", "document_tokens"):
         assert tokens[name].dtype == np.int32
     assert tokens["document_index"].attrs["instance_dimension"] == "document"
 
 
 def test_documents_longer_than_the_window_are_cut_into_even_windows(tokenizer):
-    text = DOCUMENTS[1][1]
+    text = DOCUMENTS[1].text
     length = len(tokenizer(text)["input_ids"])
-    tokens = tokenize([("b", text), ("c", "Yuki got 9")], tokenizer, window=length - 1)
+    tokens = tokenize([alone(text), alone("Yuki got 9")], tokenizer, window=length - 1)
     half = (length + 1) // 2
     short = len(tokenizer("Yuki got 9")["input_ids"])
     expected = [*range(half), *range(length - half), *range(short)]
@@ -244,7 +263,7 @@ def test_documents_longer_than_the_window_are_cut_into_even_windows(tokenizer):
 
 @given(limit=st.integers(2, 60))
 def test_the_token_limit_cuts_exactly_there(tokenizer, limit):
-    lengths = np.array([len(tokenizer(text)["input_ids"]) for _, text in DOCUMENTS])
+    lengths = np.array([len(tokenizer(text)["input_ids"]) for *_, text in DOCUMENTS])
     tokens = tokenize(DOCUMENTS, tokenizer, token_limit=limit)
     alone = limit - 1 in np.cumsum(lengths)[:-1]  # one more token would be a document of one
     assert tokens.sizes["token"] == min(limit - alone, lengths.sum())
@@ -253,11 +272,11 @@ def test_the_token_limit_cuts_exactly_there(tokenizer, limit):
 
 
 def test_nothing_is_read_beyond_the_token_limit(tokenizer):
-    length = len(tokenizer(DOCUMENTS[0][1])["input_ids"])
+    length = len(tokenizer(DOCUMENTS[0].text)["input_ids"])
 
     def documents():
         yield DOCUMENTS[0]
-        yield "b", ""  # too short, but no longer wanted
+        yield alone("")  # too short, but no longer wanted
         raise AssertionError("read on")
 
     assert tokenize(documents(), tokenizer, token_limit=length).sizes == {"token": length, "document": 1}
@@ -266,13 +285,13 @@ def test_nothing_is_read_beyond_the_token_limit(tokenizer):
 @pytest.mark.parametrize("text", ["", "a"])
 def test_a_document_too_short_to_route_names_itself_and_the_remedy(tokenizer, text):
     with pytest.raises(Problem, match=r"datasets\.gsm8k: document x has \d token.*limits\.minimum_tokens") as raised:
-        tokenize([*DOCUMENTS, ("x", text)], tokenizer)
+        tokenize([*DOCUMENTS, alone(text)], tokenizer)
     one_sentence(raised)
 
 
 def test_minimum_tokens_leaves_short_documents_out_and_counts_them(tokenizer):
-    lengths = [len(tokenizer(text)["input_ids"]) for _, text in DOCUMENTS]
-    tokens = tokenize([("x", ""), *DOCUMENTS, ("y", "a")], tokenizer, minimum_tokens=min(lengths[:2]))
+    lengths = [len(tokenizer(text)["input_ids"]) for *_, text in DOCUMENTS]
+    tokens = tokenize([alone(""), *DOCUMENTS, alone("a")], tokenizer, minimum_tokens=min(lengths[:2]))
     assert tokens["document_id"].values.tolist() == ["a", "b"]
     assert tokens.attrs["documents_left_out"] == 3
 
@@ -288,5 +307,15 @@ def test_tokens_survive_the_file(tokenizer, tmp_path):
     tokens = tokenize(DOCUMENTS, tokenizer)
     netcdf.save(tokens, tmp_path / "t.nc")
     loaded = netcdf.load(tmp_path / "t.nc")
-    for name in ("token_id", "document_index", "position", "text", "document_id", "document_tokens"):
+    for name in (
+        "token_id",
+        "document_index",
+        "position",
+        "text",
+        "document_id",
+        "document_tokens",
+        "row",
+        "cluster",
+        "group",
+    ):
         np.testing.assert_array_equal(loaded[name], tokens[name])

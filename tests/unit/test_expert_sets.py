@@ -7,9 +7,9 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import expert_sets
 from gatebook.measures.expert_sets import MODES, SIZES, Sets
-from gatebook.study.tallies import GROUPS
 
 
 def sets_of(row: list[int], mode: str, size: int) -> list[tuple[int, ...]]:
@@ -66,7 +66,9 @@ def test_scores_by_hand():
     variance = np.array([2 / 1 * 50 / 200**2, 3 / 2 * 12.5 / 400**2])
     freedom = variance.sum() ** 2 / (variance[0] ** 2 / 1 + variance[1] ** 2 / 2)
     t = (rate[0] - rate[1]) / np.sqrt(variance.sum())
-    assert p == pytest.approx([scipy.stats.t.sf(t, freedom), scipy.stats.t.sf(-t, freedom)])
+    # two groups cannot give less than 1 / 4, three not less than 1 / 8
+    p_values = np.array([scipy.stats.t.sf(t, freedom), scipy.stats.t.sf(-t, freedom)])
+    assert p == pytest.approx(np.maximum(p_values, [1 / 4, 1 / 8])) and p_values[0] < 1 / 4
     quantile = scipy.stats.t.ppf(0.75, freedom)
     for end in (low[1], high[1]):
         distance = (1 - end) * rate[1] - end * rate[0]
@@ -77,12 +79,12 @@ def test_scores_by_hand():
 def test_a_set_of_one_group_is_specific_to_nothing():
     tokens = np.full((2, GROUPS), 1000)
     counts = np.zeros((2, 2, GROUPS), int)
-    counts[0, 0, 3] = 900  # all in one group of documents
+    counts[0, 0, 3] = 900  # all in one group of clusters
     counts[1, 0] = 45  # as many, in all groups
     score, low, high, p = expert_sets.scores(counts, tokens, 0.95)
     assert score[:, 0].tolist() == [1, 1]
     assert p[0, 0] > 0.1 and (low[0, 0], high[0, 0]) == (0, 1)
-    assert p[1, 0] < 1e-9 and low[1, 0] > 0.95 and high[1, 0] == 1
+    assert p[1, 0] == 0.5**GROUPS and low[1, 0] > 0.95 and high[1, 0] == 1
 
 
 def test_what_cannot_be_tested_is_nan():
@@ -110,6 +112,7 @@ def simulated(rng, rates, documents, evenness):
     return counts, tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("datasets, documents, evenness", [(4, 60, 2), (3, 15, 0.5)])
 def test_false_discoveries_are_rare_although_documents_differ(datasets, documents, evenness):
     rng = np.random.default_rng(1)
@@ -138,10 +141,16 @@ def test_the_specific_sets_of_each_dataset():
     counts = np.array([[60, 40], [80, 20], [90, 10], [70, 30]])
     written = [[0], [1, 5], [2], [3]]
     table, numbers = expert_sets.specific(
-        written, counts, np.array([score, score - 0.1, score + 0.1, p]), ["poems", "code"], rate=0.05, most=2
+        written,
+        counts,
+        np.array([score, score - 0.1, score + 0.1, p]),
+        expert_sets.adjusted(p),
+        ["poems", "code"],
+        rate=0.05,
+        most=2,
     )
     assert numbers == [3, 0]
     assert table["experts"].tolist() == ["1 5", "3"] and table["dataset"].tolist() == ["poems"] * 2
     assert table["tokens"].tolist() == [100, 100] and table["dataset_tokens"].tolist() == [80, 70]
-    assert table["q"].tolist() == pytest.approx([0.004, 4 / 3 * 0.01])
+    assert table["q"].tolist() == pytest.approx([2 * 0.004, 8 / 3 * 0.01])
     assert table["low"].tolist() == pytest.approx([0.7, 0.6])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gatebook.atlas import browser
 from gatebook.files import netcdf, parts
+from gatebook.inputs.clusters import groups
 from gatebook.inputs.shards import split, take
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
@@ -77,22 +78,28 @@ def dataset(name: str, lengths: np.ndarray = LENGTHS) -> xr.Dataset:
     rng, starts = np.random.default_rng(len(name)), np.cumsum(lengths) - lengths
     owner = np.repeat(np.arange(len(lengths)), lengths).astype(np.int32)
     names = np.array([f"{name} {number}" for number in range(len(lengths))], dtype=object)
+    cluster = names[np.arange(len(lengths)) // 2]
     return xr.Dataset(
         {
             "token_id": ("token", rng.integers(0, 320, len(owner)).astype(np.int32)),
             "document_index": ("token", owner),
             "position": ("token", ((np.arange(len(owner)) - starts[owner]) % 8).astype(np.int32)),
             "document_tokens": ("document", lengths.astype(np.int32)),
+            "row": ("document", np.arange(len(lengths))),
         },
-        coords={"document_id": ("document", names)},
-        attrs={"dataset": name, "tokens_sha256": f"sum of {name}"},
+        coords={
+            "document_id": ("document", names),
+            "cluster": ("document", cluster),
+            "group": ("document", groups(cluster)),
+        },
+        attrs={"dataset": name, "dataset_sha256": f"files of {name}", "tokens_sha256": f"sum of {name}"},
     )
 
 
 def test_shards_are_the_tokens_one_after_another():
     whole = dataset("poems")
     shards = [take(whole, shard, 4) for shard in (1, 2, 3, 4)]
-    for name in ("token_id", "position", "document_tokens", "document_id"):
+    for name in ("token_id", "position", "document_tokens", "document_id", "cluster", "row", "group"):
         np.testing.assert_array_equal(np.concatenate([shard[name] for shard in shards]), whole[name])
     documents = 0
     for shard in shards:

@@ -60,6 +60,8 @@ def test_what_the_study_does_not_have_is_named(metrics):
     found = published.beside(metrics, "load", reference(where={"dataset": "poems", "selection": "first"}))
     assert found["rows"] == []
     assert found["absent"] == ["Share of the busiest expert, poems"]
+    found = published.beside(metrics.drop_vars("largest"), "load", reference())
+    assert (found["rows"], found["absent"]) == ([], ["Share of the busiest expert, code"])
 
 
 def test_another_model_or_chapter_has_nothing_published(metrics):

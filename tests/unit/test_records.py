@@ -114,6 +114,22 @@ def test_rounding_is_to_the_nearest_of_ten_bits(values):
     np.testing.assert_array_equal(records.rounded(found, 10), found)
 
 
+def test_a_tie_is_rounded_to_the_even_neighbour():
+    step, last = 2.0**-10, 2.0**-23
+    cases = {
+        1 + step / 2: 1,
+        1 + 1.5 * step: 1 + 2 * step,
+        1 + 2.5 * step: 1 + 2 * step,
+        1 + step / 2 + last: 1 + step,
+        1 + 1.5 * step - last: 1 + step,
+        2 - step / 2: 2,
+        2 - step / 2 - last: 2 - step,
+    }
+    for sign in (1, -1):
+        values, expected = (sign * np.array(list(each), np.float32) for each in (cases, cases.values()))
+        np.testing.assert_array_equal(records.rounded(values, 10), expected)
+
+
 def test_rounding_keeps_what_is_no_number():
     values = np.array([np.nan, np.inf, -np.inf, 0, -0.0, 1.5], dtype=np.float32)
     np.testing.assert_array_equal(records.rounded(values, 10), values)

@@ -113,7 +113,13 @@ def test_numbers_of_every_finding_stand_on_the_summary_and_on_its_chapter():
     for name, expected, exact in [
         (
             "decisiveness.html",
-            ["0.7356", "[0.7312, 0.7401]", "shuffled logits 0.9712", "untrained model 0.99"],
+            [
+                "0.7356",
+                "[0.7312, 0.7401]",
+                "shuffled logits 0.971 [0.960, 0.980]",
+                "untrained model 0.99",
+                "small to large",
+            ],
             "0.73561",
         ),
         ("load.html", ["−3.2", "[−4.5, −2.0]", "not available", "interval not available"], "-3.25"),
@@ -125,11 +131,25 @@ def test_numbers_of_every_finding_stand_on_the_summary_and_on_its_chapter():
     assert "nan" not in rendered["index.html"].text.lower()
 
 
+def test_a_finding_names_the_class_of_its_effect_and_its_exceptions():
+    text = " ".join(pages(make_site())["decisiveness.html"].text.split())
+    assert "Yes effect: small to large The interval" in text
+    assert "Yet against shuffled logits it is above in layer 3." in text
+
+
+def test_a_plot_shows_the_interval_of_the_null_if_it_has_one():
+    rendered = pages(make_site())
+    for name, bands in (("decisiveness.html", 1), ("load.html", 0)):
+        assert len([a for a in rendered[name].all("path") if a.get("class") == "null-interval"]) == bands
+
+
 def test_the_description_of_a_plot_holds_its_numbers():
     label = next(a["aria-label"] for a in pages(make_site())["load.html"].all("svg") if a.get("role") == "img")
     assert label == "Estimate −3.2 [−4.5, −2.0] share of ln 64"
     label = next(a["aria-label"] for a in pages(make_site())["decisiveness.html"].all("svg") if a.get("role") == "img")
-    assert label == ("Estimate 0.7356 [0.7312, 0.7401] share of ln 64; shuffled logits 0.9712; untrained model 0.99")
+    assert label == (
+        "Estimate 0.7356 [0.7312, 0.7401] share of ln 64; shuffled logits 0.971 [0.960, 0.980]; untrained model 0.99"
+    )
 
 
 def test_every_link_image_and_asset_resolves():

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from routing_cases import completed
+from routing_cases import completed, random_case
 from vocabulary_cases import vocabulary_case, written
 
 from gatebook.files import netcdf
 from gatebook.problem import Problem
-from gatebook.study import routed, tallies
+from gatebook.study import routed
 
 LENGTHS = {"poems": [4, 9, 3], "code": [6, 2]}
 
@@ -43,11 +43,23 @@ def test_a_study_is_read_dataset_after_dataset(made, predicted, tmp_path):
         ("predicted", list(predicted.values())),
     ):
         np.testing.assert_array_equal(found["token_id"].sel(kind=kind), np.concatenate(ids))
-    groups = [tallies.document_groups(one.document_id)[one.owner] for one in made.values()]
-    np.testing.assert_array_equal(found["group"], np.concatenate(groups))
+    np.testing.assert_array_equal(found["group"], np.concatenate([one.group for one in made.values()]))
+    assert len(np.unique(found["cluster"])) == 5  # every document of each dataset
     assert found["start"].values.tolist() == [0, 4, 13, 16, 22]
     assert found["document_id"].values.tolist() == [name for one in made.values() for name in one.document_id]
     assert found.attrs["datasets"] == '{"poems": "sum of poems", "code": "sum of code"}'
+
+
+def test_datasets_of_the_same_files_share_the_numbers_of_their_clusters(tmp_path):
+    rng, clusters = np.random.default_rng(1), {"one": list("abab"), "pair": list("cb"), "other": list("ab")}
+    made = {name: random_case(rng, [2] * len(each), cluster=each) for name, each in clusters.items()}
+    paths = written(made, tmp_path)
+    pair = netcdf.load(paths["tokens"][1])
+    netcdf.save(pair.assign_attrs(dataset_sha256="files of one"), Path(paths["tokens"][1]))
+    found = routed.read(**paths)["cluster"].values
+    one, pair, other = found[:4], found[4:6], found[6:]
+    assert one[0] == one[2] != one[1] == one[3] == pair[1]
+    assert len({*one, *pair, *other}) == 5
 
 
 def test_predictions_of_some_datasets_only_are_left_out(made, predicted, tmp_path):

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from families import FAMILIES, FIRST_DENSE, causal_model, watched
@@ -14,7 +15,7 @@ from transformers import DeepseekV2Config, DeepseekV3Config, MixtralConfig, Olmo
 from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
 from gatebook.routing import models
-from gatebook.routing.rule import RoutingRule, routing_rule
+from gatebook.routing.rule import RoutingRule, complete, routing_rule
 
 TOKENS = torch.arange(40) * 7 % 97
 
@@ -63,6 +64,37 @@ def test_rule_of_deepseek_v3_on_hand_computed_scores():
         assert preference.isfinite().nonzero().ravel().tolist() == experts
     torch.testing.assert_close(rule.probability(logits), torch.tensor([[0.9, 0.1, 0.6, 0.5, 0.3, 0.2]]) / 2.6)
     assert rule.may_skip_the_largest
+
+
+IN_THE_WEIGHTS = {
+    "weights are p": ({}, {"logit_margin", "top_k_mass", "top_1_probability"}),
+    "divided by their sum": ({"normalised": True}, {"logit_margin"}),
+    "one weight": ({"top_k": 1}, {"top_k_mass"}),
+    "one weight, which is 1": ({"top_k": 1, "normalised": True}, set()),
+    "a bias may leave out the largest": ({"bias": True}, {"top_k_mass"}),
+    "so may groups": ({"groups": 2}, {"top_k_mass"}),
+    "a bias and one weight": ({"bias": True, "top_k": 1, "normalised": True}, set()),
+    "scores that are no p": ({"scores": "sigmoid"}, set()),
+}
+
+
+@pytest.mark.parametrize("case", IN_THE_WEIGHTS)
+def test_what_follows_from_the_weights_alone(case):
+    settings, scalars = IN_THE_WEIGHTS[case]
+    assert RoutingRule(**{"family": "x", "experts": 6, "top_k": 2, "normalised": False} | settings).in_the_weights == (
+        scalars
+    )
+
+
+def test_scalars_are_completed_from_the_weights_by_hand():
+    """p = (1/2, 1/3, 1/6), of which two are selected, times 2."""
+    record = {"selected_expert": np.array([[0, 1]], np.uint8), "routing_weight": np.array([[1, 2 / 3]], np.float32)}
+    whole = complete(record, RoutingRule("x", 3, 2, normalised=False, scale=2.0))
+    assert whole["top_k_mass"].item() == pytest.approx(5 / 6)
+    assert whole["top_1_probability"].item() == pytest.approx(1 / 2)
+    assert whole["logit_margin"].item() == pytest.approx(math.log(3 / 2))
+    alone = {"selected_expert": record["selected_expert"][:, :1], "routing_weight": record["routing_weight"][:, :1]}
+    assert complete(alone, RoutingRule("x", 3, 1, normalised=False, scale=2.0)).keys() == alone.keys() | {"top_k_mass"}
 
 
 @pytest.mark.parametrize("config", [OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig])

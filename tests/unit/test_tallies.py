@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from routing_cases import Case, case, even_case, random_case, records, selection_case
 
 from gatebook.files import netcdf
+from gatebook.inputs.clusters import GROUPS
 from gatebook.routing import extraction
 from gatebook.routing.records import BITS
 from gatebook.routing.rule import routing_rule
@@ -182,13 +183,17 @@ def test_repetition_stops_at_the_end_of_a_window():
     assert tally["repeated_first"].item() == tally["repeated_any"].item() == 2
 
 
-def test_the_group_of_a_document_depends_on_its_identifier_only():
-    names = np.array([f"doc-{number}" for number in range(4000)])
-    groups = tallies.document_groups(names)
-    assert groups[7] == tallies.document_groups(np.array(["doc-7"]))[0]
-    counts = np.bincount(groups, minlength=tallies.GROUPS)
-    assert len(counts) == tallies.GROUPS
-    assert counts.min() > 140  # 200 are expected in each
+def test_documents_keep_their_cluster_row_and_group():
+    made = random_case(np.random.default_rng(0), [3, 2, 4, 2], cluster=list("abac"))
+    tally = made.take(np.array([3, 0, 2])).tally()
+    for name, expected in {
+        "document_id": ["doc-3", "doc-0", "doc-2"],
+        "cluster": ["c", "a", "a"],
+        "row": [3, 0, 2],
+        "document_group": [2, 0, 0],  # the largest cluster is the first, then they go by their first documents
+    }.items():
+        assert tally[name].dims == ("document",) and tally[name].values.tolist() == expected
+    assert tally["pair_count"].sizes["group"] == GROUPS
 
 
 @facts
@@ -427,6 +432,7 @@ def peak_bytes(made: Case, path: Path) -> int:
     return peak
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_layers_or_tokens(tmp_path):
     rng = np.random.default_rng(7)
     small = random_case(rng, [500] * 20, experts=32, top_k=4, layers=(0,))
@@ -498,7 +504,7 @@ def test_the_largest_probability_may_be_that_of_an_expert_that_is_not_selected()
 def test_compact_records_of_every_family_give_the_tally_of_exact_ones(family, tmp_path):
     model, rng = causal_model(family).model, np.random.default_rng(8)
     lengths = np.array([9, 30, 4, 21])
-    made = Case({}, lengths, rng.integers(0, 97, 64).astype(np.int32), np.array(list("abcd")), window=16)
+    made = replace(case({}, lengths, rng.integers(0, 97, 64)), window=16)
     starts = np.flatnonzero(made.tokens["position"].values == 0)
     tally = {}
     for contents in ("exact", "compact"):

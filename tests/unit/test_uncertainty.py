@@ -16,46 +16,129 @@ def draws_of(values: np.ndarray) -> xr.DataArray:
     return xr.DataArray(values, dims=("draw", "layer")[: np.ndim(values)])
 
 
-def document_sums(values: np.ndarray, document_id: list[str] | None = None) -> xr.Dataset:
-    names = document_id or [f"{number:04d}" for number in range(len(values))]
-    return xr.Dataset({"total": ("document", values)}, coords={"document_id": ("document", names)})
+def document_sums(values: np.ndarray, cluster: list[str] | None = None, **attrs) -> xr.Dataset:
+    names = [f"{number:04d}" for number in range(len(values))]
+    coords = {"document_id": ("document", names), "cluster": ("document", names if cluster is None else cluster)}
+    sums = {"total": ("document", np.asarray(values)), "tokens": ("document", np.ones(len(values), int))}
+    return xr.Dataset(sums, coords, attrs)
 
 
 # ---------------------------------------------------------------- resampling
 
 
-def test_the_first_draw_is_the_sample_and_the_others_have_as_many_documents():
-    weights = uncertainty.resampling_weights(documents=7, resamples=50, seed=3, name="poems")
+def test_the_first_draw_is_the_sample_and_the_others_have_fewer_clusters():
+    tokens = np.array([9, 4, 5, 8, 3, 7, 6])
+    weights = uncertainty.resampling_weights(tokens, resamples=50, seed=3, name="poems")
     assert weights.shape == (51, 7)
     assert (weights[0] == 1).all()
-    assert (weights.sum(axis=1) == 7).all()
-    assert len(np.unique(weights[1:], axis=0)) == 50
+    assert (weights[1:].sum(axis=1) == uncertainty.drawn(tokens)).all()
+    assert len(np.unique(weights[1:], axis=0)) > 40
 
 
-def test_every_document_is_drawn_once_on_average():
-    # The counts are multinomial: mean 1, variance 1 - 1/n.
-    weights = uncertainty.resampling_weights(documents=10, resamples=20_000, seed=1, name="poems")[1:]
-    np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.03)
-    np.testing.assert_allclose(weights.var(axis=0), 0.9, atol=0.04)
+@pytest.mark.parametrize(("clusters", "number"), [(1, 1), (2, 1), (3, 1), (8, 5), (30, 27), (300, 297)])
+def test_of_equal_clusters_so_many_are_drawn(clusters, number):
+    assert uncertainty.drawn(np.full(clusters, 7)) == number
+
+
+@given(st.lists(st.integers(1, 100), min_size=3, max_size=30))
+def test_the_number_drawn_follows_from_the_variance_that_resamples_see(tokens):
+    # The distance of each ratio from that of all clusters is a sum of the ratios, which have the variance 1.
+    count, share = len(tokens), np.array(tokens) / sum(tokens)
+    of_distance = ((np.eye(count) - share) ** 2).sum(axis=1)
+    seen = (share**2 * of_distance).sum() / (share**2).sum()
+    wider = scipy.stats.t.ppf(0.975, count - 1) / scipy.stats.norm.ppf(0.975)
+    assert abs(uncertainty.drawn(np.array(tokens)) - max(count * seen / wider**2, 1)) <= 0.5 + 1e-9
+
+
+def test_every_cluster_is_drawn_equally_often():
+    # The counts are multinomial: of m draws with probability 1/n each; the mean is m / n.
+    tokens = np.arange(1, 11)
+    weights = uncertainty.resampling_weights(tokens, resamples=20_000, seed=1, name="poems")[1:]
+    mean = uncertainty.drawn(tokens) / 10
+    np.testing.assert_allclose(weights.mean(axis=0), mean, atol=0.03)
+    np.testing.assert_allclose(weights.var(axis=0), 0.9 * mean, atol=0.04)
+
+
+def test_the_percentiles_of_a_mean_are_those_of_student():
+    values = scipy.stats.norm.ppf((np.arange(20) + 0.5) / 20)  # as normal as 20 values can be
+    weights = uncertainty.resampling_weights(np.ones(20), resamples=40_000, seed=1, name="poems")
+    found = uncertainty.interval(draws_of(weights @ values / weights.sum(axis=1)))
+    half = scipy.stats.t.ppf(0.975, 19) * values.std(ddof=1) / np.sqrt(20)
+    np.testing.assert_allclose(found, [0, -half, half], atol=0.03 * half)
 
 
 def test_resampling_depends_on_the_seed_and_the_name_alone():
     def weights(*arguments):
-        return uncertainty.resampling_weights(9, 20, *arguments)
+        return uncertainty.resampling_weights(np.arange(1, 10), 20, *arguments)
 
     np.testing.assert_array_equal(weights(1, "poems"), weights(1, "poems"))
     assert (weights(1, "poems") != weights(2, "poems")).any()
     assert (weights(1, "poems") != weights(1, "code")).any()
 
 
-def test_one_document_is_always_the_same_sample():
-    assert (uncertainty.resampling_weights(1, 20, 0, "poems") == 1).all()
+def test_one_cluster_is_always_the_same_sample():
+    assert (uncertainty.resampling_weights(np.array([5]), 20, 0, "poems") == 1).all()
 
 
 def test_the_draws_are_those_of_one_multinomial_sample():
     rng = np.random.default_rng([3, zlib.crc32(b"poems")])
-    expected = rng.multinomial(7, np.full(7, 1 / 7), size=50)
-    np.testing.assert_array_equal(uncertainty.resampling_weights(7, 50, 3, "poems")[1:], expected)
+    expected = rng.multinomial(27, np.full(30, 1 / 30), size=50)
+    np.testing.assert_array_equal(uncertainty.resampling_weights(np.ones(30), 50, 3, "poems")[1:], expected)
+
+
+def weights_of_documents(drawn: uncertainty.Resampling) -> np.ndarray:
+    """How often each document occurs in each draw: (draw, document)."""
+    return drawn.weights[:, drawn.cluster]
+
+
+def test_documents_of_one_cluster_are_drawn_together():
+    tally = document_sums(np.arange(6), ["b", "a", "b", "c", "a", "b"])
+    drawn = uncertainty.resample({"poems": tally}, 30, 1)["poems"]
+    weights = weights_of_documents(drawn)
+    for one, other in ((0, 2), (0, 5), (1, 4)):
+        np.testing.assert_array_equal(weights[:, one], weights[:, other])
+    of_clusters = weights[1:, [1, 0, 3]]
+    assert np.unique(of_clusters, axis=0).tolist() == [[0, 0, 1], [0, 1, 0], [1, 0, 0]]  # one of three
+
+
+def test_datasets_of_the_same_files_share_the_draws_of_the_clusters_that_both_have():
+    files = {"dataset_sha256": "0" * 64}
+    one = document_sums(np.arange(5), list("abcab"), dataset="poems", **files)
+    other = document_sums(np.arange(4), list("cdea"), dataset="poems.question_only", **files)
+    drawn = uncertainty.resample({"second": other, "first": one}, 30, 1)
+    first, second = (weights_of_documents(drawn[name]) for name in ("first", "second"))
+    np.testing.assert_array_equal(first[:, 0], second[:, 3])
+    np.testing.assert_array_equal(first[:, 2], second[:, 0])
+    # Together they have five clusters, a to e.
+    number = uncertainty.drawn(np.array([3, 2, 2, 1, 1]))
+    assert (first[1:, :3].sum(axis=1) + second[1:, 1:3].sum(axis=1) == number).all()
+    assert (first[1:, 0] != first[1:, 1]).any()
+    apart = uncertainty.resample({"second": other.assign_attrs(dataset_sha256="1" * 64), "first": one}, 30, 1)
+    assert (weights_of_documents(apart["first"])[:, 0] != weights_of_documents(apart["second"])[:, 3]).any()
+
+
+def test_a_pair_has_the_draws_of_its_first_dataset_in_the_alphabet():
+    names = ["poems", "poems.question_only"]
+    pair = {name: document_sums(np.arange(5), dataset=name, dataset_sha256="0" * 64) for name in names}
+    alone = uncertainty.resample({"poems": pair["poems"]}, 20, 1)["poems"].weights
+    for order in (names, names[::-1]):
+        drawn = uncertainty.resample({name: pair[name] for name in order}, 20, 1)
+        assert list(drawn) == order
+        for name in names:
+            np.testing.assert_array_equal(drawn[name].weights, alone)
+
+
+def test_sample_sizes_count_shared_clusters_once():
+    files = {"dataset_sha256": "0" * 64}
+    study = {
+        "poems": document_sums(np.arange(5), list("abcab"), **files),
+        "poems.question_only": document_sums(np.arange(4), list("cdea"), **files),
+        "code": document_sums(np.arange(3), list("aab")),
+        "counts": document_sums(np.arange(1)).drop_vars(["document_id", "cluster"]),
+    }
+    found = uncertainty.sample_sizes(study)
+    assert found["documents"].values.tolist() == [12, 5, 4, 3, 0]
+    assert found["clusters"].values.tolist() == [7, 3, 4, 2, 0]  # a to e, and two of code
 
 
 # ---------------------------------------------------------------- sums over documents
@@ -76,7 +159,7 @@ def test_every_draw_is_the_sum_over_its_documents(study):
     assert draws["selected_count"].dims == ("dataset", "draw", "layer", "expert")
     assert draws["layer"].values.tolist() == [0, 2]
     for name, tally in study.items():
-        weights = uncertainty.resampling_weights(4, 6, 4, name)
+        weights = uncertainty.resampling_weights(tally["tokens"].values, 6, 4, name)  # every document is a cluster
         for draw in range(7):
             found = draws.sel(dataset=name).isel(draw=draw)
             count = sum(weights[draw, d] * tally["selected_count"].values[d] for d in range(4))
@@ -97,24 +180,25 @@ def test_another_dataset_changes_no_draw_of_the_others(study):
     xr.testing.assert_identical(alone.sel(dataset="code"), both.sel(dataset="code"))
 
 
-def test_the_order_of_documents_changes_no_draw():
-    values = np.array([0.1, 10.3, 100.7, 1000.9])
-    order = [2, 0, 3, 1]
-    ordered = document_sums(values, ["a", "b", "c", "d"])
-    for shuffled in (ordered.isel(document=order), ordered.isel(document=order[::-1])):
-        xr.testing.assert_identical(
-            dataset_draws({"poems": shuffled}, ["total"], 20, 1),
-            dataset_draws({"poems": ordered}, ["total"], 20, 1),
-        )
+@given(order=st.permutations(range(6)), exact=st.booleans())
+def test_the_order_of_documents_changes_no_draw(order, exact):
+    values = np.array([1, 10, 100, 1000, 10_000, 100_000]) * (1 if exact else 0.1)
+    ordered = document_sums(values, list("abcacb"))
+    expected, found = (
+        dataset_draws({"poems": each}, ["total"], 20, 1)["total"] for each in (ordered, ordered.isel(document=order))
+    )
+    # Sums inside a cluster are in another order: integers are exact, other numbers may be rounded otherwise.
+    np.testing.assert_allclose(found, expected, rtol=0 if exact else 1e-12)
 
 
-def test_sums_of_many_documents_are_those_of_few():
-    documents = 2 * uncertainty.DOCUMENTS_PER_PRODUCT + 300
-    values = np.random.default_rng(9).integers(0, 9, (documents, 2, 3)).astype(np.int32)
-    order = np.random.default_rng(9).permutation(documents)
-    weights = uncertainty.resampling_weights(documents, 4, 1, "poems")
-    found = uncertainty.Resampling(weights, order).sums(values)
-    expected = np.einsum("wd,dab->wab", weights.astype(np.int64), values[order].astype(np.int64))
+def test_sums_of_many_clusters_are_those_of_few():
+    clusters = 2 * uncertainty.CLUSTERS_PER_PRODUCT + 300
+    rng = np.random.default_rng(9)
+    values = rng.integers(0, 9, (3 * clusters, 2, 3)).astype(np.int32)
+    cluster = rng.permutation(np.tile(np.arange(clusters), 3))
+    weights = uncertainty.resampling_weights(np.ones(clusters), 4, 1, "poems")
+    found = uncertainty.Resampling(weights, cluster).sums(values)
+    expected = np.einsum("wd,dab->wab", weights[:, cluster].astype(np.int64), values.astype(np.int64))
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, expected)
 
@@ -127,22 +211,33 @@ def test_datasets_with_different_layers_are_refused(study):
 # ---------------------------------------------------------------- intervals
 
 
-def test_an_interval_by_hand():
-    # Resamples 0, 1, ..., 10 around the estimate 4: bias 1; 10 % and 90 % quantiles 1 and 9, moved by 2.
-    found = uncertainty.interval(draws_of(np.append(4.0, np.arange(11.0))), confidence=0.8)
+ELEVEN = np.append(4.0, np.arange(11.0))
+"""Resamples 0, 1, ..., 10 around the statistic 4: their mean is 5, their 10 % and 90 % quantiles are 1 and 9."""
+
+
+@pytest.mark.parametrize(
+    ("bias", "draws", "expected"),
+    [
+        ("", ELEVEN, [4, 1, 9]),
+        ("level", ELEVEN, [4 - 1, 1 - 2, 9 - 2]),
+        ("square", np.sqrt(ELEVEN), [np.sqrt(4 - 1), 0, np.sqrt(9 - 2)]),  # 1 - 2 is less than no spread
+    ],
+)
+def test_an_interval_by_hand(bias, draws, expected):
+    found = uncertainty.interval(draws_of(draws), confidence=0.8, bias=bias)
     assert found["interval"].values.tolist() == ["estimate", "low", "high"]
-    np.testing.assert_allclose(found, [4, -1, 7])
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_squared_interval_by_hand():
-    # Squares 0, 1, ..., 10 around 4: moved by 2 as above, cut at 0, and rooted.
-    draws = draws_of(np.sqrt(np.append(4.0, np.arange(11.0))))
-    np.testing.assert_allclose(uncertainty.interval(draws, confidence=0.8, squared=True), [2, 0, np.sqrt(7)])
+def test_bounds_cut_the_estimate_and_its_interval():
+    np.testing.assert_allclose(uncertainty.interval(draws_of(ELEVEN), 0.8, (0, 3.5), "level"), [3, 0, 3.5])
+    low = draws_of(np.append(1.0, np.arange(11.0)))  # 1 - (5 - 1) is below 0
+    np.testing.assert_allclose(uncertainty.interval(low, 0.8, (0, 5), "level"), [0, 0, 1])
 
 
-def test_bounds_cut_the_interval_but_not_the_estimate():
-    draws = draws_of(np.append(4.0, np.arange(11.0)))
-    np.testing.assert_allclose(uncertainty.interval(draws, 0.8, bounds=(0, 5)), [4, 0, 5])
+@pytest.mark.parametrize("bias", ["", "level", "square"])
+def test_without_resamples_there_is_only_the_estimate(bias):
+    np.testing.assert_array_equal(uncertainty.interval(draws_of([4.0]), bias=bias), [4, np.nan, np.nan])
 
 
 def test_each_position_has_its_own_interval_wherever_the_draws_are():
@@ -167,13 +262,15 @@ def test_the_seed_changes_intervals_and_not_estimates(study):
 
     first, second = found(1), found(2)
     xr.testing.assert_identical(first.sel(interval="estimate"), second.sel(interval="estimate"))
-    assert (first.sel(interval=["low", "high"]) != second.sel(interval=["low", "high"])).all()
+    # Of 4 clusters few are drawn, so the outermost draws may be the same.
+    first, second = (found.sel(dataset="pooled", interval=["low", "high"]) for found in (first, second))
+    assert (first != second).any("interval").all()
 
 
 def test_the_interval_of_a_mean_is_the_percentile_interval_of_scipy():
     values = np.random.default_rng(6).gamma(2.0, size=80)
-    draws = dataset_draws({"poems": document_sums(values)}, ["total"], resamples=20_000, seed=1)
-    ours = uncertainty.interval(draws["total"].sel(dataset="poems") / len(values))
+    draws = dataset_draws({"poems": document_sums(values)}, ["total", "tokens"], resamples=20_000, seed=1)
+    ours = uncertainty.interval((draws["total"] / draws["tokens"]).sel(dataset="poems"))
     theirs = scipy.stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
@@ -204,14 +301,45 @@ def test_the_interval_of_a_ratio_of_sums_is_the_percentile_interval_of_scipy():
     assert high == pytest.approx(theirs.confidence_interval.high, abs=0.1 * theirs.standard_error)
 
 
-def test_the_interval_of_a_difference_by_hand():
-    # Resamples 0, ..., 10 around 4 (bias 1), minus 3 in every draw: quantiles 1 and 9, moved by 2.
+@pytest.mark.parametrize(
+    ("bias", "draws", "expected"),
+    [
+        ("", ELEVEN, [4, 1, 9]),
+        ("level", ELEVEN, [3, -1, 7]),
+        ("square", np.sqrt(ELEVEN), [np.sqrt(3), 0, np.sqrt(7)]),
+    ],
+)
+def test_the_interval_of_a_difference_by_hand(bias, draws, expected):
+    # The first run has 3 in every draw, so its bias is 0.
     first = xr.DataArray(np.full(12, 3.0), dims="draw")
-    second = xr.DataArray(np.append(4.0, np.arange(11.0)), dims="draw")
-    np.testing.assert_allclose(uncertainty.difference_interval(first, second, 0.8), [1, -4, 4])
-    # On squares: quantiles of 0, ..., 10 moved by 2, cut at 0 and rooted.
-    squared = uncertainty.difference_interval(first, np.sqrt(second), 0.8, squared=True)
-    np.testing.assert_allclose(squared, [2 - 3, 0 - 3, np.sqrt(7) - 3])
+    found = uncertainty.difference_interval(first, xr.DataArray(draws, dims="draw"), 0.8, bias)
+    np.testing.assert_allclose(found, np.array(expected) - 3, rtol=1e-12, atol=1e-12)
+
+
+def test_datasets_of_few_clusters_keep_their_estimates_and_lose_their_limits():
+    values = np.arange(6.0).reshape(2, 3)
+    metrics = xr.Dataset(
+        {
+            "share": (("dataset", "interval"), values, {"units": "1"}),
+            "mean": ("interval", values[1]),
+            "tokens": ("dataset", [7, 8]),
+        },
+        coords={"dataset": ["pooled", "poems"], "interval": ["estimate", "low", "high"]},
+        attrs={"seed": 1},
+    )
+
+    def without(*clusters):
+        return uncertainty.without_few(metrics, 5, xr.DataArray(list(clusters), dims="dataset"))
+
+    xr.testing.assert_identical(without(9, 5), metrics)
+    some = without(9, 4)
+    np.testing.assert_array_equal(some["share"], [[0, 1, 2], [3, np.nan, np.nan]])
+    np.testing.assert_array_equal(some["mean"], [3, 4, 5])
+    assert some["share"].attrs == {"units": "1"} and some.attrs == {"seed": 1}
+    np.testing.assert_array_equal(some["tokens"], [7, 8])
+    none = without(4, 0)
+    np.testing.assert_array_equal(none["share"], [[0, np.nan, np.nan], [3, np.nan, np.nan]])
+    np.testing.assert_array_equal(none["mean"], [3, np.nan, np.nan])
 
 
 # ---------------------------------------------------------------- coverage, where the truth is known
@@ -228,7 +356,7 @@ def simulated_loads(seed: int, spread: float, documents: int, experts: int = 16)
     rng = np.random.default_rng(seed)
     tokens = rng.integers(10, 60, documents)
     counts = np.array([rng.multinomial(n, rng.dirichlet(8 * share)) for n in tokens])
-    return uncertainty.resampling_weights(documents, 300, seed, "poems") @ counts, share
+    return uncertainty.resampling_weights(tokens, 300, seed, "poems") @ counts, share
 
 
 def variation(loads: np.ndarray) -> np.ndarray:
@@ -261,7 +389,7 @@ def test_intervals_of_a_spread_cover_the_truth_and_percentile_intervals_do_not(s
     for seed in range(200):
         loads, share = simulated_loads(seed, spread, documents)
         draws = variation(loads)
-        found = uncertainty.interval(draws_of(draws), bounds=(0, np.inf), squared=True)
+        found = uncertainty.interval(draws_of(draws), bounds=(0, np.inf), bias="square")
         hits.append(covered(found.values[1:], variation(share)))
         percentile.append(covered(np.quantile(draws[1:], [0.025, 0.975]), variation(share)))
     assert np.mean(hits) >= 0.88
@@ -271,14 +399,14 @@ def test_intervals_of_a_spread_cover_the_truth_and_percentile_intervals_do_not(s
 
 
 def test_near_even_loads_only_the_squared_interval_covers_the_truth():
-    hits = {True: [], False: []}
+    hits = {"square": [], "level": []}
     for seed in range(200):
         loads, share = simulated_loads(seed, spread=0.1, documents=60)
-        for squared in hits:
-            found = uncertainty.interval(draws_of(variation(loads)), bounds=(0, np.inf), squared=squared)
-            hits[squared].append(covered(found.values[1:], variation(share)))
-    assert np.mean(hits[True]) >= 0.88
-    assert np.mean(hits[False]) < 0.8
+        for bias in hits:
+            found = uncertainty.interval(draws_of(variation(loads)), bounds=(0, np.inf), bias=bias)
+            hits[bias].append(covered(found.values[1:], variation(share)))
+    assert np.mean(hits["square"]) >= 0.88
+    assert np.mean(hits["level"]) < 0.8
 
 
 # ---------------------------------------------------------------- quantiles of histograms
@@ -379,6 +507,7 @@ def test_empty_groups_do_not_count():
     np.testing.assert_allclose(few, many)
 
 
+@pytest.mark.slow
 def test_the_jackknife_covers_the_mean_of_documents():
     rng, covered = np.random.default_rng(0), 0
     for _ in range(2000):

@@ -14,10 +14,11 @@ def written(study: dict[str, Case], folder: Path, predicted: dict[str, np.ndarra
     """Write the records and tokens of every dataset of a study; the arguments of `routed.read`."""
     paths = {"records": [], "tokens": []}
     for name, made in study.items():
-        attrs = {"dataset": name, "tokens_sha256": f"sum of {name}", "model": "made up", "checkpoint": "last"}
+        attrs = {"dataset": name, "dataset_sha256": f"files of {name}", "tokens_sha256": f"sum of {name}"}
+        attrs |= {"model": "made up", "checkpoint": "last"}
         for layer, one in made.layers.items():
             netcdf.save(one.assign_attrs(attrs), folder / name / f"layer_{layer}.nc")
-        netcdf.save(made.tokens, folder / f"{name}.nc")
+        netcdf.save(made.tokens.assign_attrs(attrs), folder / f"{name}.nc")
         if predicted is not None:
             values = xr.Dataset({"predicted_token": ("token", predicted[name].astype(np.int32))})
             netcdf.save(values, folder / name / "predictions.nc")

@@ -17,13 +17,13 @@ import xarray as xr
 from gatebook.atlas import budget
 from gatebook.atlas.data_scripts import DataScripts
 from gatebook.files import netcdf, parts
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import contexts, expert_sets, vocabulary
 from gatebook.measures.expert_sets import MODES, SIZES, Sets
 from gatebook.routing.records import layer_files, open_layer
 from gatebook.routing.rule import routing_rule_of
 from gatebook.study import tallies
 from gatebook.study.routed import NONE, Layer
-from gatebook.study.tallies import GROUPS
 
 TOP, TOP_EXPERTS = 20, 3
 CONTEXTS = ("highest", "per_token", "random")
@@ -158,21 +158,39 @@ def token_contents(tokens: Tokens, texts: list[Text], token_texts: list[str], li
 def layer_contents(
     tokens: Tokens, layer: Layer, listed: np.ndarray, *, confidence: float, settings: dict
 ) -> tuple[dict[str, dict], pd.DataFrame]:
-    """The contents of a layer by name, and its table of dataset-specific expert sets (see `expert_sets.specific`).
+    """The contents of a layer by name, and its table of dataset-specific expert sets.
 
-    experts/LAYER: `sets`, every expert and the most frequent `pairs` and `triples` of each mode, each with `e`, its
-    experts; `m`, its modes as indices into `MODES`; `n` and `d`, its tokens in all and in each dataset; `top`, for each
-    kind of token, the most frequent ones: index, count and share of n; `high` and `rand`, contexts with the highest
-    weights and random ones: dataset, place in its store, weight.
-    pairs/LAYER: `n`, tokens that select both of two experts, row by row above the diagonal.
-    sets/LAYER: `rows`, the columns of the table; `tested` and `specific`, (mode, dataset), numbers of sets.
-    tokens/LAYER: for each of the types `listed` (`token`) the experts that it is sent to first (`expert`), and at all
-    (`selected_expert`), most often, with the shares of its occurrences (`share`, `selected`).
+    Parameters
+    ----------
+    tokens
+        Those of the study.
+    layer
+        With weights.
+    listed
+        Types whose experts are listed, indices into the vocabulary: (type,) int.
+    confidence
+        Of the intervals of scores, between 0 and 1.
+    settings
+        The section `browser` of the config.
+
+    Returns
+    -------
+    contents : dict
+        experts/LAYER: `sets`, every expert and the most frequent `pairs` and `triples` of each mode, each with `e`, its
+        experts; `m`, its modes as indices into `MODES`; `n` and `d`, its tokens in all and in each dataset; `top`, for
+        each kind of token, the most frequent ones: index, count and share of n; `high` and `rand`, contexts with the
+        highest weights and random ones: dataset, place in its store, weight.
+        pairs/LAYER: `n`, tokens that select both of two experts, row by row above the diagonal.
+        sets/LAYER: `rows`, the columns of the table; `tested` and `specific`, (mode, dataset), numbers of sets.
+        tokens/LAYER: for each of the types `listed` (`token`) the experts that it is sent to first (`expert`), and at
+        all (`selected_expert`), most often, with the shares of its occurrences (`share`, `selected`).
+    table : pandas.DataFrame
+        As `expert_sets.specific` has it, with the columns `layer` and `mode`.
     """
     groups = np.bincount(tokens.column, minlength=len(tokens.names) * GROUPS).reshape(-1, GROUPS)
     experts = layer.experts
     numbers = {1: experts, 2: settings["pairs"], 3: settings["triples"]}
-    shown, pairs, tables, tested, specific = [], np.zeros(0, int), [], [], []
+    shown, pairs, searched = [], np.zeros(0, int), []
     for index, mode in enumerate(MODES):
         written, counts = [], []
         for size in SIZES[: layer.selected.shape[1]]:
@@ -191,18 +209,17 @@ def layer_contents(
                 rng = np.random.default_rng([settings["seed"], layer.number, index, *names])
                 shown.append({"e": names, "m": modes} | _received(tokens, member, weight, rng, settings))
         counts = np.concatenate(counts)
-        scores = expert_sets.scores(counts, groups, confidence)
-        table, found = expert_sets.specific(
-            written,
-            counts.sum(axis=2),
-            scores,
-            tokens.names,
-            rate=settings["false_discovery_rate"],
-            most=settings["specific_sets"],
+        searched.append((written, counts.sum(axis=2), expert_sets.scores(counts, groups, confidence)))
+    p_values = [found[3] for *_, found in searched]
+    adjusted = expert_sets.adjusted(np.concatenate(p_values))
+    tables, specific = [], []
+    for mode, one, q in zip(MODES, searched, np.split(adjusted, np.cumsum(list(map(len, p_values)))[:-1]), strict=True):
+        table, numbers = expert_sets.specific(
+            *one, q, tokens.names, rate=settings["false_discovery_rate"], most=settings["specific_sets"]
         )
         tables.append(table.assign(mode=mode))
-        tested.append([0 if np.isnan(p).any() else len(p) for p in scores[3].T])
-        specific.append(found)
+        specific.append(numbers)
+    tested = [(~np.isnan(p)).sum(axis=0).tolist() for p in p_values]
     table = pd.concat(tables, ignore_index=True)
     table.insert(0, "mode", table.pop("mode"))
     table.insert(0, "layer", layer.number)
@@ -316,8 +333,27 @@ def assemble(
 ) -> tuple[DataScripts, pd.DataFrame]:
     """All data scripts, and the table of dataset-specific expert sets in all layers.
 
-    `layers` have weights, `plots` gives those of `read_plots` for a layer. `token_texts` are those of `tokens.ids`;
-    `settings` is the section `browser` of the config.
+    Parameters
+    ----------
+    tokens, texts
+        Tokens and reading texts of the study.
+    layers
+        With weights, in order.
+    plots
+        Gives those of `read_plots` for the number of a layer.
+    token_texts
+        Those of `tokens.ids`.
+    confidence
+        Of the intervals of scores, between 0 and 1.
+    settings
+        The section `browser` of the config.
+
+    Returns
+    -------
+    scripts : DataScripts
+        What the page loads, by name.
+    table : pandas.DataFrame
+        The tables of `layer_contents`, one layer after another.
     """
     listed = tokens.frequent(settings["minimum_count"], settings["typical_tokens"])
     experts = tallies.routing_rule(tokens.attrs)["experts"]
@@ -338,7 +374,26 @@ def assemble(
 def index(
     tokens: Tokens, texts: list[Text], layers: list[int], weight_scale: float, listed: np.ndarray, settings: dict
 ) -> dict:
-    """The content of `index`: what the page must know at first."""
+    """The content of `index`: what the page must know at first.
+
+    Parameters
+    ----------
+    tokens, texts
+        Tokens and reading texts of the study.
+    layers
+        Numbers of the layers.
+    weight_scale
+        The largest weight in any text, by which weights are divided.
+    listed
+        Types whose experts are listed: (type,) int.
+    settings
+        The section `browser` of the config.
+
+    Returns
+    -------
+    dict
+        Of what JSON can hold.
+    """
     rule = tallies.routing_rule(tokens.attrs)
     return {
         "model": tokens.attrs["model"],

@@ -11,9 +11,9 @@ MEASURES = [
         (
             "The share of the set's tokens that would come from the dataset if all datasets were equally large; 1 / D "
             "for a set that all have equally often. Its interval holds every s that a t-test of (1 - s) r(d) against "
-            "s Σ r over the other datasets does not refuse, with the variance of each r between groups of documents; "
-            "p, one-sided, is that of s = 1 / D, and q is p adjusted over all tested sets of the layer, mode and "
-            "dataset (Benjamini and Hochberg)."
+            "s Σ r over the other datasets does not refuse, with the variance of each r between groups of clusters; "
+            "p, one-sided, is that of s = 1 / D, and not given below 2^-G, the least that G groups can support; q is p "
+            "adjusted over all tested sets of the layer, in all modes and for all datasets (Benjamini and Hochberg)."
         ),
     ),
 ]

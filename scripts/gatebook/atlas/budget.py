@@ -11,8 +11,23 @@ NAMED = 3
 def check(key: str, what: str, sizes: Mapping[str, int], megabytes: float, remedy: str) -> None:
     """A `Problem` if files are larger together than the config allows; it names the largest kinds of them.
 
-    `key` is the budget's key in the config, `what` the files are, `sizes` their bytes by kind; `remedy` says what would
-    make them smaller.
+    Parameters
+    ----------
+    key
+        The budget's key in the config.
+    what
+        What the files are, in words.
+    sizes
+        Bytes by kind of file.
+    megabytes
+        What they may take together, in MB (10⁶ bytes).
+    remedy
+        What would make them smaller, in words.
+
+    Raises
+    ------
+    Problem
+        If they take more.
     """
     total = sum(sizes.values())
     if total > megabytes * 1e6:

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import contexts, uncertainty
 from gatebook.measures.token_types import TYPES, classify
 from gatebook.study.routed import NONE, Layer, slices
-from gatebook.study.tallies import GROUPS
 
 ORDERS = {"most_frequent": "count", "most_specific": "share"}
 """List of top tokens: the order of `vocabulary_specialization` that it has."""
@@ -81,11 +81,34 @@ def profiles(
 ) -> list[dict]:
     """The profiles of all experts of a layer, as the schema has them.
 
-    `layer` has weights and entropy; `tokens` are those of `routed.read`, token_type (token,) the types of its input
-    tokens. `metrics`: those of the chapters selection_frequency, domain_specialization, vocabulary_specialization and
-    coactivation, and, if there is one, similarity. `decode` turns token ids into text. A profile shows `partners`
-    experts that work with it and as many that are alike, and the contexts that `contexts.choose` chooses, with up to
-    `around` tokens of the document on both sides.
+    Parameters
+    ----------
+    layer
+        With weights and entropy.
+    tokens
+        Those of `routed.read`.
+    token_type
+        Types of the input tokens: (token,).
+    metrics
+        Those of the chapters selection_frequency, domain_specialization, vocabulary_specialization and coactivation,
+        and, if there is one, similarity.
+    decode
+        Turns token ids into text.
+    confidence
+        Of the intervals, between 0 and 1.
+    partners
+        So many experts that work with it are shown, and as many that are alike.
+    highest, per_token, random
+        How many contexts are shown, see `contexts.choose`.
+    around
+        Tokens of the document on either side of a context.
+    seed
+        Of the random contexts.
+
+    Returns
+    -------
+    list of dict
+        One for each expert.
     """
     found = {name: values.sel(layer=layer.number) for name, values in metrics.items()}
     counts = count(layer, token_type, tokens["group"].values)

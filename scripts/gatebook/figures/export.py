@@ -26,9 +26,20 @@ def save(
 ) -> None:
     """Write name.svg, name.pdf and name.csv into an existing directory, and clear the figure.
 
-    title and description become the accessible name and description of the SVG and the title and subject of the PDF;
-    source (where the figure comes from) goes into the metadata of both. The SVG is transparent and adapts to a dark
-    page; the PDF is white. data: what the figure shows, with its index already turned into columns.
+    The SVG is transparent and adapts to a dark page; the PDF is white.
+
+    Parameters
+    ----------
+    figure
+        What is drawn.
+    directory, name
+        Folder, and file name without its ending.
+    data
+        What the figure shows, with its index already turned into columns.
+    title, description
+        Accessible name and description of the SVG; title and subject of the PDF.
+    source
+        Where the figure comes from, for the metadata of both.
     """
     (directory / f"{name}.csv").write_text(csv_text(data), encoding="utf-8", newline="\n")
     svg = directory / f"{name}.svg"

@@ -33,7 +33,19 @@ def layer_expert_matrix(
     uncertain: ArrayLike | None = None,
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """`matrix` of values (L, E) with layers downwards, layer 0 on top, and experts to the right."""
+    """`matrix` with layers downwards, layer 0 on top, and experts to the right.
+
+    Parameters
+    ----------
+    ax
+        Where it is drawn.
+    values
+        (L, E).
+    layers, experts
+        Their numbers: (L,), (E,).
+    kind, label, uncertain, limits
+        As those of `matrix`.
+    """
     names = {"y_label": "Layer", "x_label": "Expert"}
     matrix(ax, values, layers, experts, kind=kind, label=label, uncertain=uncertain, limits=limits, **names)
 
@@ -53,17 +65,38 @@ def matrix(
     y_label: str = "",
     x_label: str = "",
 ) -> None:
-    """A colour matrix of values (rows, columns) over a colour bar called `label`; the first row is on top.
+    """A colour matrix over a colour bar; the first row is on top.
 
-    kind "ratio": plain ratios to a null (1 = as the null), shown as log2 on diverging colours around 1. limits are
-    reciprocal, (1/4, 4) for instance; by default the tightest of RATIO_ENDS that holds 99 % of the positive ratios.
-    A ratio of 0 (nothing observed) is a value: it has the colour of the lower limit.
-    kind "magnitude": limits default to (0, largest value).
-    Values beyond the limits have the colour of the limit, and the name of the colour bar states the clip.
-    Non-finite cells show the page behind a crossed hatch. uncertain: bool (rows, columns), cells to hatch.
-    annotate: a format such as ".2f" writes the values into the cells of a matrix of at most MOST_ANNOTATED cells.
-    Integer row and column names are thinned to what fits, text is not.
-    ValueError: wrong shape, negative ratios, negative magnitudes without limits, ratio limits that are not reciprocal.
+    Values beyond the limits have the colour of the limit, and the name of the colour bar states the clip. Non-finite
+    cells show the page behind a crossed hatch.
+
+    Parameters
+    ----------
+    ax
+        Where it is drawn.
+    values
+        (R, C).
+    rows, columns
+        Their names: (R,), (C,). Integers are thinned to what fits, text is not.
+    kind
+        "ratio": plain ratios to a null (1 = as the null), shown as log2 on diverging colours around 1. A ratio of 0
+        (nothing observed) is a value: it has the colour of the lower limit. "magnitude": values on a sequential scale.
+    label
+        Name of the colour bar.
+    uncertain
+        Cells to hatch: (R, C) bool.
+    limits
+        Of ratios reciprocal, (1/4, 4) for instance, by default the tightest of RATIO_ENDS that holds 99 % of the
+        positive ratios; of magnitudes by default (0, largest value).
+    annotate
+        A format such as ".2f" writes the values into the cells of a matrix of at most MOST_ANNOTATED cells.
+    y_label, x_label
+        Names of the axes.
+
+    Raises
+    ------
+    ValueError
+        Wrong shape, negative ratios, negative magnitudes without limits, ratio limits that are not reciprocal.
     """
     values, rows, columns = np.asarray(values, float), np.asarray(rows), np.asarray(columns)
     if values.shape != (len(rows), len(columns)):

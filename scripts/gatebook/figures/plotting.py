@@ -75,10 +75,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Reference:
-    """A named null or reference: one value for all positions, or one for each."""
+    """A named null or reference: one value for all positions, or one for each, and the ends of its interval if any."""
 
     label: str
     value: float | ArrayLike
+    low: float | ArrayLike | None = None
+    high: float | ArrayLike | None = None
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,25 @@ def layer_lines(
 ) -> None:
     """Lines over layers with interval bands and reference lines; a layer without neighbours is a point with a bar.
 
-    layers: (L,) increasing layer numbers; estimates, low and high: (L,). labels: at the line ends (none for a single
-    line without references), or in the legend of the figure. order: all series labels of a chapter, which fixes the
-    colour, dash and marker of each label; without it the order of `series` does.
+    Parameters
+    ----------
+    ax
+        Where they are drawn.
+    layers
+        Increasing layer numbers: (L,).
+    series
+        Estimates, low and high: (L,).
+    references
+        One value each, or (L,).
+    y_label, x_label
+        Names of the axes.
+    y_limits
+        Of the y axis, in its unit; None leaves an end to the data.
+    labels
+        At the line ends (none for a single line without references), or in the legend of the figure.
+    order
+        All series labels of a chapter, which fixes the colour, dash and marker of each label; without it the order of
+        `series` does.
     """
     layers = np.asarray(layers)
     _draw_all(ax, layers, series, references, labels, order)
@@ -139,10 +157,25 @@ def curves(
     labels: Literal["end", "legend"] = "end",
     order: Sequence[str] | None = None,
 ) -> None:
-    """Lines with interval bands over numeric, increasing x (n,): training, capacity and sorted-load curves.
+    """Lines with interval bands over numeric, increasing x: training, capacity and sorted-load curves.
 
-    As `layer_lines`. On a logarithmic y axis an estimate that is not positive is a gap; a logarithmic x axis needs
-    positive x (ValueError).
+    Parameters
+    ----------
+    ax
+        Where they are drawn.
+    x
+        (n,); positive on a logarithmic axis.
+    series, references
+        As those of `layer_lines`. On a logarithmic y axis an estimate that is not positive is a gap.
+    x_label, y_label, y_limits, labels, order
+        As those of `layer_lines`.
+    x_scale, y_scale
+        Of the axes.
+
+    Raises
+    ------
+    ValueError
+        If x is not positive on a logarithmic axis.
     """
     x = np.asarray(x, float)
     if x_scale == "log" and (x <= 0).any():
@@ -171,10 +204,26 @@ def small_multiples(
     y_limits: Limits = (None, None),
     order: Sequence[str] | None = None,
 ) -> Figure:
-    """A grid of `layer_lines` panels in reading order with one legend; None leaves a cell empty.
+    """A grid of `layer_lines` panels in reading order with one legend.
 
-    share_y: one y scale for all panels, with the y label in the first column only; otherwise each panel has its own.
-    A label has the same colour in every panel: its position in `order`, or else the order of first appearance.
+    Parameters
+    ----------
+    panels
+        None leaves a cell empty.
+    columns
+        At most so many side by side.
+    panel_height
+        In inches.
+    share_y
+        One y scale for all panels, with the y label in the first column only; otherwise each panel has its own.
+    x_label, y_limits
+        As those of `layer_lines`, of every panel.
+    order
+        A label has the same colour in every panel: its position here, or else in the order of first appearance.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -235,6 +284,9 @@ def _draw_all(
         if len(finite) == 0:
             continue
         line = _draw_reference(ax, x, value, index)
+        if one.low is not None:
+            low, high = (np.broadcast_to(np.asarray(end, float), x.shape) for end in (one.low, one.high))
+            _draw_band(ax, x, low, high, MUTED, zorder=1.8)
         line.set_label(one.label)
         ends.append((line, x[finite[-1]] if value.size > 1 else None, value.flat[finite[-1]]))
     if labels == "legend":
@@ -254,11 +306,11 @@ def _draw_line(ax: Axes, x: np.ndarray, y: np.ndarray, style: dict, index: int) 
     return line
 
 
-def _draw_band(ax: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> None:
+def _draw_band(ax: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, zorder: float = 2) -> None:
     """The interval as a band, and as a bar where a point has no neighbour to form a band with."""
-    ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+    ax.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=zorder)
     alone = _alone(low)
-    ax.vlines(x[alone], low[alone], high[alone], color=colour, linewidth=1.4, zorder=3)
+    ax.vlines(x[alone], low[alone], high[alone], color=colour, linewidth=1.4, zorder=zorder + 1)
 
 
 def _draw_reference(ax: Axes, x: np.ndarray, value: np.ndarray, index: int) -> Line2D:
@@ -293,8 +345,22 @@ def dot_whiskers(
 ) -> None:
     """Estimate and interval for each labelled row, first row on top; up to three series side by side in a row.
 
-    rows: (R,) names; estimates, low, high: (R,). References are vertical lines (one value each). Series and references
-    are named in the legend of the figure, unless there is a single series without references.
+    Series and references are named in the legend of the figure, unless there is a single series without references.
+
+    Parameters
+    ----------
+    ax
+        Where they are drawn.
+    rows
+        Names: (R,).
+    series
+        Estimates, low, high: (R,).
+    references
+        Vertical lines, one value each.
+    x_label, x_limits
+        Of the x axis.
+    order
+        As that of `layer_lines`.
     """
     styles = series_styles(order or [one.label for one in series])
     handles: list[Artist] = []
@@ -307,6 +373,8 @@ def dot_whiskers(
     for index, one in enumerate(references):
         dash = REFERENCE_DASHES[index % len(REFERENCE_DASHES)]
         handles.append(ax.axvline(float(one.value), color=MUTED, linestyle=dash, linewidth=1.1, label=one.label))
+        if one.low is not None:
+            ax.axvspan(float(one.low), float(one.high), color=MUTED, alpha=0.18, linewidth=0, zorder=1)
     ax.set(xlabel=x_label, xlim=x_limits, ylim=(len(rows) - 0.5, -0.5))
     ax.set_yticks(range(len(rows)), [textwrap.fill(str(row), 28) for row in np.asarray(rows)])
     ax.tick_params(axis="y", length=0)
@@ -332,10 +400,27 @@ def histograms(
 ) -> None:
     """One distribution per layer, layer 0 on top, with marks at the median and at the 10 % and 90 % quantiles.
 
-    edges: (B + 1,) increasing, positive on a log scale; counts: (L, B). Heights are densities along the axis as drawn;
-    each distribution is scaled to its own maximum. label: name of the filled distributions. outline: name and counts
-    (L, B) of a second one per layer, drawn as a line without marks. reference: a vertical line at one value, or one
-    value per layer. A distribution whose counts are not finite or sum to zero is left out.
+    Heights are densities along the axis as drawn; each distribution is scaled to its own maximum. One whose counts are
+    not finite or sum to zero is left out.
+
+    Parameters
+    ----------
+    ax
+        Where they are drawn.
+    edges
+        Of the bins, increasing, positive on a log scale: (B + 1,).
+    counts
+        (L, B).
+    layers
+        Layer numbers: (L,).
+    label
+        Name of the filled distributions.
+    outline
+        Name and counts (L, B) of a second one per layer, drawn as a line without marks.
+    reference
+        A vertical line at one value, or one value per layer.
+    x_label, x_scale
+        Of the x axis.
     """
     edges, layers, rows = np.asarray(edges, float), np.asarray(layers), np.arange(len(layers))
     widths = np.diff(np.log(edges) if x_scale == "log" else edges)

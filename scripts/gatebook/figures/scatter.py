@@ -24,11 +24,20 @@ def scatter(
     x_label: str = "",
     y_label: str = "",
 ) -> None:
-    """Points (point, 2) of named categories; those of a category that is not in `order` are grey and lie below.
+    """Points of named categories. Axes have no ticks: distances along them are for the eye only.
 
-    order: names in the legend; the first `MOST_CATEGORIES` differ by colour, then by marker, later ones are grey.
-    large: positions (n, 2) and categories of points drawn larger and with an edge. Axes have no ticks: distances along
-    them are for the eye only.
+    Parameters
+    ----------
+    ax
+        Where they are drawn.
+    points, categories
+        Positions (point, 2) and names (point,); those that are not in `order` are grey and lie below.
+    order
+        Names in the legend; the first `MOST_CATEGORIES` differ by colour, then by marker, later ones are grey.
+    large
+        Positions (n, 2) and names (n,) of points drawn larger and with an edge.
+    x_label, y_label
+        Names of the axes.
     """
     named = list(order[:MOST_CATEGORIES])
     looks = {OTHERS: {"color": GRID, "marker": "o", "zorder": 1.5}}

@@ -78,8 +78,26 @@ def canvas(
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure in the house style, WIDTH inches wide, and its axes in reading order.
 
-    height: inches (`height_for` proposes one for figures with a row for each data set or layer).
-    titles: one for each axes, or none at all (ValueError otherwise).
+    Parameters
+    ----------
+    height
+        In inches (`height_for` proposes one for figures with a row for each data set or layer).
+    rows, columns
+        Of the grid of axes.
+    titles
+        One for each axes, or none at all.
+    share_y
+        One y scale for all axes.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    axes : list of matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If there are titles, but not one for each axes.
     """
     figure = Figure(figsize=(WIDTH, height), layout=SpreadingLayout(w_pad=0.06, h_pad=0.06), facecolor="none")
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).flat)

@@ -41,7 +41,7 @@ class Study:
     def missing(self, model: str) -> dict[str, str]:
         """The capabilities that a model's data lack (see `capabilities`), each with the reason."""
         settings = self.models[model]
-        lacks = {"roles": "no dataset says who speaks", "clusters": "no dataset says which documents belong together"}
+        lacks = {"roles": "no dataset says who speaks"}
         if len(settings["checkpoints"]) == 1:
             lacks["checkpoints"] = "the model has one checkpoint"
         if not self.extraction["sample"]["size"]:
@@ -126,6 +126,7 @@ def resolve(config: dict, chapters: Mapping) -> Study:
             f"config: study: {key} has `source: counts` and {other} `source: {entries[other]['source']}`: select only "
             "models and datasets of counts, or none."
         )
+    _check_pairs(datasets)
     shards = {
         name: _shards(dataset, models, config["storage"]["tokens_per_shard"]) for name, dataset in datasets.items()
     }
@@ -155,8 +156,22 @@ def _dataset(name: str, config: dict) -> dict:
         if question is None:
             raise Problem(f"config: study.datasets: {name!r} needs a template: add datasets.{base}.question_only.")
         dataset["template"] = question
-    DATASETS[dataset["source"]].check(base, dataset, config)
-    return dataset
+    source = DATASETS[dataset["source"]]
+    source.check(base, dataset, config)
+    return dataset | {"cluster": source.clusters(dataset)}
+
+
+def _check_pairs(datasets: dict[str, dict]) -> None:
+    """A `Problem` if two datasets are made from the same rows, which pairs them, but not of the same clusters."""
+    known: dict[tuple, str] = {}
+    for name, dataset in datasets.items():
+        rows = tuple(DATASETS[dataset["source"]].files(name.removesuffix(VARIANT), dataset)) or (name,)
+        other = known.setdefault(rows, name)
+        if dataset["cluster"] != datasets[other]["cluster"]:
+            raise Problem(
+                f"config: datasets.{name}.cluster: {dataset['cluster']} is not that of {other} "
+                f"({datasets[other]['cluster']}), which has the same files: write the same columns for both."
+            )
 
 
 def _shards(dataset: dict, models: dict[str, dict], tokens_per_shard: int) -> int:

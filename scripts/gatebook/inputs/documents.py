@@ -3,19 +3,34 @@
 import glob
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from gatebook.files import checksums
 from gatebook.files.netcdf import open_lazily
+from gatebook.inputs.clusters import groups
 from gatebook.inputs.shards import take
 from gatebook.inputs.windows import windows
 from gatebook.problem import Problem
 
+if TYPE_CHECKING:
+    import datasets
+
+NO_PARTS = {"flag_values": np.zeros(1, dtype=np.int8), "flag_meanings": "none"}
 FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text", ".text": "text"}
+
+
+class Document(NamedTuple):
+    """A document: the number of its row in the dataset's files, its identifier, its cluster, and its text."""
+
+    row: int
+    id: str
+    cluster: str
+    text: str
 
 
 class Template(string.Formatter):
@@ -51,8 +66,36 @@ def file_format(name: str, path: str, stated: str | None = None) -> str:
     return FORMATS[ending]
 
 
-def read_rows(name: str, files: list[str], builder: str, sample_by: str, cache: Path) -> Iterator[dict]:
-    """Rows of local files, in order, read by the `datasets` library (its working copy goes to the folder `cache`)."""
+def read_rows(
+    name: str, files: list[str], builder: str, sample_by: str, cache: Path, limit: int | None
+) -> "datasets.Dataset":
+    """Rows of local files, in order, read by the `datasets` library.
+
+    Parameters
+    ----------
+    name
+        Of the dataset in the config.
+    files
+        Paths.
+    builder
+        Of the library: "json", "csv", "parquet" or "text".
+    sample_by
+        What a row of a text file is: "line", "paragraph" or "document".
+    cache
+        A folder for the library's working copy.
+    limit
+        At most so many rows, or all.
+
+    Returns
+    -------
+    datasets.Dataset
+        Each row is a dictionary, by column.
+
+    Raises
+    ------
+    Problem
+        If the files cannot be read as such.
+    """
     import datasets
 
     datasets.config.HF_HUB_OFFLINE = True  # it would report to the hub that a file is read
@@ -68,16 +111,35 @@ def read_rows(name: str, files: list[str], builder: str, sample_by: str, cache: 
             f"datasets.{name}: {', '.join(files)} cannot be read as {builder} ({reason}): "
             "mend the file or its `format`."
         ) from error
-    yield from rows
+    return rows if limit is None else rows.select(range(min(limit, len(rows))))
 
 
 def render(
-    name: str, rows: Iterable[dict], template: str, id_column: str | None, limit: int | None
-) -> Iterator[tuple[str, str]]:
-    """Documents (identifier, text) of rows: the template filled with each row's columns, at most `limit` rows.
+    name: str, rows: Iterable[dict], template: str, id_column: str | None, clusters: Sequence[str] | None
+) -> Iterator[Document]:
+    """Documents of rows: the template filled with each row's columns.
 
-    Without an `id_column` the identifier is the number of the row. Raises `Problem` for a column that is not there, a
-    null, and a template that is no format string.
+    Parameters
+    ----------
+    name
+        Of the dataset in the config.
+    rows
+        By column.
+    template
+        A format string such as "{title}: {text}".
+    id_column
+        Holds the identifiers; without it they are the numbers of the rows.
+    clusters
+        That of each row; without them every document is a cluster, named by the number of its row.
+
+    Yields
+    ------
+    Document
+
+    Raises
+    ------
+    Problem
+        For a column that is not there, a null, and a template that is no format string.
     """
     formatter = Template()
     try:
@@ -88,8 +150,6 @@ def render(
             "column, and {{ or }} for a brace."
         ) from error
     for number, row in enumerate(rows):
-        if limit is not None and number >= limit:
-            return
         if missing := sorted(wanted - set(row)):
             columns = ", ".join(sorted(row))
             raise Problem(
@@ -103,12 +163,13 @@ def render(
                 f"datasets.{name}: the template {template!r} does not fit row {number} ({error!r}): "
                 "correct the template or the row."
             ) from error
-        yield str(row[id_column]) if id_column else str(number), text
+        cluster = str(number) if clusters is None else str(clusters[number])
+        yield Document(number, str(row[id_column]) if id_column else str(number), cluster, text)
 
 
 def tokenize(
     name: str,
-    documents: Iterable[tuple[str, str]],
+    documents: Iterable[Document],
     tokenizer,
     *,
     window: int,
@@ -117,24 +178,48 @@ def tokenize(
 ) -> xr.Dataset:
     """Tokens of a dataset as a CF indexed ragged array.
 
-    `token_id(token)` int32; `document_index(token)` int32, the document that a token belongs to; `position(token)`
-    int32, its place in the window that the model sees (0 starts a window; a document longer than `window` tokens is
-    cut into even windows); `text(document)`, `document_id(document)`, `document_tokens(document)`.
-    The last document is cut where `token_limit` is reached; a single token that fits is left out.
     Special tokens are those that the tokenizer adds by itself.
-    Documents shorter than `minimum_tokens` are left out and counted in the attribute `documents_left_out`; where no
-    minimum is given, one shorter than 2 tokens is a `Problem`, as is a dataset without documents.
+
+    Parameters
+    ----------
+    name
+        Of the dataset in the config.
+    documents
+        See `render`.
+    tokenizer
+        Of the transformers library.
+    window
+        Tokens that the model sees at once; a longer document is cut into even windows.
+    token_limit
+        Where it is reached the last document is cut; a single token that fits is left out.
+    minimum_tokens
+        Shorter documents are left out and counted in the attribute `documents_left_out`.
+
+    Returns
+    -------
+    xarray.Dataset
+        `token_id(token)` int32; `document_index(token)` int32, the document that a token belongs to; `position(token)`
+        int32, its place in its window; `role`, `phase` (token) int8, indices into the attribute `flag_meanings`: who
+        speaks, and in which part of an answer; of plain text "none". `text(document)`, `document_tokens(document)`
+        int32, `row(document)` int64, the number of its row; coordinates `document_id`, `cluster`, `group` (document),
+        see `clusters`.
+
+    Raises
+    ------
+    Problem
+        If there is no document, or one is shorter than 2 tokens and no minimum is given.
     """
     kept, ids, positions, left_out, total = [], [], [], 0, 0
-    for identifier, text in documents:
+    for document in documents:
         if token_limit is not None and token_limit - total < 2:
             break
-        tokens = np.asarray(tokenizer(text, verbose=False)["input_ids"], dtype=np.int32)
+        tokens = np.asarray(tokenizer(document.text, verbose=False)["input_ids"], dtype=np.int32)
         if len(tokens) < (minimum_tokens or 2):
             if minimum_tokens is None:
                 raise Problem(
-                    f"datasets.{name}: document {identifier} has {len(tokens)} token(s) ({text[:40]!r}), and routing "
-                    f"needs 2: mend the data, or set datasets.{name}.limits.minimum_tokens to leave such documents out."
+                    f"datasets.{name}: document {document.id} has {len(tokens)} token(s) ({document.text[:40]!r}), and "
+                    f"routing needs 2: mend the data, or set datasets.{name}.limits.minimum_tokens to leave such "
+                    "documents out."
                 )
             left_out += 1
             continue
@@ -143,7 +228,7 @@ def tokenize(
         starts = windows(len(tokens), window)
         positions.append(np.arange(len(tokens)) - np.repeat(starts, np.diff(np.append(starts, len(tokens)))))
         ids.append(tokens)
-        kept.append((identifier, text))
+        kept.append(document)
         total += len(tokens)
     if not kept:
         raise Problem(
@@ -164,12 +249,24 @@ def tokenize(
                 np.concatenate(positions).astype(np.int32),
                 {"long_name": "position in the window that the model sees", "units": "tokens"},
             ),
-            "text": ("document", np.array([text for _, text in kept], dtype=object), {"long_name": "text"}),
+            "role": ("token", np.zeros(total, dtype=np.int8), {"long_name": "who speaks"} | NO_PARTS),
+            "phase": ("token", np.zeros(total, dtype=np.int8), {"long_name": "part of an answer"} | NO_PARTS),
+            "text": ("document", _of(kept, "text"), {"long_name": "text"}),
             "document_tokens": ("document", lengths, {"long_name": "tokens of the document", "units": "tokens"}),
+            "row": ("document", np.array([document.row for document in kept]), {"long_name": "row in the files"}),
         },
-        coords={"document_id": ("document", np.array([identifier for identifier, _ in kept], dtype=object))},
+        coords={
+            "document_id": ("document", _of(kept, "id")),
+            "cluster": ("document", _of(kept, "cluster"), {"long_name": "cluster of documents that are alike"}),
+            "group": ("document", groups(_of(kept, "cluster")), {"long_name": "group of clusters"}),
+        },
         attrs={"featureType": "indexed ragged array", "window": window, "documents_left_out": left_out},
     )
+
+
+def _of(documents: list[Document], part: str) -> np.ndarray:
+    """One part of every document, text (document,)."""
+    return np.array([getattr(document, part) for document in documents], dtype=object)
 
 
 def tokens_sha256(tokens: xr.Dataset) -> str:
@@ -187,11 +284,13 @@ def load_tokens(path: str | Path, shard: int = 1, shards: int = 1) -> xr.Dataset
 
 
 def describe_dataset(path: str | Path) -> dict:
-    """The attributes of a dataset's token file with its numbers of `documents` and `tokens`.
+    """The attributes of a dataset's token file with its numbers of `documents`, `clusters` and `tokens`.
 
-    Published counts have no token file: from their tally, which does not know `documents`.
+    Published counts have no token file: from their tally, which knows `tokens` alone.
     """
     with open_lazily(path, leave_out="text") as dataset:
         if "token" in dataset.sizes:
-            return dataset.attrs | {"documents": dataset.sizes["document"], "tokens": dataset.sizes["token"]}
+            clusters = len(np.unique(dataset["cluster"].values.astype(str)))
+            sizes = {"documents": dataset.sizes["document"], "clusters": clusters, "tokens": dataset.sizes["token"]}
+            return dataset.attrs | sizes
         return dataset.attrs | {"tokens": int(dataset["tokens"].sum())}

@@ -61,10 +61,26 @@ def commit(folder: Path) -> str:
 
 
 def fetch_rows(dataset: str, path: str, *, name: str | None, split: str, revision: str, limit: int | None):
-    """The first `limit` rows (or all) of a dataset split as a pyarrow table; only what is needed is downloaded.
+    """The first rows of a dataset split; only what is needed is downloaded.
 
-    `dataset` is its name in the config. The rows are those of the commit that `revision` stands for, which the
-    table's schema keeps as the metadata `commit`.
+    Parameters
+    ----------
+    dataset
+        Its name in the config.
+    path, name, split, revision
+        Repository, configuration, split and branch, tag or commit on the hub.
+    limit
+        How many rows, or all.
+
+    Returns
+    -------
+    pyarrow.Table
+        Its schema keeps as the metadata `commit` the one that `revision` stands for.
+
+    Raises
+    ------
+    Problem
+        If it cannot be fetched.
     """
     import pyarrow as pa
     from datasets import load_dataset

@@ -2,8 +2,7 @@
 
 A table has one row per `domain`, `layer` and `expert`: `selected_count`, the domain's tokens that select the expert
 among their k; `tokens`, how many tokens the domain has; and, if it is known, `first_count`, the tokens whose first
-choice is the expert. What is known for neither tokens nor documents, such as weights and intervals, is absent from all
-that follows.
+choice is the expert. What is known for neither tokens nor documents, such as weights, is absent from all that follows.
 """
 
 from pathlib import Path
@@ -101,13 +100,15 @@ def _where(row: dict | pd.Series) -> str:
     return ", ".join(f"{name} {row[name]}" for name in PLACE if name in row)
 
 
-def tally(counts: xr.Dataset, domain: str, top_k: int) -> xr.Dataset:
+def tally(counts: xr.Dataset, domain: str, top_k: int, design_effect: float) -> xr.Dataset:
     """The tally of one domain of checked counts, as `tallies` describes it for counts without documents.
 
-    One entry along `document`, which has no identifier, holds all documents, however many there are.
+    One entry along `document`, which has no identifier, holds all documents, however many there are. `design_effect`,
+    an attribute, is how alike their tokens are taken to be (see `measures.token_draws`).
     """
     chosen = counts.sel(domain=[domain]).rename(domain="document").drop_vars("document")
     made = chosen.transpose("document", "layer", "expert").assign_coords(rank=np.arange(top_k))
+    made.attrs = {"design_effect": float(design_effect)}
     for name in made.data_vars:
         made[name].attrs = {"long_name": name.replace("_", " "), "units": "tokens"}
     return made

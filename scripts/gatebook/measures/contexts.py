@@ -13,11 +13,29 @@ def choose(
     random: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the `highest` largest weights, and of `random` others.
+    """Positions of the largest weights, and of random others.
 
-    candidates: positions (n,), integers, increasing; weight (n,) and token_id (n,) of each. The first are sorted by
-    weight, largest first, equal ones by position; at most `per_token` of them have the same token id. The others are
-    drawn without replacement from the rest, by `rng`, and sorted by position. Both are shorter if there are too few.
+    Parameters
+    ----------
+    candidates
+        Positions, increasing: (n,) int.
+    weight, token_id
+        Of each: (n,).
+    highest
+        So many with the largest weights, of which at most `per_token` have the same token id.
+    per_token
+        See `highest`.
+    random
+        So many others, drawn without replacement from the rest by `rng`.
+    rng
+        Is moved on.
+
+    Returns
+    -------
+    largest : numpy.ndarray
+        Sorted by weight, largest first, equal ones by position; (highest,) or fewer.
+    others : numpy.ndarray
+        Sorted by position; (random,) or fewer.
     """
     order = np.argsort(-weight, kind="stable")
     largest = order[_earlier(token_id[order]) < per_token][:highest]

@@ -5,13 +5,14 @@ to three experts in their order, in "prefix" the same as a set. A set is written
 "ordered", by increasing expert otherwise. All counts are exact.
 
 The score of a set S for a dataset d is r_d / sum over all datasets of r, with r_d = c_Sd / T_d, the share of the
-dataset's T_d tokens that have the set; 1 / D for D datasets that have it equally often. Tokens of a document depend on
-each other, so the variance of r_d is that between its G_d groups of documents that hold any: for a ratio of sums,
+dataset's T_d tokens that have the set; 1 / D for D datasets that have it equally often. Tokens of a cluster depend on
+each other, so the variance of r_d is that between its G_d groups of clusters that hold any: for a ratio of sums,
 v_d = G_d / (G_d - 1) sum over groups of (c_g - r_d T_g)^2 / T_d^2 (Cochran 1977, Sampling Techniques, 6.3), and at
 least that of one token, 1 / T_d^2. With it, (1 - s) r_d - s sum of the others' r over its standard error has Student's
 t distribution, with Satterthwaite's degrees of freedom, if s is the true score: the interval is all s that this test
 does not refuse (Fieller 1954), and p, one-sided, is that of s = 1 / D, the null that the dataset has the set as often
-as the others do on average.
+as the others do on average. The far tail of t rests on its form alone, not on the data: p is at least 2^-G_d, that of
+the one most extreme of all ways to choose signs for G_d groups, so a p of 2^-G_d means that value or less.
 """
 
 from collections.abc import Iterator
@@ -142,31 +143,60 @@ def _scores(counts: np.ndarray, tokens: np.ndarray, confidence: float) -> np.nda
         a, b, c = whole**2 - t * (variance + spread), rate * whole - t * variance, rate**2 - t * variance
         root = np.sqrt(np.maximum(b**2 - a * c, 0))
         low, high = (np.where(a > 0, np.clip((b + sign * root) / a, 0, 1), end) for sign, end in ((-1, 0), (1, 1)))
+    p = np.maximum(p, 0.5**groups)
     low, high = (np.where(np.isnan(p), np.nan, end) for end in (low, high))
     return np.array([score, low, high, p])
 
 
 def adjusted(p: np.ndarray) -> np.ndarray:
-    """p-values (set, dataset) adjusted over the sets of each dataset (Benjamini-Hochberg); NaN is no test."""
-    known = ~np.isnan(p).any(axis=0)
-    q = np.full_like(p, np.nan)
-    if len(p):
-        q[:, known] = scipy.stats.false_discovery_control(p[:, known], axis=0)
+    """p-values (set, dataset) adjusted over all of them, one family (Benjamini-Hochberg); NaN is no test."""
+    known, q = ~np.isnan(p), np.full_like(p, np.nan)
+    if known.any():
+        q[known] = scipy.stats.false_discovery_control(p[known])
     return q
 
 
 def specific(
-    written: list[list[int]], counts: np.ndarray, found: np.ndarray, names: list[str], *, rate: float, most: int
+    written: list[list[int]],
+    counts: np.ndarray,
+    found: np.ndarray,
+    q: np.ndarray,
+    names: list[str],
+    *,
+    rate: float,
+    most: int,
 ) -> tuple[pd.DataFrame, list[int]]:
     """The sets that are specific to each dataset, and how many there are.
 
-    written: the experts of each set; counts (set, dataset): tokens that have it; found: its `scores`; names of the
-    datasets. A set is specific to a dataset with p, adjusted over these sets, of at most `rate`. The rows of a dataset
-    are the `most` with the largest score: experts (text), dataset, tokens (in all), dataset_tokens, score, low, high,
-    p, q (adjusted p).
+    A set is specific to a dataset with an adjusted p of at most `rate`.
+
+    Parameters
+    ----------
+    written
+        The experts of each set.
+    counts
+        Tokens that have it: (set, dataset) int.
+    found
+        Its `scores`.
+    q
+        Its p, `adjusted` over all sets that are searched together: (set, dataset).
+    names
+        Of the datasets.
+    rate
+        Of false discoveries, between 0 and 1.
+    most
+        At most so many rows for each dataset.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        The sets with the largest score of each dataset: experts (text), dataset, tokens (in all), dataset_tokens,
+        score, low, high, p, q (adjusted p).
+    numbers : list of int
+        Specific sets of each dataset.
     """
     score, low, high, p = found
-    q, parts, numbers = adjusted(p), [], []
+    parts, numbers = [], []
     for index, name in enumerate(names):
         passed = np.flatnonzero(q[:, index] <= rate)
         best = passed[np.argsort(-score[passed, index], kind="stable")[:most]]

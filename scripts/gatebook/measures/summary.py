@@ -24,18 +24,24 @@ class Measured(NamedTuple):
     draws: xr.Dataset
 
 
+def of_enough(measured: Measured, fewest_clusters: int) -> Measured:
+    """What was measured, without the limits of datasets with fewer than `fewest_clusters` clusters."""
+    metrics = uncertainty.without_few(measured.metrics, fewest_clusters, measured.metrics["clusters"])
+    return Measured(metrics.assign_attrs(fewest_clusters=fewest_clusters), measured.draws)
+
+
 class Bootstrap(NamedTuple):
     """Intervals from resamples, the first draw being the sample itself (see `uncertainty.interval`)."""
 
     confidence: float
 
-    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], squared: bool = False) -> xr.DataArray:
+    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], bias: uncertainty.Bias = "") -> xr.DataArray:
         """Estimate and interval: `draw` becomes `interval`."""
-        return uncertainty.interval(draws, self.confidence, bounds, squared)
+        return uncertainty.interval(draws, self.confidence, bounds, bias)
 
-    def difference(self, draws: xr.DataArray, others: xr.DataArray, squared: bool = False) -> xr.DataArray:
+    def difference(self, draws: xr.DataArray, others: xr.DataArray, bias: uncertainty.Bias = "") -> xr.DataArray:
         """`draws` minus `others`, whose draws are of the same documents, with its interval."""
-        return uncertainty.difference_interval(others, draws, self.confidence, squared)
+        return uncertainty.difference_interval(others, draws, self.confidence, bias)
 
 
 class Jackknife(NamedTuple):
@@ -48,7 +54,7 @@ class Jackknife(NamedTuple):
     confidence: float
     together: bool = False
 
-    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], squared: bool = False) -> xr.DataArray:
+    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], bias: uncertainty.Bias = "") -> xr.DataArray:
         """Estimate and interval: `draw` becomes `interval`."""
         if self.together or "dataset" not in draws.dims:
             return uncertainty.jackknife(draws, self.confidence, bounds)
@@ -58,7 +64,7 @@ class Jackknife(NamedTuple):
         ]
         return xr.concat(parts, dim="dataset").transpose("dataset", ...)
 
-    def difference(self, draws: xr.DataArray, others: xr.DataArray, squared: bool = False) -> xr.DataArray:
+    def difference(self, draws: xr.DataArray, others: xr.DataArray, bias: uncertainty.Bias = "") -> xr.DataArray:
         """`draws` minus `others`, whose draws leave out the same documents, with its interval."""
         return self.interval(draws - others, (-np.inf, np.inf))
 
@@ -75,7 +81,7 @@ def summarise(draws: xr.Dataset, measures: Mapping, method: Bootstrap | Jackknif
         Measures over `draw`, and `layer` where they have layers; `mean_over_layers_*` if that is not the mean of the
         draws of the layers.
     measures
-        What is known of each: title, units, formula, bounds and whether it is squared (`contract.Measure`).
+        What is known of each: title, units, formula, bounds and bias (`contract.Measure`).
     method
         How draws become intervals.
 
@@ -87,7 +93,7 @@ def summarise(draws: xr.Dataset, measures: Mapping, method: Bootstrap | Jackknif
     out = xr.Dataset()
     for name, (values, mean) in _with_means(draws, measures).items():
         measure = measures[name.removeprefix(MEAN)]
-        found = method.interval(values, measure.bounds, measure.squared)
+        found = method.interval(values, measure.bounds, measure.bias)
         title = f"{measure.title}, mean over layers" if mean else measure.title
         out[name] = found.assign_attrs(long_name=title, units=measure.units, formula=measure.formula)
     return out
@@ -104,7 +110,7 @@ def differences(draws: xr.Dataset, others: xr.Dataset, measures: Mapping, method
         if name not in known or known[name][0].sizes != values.sizes:
             continue
         measure = measures[name.removeprefix(MEAN)]
-        found = method.difference(values, known[name][0], measure.squared)
+        found = method.difference(values, known[name][0], measure.bias)
         title = f"{measure.title}{', mean over layers' if mean else ''}, difference from the untrained model"
         out[name] = found.assign_attrs(long_name=title, units=measure.units, formula=measure.formula)
     return out

@@ -1,80 +1,140 @@
-"""Uncertainty: 95 % intervals by a bootstrap over documents, and what chance alone would give.
+"""Uncertainty: 95 % intervals by a bootstrap over clusters, and what chance alone would give.
 
-Tokens of one document depend on each other, so documents, not tokens, are resampled, within each dataset. Everything
-works on arrays whose first axis is `draw`: draw 0 is the observed sample, the others are resamples. A statistic that is
-vectorised over leading axes is therefore computed once, for the estimate and its interval together.
+Documents from one source are alike, so whole clusters (`inputs.clusters`), not documents or tokens, are resampled,
+within each dataset. Everything works on arrays whose first axis is `draw`: draw 0 is the observed sample, the others
+are resamples. A statistic that is vectorised over leading axes is therefore computed once, for the estimate and its
+interval together.
 """
 
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import scipy.sparse
 import scipy.special
 import scipy.stats
 import xarray as xr
 
+from gatebook.inputs.clusters import sources
+from gatebook.measures.token_draws import TokenDraws, token_draws
+
 POOLED = "pooled"
 INTERVAL = ("estimate", "low", "high")
-DOCUMENTS_PER_PRODUCT = 1024
+CLUSTERS_PER_PRODUCT = 1024
+OF_DOCUMENTS = ("document_id", "cluster", "row", "document_group")
+Bias = Literal["", "level", "square"]
+"""How sampling noise moves a statistic: not at all on average; by about the same amount whatever its size is; or its
+square by about the same amount, as for measures of spread, 0 for even loads."""
 
 
-def resampling_weights(documents: int, resamples: int, seed: int, name: str) -> np.ndarray:
-    """How often each document occurs in each draw: uint16 (1 + resamples, documents); draw 0 is all ones.
+def resampling_weights(tokens: np.ndarray, resamples: int, seed: int, name: str) -> np.ndarray:
+    """How often each cluster, of `tokens` (cluster,), occurs in each draw: uint16 (1 + resamples, clusters).
 
-    The generator depends on `seed` and on the dataset's `name` only, so other datasets in a study change nothing.
+    Draw 0 is all ones; in the others fewer clusters are drawn, with replacement, than there are (see `drawn`). The
+    generator depends on `seed` and on the dataset's `name` only.
     """
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    share, weights = np.full(documents, 1 / documents), np.ones((1 + resamples, documents), dtype=np.uint16)
+    clusters, number = len(tokens), drawn(tokens)
+    share, weights = np.full(clusters, 1 / clusters), np.ones((1 + resamples, clusters), dtype=np.uint16)
     for draw in range(1, 1 + resamples):
-        weights[draw] = rng.multinomial(documents, share)
+        weights[draw] = rng.multinomial(number, share)
     return weights
+
+
+def drawn(tokens: np.ndarray) -> int:
+    """How many clusters, of `tokens` (cluster,), a resample has so that its percentiles cover what they should.
+
+    As many as there are would vary too little. Each cluster pulls a ratio of sums, from which its own distance is
+    taken, towards itself: of C clusters with the shares w of all tokens and ratios of the same variance, resamples show
+    1 - 2 sum w^3 / sum w^2 + sum w^2 of it, which is 1 - 1 / C for equal clusters (Rao and Wu 1988, Resampling
+    inference with complex survey data). And the variance is known as well as from C clusters, so that 95 % of Student's
+    t with C - 1 degrees of freedom are to lie within the percentiles (Hesterberg 2015, What teachers should know about
+    the bootstrap). C is multiplied by both: of 30 equal clusters 27 are drawn, of 300 equal ones 297.
+    """
+    clusters, share = len(tokens), tokens / tokens.sum()
+    if clusters < 3:
+        return 1
+    seen = 1 - 2 * (share**3).sum() / (share**2).sum() + (share**2).sum()
+    wider = scipy.stats.t.ppf(0.975, clusters - 1) / scipy.stats.norm.ppf(0.975)
+    return max(round(clusters * seen / wider**2), 1)
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """The draws of one dataset's documents: `weights` (1 + resamples, documents), see `resampling_weights`.
+    """The draws of one dataset's clusters: `weights` (1 + resamples, clusters), see `resampling_weights`.
 
-    Documents are taken in the `order` of their identifiers, so their order in the data does not matter.
+    cluster: which of them each document belongs to, (document,) int.
     """
 
     weights: np.ndarray
-    order: np.ndarray
+    cluster: np.ndarray
+
+    @property
+    def draws(self) -> int:
+        """How many draws there are."""
+        return len(self.weights)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sums over documents, the first axis of `values`, in every draw: float64 (draw, ...)."""
-        columns = values.reshape(len(values), -1)
-        total = np.zeros((len(self.weights), columns.shape[1]))
-        for start in range(0, len(values), DOCUMENTS_PER_PRODUCT):
-            part = slice(start, start + DOCUMENTS_PER_PRODUCT)
-            total += self._times(part).astype(np.float64) @ columns[self.order[part]].astype(np.float64)
+        of_clusters = cluster_sums(values, self.cluster, self.weights.shape[1])
+        total = np.zeros((len(self.weights), of_clusters.shape[1]))
+        for start in range(0, len(of_clusters), CLUSTERS_PER_PRODUCT):
+            part = slice(start, start + CLUSTERS_PER_PRODUCT)
+            total += self._times(part).astype(np.float64) @ of_clusters[part]
         return total.reshape(-1, *values.shape[1:])
 
     def _times(self, part: slice) -> np.ndarray:
-        """How often each document of a part occurs in each draw."""
+        """How often each cluster of a part occurs in each draw."""
         return self.weights[:, part]
 
 
-def resample(tallies: dict[str, xr.Dataset], resamples: int, seed: int) -> dict[str, Resampling]:
-    """The draws of every dataset's documents, for `dataset_draws`; the observed one alone if there are no documents."""
-    return {
-        name: Resampling(
-            resampling_weights(tally.sizes["document"], resamples if has_documents(tally) else 0, seed, name),
-            _by_identifier(tally),
-        )
-        for name, tally in tallies.items()
-    }
+def cluster_sums(values: np.ndarray, cluster: np.ndarray, clusters: int) -> np.ndarray:
+    """Sums of values (document, ...) over the documents of each cluster: float64 (cluster, columns)."""
+    ones = np.ones(len(cluster))
+    member = scipy.sparse.csr_array((ones, (cluster, np.arange(len(cluster)))), shape=(clusters, len(cluster)))
+    return member @ values.reshape(len(values), -1).astype(np.float64)
+
+
+def resample(tallies: dict[str, xr.Dataset], resamples: int, seed: int) -> dict[str, Resampling | TokenDraws]:
+    """The draws of every dataset's clusters, for `dataset_draws`; those of its tokens if there are no documents.
+
+    Datasets made from the same files, which are paired, have the same draws of the clusters that they share. Their
+    generator is that of the first of their names in the alphabet, so other datasets in a study change nothing.
+    """
+    if not all(map(has_documents, tallies.values())):
+        return token_draws(tallies, resamples, seed)
+    keys = {key: cluster_keys(tally, key) for key, tally in tallies.items()}
+    found = {}
+    for names in _paired(tallies).values():
+        known = np.unique(np.concatenate([keys[name] for name in names]))
+        index = {name: np.searchsorted(known, keys[name]) for name in names}
+        tokens = sum(np.bincount(index[name], tallies[name]["tokens"].values, len(known)) for name in names)
+        stream = min(tallies[name].attrs.get("dataset", name) for name in names)
+        weights = resampling_weights(tokens, resamples, seed, stream)
+        found |= {name: Resampling(weights, index[name]) for name in names}
+    return {name: found[name] for name in tallies}
+
+
+def cluster_keys(tally: xr.Dataset, name: str) -> np.ndarray:
+    """The clusters of a tally's documents, named so that tallies of the same files share theirs: (document,) text.
+
+    Tallies that do not say which files they are of have clusters of their own, those of the dataset `name`.
+    """
+    return sources(tally["cluster"].values, tally.attrs.get("dataset_sha256", name)).astype(str)
+
+
+def _paired(tallies: dict[str, xr.Dataset]) -> dict[str, list[str]]:
+    """The names of the datasets that are made from the same files, by these."""
+    found: dict[str, list[str]] = {}
+    for name, tally in tallies.items():
+        found.setdefault(tally.attrs.get("dataset_sha256", name), []).append(name)
+    return found
 
 
 def has_documents(tally: xr.Dataset) -> bool:
     """Whether a tally is of documents; published counts are of a whole dataset, without identifiers."""
     return "document_id" in tally.coords
-
-
-def _by_identifier(tally: xr.Dataset) -> np.ndarray:
-    """The order of a dataset's documents by their identifiers."""
-    if not has_documents(tally):
-        return np.arange(tally.sizes["document"])
-    return np.argsort(tally["document_id"].values.astype(str), kind="stable")
 
 
 def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resampling: dict[str, Resampling]) -> xr.Dataset:
@@ -83,12 +143,12 @@ def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resampling: 
     Each variable of `names` loses its dimension `document` and gains `dataset` ("pooled" first, which is the sum over
     datasets: a bootstrap stratified by dataset) and `draw` (1 + resamples).
     """
-    parts = {dataset: tally[names].drop_vars("document_id", errors="ignore") for dataset, tally in tallies.items()}
+    parts = {dataset: tally[names].drop_vars(OF_DOCUMENTS, errors="ignore") for dataset, tally in tallies.items()}
     first, *_ = xr.align(*parts.values(), join="exact", exclude=["document"], copy=False)
     draws = {}
     for name in names:
         array = first[name].transpose("document", ...)
-        sums = np.empty((1 + len(parts), len(next(iter(resampling.values())).weights), *array.shape[1:]))
+        sums = np.empty((1 + len(parts), next(iter(resampling.values())).draws, *array.shape[1:]))
         for index, (dataset, part) in enumerate(parts.items(), start=1):
             sums[index] = resampling[dataset].sums(part[name].transpose("document", ...).values)
         sums[0] = sums[1:].sum(axis=0)
@@ -96,69 +156,116 @@ def dataset_draws(tallies: dict[str, xr.Dataset], names: list[str], resampling: 
     return xr.Dataset(draws, coords=first.coords).assign_coords(dataset=[POOLED, *parts])
 
 
-def document_counts(tallies: dict[str, xr.Dataset]) -> xr.Variable:
-    """Numbers of documents, pooled and by dataset, in the order of `dataset_draws`: (dataset,) int64; 0: not known."""
-    counts = [tally.sizes["document"] if has_documents(tally) else 0 for tally in tallies.values()]
-    return xr.Variable("dataset", np.array([sum(counts), *counts], dtype=np.int64))
+def sample_sizes(tallies: dict[str, xr.Dataset]) -> xr.Dataset:
+    """`documents` and `clusters`, pooled and by dataset, in the order of `dataset_draws`: (dataset,) int64.
+
+    Paired datasets share clusters, which count once where datasets are pooled. Of published counts neither is known:
+    they are 0, and `design_effect` says how alike their tokens are taken to be.
+    """
+    if not all(map(has_documents, tallies.values())):
+        nothing = [np.array([]) for _ in tallies]
+        effect = max(tally.attrs["design_effect"] for tally in tallies.values())
+        return sample_sizes_of([0 for _ in tallies], nothing).assign(design_effect=effect)
+    known = [cluster_keys(tally, name) for name, tally in tallies.items()]
+    return sample_sizes_of([len(keys) for keys in known], known)
+
+
+def sample_sizes_of(documents: list[int], clusters: list[np.ndarray]) -> xr.Dataset:
+    """`documents` and `clusters` (dataset,) int64, pooled first, from the numbers and the clusters of each dataset."""
+    different = [len(set(keys)) for keys in (np.concatenate([[], *clusters]), *clusters)]
+    return xr.Dataset(
+        {
+            "documents": ("dataset", np.array([sum(documents), *documents], np.int64), {"units": "documents"}),
+            "clusters": ("dataset", np.array(different, np.int64), {"units": "clusters"}),
+        }
+    )
 
 
 def interval(
     draws: xr.DataArray,
     confidence: float = 0.95,
     bounds: tuple[float, float] = (-np.inf, np.inf),
-    squared: bool = False,
+    bias: Bias = "",
 ) -> xr.DataArray:
-    """Estimate and confidence interval of a statistic from its draws: `draw` becomes `interval` (estimate, low, high).
+    """Estimate and confidence interval of a statistic from its draws.
 
-    The interval is the percentile interval moved by twice the bootstrap's bias (mean of the resamples minus the
-    estimate): once because resampling adds the noise of the sample a second time, once because the estimate itself
-    holds it. For a mean the bias is 0 and this is the percentile interval; for measures of inequality, which noise can
-    only raise, the plain percentile interval may hardly ever cover the true value. `bounds` are the values that the
-    statistic can take. `squared` moves the interval of the statistic's square and takes the root: for measures of
-    spread, 0 for even loads, because noise adds to their square about the same amount whatever their true value is.
-    Without resamples the limits are NaN.
+    The estimate is the statistic of the sample, its interval the percentile interval. Where sampling noise moves the
+    statistic (`bias`), both are corrected by the bootstrap's bias, the mean of the resamples minus the statistic: the
+    estimate by once, because it holds the noise of one sample, the limits by twice, because resamples hold it a second
+    time. For measures of inequality, which noise can only raise, the plain interval may hardly ever cover the true
+    value.
+
+    Parameters
+    ----------
+    draws
+        The statistic over `draw` and other dimensions.
+    confidence
+        Between 0 and 1.
+    bounds
+        The values that the statistic can take, to which estimate and limits are cut.
+    bias
+        See `Bias`; "square" corrects the square and takes the root.
+
+    Returns
+    -------
+    xarray.DataArray
+        With `interval` (estimate, low, high) in place of `draw`. Without resamples the estimate is that of the sample
+        and the limits are NaN.
     """
     ordered = draws.transpose("draw", ...)
-    estimate = ordered.isel(draw=0, drop=True)
-    observed, resampled = np.split(ordered.values**2 if squared else ordered.values, [1])
+    estimate, resampled = _corrected(ordered, bias)
     limits = np.full((2, *estimate.shape), np.nan)
     if len(resampled):
         tail = (1 - confidence) / 2
-        bias = resampled.mean(axis=0) - observed[0]
-        # Resamples lie one bias above the estimate, which itself lies one above the true value: the quantiles come back
-        # by both.
-        limits = np.quantile(resampled, [tail, 1 - tail], axis=0) - 2 * bias
-    if squared:
-        limits = np.sqrt(np.maximum(limits, 0))
-    stacked = np.stack([estimate.values, *np.clip(limits, *bounds)], axis=-1)
-    return xr.DataArray(stacked, dims=(*estimate.dims, "interval"), coords=estimate.coords).assign_coords(
-        interval=list(INTERVAL)
-    )
+        limits = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    return _stacked(ordered, np.clip([estimate, *limits], *bounds))
 
 
-def difference_interval(
-    first: xr.DataArray, second: xr.DataArray, confidence: float, squared: bool = False
-) -> xr.DataArray:
+def difference_interval(first: xr.DataArray, second: xr.DataArray, confidence: float, bias: Bias = "") -> xr.DataArray:
     """Second minus first with its interval, from the draws of a statistic in two runs: `draw` becomes `interval`.
 
-    The resamples of each run are moved by twice their bias, on squares if `squared`, as `interval` moves its
-    limits; the limits are the quantiles of the differences between them.
+    Estimates and resamples of both runs are corrected as `interval` corrects them; the limits are the quantiles of the
+    differences between the resamples.
     """
-    first, second = (values.transpose("draw", ...) for values in (first, second))
+    first, second = (values.transpose("draw", ...) for values in xr.align(first, second, join="exact"))
+    second = second.transpose(*first.dims)
     tail = (1 - confidence) / 2
-    limits = np.quantile(_moved(second, squared) - _moved(first, squared), [tail, 1 - tail], axis=0)
-    difference = (second - first).isel(draw=0, drop=True)
-    stacked = np.stack([difference.values, *limits], axis=-1)
-    return xr.DataArray(stacked, dims=(*difference.dims, "interval"), coords=difference.coords).assign_coords(
-        interval=list(INTERVAL)
-    )
+    (one, others), (two, theirs) = _corrected(first, bias), _corrected(second, bias)
+    return _stacked(first, np.array([two - one, *np.quantile(theirs - others, [tail, 1 - tail], axis=0)]))
 
 
-def _moved(draws: xr.DataArray, squared: bool) -> np.ndarray:
-    """The resamples of a statistic, moved by twice the bias of the bootstrap: (draw, ...)."""
-    observed, resampled = np.split(draws.values**2 if squared else draws.values, [1])
-    moved = resampled - 2 * (resampled.mean(axis=0) - observed[0])
-    return np.sqrt(np.maximum(moved, 0)) if squared else moved
+def _corrected(draws: xr.DataArray, bias: Bias) -> tuple[np.ndarray, np.ndarray]:
+    """The statistic of the sample (...) and its resamples (draw, ...), corrected for what noise adds."""
+    observed, resampled = np.split(draws.values.astype(np.float64), [1])
+    if not bias or not len(resampled):
+        return observed[0], resampled
+    if bias == "square":
+        observed, resampled = observed**2, resampled**2
+    noise = resampled.mean(axis=0) - observed[0]
+    moved = observed[0] - noise, resampled - 2 * noise
+    return tuple(np.sqrt(np.maximum(part, 0)) for part in moved) if bias == "square" else moved
+
+
+def _stacked(draws: xr.DataArray, values: np.ndarray) -> xr.DataArray:
+    """Estimate and limits (interval, ...) with the dimensions of draws (draw, ...)."""
+    dims, coords = draws.dims[1:], {name: each for name, each in draws.coords.items() if "draw" not in each.dims}
+    found = xr.DataArray(np.moveaxis(np.asarray(values), 0, -1), coords, (*dims, "interval"))
+    return found.assign_coords(interval=list(INTERVAL))
+
+
+def without_few(metrics: xr.Dataset, fewest: int, clusters: xr.DataArray) -> xr.Dataset:
+    """The metrics without the limits of datasets with fewer than `fewest` clusters, which say too little of any other.
+
+    clusters (dataset,): how many each dataset has. What has no dimension `dataset` is about all of them, the first
+    entry.
+    """
+    enough = (clusters >= fewest) | (clusters == 0)  # 0: published counts, of which no clusters are known
+    limits = {}
+    for name, array in metrics.data_vars.items():
+        if "interval" in array.dims:
+            held = enough if "dataset" in array.dims else enough.isel(dataset=0, drop=True)
+            limits[name] = array.where(held | (array["interval"] == "estimate")).transpose(*array.dims)
+    return metrics.assign({name: each.assign_attrs(metrics[name].attrs) for name, each in limits.items()})
 
 
 def without_each(parts: xr.DataArray | xr.Dataset, dim: str = "group") -> xr.DataArray | xr.Dataset:
@@ -238,10 +345,22 @@ def histogram_quantiles(counts: np.ndarray, edges: np.ndarray, quantiles: tuple[
 
 
 def uniform_loads(tokens: int, experts: int, top_k: int, draws: int, seed: int) -> np.ndarray:
-    """Loads (draws, experts) when every token picks `top_k` of `experts` at random, independently of all others.
+    """Loads when every token picks `top_k` of `experts` at random, independently of all others.
 
     Counts of sampling without replacement have variance T f (1 - f), f = k / E, and covariance -T f (1 - f) / (E - 1);
     they are drawn from the normal distribution with these moments, which is accurate when T f is above about 30.
+
+    Parameters
+    ----------
+    tokens, experts, top_k
+        T, E and k.
+    draws, seed
+        How many, and the seed of them.
+
+    Returns
+    -------
+    numpy.ndarray
+        In tokens: (draw, expert) float64.
     """
     share = top_k / experts
     noise = np.random.default_rng(seed).standard_normal((draws, experts))

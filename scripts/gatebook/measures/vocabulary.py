@@ -10,9 +10,9 @@ import numba
 import numpy as np
 import xarray as xr
 
-from gatebook.measures.uncertainty import POOLED
+from gatebook.inputs.clusters import GROUPS
+from gatebook.measures.uncertainty import POOLED, sample_sizes_of
 from gatebook.study.routed import NONE
-from gatebook.study.tallies import GROUPS
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,12 @@ def occurrences(tokens: xr.Dataset, kind: str, dataset: str) -> Occurrences:
     place = np.flatnonzero(wanted).astype(np.int32)
     token_id, code = np.unique(ids[place], return_inverse=True)
     return Occurrences(place, token_id, code.astype(np.int32), tokens["group"].values[place])
+
+
+def sample_sizes(tokens: xr.Dataset) -> xr.Dataset:
+    """`documents` and `clusters` (dataset,) int64 of the tokens of a study, pooled first."""
+    documents = tokens["documents"].values
+    return sample_sizes_of(documents.tolist(), np.split(tokens["cluster"].values, np.cumsum(documents)[:-1]))
 
 
 def count(code: np.ndarray, selected: np.ndarray, types: int, experts: int) -> np.ndarray:

@@ -15,12 +15,11 @@ from gatebook.report import published
 from gatebook.run import job
 
 MODEL_PAGES = {"experts": profiles_page, "browser": browser_page}
-INTERVALS = "What the intervals cover"
-WITHOUT_DOCUMENTS = "not available: published counts do not say which document a token is from"
+FEW, INTERVALS = "Some datasets rest on few sources", "What the intervals cover"
 CAUTIONS = {
     "Expert numbers mean nothing across layers": "Expert 3 of one layer has nothing to do with expert 3 of the next, "
     "nor with expert 3 of another training run. Compare distributions, never numbers.",
-    INTERVALS: "Intervals say how results would vary with other documents from the same sources. "
+    INTERVALS: "Intervals say how results would vary with other text of the same kinds. "
     "They do not cover another training run, another tokenizer or other kinds of text.",
     "Routing is not importance": "An expert with much probability is used, not necessarily needed. Only an "
     "intervention, which removes or boosts it, can show what it contributes.",
@@ -47,14 +46,41 @@ def assemble(
 ) -> dict:
     """The dictionary that `report.render` turns into pages.
 
-    left_out: for each model the chapters that it lacks and why; missing: for each model the capabilities that it lacks
-    and why; graph: list of {rule, makes, reads}: what a rule makes, and the rules whose outputs it reads; models:
-    descriptions of the studied checkpoints; datasets: attributes of their token files with `documents`, `tokens`;
-    sections: {chapter, of, label, words, published, absent}, where `of` is the folder of its files below figures/,
-    tables/ and data/, label says what it is about, words is the content of a `chapter.json`, published a list of what
-    `published.compare` returns and absent what `absent` does; references: contents of the files in config/reference/;
-    model_pages: {kind, model, checkpoint, content}, where kind is a key of `MODEL_PAGES` and content what its
-    `page.json` holds; outputs: {path, sha256, bytes} of every file that the report shows or was computed from.
+    Parameters
+    ----------
+    config
+        Of the study.
+    commit
+        Of the code.
+    left_out
+        For each model the chapters that it lacks and why.
+    missing
+        For each model the capabilities that it lacks and why.
+    graph
+        A list of {rule, makes, reads}: what a rule makes, and the rules whose outputs it reads.
+    software
+        Versions by name.
+    models
+        Descriptions of the studied checkpoints.
+    datasets
+        Attributes of their token files with `documents` and `tokens`.
+    sections
+        {chapter, of, label, words, published, absent}, where `of` is the folder of its files below figures/, tables/
+        and data/, label says what it is about, words is the content of a `chapter.json`, published a list of what
+        `published.compare` returns and absent what `absent` does.
+    references
+        Contents of the files in config/reference/.
+    model_pages
+        {kind, model, checkpoint, content}, where kind is a key of `MODEL_PAGES` and content what its `page.json` holds.
+    outputs
+        {path, sha256, bytes} of every file that the report shows or was computed from.
+    licences
+        By name.
+
+    Returns
+    -------
+    dict
+        Of what JSON can hold.
     """
     names = list(dict.fromkeys(section["chapter"] for section in sections))
     pages = [_chapter(number, name, sections) for number, name in enumerate(names, start=1)]
@@ -64,7 +90,7 @@ def assemble(
         "title": config["study"]["title"],
         "description": config["report"]["description"],
         "build": digest[:12],
-        "identity": _identity(config, commit, left_out, without_documents, models, datasets),
+        "identity": _identity(config, commit, left_out, names, without_documents, models, datasets),
         "findings": [
             finding
             for page in pages
@@ -72,7 +98,7 @@ def assemble(
             for part in page["sections"]
             for finding in part["findings"]
         ],
-        "cautions": [{"title": title, "text": text} for title, text in _cautions(without_documents).items()],
+        "cautions": [{"title": title, "text": text} for title, text in _cautions(config, datasets, without_documents).items()],
         "chapters": pages,
         "model_pages": [_model_page(each, len(models)) for each in model_pages],
         "methods": {
@@ -80,7 +106,7 @@ def assemble(
             "unmeasured": [
                 published.unmeasured(each)
                 for each in references
-                if each["model_id"] in [model["model_id"] for model in models]
+                if each["unmeasured"] and each["model_id"] in [model["model_id"] for model in models]
             ],
             "statistics": _statistics(config, names, without_documents),
             "configuration": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),
@@ -106,11 +132,25 @@ def packages(config: dict) -> list[str]:
     return sorted(names, key=str.lower)
 
 
-def _cautions(without_documents: bool) -> dict[str, str]:
+def _cautions(config: dict, datasets: list[dict], without_documents: bool) -> dict[str, str]:
+    settings = config["statistics"]
+    few = {
+        f"{dataset['dataset']} ({dataset['clusters']})": dataset["clusters"]
+        for dataset in datasets
+        if not without_documents and dataset["clusters"] < settings["few_clusters"]
+    }
+    if few:
+        none = [name for name, clusters in few.items() if clusters < settings["fewest_clusters"]]
+        text = f"Datasets with fewer than {settings['few_clusters']} independent sources: {', '.join(few)}. Their "
+        text += "intervals may be too narrow, and so may those of all datasets together."
+        if none:
+            text += f" With fewer than {settings['fewest_clusters']} there is no interval: {', '.join(none)}."
+        return {FEW: text} | CAUTIONS
     if not without_documents:
         return CAUTIONS
     return CAUTIONS | {
-        INTERVALS: f"Intervals are {WITHOUT_DOCUMENTS}. So nothing here says how results would vary with other text."
+        INTERVALS: "Published counts do not say which document a token is from. Intervals say how results would vary "
+        "if tokens were drawn one by one and the design effect were the one assumed; other text may well vary more."
     }
 
 
@@ -210,6 +250,7 @@ def _identity(
     config: dict,
     commit: str,
     left_out: dict[str, dict[str, str]],
+    names: list[str],
     without_documents: bool,
     models: list[dict],
     datasets: list[dict],
@@ -232,8 +273,8 @@ def _identity(
                 ("Left out", "; ".join(reasons)),
             ]
             continue
-        documents, dropped = (
-            sum(int(dataset[part]) for dataset in mine) for part in ("documents", "documents_left_out")
+        documents, clusters, dropped = (
+            sum(int(dataset[part]) for dataset in mine) for part in ("documents", "clusters", "documents_left_out")
         )
         rows += [
             ("Model", f"{model['model']} ({model['model_id']}), checkpoint {model['checkpoint']}"),
@@ -245,14 +286,28 @@ def _identity(
                 f"top {model['top_k']}; {model['parameters']:,} parameters without the output head",
             ),
             ("Layers studied", ", ".join(map(str, model["layers"]))),
-            ("Data", f"{len(mine)} datasets, {documents:,} documents, {tokens:,} tokens"),
+            ("Data", f"{len(mine)} datasets, {documents:,} documents of {clusters:,} clusters, {tokens:,} tokens"),
             ("Left out", "; ".join([*reasons, f"{dropped:,} documents of the datasets"])),
         ]
-    statistics = config["statistics"]
-    bootstrap = f"bootstrap over documents, {statistics['resamples']:,} resamples, seed {statistics['seed']}"
-    intervals = f"{100 * statistics['confidence']:g} %, {bootstrap}"
-    rows += [("Intervals", WITHOUT_DOCUMENTS if without_documents else intervals), ("Code", commit)]
+    rows += [("Intervals", _intervals(config, names, without_documents)), ("Code", commit)]
     return [{"label": label, "value": value} for label, value in rows]
+
+
+def _intervals(config: dict, names: list[str], without_documents: bool) -> str:
+    """Which methods made the intervals, and of which chapters."""
+    settings = config["statistics"]
+    share, drawn = f"{100 * settings['confidence']:g} %", f"{settings['resamples']:,} draws, seed {settings['seed']}"
+    if without_documents:
+        return f"{share}: tokens drawn independently, with a design effect, {drawn}"
+    titles = {}
+    for chapter in map(chapters.declared, names):
+        method = (
+            f"bootstrap over clusters, {drawn}"
+            if chapter.interval == "bootstrap"
+            else "jackknife over groups of clusters"
+        )
+        titles.setdefault(method + (f", {chapter.also}" if chapter.also else ""), []).append(chapter.title)
+    return f"{share}: {'; '.join(f'{method} ({_listed(found)})' for method, found in titles.items())}"
 
 
 def _inputs(without_documents: bool, models: list[dict], datasets: list[dict]) -> list[dict]:
@@ -282,7 +337,8 @@ def _inputs(without_documents: bool, models: list[dict], datasets: list[dict]) -
             "name": f"{dataset['dataset']} for {dataset['model']}",
             "kind": "dataset",
             "identity": f"{dataset['dataset_id']}, revision {dataset['dataset_revision']}; {dataset['documents']:,} "
-            f"documents, {dataset['tokens']:,} tokens, {dataset['documents_left_out']} documents left out",
+            f"documents of {dataset['clusters']:,} clusters, {dataset['tokens']:,} tokens, "
+            f"{dataset['documents_left_out']} documents left out",
             "sha256": dataset["dataset_sha256"],
             "bytes": int(dataset["dataset_bytes"]),
         }
@@ -295,32 +351,40 @@ def _statistics(config: dict, names: list[str], without_documents: bool) -> list
     nulls = " ".join(chapter.null for chapter in declared if chapter.null)
     verdicts = (
         "Thresholds of the verdicts stand in the configuration below; they were fixed before the run. A verdict is yes "
-        "or no when the whole interval lies on one side, otherwise unclear."
+        "or no when the whole interval lies on one side of the threshold, or of the null and the null's own interval "
+        "where it has one, otherwise unclear. Beside it stands the class of the effect, negligible, small or large: "
+        "that of the estimate's distance from the null, by the borders in the configuration; if it is not the same all "
+        "over the interval, the classes at both ends are named. Where single layers or datasets lie on the other side, "
+        "each by its interval, the finding says so. What training did is judged by the difference from the untrained "
+        "model, paired over the same text, and rests on as many training runs as the finding says."
     )
-    if without_documents:
-        return [
-            "Published counts do not say which document a token is from: there are no intervals, and no null that "
-            "deals documents out to the datasets. The null of the load is uniform routing: every token picks k of E "
-            "experts at random, at the same number of tokens.",
-            verdicts,
-        ]
     settings = config["statistics"]
     confidence = f"{100 * settings['confidence']:g} %"
+    if without_documents:
+        return [
+            "Published counts do not say which document a token is from. Intervals are those of tokens drawn "
+            f"independently, each with its selections, {settings['resamples']:,} times with seed {settings['seed']}. "
+            "Tokens of a text are alike, so that would be too narrow: the variance is multiplied by a design effect, "
+            "which the captions state. It is an assumption: 1 + (m − 1) ρ for documents of m tokens with an intra-"
+            "class correlation ρ (Kish 1965). The null of the load is uniform routing: every token picks k of E "
+            "experts at random, at the same number of tokens. The null of domains is that all have the same shares.",
+            verdicts,
+        ]
     jackknifed = [chapter.title for chapter in declared if chapter.interval == "jackknife"]
     jackknife = (
-        f"{_listed(jackknifed)} {'leave' if len(jackknifed) > 1 else 'leaves'} out one of 20 groups of documents at a "
-        "time instead (delete-a-group jackknife): their counts are too large to be kept for every document, or "
-        "resampling would bias them."
+        f"{_listed(jackknifed)} {'leave' if len(jackknifed) > 1 else 'leaves'} out one of at most 20 groups of whole "
+        "clusters at a time instead (delete-a-group jackknife): their counts are too large to be kept for every "
+        "cluster, or resampling would bias them."
     )
     return [
-        f"Tokens of one document depend on each other, so intervals come from a bootstrap over documents, not over "
-        f"tokens: {settings['resamples']:,} resamples, within each dataset, with seed {settings['seed']}. Pooled "
-        "values add the resamples of all datasets.",
-        f"Intervals are {confidence} percentile intervals moved by twice the bootstrap's bias. For a mean the bias is "
-        "nothing. Sampling noise can only raise a measure of inequality, such as the coefficient of variation of the "
-        "load, and near even loads the plain percentile interval would hardly ever cover the truth. The bias of those "
-        "measures is taken on their squares, to which noise adds. An estimate is never corrected: near even loads it "
-        "can lie above its interval. With fewer than about 60 documents intervals are somewhat too narrow.",
+        "Documents from one source, such as a file, are alike, so intervals come from a bootstrap over clusters, which "
+        f"are the sources that the datasets name or else their documents: {settings['resamples']:,} resamples, within "
+        f"each dataset, with seed {settings['seed']}. Pooled values add the resamples of all datasets. A dataset with "
+        f"fewer than {settings['fewest_clusters']} clusters has no interval; with fewer than "
+        f"{settings['few_clusters']} intervals may be too narrow.",
+        f"Intervals are {confidence} percentile intervals. Sampling noise can only raise a measure of inequality or of "
+        "information: estimates of such measures are corrected by the bootstrap's bias, their intervals by twice that, "
+        "those of measures of spread on their squares, to which noise adds.",
         *([jackknife] if jackknifed else []),
         nulls,
         verdicts,

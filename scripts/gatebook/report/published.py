@@ -10,13 +10,17 @@ def beside(metrics: xr.Dataset, chapter: str, reference: dict) -> dict | None:
     `reference` is the content of a file in config/reference/. Returns its `source`, `source_url` and `note`, `rows` and
     `absent`. A row is {name, dataset, layer, published, estimate, low, high, difference, covered}, shares as numbers
     from 0 to 1; `covered` says whether the interval holds the published value, None without an interval. `absent` names
-    what the study cannot be compared with, because it has no such dataset or layer.
+    what the study cannot be compared with, because it has no such measure, dataset or layer.
     """
     if metrics.attrs.get("model_id") != reference["model_id"]:
         return None
     rows, absent = [], []
     for entry in (entry for entry in reference["values"] if entry["chapter"] == chapter):
-        values, where = metrics[entry["measure"]], entry["where"]
+        where = entry["where"]
+        if entry["measure"] not in metrics:
+            absent.append(f"{entry['name']}, {where['dataset']}")
+            continue
+        values = metrics[entry["measure"]]
         if any(label not in values[dim].values for dim, label in where.items()):
             absent.append(f"{entry['name']}, {where['dataset']}")
             continue

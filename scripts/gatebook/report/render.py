@@ -33,14 +33,18 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         rebuild          list of shell commands
         licences         list of {name, licence}
 
-    finding = {chapter, label, question, answer, estimate, low, high, unit, null_name, null_value or None,
-               reference_name or None, reference_value or None, n, n_unit, verdict, verdict_text, figure}
+    finding = {chapter, label, question, answer, exceptions, estimate, low, high, unit, null_name, null_value or None,
+               null_low or None, null_high or None, reference_name or None, reference_value or None, n, n_unit, verdict,
+               verdict_text, effect, figure}
         chapter          name of a chapter
         estimate, low, high
                          the estimate and the bounds of its 95 % interval, in `unit`; None or NaN: not available
-        null_name, null_value
-                         what the estimate is held against, such as "uniform routing" and 0.125; both None: no null
+        exceptions       where parts contradict the answer, or ""
+        null_name, null_value, null_low, null_high
+                         what the estimate is held against, such as "uniform routing" and 0.125; both None: no null;
+                         the ends of its own interval, None if it has none
         verdict          "yes", "no" or "unclear"; `verdict_text` says why in one sentence
+        effect           class of the distance from the null, such as "small", or ""
         figure           id of the figure to link to
     figure = {id, number, name, title, alt, caption, how_to_read, svg, pdf, csv, netcdf or None, rule, command, width,
               height}
@@ -100,6 +104,8 @@ class Whisker(NamedTuple):
     high: float | None
     null: float | None
     reference: float | None
+    null_low: float | None
+    null_high: float | None
 
 
 def whisker(
@@ -108,18 +114,32 @@ def whisker(
     high: float | None,
     null: float | None,
     reference: float | None,
+    null_low: float | None = None,
+    null_high: float | None = None,
     width: float = 220,
     margin: float = 8,
 ) -> Whisker | None:
-    """Positions for an estimate, its interval, a null and a reference on one linear scale.
+    """Positions for an estimate, its interval, a null, its interval and a reference on one linear scale.
 
     The scale runs between two multiples of its step, which is 1, 2 or 5 times a power of ten and about a quarter of the
-    values' range; `margin` pixels stay free at both ends. Values that agree to five digits stand in the middle of a
-    wider scale, because rounding noise deserves no magnification. None: the estimate is not available.
+    values' range. Values that agree to five digits stand in the middle of a wider scale, because rounding noise
+    deserves no magnification.
+
+    Parameters
+    ----------
+    estimate, low, high, null, reference, null_low, null_high
+        In the same unit, or not available.
+    width, margin
+        Of the whole, and of what stays free at both ends, in pixels.
+
+    Returns
+    -------
+    Whisker or None
+        None if the estimate is not available.
     """
     if not available(estimate):
         return None
-    values = [value for value in (estimate, low, high, null, reference) if available(value)]
+    values = [value for value in (estimate, low, high, null, reference, null_low, null_high) if available(value)]
     start, end = min(values), max(values)
     if end - start <= 1e-5 * max(abs(start), abs(end)):
         start, end = start - abs(start) / 2, end + (abs(end) / 2 or 1)
@@ -144,6 +164,8 @@ def whisker(
         high=position(high),
         null=position(null),
         reference=position(reference),
+        null_low=position(null_low),
+        null_high=position(null_high),
     )
 
 

@@ -177,13 +177,38 @@ def write_records(
     attrs: dict | None = None,
     advance: Callable[[int], object] = lambda tokens: None,
 ) -> None:
-    """Run the model over all windows and write the records of its routers at `layers` into `folder`.
+    """Run the model over all windows and write the records of its routers into a folder.
 
-    `token_id` is (token,), `window_start` (window,) the offset of each window's first token, in order; `records` is one
-    of `records.CONTENTS`; `threads` compress; `advance` is called with numbers of tokens done. If the model has its
-    language-model head, `predictions.nc` holds `predicted_token(token)`. If tokens are `sampled` (sample,), `states.nc`
-    holds `state(layer, sample, hidden)`, what the routers received, and `sampled_token(sample)`, which counts from the
-    first token of the dataset: the first one here is its `first_token`, an attribute of every file.
+    If the model has its language-model head, `predictions.nc` holds `predicted_token(token)`. If tokens are sampled,
+    `states.nc` holds `state(layer, sample, hidden)`, what the routers received, and `sampled_token(sample)`, which
+    counts from the first token of the dataset.
+
+    Parameters
+    ----------
+    folder
+        Where the files go.
+    model
+        In evaluation mode.
+    layers
+        Numbers of layers with routers.
+    token_id
+        (token,) int.
+    window_start
+        The offset of each window's first token, in order: (window,) int.
+    tokens_per_batch
+        Tokens with padding that the model sees at once.
+    records
+        One of `records.CONTENTS`.
+    sampled
+        Tokens whose states are kept, counted from the first one here: (sample,) int, or None.
+    first_token
+        Place of the first token here in its dataset, an attribute of every file.
+    threads
+        That compress.
+    attrs
+        Of every file.
+    advance
+        Is called with numbers of tokens done.
     """
     base, attrs = model.base_model, (attrs or {}) | {"first_token": first_token}
     rule, routers = routing_rule(base.config), find_routers(base)
@@ -222,11 +247,29 @@ def extract(
     tokens_per_batch: int,
     extras: Extras | None = None,
 ) -> Iterator["Span"]:
-    """Run the base model over all windows and yield what the routers at `layers` did, in spans of consecutive windows.
+    """Run the base model over all windows and yield what its routers did, in spans of consecutive windows.
 
     Windows are padded on the right and no attention mask is given: in a causal model padding cannot reach earlier
-    positions, and its rows are dropped. The routing rule is checked against the modules on the first batch. `extras`
-    is filled on the way.
+    positions, and its rows are dropped. The routing rule is checked against the modules on the first batch.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, without a head.
+    layers, token_id, window_start, tokens_per_batch
+        As those of `write_records`.
+    extras
+        Is filled on the way.
+
+    Yields
+    ------
+    Span
+        The windows of a pool.
+
+    Raises
+    ------
+    Problem
+        If a router does not follow the rule.
     """
     rule, routers, extras = routing_rule(model.config), find_routers(model), extras or Extras()
     biases = {layer: selection_bias(routers[layer]) for layer in layers}
@@ -347,7 +390,26 @@ def check_rule(
     selected: torch.Tensor,
     bias: torch.Tensor | None,
 ) -> None:
-    """Compare the rule applied to captured logits with the module's own choice; a `Problem` if a bit differs."""
+    """Compare the rule applied to captured logits with the module's own choice.
+
+    Parameters
+    ----------
+    rule
+        Read from the model's config.
+    layer
+        Number of the layer.
+    logits
+        (token, expert).
+    weights, selected
+        What the module returned: (token, rank).
+    bias
+        Added to scores to select, (expert,), or None.
+
+    Raises
+    ------
+    Problem
+        If a bit differs.
+    """
     if not bool(torch.isfinite(logits).all()):
         return  # `make_records` names it
     expected_weights, expected = rule.apply(logits, bias)
@@ -371,7 +433,34 @@ def make_records(
     contents: str,
     window_lengths: np.ndarray,
 ) -> Records:
-    """The records of a router's raw output for the tokens of whole windows, which follow one another."""
+    """The records of a router's raw output for the tokens of whole windows, which follow one another.
+
+    Parameters
+    ----------
+    layer
+        Number of the layer.
+    rule
+        Of the model.
+    bias
+        Added to scores to select, (expert,), or None.
+    logits
+        (token, expert).
+    weights, selected
+        As the module returned them: (token, rank).
+    contents
+        One of `records.CONTENTS`.
+    window_lengths
+        Tokens of each window: (window,) int.
+
+    Returns
+    -------
+    Records
+
+    Raises
+    ------
+    Problem
+        If a logit is not finite.
+    """
     if not bool(torch.isfinite(logits).all()):
         raise Problem(
             f"layer {layer}: the router logits hold NaN or infinity: use another dtype (`dtype: float32`) or check the "

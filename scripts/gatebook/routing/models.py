@@ -44,12 +44,37 @@ def load(
     head: bool = False,
     trust_remote_code: bool = False,
 ) -> transformers.PreTrainedModel:
-    """The base model of a folder in the hub's layout, or with `head` the whole one, in evaluation mode on `device`.
+    """The model of a folder in the hub's layout, in evaluation mode.
 
-    `dtype` is "auto" (as stored) or a torch dtype's name; `attention` "auto" is the family's own choice; `experts`
-    "auto" is grouped_mm on a GPU and eager on a CPU, where eager is the faster one. With `gpus` above 1 the layers are
-    spread over the visible GPUs and, where these are full, the CPU's memory. Layers after `last_layer` are not read.
-    Raises a `Problem` when the weights cannot be read or do not fit the config.
+    Parameters
+    ----------
+    folder
+        With config.json and *.safetensors.
+    dtype
+        "auto" (as stored) or a torch dtype's name.
+    device
+        Where it is.
+    attention
+        Of the transformers library; "auto" is the family's own choice.
+    experts
+        Likewise; "auto" is grouped_mm on a GPU and eager on a CPU, where eager is the faster one.
+    gpus
+        Above 1 the layers are spread over the visible GPUs and, where these are full, the CPU's memory.
+    last_layer
+        Layers after it are not read.
+    head
+        The whole model, or else the base model.
+    trust_remote_code
+        Whether code in the folder may run.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+
+    Raises
+    ------
+    Problem
+        If the weights cannot be read or do not fit the config.
     """
     config = load_config(folder, trust_remote_code)
     if last_layer is not None:
@@ -76,7 +101,24 @@ def computation(model: transformers.PreTrainedModel, device: torch.device) -> di
 def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.device, experts: str = "auto") -> nn.Module:
     """The Mixture-of-Experts block of one layer; no other tensor of the folder is read.
 
-    A model of this layer alone is built, so the memory is that of one layer. Raises a `Problem` as `load` does.
+    A model of this layer alone is built, so the memory is that of one layer.
+
+    Parameters
+    ----------
+    folder, dtype, device, experts
+        As those of `load`.
+    layer
+        Number of the layer.
+
+    Returns
+    -------
+    torch.nn.Module
+        In evaluation mode.
+
+    Raises
+    ------
+    Problem
+        As `load` does.
     """
     config = load_config(folder)
     routing_rule(config)

@@ -63,7 +63,21 @@ def contents_of(rule: RoutingRule, contents: str) -> list[str]:
 def largest_bytes(rule: RoutingRule, contents: str, dtype: str, tokens: int, layers: int) -> int:
     """An upper estimate of the disk that records take: a float costs its sign, exponent and the bits that it keeps.
 
-    dtype: that of the model, "float32", "bfloat16" or "float16", which limits what its logits can hold.
+    Parameters
+    ----------
+    rule
+        Of the model.
+    contents
+        One of `CONTENTS`.
+    dtype
+        Of the model, "float32", "bfloat16" or "float16", which limits what its logits can hold.
+    tokens, layers
+        How many.
+
+    Returns
+    -------
+    int
+        Bytes.
     """
     width = {"expert": rule.experts, "rank": rule.top_k}
     float_bytes = (9 + BITS.get(contents, BITS_OF[dtype])) / 8

@@ -10,16 +10,10 @@ from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 
 ADOPTED = {
-    "harvest_corpora.py": ("3201e5c4caed5bf4", "9928d3994c70a1df", "231537695d55beec", "cd1bfa8fbb28f9f9"),
-    "train_tokenizer.py": ("01bafcde69bda750", "e0101798653dade2", "5438e59de3c2948b", "c5ff526977c0bbd4"),
-    "train_model.py": ("297990e3d05f483f", "52b171429acaa797", "d81663d5217f82bc", "f7d3b69b1449482d"),
     "fetch_model.py": ("fa8de036578f8a5f", "2af46e00941fa51b", "051f0f5e0ec6e020", "2fdccca9cbe19028"),
     "fetch_dataset.py": ("aa21bab36561ebbf", "53ae39d63ad2d6de", "46235648e2a9f15b", "1dbc46de2b15ad81"),
     "describe_model.py": ("1e9fc3b9e1d2ae8b", "e70989bf06b83367", "ed83031246d9f58c", "ceb246a22ca7a9f0"),
-    "tokenize_dataset.py": ("e99c61a979aeefef", "a9e00861de51525a", "8f51b9740ce7bd0e", "8da856f702f3f385"),
     "extract_routing.py": ("4ec475b272799add", "ce5a9ef2e65e8c8f", "5529f587194d988e", "372f3a97a79fa510"),
-    "tally_routing.py": ("6b5ba54d3f249334", "0bbe14195ec042f5", "2c7aeff73ddd930f", "dd9e379785d2c35d"),
-    "combine_tallies.py": ("58f2933e063665b7", "f4782dd2855b0492", "48a58b967a1cfd6e", "4a508909c9bfb08c"),
     "describe_counts.py": ("49f697f5275eade7", "a346c5c516703d33", "43b2907337280f49", "6fad67dd5e27de96"),
 }
 """Scripts that compute what they did in version 0.1, where their code stood elsewhere: the hash of that code, and those

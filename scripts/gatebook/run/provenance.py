@@ -14,10 +14,27 @@ def account(
 ) -> dict:
     """What made the results.
 
-    models: descriptions of the checkpoints; datasets: attributes of their token files with `documents` and `tokens`;
-    receipts: those of the study's jobs (`receipts.of_study`). Returns `title`, `code` {commit, hashes by rule},
-    `software`, `config`, `seeds` by config key, `models`, `datasets`, `hardware` (machines, with their jobs), `jobs`
-    {rule, wildcards, started, seconds, hardware (index), files, bytes} in the order of their start, and `totals`.
+    Parameters
+    ----------
+    config
+        Of the study.
+    commit
+        Of the code.
+    software
+        Versions by name.
+    models
+        Descriptions of the checkpoints.
+    datasets
+        Attributes of their token files with `documents` and `tokens`.
+    receipts
+        Those of the study's jobs, see `receipts.of_study`.
+
+    Returns
+    -------
+    dict
+        `title`, `code` {commit, hashes by rule}, `software`, `config`, `seeds` by config key, `models`, `datasets`,
+        `hardware` (machines, with their jobs), `jobs` {rule, wildcards, started, seconds, hardware (index), files,
+        bytes} in the order of their start, and `totals`.
     """
     ordered = sorted(receipts, key=lambda receipt: (receipt["started"], receipt["rule"], str(receipt["wildcards"])))
     machines: list[dict] = []

@@ -8,10 +8,11 @@ import numpy as np
 import xarray as xr
 
 from gatebook.files.origin import identity
+from gatebook.inputs.clusters import GROUPS
 from gatebook.inputs.windows import blocks
 from gatebook.routing.bins import BINS, LOGIT_EDGES, PROBABILITY_EDGES, UNIT_EDGES
 from gatebook.routing.rule import complete, routing_rule_of
-from gatebook.study.tallies import DIMENSIONS, GROUPS, PER_DOCUMENT, SCALARS, UNITS, document_groups, scalar_edges
+from gatebook.study.tallies import DIMENSIONS, PER_DOCUMENT, SCALARS, UNITS, scalar_edges
 
 TOKENS_PER_BLOCK = 4096
 EXPERT_HISTOGRAMS = ("expert_logit_histogram", "expert_probability_histogram")
@@ -54,7 +55,7 @@ def tally_layer(
     window_tokens = np.diff(window_start, append=total)
     window_document = np.searchsorted(np.cumsum(document_tokens), window_start, side="right")
     windows_of_document = np.bincount(window_document, minlength=len(document_tokens))
-    group = document_groups(tokens["document_id"].values)
+    group = tokens["group"].values
     out = _zeros(len(document_tokens), experts, top_k)
     whole = [name for name in EXPERT_HISTOGRAMS if name in records]
     out |= {name: records[name].values for name in whole}
@@ -73,7 +74,7 @@ def tally_layer(
     tally = xr.Dataset(
         data,
         coords={
-            "document_id": ("document", tokens["document_id"].values),
+            **{name: ("document", tokens[name].values) for name in ("document_id", "cluster", "row")},
             "document_group": ("document", group),
             "layer": [layer],
             "expert": np.arange(experts),

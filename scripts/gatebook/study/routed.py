@@ -13,10 +13,11 @@ import numpy as np
 import xarray as xr
 
 from gatebook.files import netcdf, parts
+from gatebook.inputs.clusters import sources
 from gatebook.inputs.documents import load_tokens
 from gatebook.problem import Problem
 from gatebook.routing.records import layer_files
-from gatebook.study.tallies import document_groups, study_identity
+from gatebook.study.tallies import study_identity
 
 KINDS = ("input", "next", "predicted")
 NONE = -1
@@ -46,12 +47,13 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
     """The tokens of a study from the record folders and token files of its datasets.
 
     `token_id` (kind, token) int32, `NONE` where there is none; `dataset` int16, an index into `name`, and `group` int8,
-    see `tallies.document_groups` (token); `document_id` text and `start` int64, its first token (document); `documents`
-    (name) int64, how many each dataset has. Coordinates: `kind`, without "predicted" unless every folder holds
+    that of its cluster (token); `document_id` text, `cluster` int64, numbered through all datasets, of which those of
+    the same files share theirs, and `start` int64, its first token (document); `documents` (name) int64, how many each
+    dataset has. Coordinates: `kind`, without "predicted" unless every folder holds
     predictions; `name`, the datasets; `layer`. The attributes say which model and which tokens it is.
     """
     kinds = KINDS if all((Path(folder) / PREDICTIONS).exists() for folder in records) else KINDS[:2]
-    ids, groups, sources, names, lengths = [], [], {}, [], []
+    ids, groups, clusters, identities, names, lengths = [], [], [], {}, [], []
     for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
         known = load_tokens(path)
         names.append(known["document_id"].values.astype(object))
@@ -62,9 +64,10 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
             with netcdf.open_joined([folder / PREDICTIONS for folder in folders], along="token") as predictions:
                 found.append(predictions["predicted_token"].values)
         ids.append(np.array(found, dtype=np.int32))
-        groups.append(np.repeat(document_groups(names[-1]), lengths[-1]))
+        groups.append(np.repeat(known["group"].values, lengths[-1]))
+        clusters.append(sources(known["cluster"].values, known.attrs["dataset_sha256"]))
         with netcdf.open_lazily(next(iter(layer_files(folders[0]).values()))) as record:
-            sources[record.attrs["dataset"]] = xr.Dataset(attrs=record.attrs)
+            identities[record.attrs["dataset"]] = xr.Dataset(attrs=record.attrs)
     ends = np.cumsum(np.concatenate(lengths), dtype=np.int64)
     return xr.Dataset(
         {
@@ -74,9 +77,10 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
             "document_id": ("document", np.concatenate(names)),
             "start": ("document", np.append(0, ends[:-1])),
             "documents": ("name", [len(part) for part in names]),
+            "cluster": ("document", np.unique(np.concatenate(clusters).astype(str), return_inverse=True)[1]),
         },
-        coords={"kind": list(kinds), "name": list(sources), "layer": list(layer_files(records[0]))},
-        attrs=study_identity(sources),
+        coords={"kind": list(kinds), "name": list(identities), "layer": list(layer_files(records[0]))},
+        attrs=study_identity(identities),
     )
 
 

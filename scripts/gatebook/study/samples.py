@@ -10,10 +10,10 @@ import xarray as xr
 from torch import nn
 
 from gatebook.files import netcdf, parts
+from gatebook.inputs import clusters
 from gatebook.inputs.documents import load_tokens
 from gatebook.routing import models
 from gatebook.routing.records import open_layer
-from gatebook.study import tallies
 from gatebook.study.tallies import study_identity
 
 
@@ -33,8 +33,8 @@ class Block(NamedTuple):
 def read(records: list[str], tokens: list[str]) -> xr.Dataset:
     """The sampled tokens of all datasets, one dataset after another, from their record folders and token files.
 
-    Over `sample`: `dataset` (text), `document` int64 (numbered through all datasets), `group` int8 (see
-    `tallies.document_groups`), `token_id` int32. The coordinate `layer` holds the layers with router inputs; the
+    Over `sample`: `dataset` (text), `document` and `cluster` int64 (numbered through all datasets), `group` int8 (see
+    `inputs.clusters`), `token_id` int32. The coordinate `layer` holds the layers with router inputs; the
     attributes say which model and which tokens it is.
     """
     samples, sources, documents = [], {}, 0
@@ -46,13 +46,15 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
         sample = {
             "dataset": np.full(len(places), attrs["dataset"], dtype=object),
             "document": document + documents,
-            "group": tallies.document_groups(known["document_id"].values)[document],
+            "cluster": clusters.sources(known["cluster"].values, known.attrs["dataset_sha256"])[document],
+            "group": known["group"].values[document],
             "token_id": known["token_id"].values[places],
         }
         samples.append(xr.Dataset({name: ("sample", values) for name, values in sample.items()}, {"layer": layers}))
         sources[attrs["dataset"]] = xr.Dataset(attrs=attrs)
         documents += known.sizes["document"]
     whole = xr.concat(samples, dim="sample", join="exact", data_vars="minimal", coords="minimal", compat="equals")
+    whole["cluster"] = ("sample", np.unique(whole["cluster"].values.astype(str), return_inverse=True)[1])
     return whole.assign_attrs(study_identity(sources))
 
 
@@ -74,10 +76,22 @@ def read_layer(records: list[str], layer: int) -> tuple[np.ndarray, np.ndarray]:
 def read_blocks(
     records: list[str], folder: str, layers: list[int], *, dtype: str, device: str, experts: str
 ) -> Iterator[Block]:
-    """The blocks of `layers` with their sampled tokens, one after another: only one is in memory.
+    """The blocks of layers with their sampled tokens, one after another: only one is in memory.
 
-    `records` are the record folders of the study, `folder` is that of the model; `dtype`, `device` and `experts` are
-    the model's settings (see `models.load_block`).
+    Parameters
+    ----------
+    records
+        The record folders of the study.
+    folder
+        That of the model.
+    layers
+        Numbers of layers.
+    dtype, device, experts
+        The model's settings, see `models.load_block`.
+
+    Yields
+    ------
+    Block
     """
     place = models.choose_device(device)
     for layer in layers:

@@ -1,7 +1,7 @@
 """Tallies: the small, additive statistics of a dataset's routing records from which the chapters are computed.
 
 Per document: `tokens`, `neighbours` (document): tokens, and those that follow another one in the same window; `group`
-(document): which of the `GROUPS` groups of documents it is in; `selected_count`, `first_count` (document, layer,
+(document): which group of clusters it is in (see `inputs.clusters`); `selected_count`, `first_count` (document, layer,
 expert): tokens that select the expert among the top k, and first; `repeated_first`, `repeated_any` (document, layer):
 neighbours whose first expert is the one before's, and that share any selected expert with it; `probability_sum`,
 `weight_sum` (document, layer, expert): sums of p and of the routing weight; `rank_weight_sum(document, layer, rank)`;
@@ -21,7 +21,6 @@ known, `first_count`. All documents of a dataset are one entry along `document`,
 """
 
 import json
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -43,8 +42,6 @@ SCALARS = {
     "boundary_margin": ("k-th minus (k+1)-th largest router logit", "1"),
     "log_sum_exp": ("log-sum-exp of the router logits", "1"),
 }
-GROUPS = 20
-"""Groups of documents: the units of the jackknife, where counts are too large to be kept for every document."""
 PER_DOCUMENT = (
     "tokens", "neighbours", "selected_count", "first_count", "repeated_first", "repeated_any", "probability_sum",
     "weight_sum", "rank_weight_sum", "scalar_sum", "scalar_count", "scalar_histogram", "z_loss_sum",
@@ -70,11 +67,6 @@ def scalar_edges(experts: int, top_k: int) -> xr.DataArray:
     }
     edges = np.stack([np.linspace(*limits[name], BINS + 1) for name in SCALARS])
     return xr.DataArray(edges, dims=("scalar", "edge"), coords={"scalar": list(SCALARS)})
-
-
-def document_groups(document_id: np.ndarray) -> np.ndarray:
-    """The group of each document, int8 (document,), from 0 to `GROUPS` - 1: it depends on the identifier only."""
-    return np.array([zlib.crc32(str(name).encode()) % GROUPS for name in document_id], dtype=np.int8)
 
 
 def combine(tallies: list[xr.Dataset]) -> xr.Dataset:

@@ -1,8 +1,11 @@
 import math
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 from itertools import combinations, permutations
 
 import numpy as np
+import page_cases
 import pytest
 import scipy.stats
 import xarray as xr
@@ -18,6 +21,8 @@ from gatebook.measures import permutation, uncertainty
 from gatebook.study import tallies
 from gatebook.study.tallies import open_tallies
 
+seen = partial(page_cases.seen, "domain_specialization")
+
 pytestmark = pytest.mark.filterwarnings("error")
 
 MEASURES = list(domain_specialization.MEASURES)
@@ -25,7 +30,8 @@ SHARES = ("specialization", "first_specialization")
 PARTS = ["estimate", "low", "high"]
 
 
-def measure(study: dict[str, Case | xr.Dataset], resamples: int = 3, permutations: int = 19, seed: int = 2):
+def measure(study: dict[str, Case | xr.Dataset], resamples: int = 0, permutations: int = 19, seed: int = 2):
+    """Without resamples estimates are the statistics of the sample, not corrected for noise."""
     made = {name: one.tally() if isinstance(one, Case) else one for name, one in study.items()}
     return domain_specialization.measure(
         made,
@@ -214,7 +220,11 @@ def test_the_order_and_the_parts_of_the_documents_change_nothing(study):
 
 def test_splitting_documents_leaves_the_shares_unchanged(study):
     split = {
-        name: Case(made.layers, np.ones(len(made.token_id), dtype=int), made.token_id, made.owner.astype(str))
+        name: replace(
+            made,
+            lengths=np.ones(len(made.token_id), dtype=int),
+            documents={part: values[made.owner] for part, values in made.documents.items()},
+        )
         for name, made in study.items()
     }
     one, other = (measure(each).sel(interval="estimate") for each in (study, split))
@@ -233,52 +243,58 @@ def test_tallies_in_files_give_the_same_measures(study, tmp_path):
 # ---------------------------------------------------------------- the null and the intervals
 
 
-def test_permutations_keep_the_number_of_documents_and_all_tokens(study):
+def test_the_null_is_that_of_clusters_dealt_out():
+    rng, permutations = np.random.default_rng(2), 9
+    lengths = {"poems": [5, 9, 3, 8, 7], "code": [4, 12, 6, 11], "tables": [3, 8, 5]}
+    clusters = {"poems": list("abbac"), "code": list("abcd"), "tables": list("aab")}
+    study = {name: random_case(rng, each, top_k=3, cluster=clusters[name]) for name, each in lengths.items()}
+    metrics, names = measure(study, permutations=permutations), list(study)
     made = {name: one.tally() for name, one in study.items()}
-    permuted = permutation.permute(made, 30, seed=5)
-    whole = dict.fromkeys(made, xr.concat([tally[["tokens"]] for tally in made.values()], dim="document"))
-    draws = uncertainty.dataset_draws(whole, ["tokens"], permuted)["tokens"]
-    assert draws.isel(draw=0).values.tolist() == [81, 32, 33, 16]
-    assert (draws.sel(dataset="pooled") == 81).all()
-    ones = np.ones((12, 1))
-    counts = np.array([one.sums(ones)[:, 0] for one in permuted.values()])
-    assert (counts == [[5], [4], [3]]).all()
-    assert len(np.unique(draws.values, axis=1).T) > 20
-
-
-def test_the_null_is_that_of_documents_dealt_out(study):
-    metrics, names = measure(study, permutations=9), list(study)
-    made = {name: one.tally() for name, one in study.items()}
-    dealt = permutation.permute(made, 9, seed=2)["poems"]
+    dealing = permutation.deal(made, permutations, seed=2)
     documents = xr.concat([tally.drop_vars(tallies.PER_DATASET) for tally in made.values()], dim="document")
-    documents = documents.isel(document=dealt.order)
-    values, distance = [], []
-    for labels in dealt.weights:
-        again = {name: documents.isel(document=labels == index) for index, name in enumerate(names)}
+    values = []
+    for dealt in dealing.dealt:
+        again = {name: documents.isel(document=dealt[dealing.item] == index) for index, name in enumerate(names)}
         found = measure(again, permutations=1).sel(interval="estimate")
         values.append(found[list(domain_specialization.BY_DOMAIN)])
-        everything = documents["selected_count"].sum("document") / documents["tokens"].sum("document")
-        distance.append(np.abs(found["specialization"] - everything).isel(dataset=slice(1, None)))
-    null, distance = xr.concat(values, dim="draw"), xr.concat(distance, dim="draw")
+    null = xr.concat(values, dim="draw")
     for name in domain_specialization.BY_DOMAIN:
-        np.testing.assert_allclose(metrics[f"null_{name}"], null[name].isel(draw=slice(1, None)).mean("draw"))
+        for prefix, draws in (("", null[name]), ("mean_over_layers_", null[name].mean("layer"))):
+            chance = draws.isel(draw=slice(1, None)).values
+            found = metrics[f"{prefix}null_{name}"]
+            assert found["interval"].values.tolist() == PARTS
+            expected = [chance.mean(axis=0), *np.quantile(chance, [0.025, 0.975], axis=0)]
+            np.testing.assert_allclose(found.transpose("interval", ...), expected, rtol=1e-9, atol=1e-12)
+    for name, draws in (
+        ("information", null["information"]),
+        ("mean_over_layers_information", null["information"].mean("layer")),
+    ):
+        expected = (draws >= draws.isel(draw=0) - 1e-9).mean("draw")
+        np.testing.assert_allclose(metrics[f"p_value_{name}"], expected)
+    # The test of an expert is that of the distance from the other datasets, in standard errors.
+    items = [dealing.of_items(made, name) for name in ("selected_count", "tokens")]
+    distance = np.abs(permutation.studentised(*items, dealing))
     p_value = (distance >= distance.isel(draw=0) - 1e-9).mean("draw")
-    np.testing.assert_allclose(metrics["p_value"].isel(dataset=slice(1, None)), p_value)
+    found = metrics[["p_value", "adjusted_p_value"]].isel(dataset=slice(1, None))
+    assert found["dataset"].values.tolist() == names
+    np.testing.assert_allclose(found["p_value"].transpose(*p_value.dims), p_value)
     assert metrics["p_value"].sel(dataset="pooled").isnull().all()
     adjusted = scipy.stats.false_discovery_control(p_value.values.ravel())
-    np.testing.assert_allclose(metrics["adjusted_p_value"].isel(dataset=slice(1, None)).values.ravel(), adjusted)
-    information = null["information"]
-    expected = (information >= information.isel(draw=0) - 1e-9).mean("draw")
-    np.testing.assert_allclose(metrics["p_value_information"], expected)
+    np.testing.assert_allclose(found["adjusted_p_value"].transpose(*p_value.dims).values.ravel(), adjusted)
 
 
-def simulated(rng: np.random.Generator, frequency: np.ndarray, documents: int = 40, layers: int = 1) -> xr.Dataset:
-    """A tally with k = 1: each document draws its own shares around `frequency`, and from them its choices.
+def simulated(
+    rng: np.random.Generator, frequency: np.ndarray, clusters: int = 40, layers: int = 1, alike: float = 40
+) -> xr.Dataset:
+    """A tally with k = 1: each cluster draws its own shares around `frequency`, and each document from them.
 
-    Layers are drawn independently: they are trials.
+    Every other cluster has two documents. The larger `alike` is, the less clusters differ. Layers are drawn
+    independently: they are trials.
     """
+    cluster = np.repeat(np.arange(clusters), 1 + np.arange(clusters) % 2)
+    documents = len(cluster)
     tokens = rng.integers(20, 60, documents)
-    shares = rng.dirichlet(40 * frequency, (documents, layers))
+    shares = rng.dirichlet(alike * frequency, (clusters, layers))[cluster]
     count = rng.multinomial(tokens[:, None], shares)
     zeros = ("document", "layer"), np.zeros((documents, layers), dtype=int)
     return xr.Dataset(
@@ -292,6 +308,7 @@ def simulated(rng: np.random.Generator, frequency: np.ndarray, documents: int = 
         },
         coords={
             "document_id": ("document", [f"{number:03d}" for number in range(documents)]),
+            "cluster": ("document", [f"{number:03d}" for number in cluster]),
             "layer": np.arange(layers),
             "expert": np.arange(len(frequency)),
             "rank": [0],
@@ -299,23 +316,25 @@ def simulated(rng: np.random.Generator, frequency: np.ndarray, documents: int = 
     )
 
 
-def test_p_values_under_the_null_are_uniform():
+@pytest.mark.parametrize("alike", [(40, 40), (40, 10)], ids=["clusters differ as much", "more in one dataset"])
+def test_p_values_under_the_null_are_uniform(alike):
     rng, frequency = np.random.default_rng(1), np.array([0.4, 0.3, 0.2, 0.1])
-    study = {"a": simulated(rng, frequency, 15, layers=400), "b": simulated(rng, frequency, 25, layers=400)}
-    names = ["tokens", "selected_count", "first_count"]
-    whole = dict.fromkeys(study, xr.concat([tally[names] for tally in study.values()], dim="document"))
-    sums = uncertainty.dataset_draws(whole, names, permutation.permute(study, 199, seed=1))
-    measures = domain_specialization.domain_measures(sums, sums["tokens"])
-    found = {
-        "specialization": domain_specialization._p_value(sums["selected_count"] / sums["tokens"]).isel(
-            dataset=1, expert=1
-        ),
-        "information": domain_specialization._share_as_large(measures["information"]).sel(dataset="pooled"),
+    study = {
+        name: simulated(rng, frequency, clusters, layers=400, alike=each)
+        for name, clusters, each in zip("ab", (20, 30), alike, strict=True)
     }
-    for name, p_value in found.items():
+    dealing = permutation.deal(study, 199, seed=1)
+    tokens = dealing.of_items(study, "tokens")
+    distance = permutation.studentised(dealing.of_items(study, "selected_count"), tokens, dealing)
+    found = [permutation.p_value(np.abs(distance)).isel(dataset=0, expert=1)]
+    if alike[0] == alike[1]:  # where clusters of one dataset differ more, datasets are not exchangeable
+        sums = permutation.dealt_draws(study, ["tokens", "selected_count", "first_count"], dealing)
+        measures = domain_specialization.domain_measures(sums, sums["tokens"])
+        found.append(permutation.p_value(measures["information"]).sel(dataset="pooled"))
+    for p_value in found:
         # p-values are multiples of 1/200; noise inside the steps makes them continuous.
         continuous = p_value.values - rng.random(p_value.size) / 200
-        assert scipy.stats.kstest(continuous, "uniform").pvalue > 0.01, name
+        assert scipy.stats.kstest(continuous, "uniform").pvalue > 0.01
 
 
 def test_intervals_cover_the_truth():
@@ -329,7 +348,7 @@ def test_intervals_cover_the_truth():
     frequencies = domain_specialization._specialization(sums, sums["tokens"], 0.95)["specialization"]
     known = [relative_entropy(distribution(*shares), mixture).item() for shares in frequency.values()]
     for truth, interval in (
-        (np.mean(known), uncertainty.interval(information, 0.95, (0, np.inf))),
+        (np.mean(known), uncertainty.interval(information, 0.95, (0, np.inf), "level")),
         (0.1, frequencies.sel(dataset="b", expert=0)),
         (0.25, frequencies.sel(dataset="pooled", expert=0)),
     ):
@@ -372,7 +391,7 @@ def test_every_figure_has_words_and_can_be_drawn(trained, untrained):
         for text in (figure.title, figure.alt, figure.caption, figure.how_to_read):
             assert text == text.strip() != "" and "None" not in text and "nan" not in text
         figure.drawing.draw_without_rendering()
-    for one in page.findings(Seen(trained, untrained)):
+    for one in page.findings(seen(trained, untrained)):
         assert one.figure in {figure.name for figure in figures}
         assert np.isfinite([one.estimate, one.low, one.high, one.null_value]).all()
         assert one.question.endswith("?") and one.answer.endswith(".")
@@ -408,7 +427,7 @@ def test_verdicts_follow_the_intervals(name, index, null):
         changed = metrics.copy(deep=True)
         interval = [null + shift, null + shift - 0.1, null + shift + 0.1]
         changed[f"mean_over_layers_{name}"].loc[{"dataset": "pooled"}] = interval
-        one = page.findings(Seen(changed))[index]
+        one = page.findings(seen(changed))[index]
         assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
 
 
@@ -422,6 +441,6 @@ def test_the_answer_compares_with_the_untrained_model():
         changed, reference = trained.copy(deep=True), untrained.copy(deep=True)
         changed["mean_over_layers_information"].loc[{"dataset": "pooled"}] = interval
         reference["mean_over_layers_information"].loc[{"dataset": "pooled"}] = [1, 0.9, 1.2]
-        answer = page.findings(Seen(changed, reference))[0].answer
-        assert answer.endswith(f"{words} in the untrained model.")
-    assert "untrained" not in page.findings(Seen(trained))[0].answer
+        answer = page.findings(seen(changed, reference))[0].answer
+        assert f"{words} in the untrained model" in answer and "one training run" in answer
+    assert "untrained" not in page.findings(seen(trained))[0].answer

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from math import inf, isfinite
 from pathlib import Path
@@ -22,8 +23,10 @@ import yaml
 from filelock import FileLock
 from study_cases import CHAPTERS, CHECKPOINTS, STUDIES, metrics_file
 
+from gatebook import chapters
 from gatebook.capabilities import CAPABILITIES
 from gatebook.chapters.base.contract import Chapter
+from gatebook.chapters.base.page import Seen
 from gatebook.files import netcdf
 from gatebook.inputs import catalogues
 from gatebook.lists import ROOT
@@ -42,7 +45,28 @@ KINDS = {
 }
 """All bounds that measures have."""
 NEAR = 0.15
-"""A bound is near if it is so much of the whole range away."""
+"""A bound is reached by a value that is so much of the whole range away from it: an even share of 8 experts is."""
+FARTHEST = {
+    "loss unigram_loss": (0, None, "of a model that is certain and right"),
+    "share_above share_below": (None, 1, "of many tokens and pairs that all meet more, or less, than loads explain"),
+    "divergence": (None, 1, "of one of many domains that share no expert"),
+    "excess_repetition": (-1, 1, "of texts whose like tokens are apart, or together"),
+    "separation": (-1, 1, "of labels that outputs mix and inputs do not, or the other way round"),
+    "explained_variance": (0, None, "of points in many equal directions"),
+    "trustworthiness": (0, None, "of a map whose neighbours are the farthest points of the space"),
+    "top_1_share": (0, None, "1 / k, of even weights"),
+    "micro macro macro_often expert_specialization": (0, None, "1 / E, of tokens sent to all experts alike"),
+    "output_cosine mean_removed_cosine co_routed_cosine": (-1, 1, "of an expert and its negative, or its copy"),
+    "weight_cosine matched_weight_cosine router_cosine gained_router_cosine": (-1, 1, "the same"),
+    "cka": (-1, 1, "by the Cauchy-Schwarz inequality, of products without diagonal"),
+    "biased_cka weight_gram": (0, 1, "of positive semidefinite matrices: orthogonal, or proportional"),
+    "subspace_overlap": (0, 1, "orthogonal, or the same"),
+    "effective_rank participation_ratio": (1, None, "of a matrix of rank 1"),
+    "router_alignment": (0, 1, "of rows to which an expert responds least, or most"),
+    "router_space_overlap": (0, None, "orthogonal"),
+    "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
+}
+"""The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""
 ROUNDING = 1e-6
 BEYOND = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
 """What a value is beyond each kind of limit, when it is added to it."""
@@ -224,7 +248,7 @@ def test_every_measure_is_in_the_metrics_as_declared(study, name):
             assert found["interval"].values.tolist() == list(INTERVAL)
             assert {"dataset", "layer"} & set(found.dims) and not any("draw" in str(dim) for dim in found.dims)
             mean = f"mean_over_layers_{measure}"
-            assert (mean in metrics) == ({"dataset", "layer"} <= set(found.dims))
+            assert (mean in metrics) == ("layer" in found.dims and "expert" not in found.dims)  # each layer has its own
             if mean in metrics:
                 assert set(metrics[mean].dims) == set(found.dims) - {"layer"}
                 averaged = {"long_name": f"{declared.title}, mean over layers"}
@@ -301,3 +325,61 @@ def test_intervals_are_cut_exactly_to_the_bounds(name):
                 assert limit == 0, measure
             else:
                 assert limit == bound if isfinite(bound) else abs(limit) > 1, measure
+
+
+def test_bounds_are_reached_and_no_wider(finished):
+    stated = {name: ends for names, (*ends, _) in FARTHEST.items() for name in names.split()}
+    wrong = []
+    for name in (name for name in CHAPTERS if CHAPTERS[name].scope != "runs"):
+        found = [metrics for made in STUDIES for metrics in metrics_of(finished(made), name)]
+        for measure, declared in CHAPTERS[name].measures.items():
+            known = np.concatenate([metrics[measure].values.ravel() for metrics in found if measure in metrics])
+            ends = np.array([np.nanmin(known), np.nanmax(known)])
+            low, high = (bound if isfinite(bound) else end for bound, end in zip(declared.bounds, ends, strict=True))
+            reached = np.abs(ends - (low, high)) <= NEAR * (high - low)
+            for bound, near, farthest in zip(declared.bounds, reached, stated.get(measure, (None, None)), strict=True):
+                if bound != farthest if farthest is not None else isfinite(bound) and not near:
+                    wrong.append((name, measure, bound, ends.tolist()))
+    assert wrong == []
+
+
+# ---------------------------------------------------------------- pages
+
+
+@pytest.fixture(scope="module")
+def seen(study) -> Callable[[str], Seen]:
+    """What a chapter's page is made from, with the untrained checkpoint or, in the studies `ALONE`, without it."""
+
+    def read(name: str) -> Seen:
+        whole = Seen.read(metrics_file(study, name), CHAPTERS[name].thresholds().model_dump())
+        return replace(whole, untrained=None, difference=None) if study.name in ALONE else whole
+
+    return read
+
+
+def in_words(*texts: str) -> None:
+    """Texts say something, and no number in them is missing."""
+    for text in texts:
+        assert text == text.strip() and text, texts
+        assert not re.search(r"\b(nan|NaN|inf)\b", text), text
+
+
+@every_chapter
+def test_its_page_comes_out_with_words_data_and_answers(seen, name):
+    shown, page = seen(name), chapters.page(name)
+    figures = page.figures(shown)
+    named = {figure.name for figure in figures}
+    assert figures and len(named) == len(figures)
+    for figure in figures:
+        in_words(figure.title, figure.alt, figure.caption, figure.how_to_read)
+        assert len(figure.data) and figure.drawing.axes, figure.name
+    for finding in page.findings(shown):
+        in_words(finding.question, finding.answer, finding.verdict_text, finding.unit, finding.n_unit)
+        assert finding.question.endswith("?") and finding.answer.endswith("."), finding
+        assert finding.verdict in {"yes", "no", "unclear"} and finding.figure in named and finding.n > 0
+        if not isfinite(finding.estimate):
+            assert not re.search(r"\d", finding.answer), "it says why, and gives no number"
+            continue
+        assert finding.low - ROUNDING <= finding.estimate <= finding.high + ROUNDING, finding
+        for value in (finding.null_value, finding.reference_value):
+            assert value is None or isfinite(value), finding

@@ -1,12 +1,17 @@
 """Held-out loss: hand-computed values, brute force, and verdicts that follow the numbers."""
 
+from functools import partial
+
 import numpy as np
+import page_cases
 import pytest
 import xarray as xr
 
 from gatebook.chapters.base.page import Seen
 from gatebook.chapters.held_out_loss import measure as held_out_loss
 from gatebook.chapters.held_out_loss import page
+
+seen = partial(page_cases.seen, "held_out_loss")
 
 STATISTICS = {"resamples": 200, "seed": 1, "confidence": 0.95}
 
@@ -24,6 +29,7 @@ def training(trained: float, documents: int = 30) -> xr.Dataset:
             "predicted_tokens": ("document", tokens),
             "domain": ("document", ["a"] * documents + ["b"] * documents),
             "document_id": ("document", [f"{number}" for number in range(2 * documents)]),
+            "cluster": ("document", [f"{number}" for number in range(2 * documents)]),
             "training_loss": ("step", np.linspace(6, trained, 5)),
             "overlap": ("corpus", [0.02, 0.3]),
             "held_out_documents": ("corpus", [documents, documents]),
@@ -61,7 +67,7 @@ def test_the_gain_is_paired_on_the_same_documents():
 
 @pytest.mark.parametrize(("trained", "verdict"), [(3.0, "yes"), (5.0, "no")])
 def test_the_verdict_follows_the_gain(trained, verdict):
-    (finding,) = page.findings(Seen(held_out_loss.measure(training(trained), **STATISTICS)))
+    (finding,) = page.findings(seen(held_out_loss.measure(training(trained), **STATISTICS)))
     assert finding.verdict == verdict
     assert finding.low <= finding.estimate <= finding.high
     assert finding.null_value == pytest.approx(4.0)

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+from functools import partial
 
 import numpy as np
+import page_cases
 import pytest
 import torch
 import xarray as xr
@@ -14,11 +16,14 @@ from gatebook.chapters.base.page import Seen
 from gatebook.chapters.maps import measure as maps
 from gatebook.chapters.maps import page
 from gatebook.files import netcdf
+from gatebook.inputs.clusters import GROUPS, groups
 from gatebook.measures import uncertainty
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
 from gatebook.routing.rule import routing_rule
-from gatebook.study import samples, tallies
+from gatebook.study import samples
+
+seen = partial(page_cases.seen, "maps")
 
 HIDDEN = 5
 
@@ -26,10 +31,11 @@ HIDDEN = 5
 def made_sample(document, dataset, group=None, token_id=None) -> xr.Dataset:
     """A sample of tokens with the given documents (numbers) and datasets (names)."""
     document = np.asarray(document)
-    group = document % tallies.GROUPS if group is None else group
+    group = document % GROUPS if group is None else group
     arrays = {
         "dataset": np.array(dataset, dtype=object),
         "document": document,
+        "cluster": document,
         "group": np.asarray(group, dtype=np.int8),
         "token_id": np.zeros(len(document), dtype=np.int32) if token_id is None else token_id,
     }
@@ -62,13 +68,17 @@ def tokens_of(rng, tokens: int = 60, datasets: int = 3) -> xr.Dataset:
 def test_neighbours_equal_a_loop_over_tokens(seed, tokens, documents):
     rng = np.random.default_rng(seed)
     points = rng.standard_normal((tokens, 3)).astype(np.float32)
-    document = rng.integers(0, documents, tokens)
-    group = rng.integers(0, tallies.GROUPS, documents)[document]
+    document, token_id = rng.integers(0, documents, tokens), rng.integers(0, 9, tokens)
+    group = rng.integers(0, GROUPS, documents)[document]
     labels = rng.integers(0, 3, (2, tokens))
-    matching, found = maps.neighbour_counts(points, document, group, labels, neighbours=4)
-    assert matching.shape == (1 + tallies.GROUPS, tokens, 2) and found.shape == (1 + tallies.GROUPS, tokens)
-    for draw, token in itertools.product(range(1 + tallies.GROUPS), range(tokens)):
-        others = [i for i in range(tokens) if document[i] != document[token] and group[i] != draw - 1]
+    matching, found = maps.neighbour_counts(points, np.array([document, token_id]), group, labels, neighbours=4)
+    assert matching.shape == (1 + GROUPS, tokens, 2) and found.shape == (1 + GROUPS, tokens)
+    for draw, token in itertools.product(range(1 + GROUPS), range(tokens)):
+        others = [
+            i
+            for i in range(tokens)
+            if document[i] != document[token] and token_id[i] != token_id[token] and group[i] != draw - 1
+        ]
         distance = ((points.astype(float) - points[token]) ** 2).sum(axis=1)
         nearest = sorted(others, key=distance.__getitem__)[:4] if group[token] != draw - 1 else []
         assert found[draw, token] == len(nearest)
@@ -79,7 +89,7 @@ def test_neighbours_by_hand():
     # On a line at 0, 1, 3, 7; the first two are of one document, so that the nearest to both is the third.
     points, document = np.array([[0.0], [1.0], [3.0], [7.0]]), np.array([0, 0, 1, 2])
     labels = np.array([[5, 5, 5, 6]])
-    matching, found = maps.neighbour_counts(points, document, np.array([0, 0, 1, 2]), labels, neighbours=1)
+    matching, found = maps.neighbour_counts(points, document[None], np.array([0, 0, 1, 2]), labels, neighbours=1)
     assert matching[0, :, 0].tolist() == [1, 1, 1, 0] and found[0].tolist() == [1, 1, 1, 1]
     # Without the third: the nearest to the first two is the last, which has another label.
     assert matching[2, :, 0].tolist() == [0, 0, 0, 0] and found[2].tolist() == [1, 1, 0, 1]
@@ -87,19 +97,22 @@ def test_neighbours_by_hand():
 
 def test_random_tokens_by_hand():
     # Documents {a, a}, {a, b}, {b}: the first token sees one a among three tokens of other documents.
-    share = maps.random_share(np.array([7, 7, 3, 3, 9]), np.array(["a", "a", "a", "b", "b"]))
-    np.testing.assert_allclose(share, [1 / 3, 1 / 3, 2 / 3, 1 / 3, 1 / 4])
-    assert np.isnan(maps.random_share(np.zeros(3, int), np.arange(3))).all()
+    document, label = np.array([7, 7, 3, 3, 9]), np.array(["a", "a", "a", "b", "b"])
+    np.testing.assert_allclose(maps.random_share(document[None], label), [1 / 3, 1 / 3, 2 / 3, 1 / 3, 1 / 4])
+    # With ids 1, 2, 1, 2, 2 the first token sees the last two, the second the third one, which has id 1, alone.
+    apart = np.array([document, [1, 2, 1, 2, 2]])
+    np.testing.assert_allclose(maps.random_share(apart, label), [0, 1, 1 / 2, 0, 0])
+    assert np.isnan(maps.random_share(np.zeros((1, 3), int), np.arange(3))).all()
 
 
 def test_random_tokens_are_the_mean_over_all_permutations_of_the_labels():
     rng = np.random.default_rng(3)
     points, labels, document = rng.standard_normal((6, 2)), np.array([0, 0, 0, 1, 1, 2]), np.arange(6)
     counts = [
-        maps.neighbour_counts(points, document, document, np.array([permuted]), neighbours=2)[0][0].sum() / 12
+        maps.neighbour_counts(points, document[None], document, np.array([permuted]), neighbours=2)[0][0].sum() / 12
         for permuted in itertools.permutations(labels)
     ]
-    assert np.mean(counts) == pytest.approx(maps.random_share(document, labels).mean())
+    assert np.mean(counts) == pytest.approx(maps.random_share(document[None], labels).mean())
 
 
 def test_intervals_of_agreement_cover_the_truth():
@@ -111,7 +124,7 @@ def test_intervals_of_agreement_cover_the_truth():
         topic = np.repeat(rng.standard_normal((60, HIDDEN)), 2, axis=0)
         points = (1.2 * np.eye(3, HIDDEN)[document % 3] + topic + rng.standard_normal((120, HIDDEN))).astype("f4")
         labels = (document % 3)[None]
-        matching, found = maps.neighbour_counts(points, document, sample["group"].values, labels)
+        matching, found = maps.neighbour_counts(points, document[None], sample["group"].values, labels)
         draws = xr.DataArray(matching.sum(axis=(1, 2)) / found.sum(axis=1), dims="draw")
         value, low, high = uncertainty.jackknife(draws).values
         estimates.append(value)
@@ -149,7 +162,7 @@ def metrics():
 
 def test_labels_that_lie_apart_are_told_from_labels_that_do_not(metrics):
     agreement = metrics["agreement"].sel(dataset="pooled")
-    null = metrics["random_agreement"].sel(dataset="pooled", label="dataset")
+    null = metrics["null_agreement"].sel(dataset="pooled", label="dataset")
     # 42 tokens see 18 of their dataset among 57 of other documents, and 18 tokens see 15.
     np.testing.assert_allclose(null, (42 * 18 + 18 * 15) / 60 / 57, rtol=1e-12)
     inputs = agreement.sel(space="router input", label="dataset")
@@ -216,15 +229,15 @@ def test_too_few_tokens_are_named():
 
 
 def test_findings_follow_from_the_intervals(metrics):
-    kind, expert, separation, plane = page.findings(Seen(metrics, None, {"plane_variance": 0.999}))
+    kind, expert, separation, plane = page.findings(seen(metrics, plane_variance=0.999))
     assert (kind.verdict, expert.verdict, separation.verdict, plane.verdict) == ("yes", "unclear", "yes", "no")
-    assert "about as many as among random tokens" in expert.answer
-    assert kind.null_value == pytest.approx(0.3) and plane.null_value == 2 / HIDDEN
-    assert kind.n == 20 and kind.reference_name is None
+    assert "about as many as among random such tokens" in expert.answer
+    assert plane.null_value == 2 / HIDDEN and (kind.effect, separation.effect) == ("large", "large")
+    assert (kind.n, kind.n_unit) == (20, "clusters, 20 documents, 60 sampled tokens") and kind.reference_name is None
     low = metrics.copy(deep=True)
     for name in ("agreement", "separation", "explained_variance"):
         low[f"mean_over_layers_{name}"][...] = -1
-    found = page.findings(Seen(low, metrics, {"plane_variance": 0.5}))
+    found = page.findings(seen(low, metrics))
     assert [one.verdict for one in found] == ["no"] * 4
     assert all(one.reference_name == "untrained model" for one in found)
 
@@ -232,12 +245,10 @@ def test_findings_follow_from_the_intervals(metrics):
 def test_figures_name_what_they_show(metrics):
     found = page.figures(Seen(metrics, metrics))
     assert len(found) == 4 and len({one.name for one in found}) == 4
-    assert {one.figure for one in page.findings(Seen(metrics, None, {"plane_variance": 0.5}))} <= {
-        one.name for one in found
-    }
+    assert {one.figure for one in page.findings(seen(metrics))} <= {one.name for one in found}
     for one in found:
         assert len(one.data) and one.alt and one.caption and one.how_to_read
-    assert "n = 60 sampled tokens of 20 documents in 3 datasets" in found[0].caption
+    assert "n = 60 sampled tokens of 20 documents of 20 clusters in 3 datasets" in found[0].caption
     expert = found[3].data.query("space == 'mean output of an expert'")
     assert len(expert) == 2 * 3 * 4  # layers, projections, experts
 
@@ -246,7 +257,7 @@ def test_the_table_has_every_measure(metrics):
     table = maps.table(metrics)
     assert set(table["measure"]) == set(maps.MEASURES)
     assert (table.query("measure == 'trustworthiness'")["dataset"] == "pooled").all()
-    assert len(table.query("measure == 'agreement'")) == 2 * 4 * 2 * 3
+    assert len(table.query("measure == 'agreement'")) == 2 * 4 * 2 * 5
 
 
 # ---------------------------------------------------------------- files and the model
@@ -259,14 +270,19 @@ def study(tmp_path_factory, model_folder):
     model = models.load(model_folder, dtype="auto", device=torch.device("cpu"), attention="auto", experts="auto")
     for name, seed in (("poems", 1), ("code", 2)):
         rng = np.random.default_rng(seed)
-        lengths = rng.integers(5, 15, 12)
+        lengths, cluster = rng.integers(5, 15, 12), np.array(list("abcadefbghij"), dtype=object)
         tokens = xr.Dataset(
             {
                 "token_id": ("token", rng.integers(0, 320, lengths.sum()).astype(np.int32)),
                 "document_index": ("token", np.repeat(np.arange(12), lengths).astype(np.int32)),
                 "document_tokens": ("document", lengths.astype(np.int32)),
             },
-            coords={"document_id": ("document", np.array([f"{name} {index}" for index in range(12)], dtype=object))},
+            coords={
+                "document_id": ("document", np.array([f"{name} {index}" for index in range(12)], dtype=object)),
+                "cluster": ("document", cluster),
+                "group": ("document", groups(cluster)),
+            },
+            attrs={"dataset_sha256": f"files of {name}"},
         )
         netcdf.save(tokens, folder / f"{name}.nc")
         (folder / name).mkdir()
@@ -299,8 +315,12 @@ def test_samples_are_the_tokens_that_were_drawn(study):
     places = states["sampled_token"].values
     np.testing.assert_array_equal(sample["token_id"][60:], tokens["token_id"][places])
     np.testing.assert_array_equal(sample["document"][60:], 12 + tokens["document_index"].values[places])
-    groups = tallies.document_groups(tokens["document_id"].values)
-    np.testing.assert_array_equal(sample["group"][60:], groups[tokens["document_index"].values[places]])
+    document = tokens["document_index"].values[places]
+    np.testing.assert_array_equal(sample["group"][60:], tokens["group"].values[document])
+    _, cluster = np.unique(tokens["cluster"].values[document], return_inverse=True)
+    _, found = np.unique(sample["cluster"].values[60:], return_inverse=True)
+    np.testing.assert_array_equal(found, cluster)
+    assert not set(sample["cluster"].values[:60]) & set(sample["cluster"].values[60:])
     received, selected = samples.read_layer(inputs(study)["records"], 2)
     np.testing.assert_array_equal(received[60:], states["state"].sel(layer=2))
     record = netcdf.load(study / "code" / "layer_2.nc")
@@ -330,6 +350,7 @@ def run_measure(run_script, study, model_folder, folder, layers="first_middle_la
             "settings": {"layers": layers, "points": 60},
             "threads": 1,
             "statistics": {"seed": 1, "confidence": 0.95},
+            "fewest_clusters": 2,
         },
     )
 
@@ -352,7 +373,7 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, study, model_folder, 
         tmp_path,
         input={"metrics": tmp_path / "one" / "maps.nc"},
         output={"figures": figures},
-        params={"code": "0" * 16, "thresholds": {"plane_variance": 0.5}},
+        params={"code": "0" * 16, "thresholds": seen(metrics).thresholds},
         wildcards={"chapter": "maps"},
     )
     words = json.loads((figures / "chapter.json").read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
+from page_cases import seen
 from routing_cases import random_case
 
 from gatebook.chapters.base import page
@@ -19,7 +20,6 @@ from gatebook.report.render import VERDICTS
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-THRESHOLDS = {"decisive_entropy": 0.5, "balanced_variation": 0.5, "dropped_share": 0.01}
 PAGES = {"router_decisiveness": decisiveness_page, "selection_frequency": frequency_page}
 LAYERS = (0, 2, 5)
 PARTS = ["estimate", "low", "high"]
@@ -54,7 +54,7 @@ def with_mean(metrics: xr.Dataset, name: str, interval: tuple[float, float, floa
 
 
 def finding(page: str, figure: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> page.Finding:
-    found = PAGES[page].findings(Seen(metrics, untrained, THRESHOLDS))
+    found = PAGES[page].findings(seen(page, metrics, untrained))
     (one,) = [each for each in found if each.figure == figure]
     return one
 
@@ -90,7 +90,7 @@ def test_series_are_the_pooled_values_of_the_trained_and_the_untrained_model():
 
 def test_counts_are_in_words():
     assert page.counts_text(TRAINED["router_decisiveness"]) == (
-        "n = 96 tokens of 10 documents in 2 datasets; bands: 90 % bootstrap over documents."
+        "n = 96 tokens of 10 documents of 10 clusters in 2 datasets; bands: 90 % bootstrap over clusters."
     )
 
 
@@ -127,14 +127,105 @@ def test_the_numbers_of_a_finding():
         "high": 1.75,
         "null_name": "chance",
         "null_value": 2.25,
-        "reference_name": None,
-        "reference_value": None,
+        "effect": "small to large",
+        "exceptions": "",
         "n": 10,
-        "n_unit": "documents",
+        "n_unit": "clusters, 10 documents, 96 tokens",
     }
-    assert page.numbers(metrics, None, "entropy", "chance", 2.25) == alone
-    both = page.numbers(metrics, untrained, "entropy", "chance", 2.25)
+    borders = {"entropy_effect": [0.1, 1]}
+    null = page.Null("chance", 2.25)
+    assert page.numbers(Seen(metrics, None, borders), "entropy", null, "entropy_effect") == alone
+    both = page.numbers(Seen(metrics, untrained, borders), "entropy", null, "entropy_effect")
     assert both == alone | {"reference_name": "untrained model", "reference_value": 2.0}
+    halved = page.numbers(Seen(metrics, None, borders), "entropy", null, "entropy_effect", scale=2)
+    assert halved == alone | {"effect": "small"}
+
+
+def intervals(dims: dict[str, list], values: list) -> xr.DataArray:
+    """(estimate, low, high) over other dimensions."""
+    return xr.DataArray(np.array(values, float), dims | {"interval": PARTS}, (*dims, "interval"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((0.0, -0.05, 0.05), "negligible"),
+        ((0.0, -0.2, 0.05), "negligible to small"),
+        ((0.2, 0.15, 0.25), "small"),
+        ((-0.2, -0.25, -0.15), "small"),
+        ((-0.2, -0.3, -0.15), "small to large"),
+        ((0.3, 0.3, 0.4), "large"),
+        ((0.2, np.nan, np.nan), "small"),
+        ((np.nan, 0.1, 0.2), ""),
+    ],
+)
+def test_the_class_of_an_effect_is_that_of_its_size_and_names_both_ends_of_its_interval(sizes, expected):
+    assert page.effect_class(sizes, [0.1, 0.3]) == page.effect_class(sizes, [0.3, 0.1]) == expected
+
+
+def test_a_null_may_be_a_number_or_have_values_by_layer_and_an_interval():
+    number = page.Null("chance", 0.5)
+    assert number.numbers() == {"null_name": "chance", "null_value": 0.5} and number.text() == "0.5"
+    layers = xr.DataArray([[0.2, 0.4], [0.9, 0.9]], {"dataset": ["pooled", "code"], "layer": [0, 3]})
+    plain = page.Null("chance", layers)
+    assert plain.numbers()["null_value"] == pytest.approx(0.3)
+    assert plain.reference().value.tolist() == [0.2, 0.4] and plain.reference().low is None
+    ends = intervals({"layer": [0, 3]}, [[0.2, 0.1, 0.3], [0.4, 0.1, 0.5]])
+    found = page.Null("chance", ends).numbers()
+    assert [found[f"null_{part}"] for part in ("value", "low", "high")] == pytest.approx([0.3, 0.1, 0.4])
+    assert page.Null("chance", ends).reference().high.tolist() == [0.3, 0.5]
+    narrow = page.Null("chance", ends, intervals({}, [0.3, 0.25, 0.35]))
+    assert narrow.numbers()["null_low"] == 0.25 and narrow.text() == "0.300 [0.250, 0.350]"
+
+
+@pytest.mark.parametrize(("null", "expected"), [(0.35, "above"), (0.45, "around"), (0.55, "below")])
+def test_a_verdict_compares_with_the_interval_of_the_null(null, expected):
+    ends = page.Null("chance", intervals({}, [null, null - 0.04, null + 0.04]))
+    found = page.held((0.45, 0.4, 0.5), ends, [0.1, 0.3])
+    assert page.side(found) == expected
+    assert page.side(page.held((0.45, 0.4, 0.5), page.Null("chance", 0.39), [0.1, 0.3])) == "above"
+
+
+def test_exceptions_are_parts_on_the_other_side_each_by_its_interval():
+    null = page.Null("chance", 0.5)
+    low, around, high = (0.2, 0.1, 0.3), (0.5, 0.4, 0.6), (0.8, 0.7, 0.9)
+    layers = intervals({"layer": [0, 3, 7]}, [low, high, high])
+    expected = "Yet against chance it is below in layer 0 and above in layers 3 and 7."
+    assert page.exceptions("above", null, layers) == page.exceptions("around", null, layers) == expected
+    agreed = intervals({"layer": [0, 3, 7]}, [around, high, high])
+    assert page.exceptions("above", null, agreed) == page.exceptions("around", null, agreed) == ""
+    names = [f"set {number}" for number in range(14)]
+    datasets = intervals({"dataset": names}, [high] * 14)
+    assert page.exceptions("below", null, datasets) == "Yet against chance it is above within 14 of 14 datasets."
+    assert page.exceptions("above", null, datasets) == ""
+    some = intervals({"dataset": names[:3]}, [low, around, around])
+    assert page.exceptions("above", null, some) == "Yet against chance it is below within dataset set 0."
+    by_layer = page.Null("chance", xr.DataArray([0.1, 0.5, 0.5], {"layer": [0, 3, 7]}))
+    assert page.exceptions("above", by_layer, layers) == ""
+
+
+def test_a_load_more_even_in_the_mixture_and_less_even_within_each_dataset_is_said_so():
+    untrained = with_mean(UNTRAINED["selection_frequency"], "coefficient_of_variation", (0.4, 0.38, 0.42))
+    metrics = with_mean(TRAINED["selection_frequency"], "coefficient_of_variation", (0.2, 0.18, 0.22))
+    for source, values in ((untrained, (0.4, 0.38, 0.42)), (metrics, (0.9, 0.85, 0.95))):
+        source["mean_over_layers_coefficient_of_variation"].loc[{"dataset": ["poems", "code"]}] = list(values)
+    one = finding("selection_frequency", "balance_by_layer", metrics, untrained)
+    assert one.verdict == "yes" and "Yet against 0.5 it is above within datasets poems and code." in one.exceptions
+    assert "less than in the untrained model" in one.answer
+    assert "but above within datasets poems and code" in one.answer
+
+
+def test_what_training_did_is_the_paired_difference_and_of_one_training_run():
+    trained, untrained = TRAINED["router_decisiveness"], UNTRAINED["router_decisiveness"]
+    whole = seen("router_decisiveness", trained, untrained)
+    whole.difference["mean_over_layers_entropy"][...] = [0.5, 0.4, 0.6]
+    whole.difference["entropy"][...] = 0.5
+    expected = ", more than in the untrained model (difference 0.50 [0.40, 0.60], one training run)"
+    assert page.change(whole, "entropy") == expected
+    assert page.change(Seen(trained, untrained), "entropy") == ""
+    assert page.trained(Seen(trained, untrained), "entropy", "entropy_effect") is None
+    found = page.trained(whole, "entropy", "entropy_effect", scale=2)
+    assert (found["estimate"], found["null_value"], found["effect"]) == (0.5, 0.0, "small")
 
 
 def test_a_chapter_is_written_as_files_and_words(tmp_path):
@@ -174,7 +265,7 @@ def made(request):
     study, page = request.param
     trained, untrained = STUDIES[study]
     metrics, reference = trained[page], untrained[page] if untrained else None
-    return PAGES[page], metrics, reference, PAGES[page].figures(Seen(metrics, reference))
+    return page, metrics, reference, PAGES[page].figures(Seen(metrics, reference))
 
 
 def test_every_figure_has_words_and_can_be_drawn(made):
@@ -311,7 +402,7 @@ def test_the_order_of_capacity_factors_does_not_matter():
     ordered = figure_of("selection_frequency", "dropped_by_capacity", TRAINED["selection_frequency"])
     figure = figure_of("selection_frequency", "dropped_by_capacity", shuffled)
     assert figure.alt == ordered.alt
-    assert "90 % bootstrap over batches" in figure.caption
+    assert "90 % jackknife over groups of clusters" in figure.caption
     for ours, theirs in zip(figure.drawing.axes[0].get_lines(), ordered.drawing.axes[0].get_lines(), strict=True):
         np.testing.assert_array_equal(ours.get_xydata(), theirs.get_xydata())
 
@@ -320,8 +411,8 @@ def test_the_order_of_capacity_factors_does_not_matter():
 
 
 def test_every_finding_points_to_a_figure_and_says_what_it_rests_on(made):
-    page, metrics, untrained, figures = made
-    for one in page.findings(Seen(metrics, untrained, THRESHOLDS)):
+    chapter, metrics, untrained, figures = made
+    for one in PAGES[chapter].findings(seen(chapter, metrics, untrained)):
         assert one.figure in {figure.name for figure in figures} and one.verdict in VERDICTS
         assert one.question.endswith("?") and one.answer.endswith(".")
         assert np.isfinite([one.estimate, one.low, one.high, one.null_value]).all()
@@ -329,7 +420,7 @@ def test_every_finding_points_to_a_figure_and_says_what_it_rests_on(made):
         if untrained is None:
             assert one.reference_name is None and one.reference_value is None
             assert "untrained" not in one.answer + one.verdict_text
-        else:
+        elif one.figure != "information":  # which is about the difference from it
             assert one.reference_name == "untrained model" and np.isfinite(one.reference_value)
 
 
@@ -364,27 +455,28 @@ def test_the_finding_on_mass_compares_with_an_even_share(interval, verdict, word
 
 
 @pytest.mark.parametrize(
-    ("trained", "untrained", "verdict", "words"),
+    ("trained", "untrained", "verdict", "effect"),
     [
-        ((0.5, 0.45, 0.55), (0.1, 0.05, 0.15), "yes", "more than"),
-        ((0.1, 0.05, 0.15), (0.5, 0.45, 0.55), "no", "less than"),
-        ((0.5, 0.4, 0.6), (0.45, 0.35, 0.55), "unclear", "about as much as"),
+        ((0.9, 0.85, 0.95), (0.1, 0.05, 0.15), "yes", "large"),
+        ((0.1, 0.05, 0.15), (0.5, 0.45, 0.55), "no", "large"),
+        ((0.5, 0.49, 0.51), (0.5, 0.495, 0.505), "unclear", "negligible"),
     ],
 )
-def test_the_finding_on_information_follows_both_models(trained, untrained, verdict, words):
+def test_the_finding_on_information_is_the_paired_difference(trained, untrained, verdict, effect):
     metrics = with_mean(TRAINED["router_decisiveness"], "information", trained)
     reference = with_mean(UNTRAINED["router_decisiveness"], "information", untrained)
     one = finding("router_decisiveness", "information", metrics, reference)
-    assert (one.verdict, one.reference_value) == (verdict, untrained[0])
-    assert f"{trained[0]} nats" in one.answer and f"{words} in the untrained model" in one.answer
+    assert (one.verdict, one.effect, one.reference_name) == (verdict, effect, None)
+    assert one.estimate == pytest.approx(trained[0] - untrained[0])
+    assert f"{trained[0]} nats" in one.answer and f"{untrained[0]} in the untrained model; one training" in one.answer
 
 
 def test_the_finding_on_information_without_an_untrained_model_compares_with_none():
     metrics = TRAINED["router_decisiveness"]
     more = finding("router_decisiveness", "information", with_mean(metrics, "information", (0.5, 0.45, 0.55)))
-    assert more.verdict == "yes" and "more than" in more.answer
+    assert more.verdict == "yes" and "0.5 nats more peaked" in more.answer
     none = finding("router_decisiveness", "information", with_mean(metrics, "information", (0.01, -0.01, 0.02)))
-    assert none.verdict == "unclear" and "about as much as" in none.answer
+    assert none.verdict == "unclear" and "untrained" not in none.answer
 
 
 @pytest.mark.parametrize(
@@ -399,12 +491,14 @@ def test_the_finding_on_balance_follows_its_interval(interval, verdict, word):
     metrics = with_mean(TRAINED["selection_frequency"], "coefficient_of_variation", interval)
     one = finding("selection_frequency", "balance_by_layer", metrics)
     assert one.verdict == verdict and word in one.answer
-    assert one.null_value == metrics["uniform_coefficient_of_variation"].sel(dataset="pooled")
+    assert one.null_value == metrics["mean_over_layers_null_coefficient_of_variation"].sel(
+        dataset="pooled", interval="estimate"
+    )
 
 
 def test_the_finding_on_overload_compares_with_chance():
     metrics = TRAINED["selection_frequency"]
-    chance = metrics["uniform_max_violation"].sel(dataset="pooled").item()
+    chance = metrics["mean_over_layers_null_max_violation"].sel(dataset="pooled", interval="estimate").item()
     for shift, verdict in ((0.5, "yes"), (-0.5, "no"), (0, "unclear")):
         interval = (chance + shift, chance + shift - 0.1, chance + shift + 0.1)
         one = finding("selection_frequency", "load_by_expert", with_mean(metrics, "max_violation", interval))

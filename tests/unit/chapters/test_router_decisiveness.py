@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import Case, case, completed, even_case, random_case, records, saved, selection_case
 
+from gatebook.chapters.base.contract import Measure
 from gatebook.chapters.router_decisiveness import measure as router_decisiveness
 from gatebook.measures import uncertainty
 from gatebook.study import tallies
@@ -17,7 +18,8 @@ from gatebook.study.tallies import open_tallies
 MEASURES = list(router_decisiveness.MEASURES)
 
 
-def measure(study: dict[str, Case | xr.Dataset], resamples: int = 3, seed: int = 1) -> xr.Dataset:
+def measure(study: dict[str, Case | xr.Dataset], resamples: int = 0, seed: int = 1) -> xr.Dataset:
+    """Without resamples estimates are the statistics of the sample, not corrected for noise."""
     made = {name: one.tally() if isinstance(one, Case) else one for name, one in study.items()}
     return router_decisiveness.measure(made, resamples=resamples, seed=seed, confidence=0.95).metrics
 
@@ -209,7 +211,7 @@ def test_equal_logits_have_the_same_values_for_sigmoid_routers():
 
 
 def test_margins_that_do_not_exist_are_missing_and_not_zero():
-    metrics = measure({"poems": random_case(np.random.default_rng(0), [4, 5], experts=4, top_k=4)})
+    metrics = measure({"poems": random_case(np.random.default_rng(0), [4, 5], experts=4, top_k=4)}, resamples=3)
     assert metrics["boundary_margin"].isnull().all()
     assert metrics["mean_over_layers_boundary_margin"].isnull().all()
     assert metrics["scalar_quantile"].sel(scalar="boundary_margin").isnull().all()
@@ -218,7 +220,7 @@ def test_margins_that_do_not_exist_are_missing_and_not_zero():
 
 
 def test_a_single_selected_expert_has_all_of_the_selected_weight():
-    metrics = measure({"poems": random_case(np.random.default_rng(0), [4, 5], experts=4, top_k=1)})
+    metrics = measure({"poems": random_case(np.random.default_rng(0), [4, 5], experts=4, top_k=1)}, resamples=3)
     np.testing.assert_allclose(metrics["top_k_entropy"], 0, atol=1e-6)
     np.testing.assert_allclose(metrics["top_1_share"], 1, rtol=1e-6)
     xr.testing.assert_allclose(metrics["top_k_mass"], metrics["top_1_probability"], rtol=1e-6)
@@ -247,12 +249,13 @@ def test_intervals_are_those_of_repeated_documents(study):
     poems, resamples = study["poems"], 8
     metrics = measure({"poems": poems}, resamples)
     drawn = []
-    for weights in uncertainty.resampling_weights(4, resamples, 1, "poems").astype(int):
+    for weights in uncertainty.resampling_weights(poems.lengths, resamples, 1, "poems").astype(int):
         again = measure({"poems": poems.take(np.repeat(np.arange(4), weights))})
         drawn.append(again.sel(dataset="poems", interval="estimate", drop=True))
     draws = xr.concat(drawn, dim="draw")
     for name in (*MEASURES, *(f"mean_over_layers_{name}" for name in MEASURES), "rank_weight", "scalar_quantile"):
-        expected = uncertainty.interval(draws[name])
+        known = router_decisiveness.MEASURES.get(name.removeprefix("mean_over_layers_"), Measure("", "", "", ""))
+        expected = uncertainty.interval(draws[name], 0.95, known.bounds, known.bias)
         xr.testing.assert_allclose(metrics[name].sel(dataset="poems", drop=True), expected, rtol=1e-9, atol=1e-9)
 
 
@@ -304,8 +307,11 @@ def test_another_dataset_and_another_seed(study):
     reseeded = measure(study, resamples=10, seed=2)
     for name in (*MEASURES, "scalar_quantile", "rank_weight"):
         xr.testing.assert_identical(alone[name].sel(dataset="code"), metrics[name].sel(dataset="code"))
+    for name in ("entropy", "scalar_quantile", "rank_weight"):  # are not corrected for noise
         xr.testing.assert_identical(reseeded[name].sel(interval="estimate"), metrics[name].sel(interval="estimate"))
-    assert (reseeded["entropy"] != metrics["entropy"]).sel(interval=["low", "high"]).all()
+    assert (
+        (reseeded["entropy"] != metrics["entropy"]).sel(dataset="pooled", interval=["low", "high"]).any("layer").all()
+    )
 
 
 def test_a_single_document_has_no_uncertainty():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,8 +23,9 @@ SHARES = ("slot_share", "first_share", "weight_share", "selection_frequency")
 
 
 def measure(
-    study: dict[str, Case | xr.Dataset], resamples: int = 3, seed: int = 1, factors=(1.0, 2.0), batch_tokens: int = 10
+    study: dict[str, Case | xr.Dataset], resamples: int = 0, seed: int = 1, factors=(1.0, 2.0), batch_tokens: int = 10
 ) -> xr.Dataset:
+    """Without resamples estimates are the statistics of the sample, not corrected for noise."""
     made = {name: one.tally() if isinstance(one, Case) else one for name, one in study.items()}
     return selection_frequency.measure(
         made,
@@ -204,7 +206,7 @@ def test_all_experts_selected_is_even_by_necessity():
     metrics = measure({"poems": random_case(np.random.default_rng(0), [4, 5], experts=4, top_k=4)}, resamples=10)
     np.testing.assert_allclose(metrics["selection_frequency"], 1)
     np.testing.assert_allclose(metrics["coefficient_of_variation"], 0, atol=1e-12)
-    np.testing.assert_allclose(metrics["uniform_coefficient_of_variation"], 0, atol=1e-12)
+    np.testing.assert_allclose(metrics["null_coefficient_of_variation"], 0, atol=1e-12)
     np.testing.assert_allclose(metrics["dropped_share"], 0)
 
 
@@ -236,16 +238,14 @@ def test_intervals_are_those_of_repeated_documents(study):
     poems, resamples = study["poems"], 8
     metrics = measure({"poems": poems}, resamples)
     drawn = []
-    for weights in uncertainty.resampling_weights(5, resamples, 1, "poems").astype(int):
+    for weights in uncertainty.resampling_weights(poems.lengths, resamples, 1, "poems").astype(int):
         again = measure({"poems": poems.take(np.repeat(np.arange(5), weights))})
         drawn.append(again.sel(dataset="poems", interval="estimate", drop=True))
     draws = xr.concat(drawn, dim="draw")
     for name in MEASURES:
-        spread = name in ("coefficient_of_variation", "gini", "max_violation")
-        lowest = -np.inf if name in ("load_balancing_loss", "z_loss") else 0
-        highest = 1 if name in ("gini", "normalised_slot_entropy") else np.inf
+        known = selection_frequency.MEASURES[name]
         for each in (name, f"mean_over_layers_{name}"):
-            expected = uncertainty.interval(draws[each], bounds=(lowest, highest), squared=spread)
+            expected = uncertainty.interval(draws[each], 0.95, known.bounds, known.bias)
             xr.testing.assert_allclose(metrics[each].sel(dataset="poems", drop=True), expected, rtol=1e-9, atol=1e-9)
     for name in SHARES:
         expected = uncertainty.interval(draws[name], bounds=(0, 1))
@@ -258,7 +258,7 @@ def test_pooled_is_one_dataset_of_all_tokens(study):
     layers = {layer: xr.concat([poems.layers[layer], code.layers[layer]], dim="token") for layer in poems.layers}
     together = measure({"all": case(layers, lengths)}).sel(dataset="all", interval="estimate", drop=True)
     pooled = measure(study).sel(dataset="pooled", interval="estimate", drop=True)
-    uniform = [f"uniform_{name}" for name in LOADS]
+    uniform = [f"null_{name}" for name in LOADS]
     for name in (*MEASURES, *SHARES, *uniform, "rank_share", "tokens", "documents"):
         xr.testing.assert_allclose(pooled[name], together[name], rtol=1e-9, atol=1e-12)
 
@@ -301,20 +301,23 @@ def test_another_dataset_and_another_seed(study):
     reseeded = measure(study, resamples=10, seed=2)
     for name in (*MEASURES, *SHARES, "dropped_share"):
         xr.testing.assert_identical(alone[name].sel(dataset="code"), metrics[name].sel(dataset="code"))
+    for name in ("z_loss", *SHARES, "dropped_share"):  # are not corrected for noise
         xr.testing.assert_identical(reseeded[name].sel(interval="estimate"), metrics[name].sel(interval="estimate"))
-    assert (reseeded["z_loss"] != metrics["z_loss"]).sel(interval=["low", "high"]).all()
+    assert (reseeded["z_loss"] != metrics["z_loss"]).sel(dataset="pooled", interval=["low", "high"]).any("layer").all()
 
 
 def test_the_value_that_chance_gives_depends_on_the_number_of_tokens():
     study = {"few": even_case(8, 2, [400]), "many": even_case(8, 2, [40_000])}
     metrics = measure(study, resamples=2, batch_tokens=1000)
     for name, tokens in (("few", 400), ("many", 40_000), ("pooled", 40_400)):
-        found = metrics["uniform_coefficient_of_variation"].sel(dataset=name).item()
+        found, low, high = metrics["null_coefficient_of_variation"].sel(dataset=name).values
         # The root of E[CV^2] = (1 - f) / (T f), times the mean of chi over its root mean square, 7 degrees of freedom.
         chi = math.sqrt(2 / 7) * math.gamma(4) / math.gamma(3.5)
         assert found == pytest.approx(chi * math.sqrt(0.75 / (tokens * 0.25)), rel=0.05)
-        assert metrics["uniform_dead_experts"].sel(dataset=name) == 0
-        assert metrics["uniform_slot_entropy"].sel(dataset=name).item() == pytest.approx(3, abs=0.02)
+        quantiles = np.sqrt(scipy.stats.chi2.ppf([0.025, 0.975], 7) / 7 * 0.75 / (tokens * 0.25))
+        assert [low, high] == pytest.approx(quantiles, rel=0.15)
+        assert (metrics["null_dead_experts"].sel(dataset=name) == 0).all()
+        np.testing.assert_allclose(metrics["null_slot_entropy"].sel(dataset=name), 3, atol=0.03)
 
 
 def test_tallies_in_files_give_the_same_measures_and_are_read_layer_by_layer(study, tmp_path):
@@ -389,6 +392,26 @@ def test_batches_hold_all_documents_in_order(lengths, batch_tokens):
 def test_batches_by_hand():
     assert document_batches(np.array([4, 4, 4, 9, 1, 1]), 8).tolist() == [0, 0, 1, 1, 1, 1]
     assert document_batches(np.array([3]), 8).tolist() == [0]
+
+
+def test_the_interval_of_dropped_shares_leaves_out_groups_of_documents():
+    made = random_case(np.random.default_rng(3), [3, 2, 4, 3, 2, 4, 3], layers=(2,), cluster=list("abacdea"))
+    tally, factors = made.tally(), [1.0, 1.5]
+
+    def dropped(kept: np.ndarray) -> np.ndarray:
+        part = tally.isel(document=kept)
+        batch = document_batches(part["tokens"].values, 6)
+        count = np.array([part["selected_count"].values[batch == number, 0].sum(axis=0) for number in set(batch)])
+        tokens = np.bincount(batch, part["tokens"])
+        return tokens @ dropped_share(count, tokens, 2, factors) / tokens.sum()
+
+    groups = tally["document_group"].values
+    assert len(np.unique(groups)) == 5  # as many as there are clusters
+    draws = [dropped(groups >= 0), *(dropped(groups != group) for group in np.unique(groups))]
+    expected = uncertainty.jackknife(xr.DataArray(np.array(draws), dims=("draw", "factor")), 0.95, (0, 1))
+    found = measure({"poems": made}, factors=factors, batch_tokens=6)
+    np.testing.assert_allclose(found["dropped_share"].sel(dataset="poems", layer=2), expected, rtol=1e-9)
+    assert (expected.sel(interval="low") < expected.sel(interval="high")).all()
 
 
 def test_dropped_share_of_a_study_weighs_batches_by_tokens():

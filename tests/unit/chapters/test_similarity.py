@@ -2,8 +2,10 @@
 
 import itertools
 import json
+from functools import partial
 
 import numpy as np
+import page_cases
 import pytest
 import scipy.stats
 import torch
@@ -17,10 +19,12 @@ from gatebook.chapters.similarity import geometry, page
 from gatebook.chapters.similarity import measure as similarity
 from gatebook.chapters.similarity.measure import MEASURES, OUTPUTS, PAIRS
 from gatebook.files import netcdf
+from gatebook.inputs.clusters import GROUPS, groups
 from gatebook.measures import uncertainty
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
-from gatebook.study.tallies import GROUPS
+
+seen = partial(page_cases.seen, "similarity")
 
 EXPERTS, HIDDEN, TOKENS = 8, 16, 120
 
@@ -354,7 +358,11 @@ def compared(block, seed=0, gain=None, matched_pairs=100) -> xr.Dataset:
 
 def made_sample() -> xr.Dataset:
     document = np.arange(TOKENS) // 4
-    arrays = {"document": document, "dataset": np.where(document % 2, "code", "poems").astype(object)}
+    arrays = {
+        "document": document,
+        "cluster": document // 2,
+        "dataset": np.where(document % 2, "code", "poems").astype(object),
+    }
     return xr.Dataset({name: ("sample", values) for name, values in arrays.items()})
 
 
@@ -489,7 +497,7 @@ def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and
     for name in ("co_routed_cosine", "lift_correlation", "p_lift_correlation", "router_space_overlap"):
         assert np.isnan(metrics[name].values).all(), name
     assert len(page.figures(Seen(metrics))) == 5
-    assert len(page.findings(Seen(metrics))) == 3
+    assert len(page.findings(seen(metrics))) == 3
 
 
 # ---------------------------------------------------------------- page and files
@@ -511,7 +519,7 @@ def test_figures_say_their_numbers(metrics):
     value = metrics["mean_over_layers_matched_weight_cosine"].values[0, 0]
     assert f"{value:.3f}"[:5] in figures["weights_by_layer"].alt
     assert "for 28 pairs" in figures["weights_by_layer"].caption
-    assert "120 sampled tokens of 30 documents in 2 datasets" in figures["outputs_by_layer"].caption
+    assert "120 sampled tokens of 30 documents of 30 clusters in 2 datasets" in figures["outputs_by_layer"].caption
     pairs = figures["output_matrices"].data
     assert len(pairs) == 2 * 28 and (pairs["expert"] < pairs["other"]).all()
     row = pairs.iloc[30]
@@ -527,21 +535,21 @@ def test_figures_say_their_numbers(metrics):
 @pytest.mark.parametrize(("index", "name"), list(enumerate(["mean_removed_cosine", "cka", "matched_weight_cosine"])))
 def test_verdicts_follow_the_interval_and_the_null(metrics, index, name):
     for amount, verdict, word in ((1.0, "yes", "more than"), (-1.0, "no", "less than")):
-        finding = page.findings(Seen(moved(metrics, name, amount), metrics))[index]
+        finding = page.findings(seen(moved(metrics, name, amount), metrics))[index]
         assert finding.verdict == verdict and word in finding.answer
         assert finding.reference_value == metrics[f"mean_over_layers_{name}"].values[0, 0]
         assert finding.null_value is not None and finding.low < finding.estimate < finding.high
     centred = metrics[f"mean_over_layers_{name}"].values[0, 0]
-    null = page.findings(Seen(metrics))[index].null_value
-    assert page.findings(Seen(moved(metrics, name, null - centred), None))[index].verdict == "unclear"
+    null = page.findings(seen(metrics))[index].null_value
+    assert page.findings(seen(moved(metrics, name, null - centred), None))[index].verdict == "unclear"
 
 
 def test_a_null_that_is_not_known_exactly_counts_with_its_interval(metrics):
     wide = metrics.copy(deep=True)
     random = wide["mean_over_layers_random_value"]
     random.loc[{"measure": "cka", "interval": "high"}] = 2.0
-    assert page.findings(Seen(moved(wide, "cka", 0.5), None))[1].verdict == "unclear"
-    assert page.findings(Seen(moved(metrics, "cka", 0.5), None))[1].verdict == "yes"
+    assert page.findings(seen(moved(wide, "cka", 0.5), None))[1].verdict == "unclear"
+    assert page.findings(seen(moved(metrics, "cka", 0.5), None))[1].verdict == "yes"
 
 
 PAIR = ("metrics", "draws")
@@ -555,7 +563,7 @@ def write_study(folder) -> dict:
         records, tokens = folder / name, folder / f"{name}.nc"
         document = np.arange(90) // 6
         identity = {"model": "tiny", "model_id": "tiny", "checkpoint": "local", "weights_sha256": "0" * 64}
-        identity |= {"dataset": name, "tokens_sha256": name}
+        identity |= {"dataset": name, "dataset_sha256": f"files of {name}", "tokens_sha256": name}
         state = (("layer", "sample", "hidden"), rng.standard_normal((2, 45, HIDDEN)).astype(np.float32))
         sampled = ("sample", np.arange(0, 90, 2))
         states = xr.Dataset({"state": state, "sampled_token": sampled}, coords={"layer": [1, 3]}, attrs=identity)
@@ -563,9 +571,10 @@ def write_study(folder) -> dict:
         for layer in (1, 3):
             selected = np.array([rng.permutation(EXPERTS)[:3] for _ in range(90)]).astype(np.uint8)
             netcdf.save(xr.Dataset({"selected_expert": (("token", "rank"), selected)}), records / f"layer_{layer}.nc")
-        ids = {"document_id": ("document", np.array([f"{name} {index}" for index in range(15)], dtype=object))}
+        names = np.array([f"{name} {index}" for index in range(15)], dtype=object)
+        ids = {"document_id": ("document", names), "cluster": ("document", names), "group": ("document", groups(names))}
         known = {"token_id": np.zeros(90, np.int32), "document_index": document.astype(np.int32)}
-        netcdf.save(xr.Dataset({key: ("token", values) for key, values in known.items()}, coords=ids), tokens)
+        netcdf.save(xr.Dataset({key: ("token", values) for key, values in known.items()}, ids, identity), tokens)
         paths["records"].append(str(records))
         paths["tokens"].append(str(tokens))
     for name, variable in (("coactivation", "lift"), ("token_overlap", "weighted_jaccard")):
@@ -589,6 +598,7 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, model_folder, tmp_pat
                 "threads": 1,
                 "settings": {"matched_pairs": 20, "permutations": 100},
                 "statistics": {"seed": 1, "confidence": 0.95},
+                "fewest_clusters": 2,
             },
         )
     for name in FILES.values():

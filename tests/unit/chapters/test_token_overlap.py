@@ -1,7 +1,9 @@
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
+import page_cases
 import pandas as pd
 import pytest
 import xarray as xr
@@ -15,9 +17,11 @@ from gatebook.chapters.token_overlap import measure as token_overlap
 from gatebook.chapters.token_overlap import page
 from gatebook.figures import words
 from gatebook.figures.matrix import clustered_order
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.report import render
-from gatebook.study import tallies
+
+seen = partial(page_cases.seen, "token_overlap")
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -120,9 +124,8 @@ def counts(made: list[Case], layer: int, leave_out: int | None = None) -> np.nda
     """N(x, e) (expert, type) token by token, without a group of documents."""
     number = np.zeros((6, 12), dtype=int)
     for one in made:
-        group = tallies.document_groups(one.document_id)[one.owner]
         for token, chosen in enumerate(one.layers[layer]["selected_expert"].values):
-            if group[token] != leave_out:
+            if one.group[token] != leave_out:
                 number[chosen, one.token_id[token]] += 1
     return number
 
@@ -134,7 +137,7 @@ def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics
         "rarefied_jaccard": lambda number: token_overlap.rarefied_jaccard(number, 10),
     }
     for layer in (0, 2):
-        numbers = [counts(made, layer, group) for group in (None, *range(tallies.GROUPS))]
+        numbers = [counts(made, layer, group) for group in (None, *range(GROUPS))]
         for name, function in functions.items():
             pairs = [function(number) for number in numbers]
             upper = metrics[name].sel(layer=layer).values[np.triu_indices(6, 1)]
@@ -149,7 +152,7 @@ def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics
         interval = uncertainty.jackknife(draws[1] - draws[0], bounds=(-1, 1))
         np.testing.assert_allclose(metrics[f"rise_{name}"].sel(dataset="pooled"), interval, rtol=1e-9)
     assert metrics["tokens"].values.tolist() == [sum(len(one.token_id) for one in made)]
-    assert metrics["documents"].values.tolist() == [13]
+    assert metrics["documents"].values.tolist() == metrics["clusters"].values.tolist() == [13]
 
 
 def test_pairs_are_symmetric_matrices(metrics):
@@ -201,7 +204,8 @@ def test_splitting_documents_changes_no_pair(study, metrics, tmp_path):
     halved = {}
     for name, one in study.items():
         lengths = np.concatenate([[length // 2, length - length // 2] for length in one.lengths])
-        halved[name] = replace(one, lengths=lengths, document_id=np.array([f"part-{i}" for i in range(len(lengths))]))
+        documents = {each: np.repeat(values, 2) for each, values in one.documents.items()}
+        halved[name] = replace(one, lengths=lengths, documents=documents)
     found = measure(halved, tmp_path)
     for name in ("weighted_jaccard", "rarefied_jaccard"):
         xr.testing.assert_allclose(found[name], metrics[name], rtol=1e-12)
@@ -211,14 +215,14 @@ def test_intervals_cover_the_expected_value():
     """Documents with random subjects; the truth is the mean over samples."""
     rng, samples = np.random.default_rng(12), 600
     affinity = rng.dirichlet(np.full(4, 0.5), size=30).cumsum(axis=1)
-    draws = np.empty((samples, 1 + tallies.GROUPS, 2))
+    draws = np.empty((samples, 1 + GROUPS, 2))
     for sample in range(samples):
         owner = np.repeat(np.arange(60), rng.integers(15, 40, 60))
         subject = rng.integers(0, 30, 60)[owner]
         token_id = np.where(rng.random(len(owner)) < 0.2, subject, rng.integers(0, 30, len(owner)))
         chosen = (rng.random(len(owner))[:, None] > affinity[token_id]).sum(axis=1).clip(max=3)
         found = token_overlap.Occurrences(
-            np.arange(len(owner)), np.arange(30), token_id.astype(np.int32), (owner % tallies.GROUPS).astype(np.int8)
+            np.arange(len(owner)), np.arange(30), token_id.astype(np.int32), (owner % GROUPS).astype(np.int8)
         )
         for draw, number in enumerate(token_overlap.without_groups(found, chosen[:, None], 4)):
             draws[sample, draw] = (
@@ -256,7 +260,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
         for text in (figure.alt, figure.caption, figure.how_to_read):
             assert text.endswith(".") and "None" not in text and "nan" not in text and "untrained" not in text
         figure.drawing.draw_without_rendering()
-    findings = page.findings(Seen(metrics, untrained))
+    findings = page.findings(seen(metrics, untrained))
     # Without enough tokens nothing is said about rarefied sets, and with one layer nothing about depth.
     assert len(findings) == (3 if which == 0 else 1)
     for one in findings:
@@ -299,7 +303,7 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
     metrics = pairs[0][0].copy(deep=True)
     null = metrics[f"null_mean_{name}"].mean().item()
     metrics[f"mean_over_layers_mean_{name}"].loc[{"dataset": "pooled"}] = null + np.array(shift)
-    one = page.findings(Seen(metrics))[number]
+    one = page.findings(seen(metrics))[number]
     assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
     assert (one.estimate, one.low, one.high) == tuple(null + np.array(shift))
     assert f"{word} " in one.answer and words.format_number(one.estimate) in one.answer
@@ -316,6 +320,6 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
 def test_the_finding_on_depth(pairs, value, verdict, words):
     metrics = pairs[0][0].copy(deep=True)
     metrics["rise_weighted_jaccard"].loc[{"dataset": "pooled"}] = list(value)
-    one = page.findings(Seen(metrics))[2]
+    one = page.findings(seen(metrics))[2]
     assert (one.verdict, one.estimate, one.null_value) == (verdict, value[0], 0)
     assert f"In layer 2 they share {words}" in one.answer

@@ -1,8 +1,11 @@
+import itertools
 import math
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+import page_cases
 import pandas as pd
 import pytest
 import xarray as xr
@@ -15,34 +18,40 @@ from gatebook.chapters.base.page import Seen
 from gatebook.chapters.vocabulary_specialization import measure as chapter
 from gatebook.chapters.vocabulary_specialization import page
 from gatebook.figures import words
+from gatebook.inputs import clusters
 from gatebook.measures import uncertainty, vocabulary
 from gatebook.report import render
-from gatebook.study import routed, tallies
+from gatebook.study import routed
+
+seen = partial(page_cases.seen, "vocabulary_specialization")
 
 pytestmark = pytest.mark.filterwarnings("error")
 
+SEED = 1  # of `measured`
 PARTS = ["estimate", "low", "high"]
 
 
-def by_hand(token_id: list[int], selected: list[list[int]], odd: list[bool], experts: int) -> dict[str, float]:
-    """All measures from their definitions, token by token; nan where nothing is defined."""
+def by_hand(token_id: list[int], selected: list, halves: np.ndarray, experts: int) -> dict[str, float]:
+    """All measures from their definitions, token by token; nan where nothing is defined.
+
+    halves: which tokens are in the first half of each split, (split, token).
+    """
     number, size = defaultdict(lambda: np.zeros(experts)), defaultdict(int)
-    for one, chosen, half in zip(token_id, selected, odd, strict=True):
-        size[one] += 1
-        size[one, half] += 1
-        for expert in chosen:
-            number[one][expert] += 1
-            number[one, half][expert] += 1
+    for token, (one, chosen) in enumerate(zip(token_id, selected, strict=True)):
+        for key in (one, *((one, split, bool(half[token])) for split, half in enumerate(halves))):
+            size[key] += 1
+            for expert in chosen:
+                number[key][expert] += 1
     ids = set(token_id)
     share = {one: number[one].max() / size[one] for one in ids}
     often = [one for one in ids if size[one] >= 10]
     kept = of = 0.0
-    for one in ids:
-        if size[one, False] and size[one, True]:
+    for one, split in itertools.product(ids, range(len(halves))):
+        if size[one, split, False] and size[one, split, True]:
             of += size[one]
             for half in (False, True):
-                best = np.flatnonzero(number[one, half] == number[one, half].max())
-                kept += number[one, not half][best].mean()
+                best = np.flatnonzero(number[one, split, half] == number[one, split, half].max())
+                kept += number[one, split, not half][best].mean()
     led = []
     for expert in range(experts):
         mine = [
@@ -64,14 +73,15 @@ def _mean(weighted: list[tuple[float, float]]) -> float:
 
 def expected(made: list[Case], layer: int, rank: int, leave_out: int | None = None) -> list[float]:
     """All measures by input token of one layer of some datasets, at the first `rank` ranks, without a group."""
-    token_id, selected, odd = [], [], []
+    token_id, selected, groups = [], [], []
     for one in made:
-        group = tallies.document_groups(one.document_id)[one.owner]
+        group = clusters.groups(one.document_id)[one.owner]
         kept = np.flatnonzero(group != leave_out)
         token_id += one.token_id[kept].tolist()
         selected += one.layers[layer]["selected_expert"].values[kept, :rank].tolist()
-        odd += (group[kept] % 2 == 1).tolist()
-    found = by_hand(token_id, selected, odd, made[0].layers[layer].sizes["expert"])
+        groups += group[kept].tolist()
+    halves = chapter.halves(SEED)[:, groups]
+    found = by_hand(token_id, selected, halves, made[0].layers[layer].sizes["expert"])
     return [*(found[name] for name in chapter.BY_LAYER), *found["experts"]]
 
 
@@ -82,7 +92,8 @@ def measures(code: np.ndarray, group: np.ndarray, selected: np.ndarray, experts:
     """The measures of tokens with given types, groups and selections: (draw, selection, measure)."""
     tokens = np.arange(len(code))
     found = vocabulary.Occurrences(tokens, np.arange(code.max() + 1), code.astype(np.int32), group.astype(np.int8))
-    return chapter.observed(found, selected.astype(np.uint8), experts)
+    even = np.arange(clusters.GROUPS)[None] % 2 == 0
+    return chapter.observed(found, selected.astype(np.uint8), experts, even)
 
 
 def of_counts(number: list | np.ndarray) -> np.ndarray:
@@ -119,7 +130,7 @@ counts = st.lists(st.tuples(st.integers(0, 2), st.permutations(range(3)), st.boo
 def test_measures_equal_their_definitions(tokens, rank):
     token_id, selected, odd = [one[0] for one in tokens], [one[1][:rank] for one in tokens], [one[2] for one in tokens]
     found = measures(np.array(token_id), np.array(odd), np.array(selected), 3)[0, 1]
-    wanted = by_hand(token_id, selected, odd, 3)
+    wanted = by_hand(token_id, selected, np.array([odd]), 3)
     np.testing.assert_allclose(found, [*(wanted[name] for name in chapter.BY_LAYER), *wanted["experts"]], rtol=1e-12)
 
 
@@ -142,7 +153,7 @@ def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics
     for dataset, made in (("pooled", list(study.values())), ("poems", [study["poems"]]), ("code", [study["code"]])):
         for layer in (0, 2):
             for selection_, rank in (("first", 1), ("selected", 2)):
-                draws = [expected(made, layer, rank, group) for group in (None, *range(tallies.GROUPS))]
+                draws = [expected(made, layer, rank, group) for group in (None, *range(clusters.GROUPS))]
                 intervals = uncertainty.jackknife(xr.DataArray(draws, dims=("draw", "measure")), bounds=(0, 1))
                 found = metrics.sel(layer=layer, selection=selection_, kind="input")
                 for index, name in enumerate(chapter.BY_LAYER):
@@ -153,7 +164,7 @@ def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics
 
 def test_differences_are_those_of_the_draws(study, metrics):
     made, draws = list(study.values()), defaultdict(list)
-    for group in (None, *range(tallies.GROUPS)):
+    for group in (None, *range(clusters.GROUPS)):
         for layer in (0, 2):
             draws[layer].append(expected(made, layer, 1, group)[0])
     rise = uncertainty.jackknife(xr.DataArray(np.array(draws[2]) - draws[0], dims="draw"), bounds=(-1, 1))
@@ -192,7 +203,7 @@ def test_the_next_token_is_counted_in_its_window(study, tmp_path):
             kept = following != -1
             token_id += following[kept].tolist()
             selected += one.layers[layer]["selected_expert"].values[kept, :1].tolist()
-        wanted = by_hand(token_id, selected, [False] * len(token_id), 6)["macro"]
+        wanted = by_hand(token_id, selected, np.zeros((1, len(token_id))), 6)["macro"]
         assert found.sel(layer=layer, selection="first").item() == pytest.approx(wanted)
 
 
@@ -259,7 +270,8 @@ def test_splitting_documents_changes_no_count(study, metrics, tmp_path):
     halved = {}
     for name, one in study.items():
         lengths = np.concatenate([[length // 2, length - length // 2] for length in one.lengths])
-        halved[name] = replace(one, lengths=lengths, document_id=np.array([f"part-{i}" for i in range(len(lengths))]))
+        documents = {each: np.repeat(values, 2) for each, values in one.documents.items()}
+        halved[name] = replace(one, lengths=lengths, documents=documents)
     found = measured(chapter.measure, halved, tmp_path)
     for name in ("micro", "macro", "macro_often"):
         estimates = [each[name].sel(kind="input", interval="estimate") for each in (found, metrics)]
@@ -271,14 +283,14 @@ def test_intervals_cover_the_expected_value():
     """Ids with random favourite experts, documents with random subjects: the truth is the mean over samples."""
     rng, samples = np.random.default_rng(11), 600
     favourite = rng.integers(0, 4, 30)
-    draws = np.empty((samples, 1 + tallies.GROUPS, 3))
+    draws = np.empty((samples, 1 + clusters.GROUPS, 3))
     for sample in range(samples):
         lengths = rng.integers(15, 40, 60)
         owner = np.repeat(np.arange(60), lengths)
         subject = rng.integers(0, 30, 60)[owner]
         token_id = np.where(rng.random(len(owner)) < 0.2, subject, rng.integers(0, 30, len(owner)))
         expert = np.where(rng.random(len(owner)) < 0.5, favourite[token_id], rng.integers(0, 4, len(owner)))
-        draws[sample] = measures(token_id, owner % tallies.GROUPS, expert[:, None], 4)[:, 0, :3]
+        draws[sample] = measures(token_id, owner % clusters.GROUPS, expert[:, None], 4)[:, 0, :3]
     intervals = uncertainty.jackknife(xr.DataArray(draws, dims=("sample", "draw", "measure")))
     truth = draws[:, 0].mean(axis=0)
     covered = (intervals.sel(interval="low") <= truth) & (truth <= intervals.sel(interval="high"))
@@ -348,13 +360,13 @@ def pairs(metrics, tmp_path_factory):
 def test_every_figure_has_words_and_can_be_drawn(pairs, which):
     metrics, untrained = pairs[which]
     figures = page.figures(Seen(metrics, untrained))
-    assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == 5
+    assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == 7
     for figure in figures:
         assert len(figure.alt) >= 40 and isinstance(figure.data, pd.DataFrame)
         for text in (figure.alt, figure.caption, figure.how_to_read):
             assert text.endswith(".") and "None" not in text and "nan" not in text and "untrained" not in text
         figure.drawing.draw_without_rendering()
-    findings = page.findings(Seen(metrics, untrained))
+    findings = page.findings(seen(metrics, untrained))
     # Two documents in the same half: there is no split-half value, and nothing is said about it.
     assert len(findings) == (4 if which == 0 else 1)
     for one in findings:
@@ -364,7 +376,7 @@ def test_every_figure_has_words_and_can_be_drawn(pairs, which):
 
 
 def finding(metrics: xr.Dataset, number: int, untrained: xr.Dataset | None = None):
-    return page.findings(Seen(metrics, untrained))[number]
+    return page.findings(seen(metrics, untrained))[number]
 
 
 @pytest.mark.parametrize(

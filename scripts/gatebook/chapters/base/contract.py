@@ -5,9 +5,9 @@ Nothing heavy is imported here or in a chapter's `__init__`: every job on a clus
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gatebook.capabilities import CAPABILITIES
 
@@ -20,14 +20,24 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+Borders = list[Annotated[float, Field(ge=0)]]
+"""Of the class of an effect: from the first on it is small and no longer negligible, from the second on large."""
+
+
+def borders(small: float, large: float, description: str):
+    """A threshold: the `Borders` of an effect. The description says of what, in which unit, and why they are these."""
+    return Field([small, large], min_length=2, max_length=2, description=f"effect small, large: {description}")
+
+
 @dataclass(frozen=True)
 class Measure:
     """A number that a chapter reports.
 
     title, units, formula, meaning: as the report's Methods show them; units "1" for none. bounds: the values that it
     can take, to which intervals are cut. null: its value if there is nothing to find, where that is one number for all
-    models. squared: a measure of spread, 0 for even loads, which noise raises in proportion to its size; its interval
-    is moved on squares (see `uncertainty.interval`).
+    models. bias: how sampling noise moves it, for which estimate and interval are corrected: "" not at all on average,
+    "level" by about the same amount whatever its size is, "square" its square by about the same amount, as for measures
+    of spread, 0 for even loads (see `uncertainty.interval`).
     """
 
     title: str
@@ -36,7 +46,7 @@ class Measure:
     meaning: str
     bounds: tuple[float, float] = (-inf, inf)
     null: float | None = None
-    squared: bool = False
+    bias: Literal["", "level", "square"] = ""
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,9 @@ class Chapter:
         Words of its page: paragraphs of the introduction; text and address (or None) of the source.
     measures
         What it reports, by name.
-    interval, null
-        How its intervals are made, and what it is held against, in a sentence for Methods.
+    interval, also, null
+        How its intervals are made; in words how those of some of its measures are; what it is held against, in a
+        sentence for Methods.
     reads
         What its measures are computed from: "tallies", the "tokens" and what layers did to them, the "sample" of tokens
         whose router inputs are kept and the model, or the record of the "training".
@@ -74,6 +85,7 @@ class Chapter:
     source: tuple[str, str | None]
     measures: dict[str, Measure]
     interval: Literal["bootstrap", "jackknife"]
+    also: str = ""
     null: str = ""
     reads: Literal["tallies", "tokens", "sample", "training"] = "tallies"
     scope: Literal["checkpoint", "model", "runs"] = "checkpoint"

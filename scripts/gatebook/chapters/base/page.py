@@ -1,8 +1,9 @@
 """What every chapter has: a table, figures, findings, and the folder in which the report finds them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from pathlib import Path
 
 import pandas as pd
@@ -10,14 +11,21 @@ import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
 from gatebook.figures import export, plotting
-from gatebook.figures.plotting import Series
+from gatebook.figures.plotting import Reference, Series
+from gatebook.figures.words import format_estimate, format_number
 from gatebook.files import atomic, netcdf
 from gatebook.files.origin import signature
-from gatebook.measures.uncertainty import INTERVAL
+from gatebook.measures.summary import MEAN
+from gatebook.measures.uncertainty import INTERVAL, POOLED
 from gatebook.run import job
 
 PIXELS_PER_INCH = 96
 ORDER = ["trained", "untrained"]
+BOOTSTRAP, JACKKNIFE = "bootstrap over clusters", "jackknife over groups of clusters"
+EFFECTS = ("negligible", "small", "large")
+MOST_NAMED = 3
+PREPOSITIONS = {"layer": "in", "depth": "at", "dataset": "within"}
+ONE_RUN = "one training run"
 
 
 @dataclass(frozen=True)
@@ -30,14 +38,84 @@ class Seen:
 
     metrics: xr.Dataset
     untrained: xr.Dataset | None = None
-    thresholds: Mapping[str, float] = field(default_factory=dict)
+    thresholds: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
     difference: xr.Dataset | None = None
 
     @classmethod
-    def read(cls, path: str | Path, thresholds: Mapping[str, float]) -> "Seen":
+    def read(cls, path: str | Path, thresholds: Mapping[str, float | Sequence[float]]) -> "Seen":
         """From the file of a chapter's metrics."""
         untrained, difference = (netcdf.load_group(path, group) for group in ("untrained", "difference"))
         return cls(netcdf.load(path), untrained, thresholds, difference)
+
+    def sel(self, **where) -> "Seen":
+        """The same at one place along some dimensions."""
+        parts = (self.metrics, self.untrained, self.difference)
+        metrics, untrained, difference = (
+            part if part is None else part.sel({dim: label for dim, label in where.items() if dim in part.dims})
+            for part in parts
+        )
+        return Seen(metrics, untrained, self.thresholds, difference)
+
+
+@dataclass(frozen=True)
+class Null:
+    """What a measure is held against.
+
+    values: a number, or an array over any of `dataset`, `layer` and `interval`; with `interval` the null has an
+    interval of its own. mean: the same averaged over layers, where its interval is known; otherwise its ends are the
+    means of those of the layers, which is never too narrow.
+    """
+
+    name: str
+    values: float | xr.DataArray
+    mean: xr.DataArray | None = None
+
+    @classmethod
+    def of(cls, name: str, metrics: xr.Dataset, measure: str) -> "Null":
+        """That of a measure, as metrics hold it."""
+        return cls(name, metrics[f"null_{measure}"], metrics.get(f"{MEAN}null_{measure}"))
+
+    def by_layer(self) -> xr.DataArray:
+        """Its values, with the dimension `interval`: without an interval of its own both ends are the value."""
+        return _with_ends(self.values)
+
+    def over_layers(self) -> xr.DataArray:
+        """The same averaged over layers."""
+        if self.mean is not None:
+            return _with_ends(self.mean)
+        values = self.by_layer()
+        return values.mean("layer") if "layer" in values.dims else values
+
+    def numbers(self) -> dict:
+        """What a finding says of it."""
+        value, low, high = estimate(pooled(self.over_layers()))
+        known = "interval" in getattr(self.values, "dims", ())
+        ends = {"null_low": low, "null_high": high} if known else {}
+        return {"null_name": self.name, "null_value": value} | ends
+
+    def reference(self) -> Reference:
+        """Its pooled values by layer as a figure shows them, with a band if it has an interval."""
+        values = pooled(xr.DataArray(self.values))
+        if "interval" not in values.dims:
+            return Reference(self.name, values.values)
+        return Reference(self.name, *(values.sel(interval=part).values for part in INTERVAL))
+
+    def text(self) -> str:
+        """Its pooled value, averaged over layers, with its interval, if it has one."""
+        found = self.numbers()
+        if "null_low" not in found:
+            return format_number(found["null_value"])
+        return " ".join(format_estimate(*(found[f"null_{part}"] for part in ("value", "low", "high"))))
+
+
+def _with_ends(values: float | xr.DataArray) -> xr.DataArray:
+    array = xr.DataArray(values)
+    return array if "interval" in array.dims else array.expand_dims(interval=list(INTERVAL))
+
+
+def pooled(array: xr.DataArray) -> xr.DataArray:
+    """An array at the dataset "pooled", if it has datasets."""
+    return array.sel(dataset=POOLED) if "dataset" in array.dims else array
 
 
 @dataclass(frozen=True)
@@ -57,7 +135,9 @@ class Figure:
 class Finding:
     """One row of the key findings: a question and its answer with estimate, interval, and what to compare it with.
 
-    `verdict` is "yes", "no" or "unclear"; `figure` the name of the figure that shows it.
+    `verdict` is "yes", "no" or "unclear"; `effect` the class of its size (see `effect_class`), "" if it has none;
+    `exceptions` says where single layers or datasets contradict it (see `exceptions`); `null_low` and `null_high` are
+    the ends of the null's own interval, if it has one; `figure` the name of the figure that shows it.
     """
 
     question: str
@@ -70,9 +150,13 @@ class Finding:
     null_value: float | None
     verdict: str
     verdict_text: str
+    effect: str
     n: int
     n_unit: str
     figure: str
+    null_low: float | None = field(default=None)
+    null_high: float | None = field(default=None)
+    exceptions: str = field(default="")
     reference_name: str | None = field(default=None)
     reference_value: float | None = field(default=None)
 
@@ -87,9 +171,26 @@ def series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> list
 def dataset_matrix(
     metrics: xr.Dataset, name: str, *, label: str, annotate: str, from_zero: bool = True
 ) -> tuple[Drawing, xr.DataArray]:
-    """A matrix of the measure `name`, datasets by layers, and its means over layers: (dataset,).
+    """A matrix of a measure, datasets by layers, and its means over layers.
 
-    The colour scale starts at 0, or, unless `from_zero`, at the smallest value.
+    Parameters
+    ----------
+    metrics
+        Holds the measure `name` (dataset, layer, interval); its first dataset, "pooled", is not drawn.
+    name
+        Of the measure.
+    label
+        Name of the colour bar.
+    annotate
+        Format of the values in the cells, such as ".2f".
+    from_zero
+        Whether the colour scale starts at 0, or else at the smallest value.
+
+    Returns
+    -------
+    drawing : Drawing
+    means : xarray.DataArray
+        (dataset,), in the measure's unit.
     """
     values, means = (
         metrics[part].isel(dataset=slice(1, None)).sel(interval="estimate")
@@ -110,53 +211,150 @@ def dataset_matrix(
     return drawing, means
 
 
-def counts_text(metrics: xr.Dataset, method: str = "bootstrap over documents") -> str:
-    """How many tokens and documents a pooled figure rests on, and how its intervals were made, for its caption."""
+def counts_text(metrics: xr.Dataset, method: str = BOOTSTRAP, tokens: str = "tokens") -> str:
+    """What a pooled figure rests on (see `size_text`), and how its intervals were made, for its caption."""
     if without_documents(metrics):
-        return f"{size_text(metrics)}; published counts, without intervals."
-    return f"{size_text(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % {method}."
+        method = f"independent draws of tokens, a design effect of {float(metrics['design_effect']):g} allowed for"
+    return f"{size_text(metrics, tokens)}; bands: {100 * metrics.attrs['confidence']:g} % {method}."
 
 
-def size_text(metrics: xr.Dataset) -> str:
-    """How many tokens and documents a pooled figure rests on."""
-    pooled = metrics.sel(dataset="pooled")
-    documents = "" if without_documents(metrics) else f" of {int(pooled['documents']):,} documents"
-    return f"n = {int(pooled['tokens']):,} tokens{documents} in {metrics.sizes['dataset'] - 1} datasets"
+def size_text(metrics: xr.Dataset, tokens: str = "tokens") -> str:
+    """How many tokens, documents and clusters a pooled figure rests on; `tokens` is what the tokens are called."""
+    datasets = metrics.attrs.get("pooled_datasets", metrics.sizes["dataset"] - 1)
+    numbers = {word: int(pooled(metrics[name])) for name, word in _sizes(metrics, tokens).items()}
+    return f"n = {' of '.join(f'{number:,} {word}' for word, number in numbers.items())} in {datasets} datasets"
+
+
+def _sizes(metrics: xr.Dataset, tokens: str) -> dict[str, str]:
+    names = ("tokens",) if without_documents(metrics) else ("tokens", "documents", "clusters")
+    return {name: tokens if name == "tokens" else name for name in names}
 
 
 def without_documents(metrics: xr.Dataset) -> bool:
-    """Whether the metrics are those of published counts: documents, intervals and what rests on them are not known."""
-    return not metrics["documents"].sel(dataset="pooled").any()
+    """Whether the metrics are those of published counts: documents and what rests on them are not known."""
+    return "design_effect" in metrics
 
 
 def if_documents(metrics: xr.Dataset, text: str) -> str:
-    """A text about documents or intervals, which published counts do not have."""
+    """A text about documents, which published counts do not have."""
     return "" if without_documents(metrics) else text
 
 
-def sample_size(metrics: xr.Dataset) -> dict:
-    """What a pooled finding rests on: its `n` and `n_unit`, which are tokens where documents are not known."""
-    unit = "tokens" if without_documents(metrics) else "documents"
-    return {"n": int(metrics[unit].sel(dataset="pooled")), "n_unit": unit}
+def sample_size(metrics: xr.Dataset, tokens: str = "tokens") -> dict:
+    """What a pooled finding rests on: `n` clusters, the unit of inference, or tokens where these alone are known."""
+    *others, (unit, word) = _sizes(metrics, tokens).items()
+    more = [f"{int(pooled(metrics[name])):,} {each}" for name, each in reversed(others)]
+    return {"n": int(pooled(metrics[unit])), "n_unit": ", ".join([word, *more])}
 
 
 def over_layers(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
     """The pooled measure `name`, averaged over layers, with its interval."""
-    return estimate(metrics[f"mean_over_layers_{name}"].sel(dataset="pooled"))
+    return estimate(pooled(metrics[MEAN + name]))
 
 
-def numbers(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, null_name: str, null_value: float) -> dict:
-    """The numbers of a finding about the pooled measure `name`, averaged over layers."""
-    value, low, high = over_layers(metrics, name)
-    return {
-        "estimate": value,
-        "low": low,
-        "high": high,
-        "null_name": null_name,
-        "null_value": null_value,
-        "reference_name": "untrained model" if untrained is not None else None,
-        "reference_value": over_layers(untrained, name)[0] if untrained is not None else None,
-    } | sample_size(metrics)
+def numbers(
+    seen: Seen,
+    name: str,
+    null: Null,
+    effect: str,
+    *,
+    scale: float = 1,
+    threshold: float | None = None,
+    datasets: bool = True,
+) -> dict:
+    """What a finding about a pooled measure, averaged over layers, says in numbers.
+
+    Parameters
+    ----------
+    seen
+        What the chapter measured.
+    name
+        Of the measure.
+    null
+        What it is held against.
+    effect
+        The key of the thresholds that hold the borders of its effect size.
+    scale
+        What the distance from the null is divided by, before it is held against the borders.
+    threshold
+        What decides the verdict, and so what an exception is, if that is not the null.
+    datasets
+        Whether the measure of a single dataset says the same about it as the pooled one about all.
+
+    Returns
+    -------
+    dict
+        Fields of a `Finding`: estimate and interval, null and reference, `effect`, `exceptions`, and `sample_size`.
+    """
+    found = held(over_layers(seen.metrics, name), null, seen.thresholds[effect], scale)
+    against = null if threshold is None else Null(format_number(threshold), threshold)
+    found["exceptions"] = exceptions(side(found, threshold), against, *_parts(seen.metrics, name, datasets))
+    return found | reference(seen, over_layers, name) | sample_size(seen.metrics)
+
+
+def trained(seen: Seen, name: str, effect: str, *, scale: float = 1) -> dict | None:
+    """What a finding says in numbers on what training did to the pooled measure `name`, averaged over layers.
+
+    The estimate is the paired difference from the untrained model; None if that is not known. See `numbers`.
+    """
+    if seen.difference is None or MEAN + name not in seen.difference:
+        return None
+    null = Null("no difference from the untrained model", 0.0)
+    found = held(over_layers(seen.difference, name), null, seen.thresholds[effect], scale)
+    found["exceptions"] = exceptions(side(found), null, *_parts(seen.difference, name))
+    return found | sample_size(seen.metrics)
+
+
+def change(seen: Seen, name: str, words: Sequence[str] = ("less than", "more than", "about as much as")) -> str:
+    """What training did to the pooled measure, averaged over layers, as the end of an answer; "" if it is not known.
+
+    It is judged by the paired difference from the untrained model, whose interval it states. words: for a measure that
+    fell, for one that rose, and for one of which it is not known.
+    """
+    if seen.difference is None or MEAN + name not in seen.difference:
+        return ""
+    value = over_layers(seen.difference, name)
+    whole = lies(*value[1:], 0)
+    word = dict(zip(("below", "above", "around"), words, strict=True))[whole]
+    contrary = [_contrary(whole, Null("", 0.0), part) for part in _parts(seen.difference, name)]
+    but = "".join(f"; but {text}" for text in contrary if text)
+    return f", {word} in the untrained model (difference {' '.join(format_estimate(*value))}, {ONE_RUN}{but})"
+
+
+def _parts(metrics: xr.Dataset, name: str, datasets: bool = True) -> list[xr.DataArray]:
+    """A measure by layer, pooled, and by dataset, averaged over layers, each as far as there is more than one."""
+    by_layer, by_dataset = pooled(metrics[name]), metrics[MEAN + name]
+    if not datasets or "dataset" not in by_dataset.dims:
+        return [by_layer]
+    return [by_layer, by_dataset.isel(dataset=slice(1, None))]
+
+
+def held(value: tuple[float, float, float], null: Null, borders: Sequence[float], scale: float = 1) -> dict:
+    """An estimate with its interval, its null, and the class of the distance between them, divided by `scale`."""
+    against = null.numbers()
+    sizes = [(part - against["null_value"]) / scale for part in value]
+    return dict(zip(INTERVAL, value, strict=True)) | against | {"effect": effect_class(sizes, borders)}
+
+
+def reference(seen: Seen, value: Callable[..., tuple[float, float, float]], *arguments) -> dict:
+    """What a function says of the untrained model's metrics, as the reference of a finding, if there is that model."""
+    if seen.untrained is None:
+        return {}
+    return {"reference_name": "untrained model", "reference_value": value(seen.untrained, *arguments)[0]}
+
+
+def effect_class(sizes: Sequence[float], borders: Sequence[float]) -> str:
+    """The class of an effect, given with its interval: "negligible", "small" or "large".
+
+    It is negligible below the smaller of two `borders`, large from the larger one on, whatever its sign; if it is not
+    the same all over the interval, the classes at both ends are named: "small to large". "" if it is not known.
+    """
+    if not isfinite(sizes[0]):
+        return ""
+    known = [size for size in sizes if isfinite(size)]
+    nearest = 0.0 if min(known) < 0 < max(known) else min(map(abs, known))
+    ends = [EFFECTS[sum(size >= border for border in borders)] for size in (nearest, max(map(abs, known)))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def estimate(array: xr.DataArray) -> tuple[float, float, float]:
@@ -164,14 +362,58 @@ def estimate(array: xr.DataArray) -> tuple[float, float, float]:
     return tuple(float(array.sel(interval=part)) for part in INTERVAL)
 
 
-def lies(low: float, high: float, threshold: float) -> str:
-    """Where an interval lies: "below" or "above" the threshold as a whole, else "around" it."""
-    return "below" if high < threshold else "above" if low > threshold else "around"
+def lies(low: float, high: float, start: float, end: float | None = None) -> str:
+    """Where an interval lies: "below" or "above" a value, or another interval, as a whole, else "around" it."""
+    return "below" if high < start else "above" if low > (start if end is None else end) else "around"
+
+
+def side(found: Mapping, threshold: float | None = None) -> str:
+    """Where the interval of a finding lies (see `lies`), by the threshold, or by the null and the null's interval."""
+    against = (threshold,) if threshold is not None else (found.get("null_low"), found.get("null_high"))
+    return lies(found["low"], found["high"], *(against if against[0] is not None else (found["null_value"],)))
 
 
 def verdict(place: str, yes: str) -> str:
     """The verdict on where an interval lies (see `lies`): "yes" for the place `yes`, "unclear" for "around"."""
     return "unclear" if place == "around" else "yes" if place == yes else "no"
+
+
+def exceptions(whole: str, null: Null, *parts: xr.DataArray) -> str:
+    """Where parts contradict a finding, in a sentence for each kind of part; "" if they do not.
+
+    Parameters
+    ----------
+    whole
+        Where the pooled mean over layers lies. Parts contradict it if they lie on the other side of the null, each by
+        its interval, and each other if some lie below and some above.
+    parts
+        The measure with `interval` and one dimension more: `layer`, `depth` or `dataset`.
+    """
+    contrary = [_contrary(whole, null, part) for part in parts]
+    return " ".join(f"Yet against {null.name} it is {text}." for text in contrary if text)
+
+
+def _contrary(whole: str, null: Null, values: xr.DataArray) -> str:
+    """Which parts lie below and which above, if that is a contradiction."""
+    (kind,) = set(values.dims) - {"interval"}
+    against = pooled(null.by_layer()) if kind == "layer" else null.over_layers()
+    sides = {
+        "below": values.sel(interval="high", drop=True) < against.sel(interval="low", drop=True),
+        "above": values.sel(interval="low", drop=True) > against.sel(interval="high", drop=True),
+    }
+    found = {side: array[kind].values[array.values] for side, array in sides.items() if array.any()}
+    if not {"below", "above"} <= {whole, *found}:
+        return ""
+    return " and ".join(f"{side} {_named(kind, labels, values.sizes[kind])}" for side, labels in found.items())
+
+
+def _named(kind: str, labels: Sequence, total: int) -> str:
+    """Some parts of `total`, by their names, or if they are many by their number."""
+    if len(labels) > MOST_NAMED:
+        return f"{PREPOSITIONS[kind]} {len(labels)} of {total} {kind}s"
+    *others, last = map(str, labels)
+    names = f"{', '.join(others)} and {last}" if others else last
+    return f"{PREPOSITIONS[kind]} {kind}{'s' if others else ''} {names}"
 
 
 def write(folder: Path, figures: list[Figure], findings: list[Finding], source: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from gatebook.chapters.base.contract import Chapter
 from gatebook.files import netcdf
-from gatebook.measures import summary
+from gatebook.measures import summary, uncertainty
 from gatebook.measures.summary import Measured
 
 
@@ -22,7 +22,7 @@ def save(
     Parameters
     ----------
     measured, chapter
-        What was measured, and the declaration of the chapter.
+        What was measured (`summary.of_enough`), and the declaration of the chapter.
     identity
         Attributes that say which model and which data it was measured on.
     metrics, draws
@@ -37,6 +37,7 @@ def save(
         others, their_draws = map(netcdf.load, untrained)
         method = summary.METHODS[chapter.interval](measured.metrics.attrs["confidence"])
         apart = summary.differences(measured.draws, their_draws, chapter.measures, method)
+        apart = uncertainty.without_few(apart, measured.metrics.attrs["fewest_clusters"], measured.metrics["clusters"])
         groups = {"untrained": others, "difference": apart}
     netcdf.save(measured.metrics.assign_attrs(identity), metrics, groups)
     netcdf.save(measured.draws.assign_attrs(identity), draws)

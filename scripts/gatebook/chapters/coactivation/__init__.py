@@ -4,7 +4,7 @@ from math import inf
 
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 FEWEST = 10
 """Expected tokens below which a pair is not tested."""
@@ -21,12 +21,22 @@ MEASURES = {
         bounds=(0, inf),
     ),
     "remaining_within_datasets": Measure(
-        "Mean |log₂ lift| remaining within datasets",
+        "Variance of log lift remaining within datasets",
         "1",
-        "share of the former that is left with E_ij = Σ_D E_ij(D), the null with each dataset's loads",
+        "Σ log₂²((N_ij + ½) / (E'_ij + ½)) / Σ log₂²((N_ij + ½) / (E_ij + ½)), E'_ij = Σ_D E_ij(D)",
         (
-            "How much of that is left when the null also knows how the loads differ between datasets. 1 for a single "
-            "dataset."
+            "How much of the variance of log lift, around a lift of 1, is left when the null also knows how the loads "
+            "differ between datasets; sampling noise counts as left. 1 for a single dataset."
+        ),
+        bounds=(0, inf),
+    ),
+    "significant_lift": Measure(
+        "Mean |log₂ lift| of significant pairs",
+        "1",
+        "mean of |log₂((N_ij + ½) / (E_ij + ½))| over pairs with adjusted p ≤ α",
+        (
+            "How far the pairs are from what loads explain that significantly differ from it. Of pairs chosen for "
+            "being far they look somewhat further than they are; undefined where there are none."
         ),
         bounds=(0, inf),
     ),
@@ -58,7 +68,13 @@ class Thresholds(Settings):
         0.5,
         ge=0,
         le=1,
-        description="share of the mean |log2 lift| within datasets that domains may not explain",
+        description="share of the squared log2 lift within datasets that domains may not explain",
+    )
+    lift_effect: Borders = borders(
+        0.14, 0.58, "doublings beyond noise; a lift of 1.1 or 1 / 1.1, and of 1.5 or 1 / 1.5"
+    )
+    explained_effect: Borders = borders(
+        0.01, 0.09, "share of the squared log2 lift that datasets explain; Cohen (1988), r of 0.1 and 0.3, squared"
     )
 
 

@@ -118,7 +118,8 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
 
     Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers;
     intervals are those of the jackknife over groups of documents. `noise` (dataset, layer): the mean |log2 lift| that
-    sampling noise alone gives when all true lifts are 1, and `mean_over_layers_noise` (dataset). `tested_pairs`
+    sampling noise alone gives when all true lifts are 1, and `mean_over_layers_noise` (dataset); `significant_noise`
+    and its mean: the same for the pairs that significantly differ from a lift of 1. `tested_pairs`
     (dataset, layer). The matrices `MATRICES` are (layer, expert, other), of all datasets pooled, NaN on the diagonal,
     for experts that are never selected and, lifts, where nothing is expected. p-values are adjusted over all layers and
     pairs of a dataset; what is significant at the level 1 - confidence counts in `share_above` and `share_below`.
@@ -129,7 +130,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
     names = [uncertainty.POOLED, *dataset_tallies]
     groups = {name: np.unique(tally["document_group"].values) for name, tally in dataset_tallies.items()}
     groups = {uncertainty.POOLED: np.unique(np.concatenate(list(groups.values())))} | groups
-    sizes, log_lifts, noise, signed, matrices = [], [], [], {name: [] for name in names}, []
+    summaries, matrices = {name: [] for name in names}, []
     for tally in tallies.by_layer(dataset_tallies, ["pair_count", "adjacent_count"]):
         parts = {name: uncertainty.without_each(layer["pair_count"].isel(layer=0)) for name, layer in tally.items()}
         observed = {name: part.transpose("draw", "expert", "other").values for name, part in parts.items()}
@@ -137,45 +138,54 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
         within = {uncertainty.POOLED: sum(expected.values())} | expected
         observed = {uncertainty.POOLED: sum(observed.values())} | observed
         expected = {uncertainty.POOLED: expected_pairs(observed[uncertainty.POOLED], top_k)} | expected
-        found = [_summary(observed[name], expected[name], within[name], groups[name]) for name in names]
-        for kept, values in zip((sizes, log_lifts, noise), list(zip(*found, strict=True))[:3], strict=True):
-            kept.append(values)
-        for name, (*_, p) in zip(names, found, strict=True):
-            signed[name].append(p)
+        for name in names:
+            summaries[name].append(_summary(observed[name], expected[name], within[name], groups[name]))
         adjacent = sum(layer["adjacent_count"].isel(layer=0).values for layer in tally.values())
         whole = observed[uncertainty.POOLED], expected[uncertainty.POOLED]
         matrices.append(_matrices(*whole, adjacent, groups[uncertainty.POOLED], top_k, confidence))
 
     coordinates = {"dataset": names, "layer": first["layer"].values}
-    tested = xr.DataArray(np.array(sizes).T, dims=("dataset", "layer"), coords=coordinates)
-    overall, within = np.moveaxis(np.array(log_lifts), (2, 1), (0, 1))  # (dataset, layer, draw)
-    above, below, adjusted = _shares(signed, 1 - confidence)
+    overall, variance, within = (
+        np.array([[getattr(layer, name) for layer in summaries[dataset]] for dataset in names])
+        for name in ("doublings", "variance", "within")
+    )  # (dataset, layer, draw)
+    significant = [_significant(layers, 1 - confidence) for layers in summaries.values()]
+    by_layer = {name: np.stack([found[name] for found in significant]) for name in significant[0] if name != "adjusted"}
     draws = xr.Dataset(
         {
             "mean_absolute_log2_lift": (("dataset", "layer", "draw"), overall),
-            "remaining_within_datasets": (("dataset", "layer", "draw"), _ratio(within, overall)),
-            "share_above": (("dataset", "draw", "layer"), above),
-            "share_below": (("dataset", "draw", "layer"), below),
+            "remaining_within_datasets": (("dataset", "layer", "draw"), _ratio(within, variance)),
+            **{
+                name: (("dataset", "layer", "draw"), by_layer[name])
+                for name in ("share_above", "share_below", "significant_lift")
+            },
         },
         coords=coordinates,
     )
-    name = "remaining_within_datasets"
-    draws[f"mean_over_layers_{name}"] = (("dataset", "draw"), _ratio(_mean(within), _mean(overall)))
+    means = {"remaining_within_datasets": _ratio(_mean(within), _mean(variance))}
+    means["significant_lift"] = _mean(by_layer["significant_lift"])
+    for name, values in means.items():
+        draws[f"mean_over_layers_{name}"] = (("dataset", "draw"), values)
     out = xr.Dataset(coords=coordinates, attrs={"confidence": confidence, "top_k": top_k})
     out = out.merge(summarise(draws, MEASURES, _HeldGroups(groups, confidence)))
     out.attrs["groups"] = len(groups[uncertainty.POOLED])
-    out["tested_pairs"] = tested.assign_attrs(long_name=f"pairs expected in at least {FEWEST} tokens", units="pairs")
-    out["noise"] = (("dataset", "layer"), np.array(noise).T)
-    out["mean_over_layers_noise"] = out["noise"].mean("layer")
-    for name in ("noise", "mean_over_layers_noise"):
-        out[name].attrs = {"long_name": "mean |log2 lift| of sampling noise alone", "units": "1"}
+    tested = np.array([[layer.tested for layer in summaries[name]] for name in names])
+    attributes = {"long_name": f"pairs expected in at least {FEWEST} tokens", "units": "pairs"}
+    out["tested_pairs"] = (("dataset", "layer"), tested, attributes)
+    noise = {"noise": [[layer.noise for layer in summaries[name]] for name in names]}
+    noise["significant_noise"] = by_layer["significant_noise"]
+    for name, values in noise.items():
+        of = "the significant pairs" if name == "significant_noise" else "the tested pairs"
+        attributes = {"long_name": f"mean |log2 lift| of {of} by sampling noise alone", "units": "1"}
+        out[name] = (("dataset", "layer"), np.array(values), attributes)
+        out[f"mean_over_layers_{name}"] = out[name].mean("layer").assign_attrs(attributes)
     stacked = {name: np.stack([layer[name] for layer in matrices]) for name in matrices[0]}
-    stacked["adjusted_p"] = _square(adjusted, experts)
+    stacked["adjusted_p"] = _square(significant[0]["adjusted"], experts)
     for name, long_name in MATRICES.items():
         out[name] = (("layer", "expert", "other"), stacked[name], {"long_name": long_name, "units": "1"})
     tokens = {name: int(tally["tokens"].sum()) for name, tally in dataset_tallies.items()}
     out["tokens"] = ("dataset", [sum(tokens.values()), *tokens.values()], {"long_name": "tokens", "units": "tokens"})
-    out["documents"] = uncertainty.document_counts(dataset_tallies)
+    out = out.merge(uncertainty.sample_sizes(dataset_tallies))
     return Measured(out.assign_coords(expert=np.arange(experts), other=np.arange(experts)), draws)
 
 
@@ -201,20 +211,34 @@ def strongest(metrics: xr.Dataset, count: int) -> pd.DataFrame:
     return pd.concat([above.head(count), below.tail(count)], ignore_index=True)
 
 
-def _summary(observed: np.ndarray, expected: np.ndarray, within: np.ndarray, groups: np.ndarray) -> tuple:
-    """Of one dataset and layer: pairs tested, mean |log2 lift| by draw (overall and within datasets), noise, signed p.
+class _Summary(NamedTuple):
+    """Of one dataset and layer, NaN for what is not tested.
 
-    p (draw, pair) float32 is NaN for pairs that are not tested, and negative where the lift is below 1.
+    tested: number of pairs; doublings, variance, within (draw,): mean |log2 lift|, mean square of log2 lift, and that
+    within datasets; noise: mean |log2 lift| of sampling noise; p (draw, pair): negative where the lift is below 1;
+    pair_doublings (draw, pair): |log2 lift|; pair_noise (pair,): what noise alone gives.
     """
+
+    tested: int
+    doublings: np.ndarray
+    variance: np.ndarray
+    within: np.ndarray
+    noise: float
+    p: np.ndarray
+    pair_doublings: np.ndarray
+    pair_noise: np.ndarray
+
+
+def _summary(observed: np.ndarray, expected: np.ndarray, within: np.ndarray, groups: np.ndarray) -> _Summary:
     upper = np.triu_indices(observed.shape[-1], 1)
     observed, expected, within = (counts[:, *upper] for counts in (observed, expected, within))
     tested = expected[0] >= FEWEST
-    signed = np.full(observed.shape, np.nan, dtype=np.float32)
+    signed, pair_doublings = (np.full(observed.shape, np.nan, dtype=np.float32) for _ in range(2))
+    pair_noise, nothing = np.full(len(tested), np.nan), np.full(len(observed), np.nan)
     if not tested.any():
-        nothing = np.full(len(observed), np.nan)
-        return 0, (nothing, nothing), np.nan, signed
+        return _Summary(0, nothing, nothing, nothing, np.nan, signed, pair_doublings, pair_noise)
     observed, expected, within = observed[:, tested], expected[:, tested], within[:, tested]
-    log_lift = np.log2((observed + 0.5) / (expected + 0.5))
+    log_lift, log_within = (np.log2((observed + 0.5) / (null + 0.5)) for null in (expected, within))
     whole = [0, *groups + 1]
     left = log_lift[groups + 1]
     error = np.sqrt((len(groups) - 1) / len(groups) * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
@@ -222,27 +246,41 @@ def _summary(observed: np.ndarray, expected: np.ndarray, within: np.ndarray, gro
     p = np.nan_to_num(p, nan=1)  # a single group cannot tell
     signed[np.ix_(whole, tested)] = np.where(root < 1, -p, p)
     signed[np.ix_(np.setdiff1d(np.arange(len(signed)), whole), tested)] = signed[0, tested]
-    means = np.abs(log_lift).mean(axis=1), np.abs(np.log2((observed + 0.5) / (within + 0.5))).mean(axis=1)
-    return int(tested.sum()), means, np.sqrt(2 / np.pi) * error.mean(), signed
+    pair_doublings[:, tested], pair_noise[tested] = np.abs(log_lift), np.sqrt(2 / np.pi) * error
+    return _Summary(
+        tested=int(tested.sum()),
+        doublings=np.abs(log_lift).mean(axis=1),
+        variance=(log_lift**2).mean(axis=1),
+        within=(log_within**2).mean(axis=1),
+        noise=pair_noise[tested].mean(),
+        p=signed,
+        pair_doublings=pair_doublings,
+        pair_noise=pair_noise,
+    )
 
 
-def _shares(signed: dict[str, list[np.ndarray]], level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shares of the tested pairs that are significantly above and below chance, and the adjusted p of draw 0, pooled.
+def _significant(layers: list[_Summary], level: float) -> dict[str, np.ndarray]:
+    """Of one dataset's pairs, those that differ significantly from chance, over all layers one list of tests.
 
-    signed: for every dataset the p of each layer, see `_summary`. Shares are (dataset, draw, layer), p (layer, pair).
+    `share_above`, `share_below` and `significant_lift` (layer, draw); `significant_noise` (layer,) and `adjusted`, the
+    adjusted p (layer, pair), of draw 0.
     """
-    above, below, pooled = [], [], None
-    for p in map(np.stack, signed.values()):  # (layer, draw, pair)
-        adjusted = np.full(p.shape, np.nan)
-        for draw in range(p.shape[1]):
-            known = np.isfinite(p[:, draw])
-            if known.any():
-                adjusted[:, draw][known] = scipy.stats.false_discovery_control(np.abs(p[:, draw][known]))
-        pooled = adjusted[:, 0] if pooled is None else pooled
-        significant, tested = adjusted <= level, np.isfinite(p).sum(axis=-1)
-        above.append(_ratio((significant & (p > 0)).sum(axis=-1), tested).T)
-        below.append(_ratio((significant & np.signbit(p)).sum(axis=-1), tested).T)
-    return np.stack(above), np.stack(below), pooled
+    p = np.stack([layer.p for layer in layers])  # (layer, draw, pair)
+    adjusted = np.full(p.shape, np.nan)
+    for draw in range(p.shape[1]):
+        known = np.isfinite(p[:, draw])
+        if known.any():
+            adjusted[:, draw][known] = scipy.stats.false_discovery_control(np.abs(p[:, draw][known]))
+    significant, tested = adjusted <= level, np.isfinite(p).sum(axis=-1)
+    doublings = np.stack([layer.pair_doublings for layer in layers])
+    noise = np.stack([layer.pair_noise for layer in layers])
+    return {
+        "share_above": _ratio((significant & (p > 0)).sum(axis=-1), tested),
+        "share_below": _ratio((significant & np.signbit(p)).sum(axis=-1), tested),
+        "significant_lift": _ratio(np.where(significant, doublings, 0).sum(axis=-1), significant.sum(axis=-1)),
+        "significant_noise": _ratio(np.where(significant[:, 0], noise, 0).sum(axis=-1), significant[:, 0].sum(axis=-1)),
+        "adjusted": adjusted[:, 0],
+    }
 
 
 def _matrices(
@@ -282,7 +320,7 @@ class _HeldGroups(NamedTuple):
     groups: dict[str, np.ndarray]
     confidence: float
 
-    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], squared: bool = False) -> xr.DataArray:
+    def interval(self, draws: xr.DataArray, bounds: tuple[float, float], bias: uncertainty.Bias = "") -> xr.DataArray:
         """Estimate and interval: `draw` becomes `interval`."""
         parts = [draws.sel(dataset=[name]).isel(draw=[0, *held + 1]) for name, held in self.groups.items()]
         found = [uncertainty.jackknife(part, self.confidence, bounds, complete=True) for part in parts]

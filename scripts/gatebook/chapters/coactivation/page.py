@@ -7,16 +7,25 @@ import scipy.stats
 import xarray as xr
 
 from gatebook.chapters.base.page import (
+    JACKKNIFE,
+    ONE_RUN,
     ORDER,
     Figure,
     Finding,
+    Null,
     Seen,
     counts_text,
+    effect_class,
+    held,
     lies,
     numbers,
     over_layers,
+    reference,
+    sample_size,
     series,
+    side,
     size_text,
+    trained,
     verdict,
 )
 from gatebook.chapters.coactivation import FEWEST, MEASURES
@@ -27,8 +36,8 @@ from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import spread, table
 
-METHOD = "jackknife over groups of documents"
 LARGEST_DOUBLINGS = 6
+LEAST = 2.0**-LARGEST_DOUBLINGS
 PAIRS_SHOWN, PAIRS_LISTED = 10, 100
 
 
@@ -46,25 +55,24 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
-    metrics, untrained, thresholds = seen.metrics, seen.untrained, seen.thresholds
-    found = [_finding_lift(metrics, untrained)]
+    metrics = seen.metrics
+    found = [_finding_lift(seen)]
     if 1 < metrics.attrs["top_k"] < metrics.sizes["expert"] and int(
         metrics["tested_pairs"].sel(dataset="pooled").sum()
     ):
-        found += [_finding_share(metrics, untrained), _finding_strongest(metrics, untrained, thresholds["strong_lift"])]
+        found += [_finding_significant(seen), _finding_strongest(seen)]
         if metrics.sizes["dataset"] > 2:
-            found.append(_finding_datasets(metrics, untrained, thresholds["remaining_lift"]))
-        if untrained is not None:
-            found.append(_finding_training(metrics, untrained))
+            found.append(_finding_datasets(seen))
+        found += _finding_training(seen)
     return found
 
 
-def _finding_lift(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    noise = float(metrics["mean_over_layers_noise"].sel(dataset="pooled"))
-    found = numbers(metrics, untrained, "mean_absolute_log2_lift", "sampling noise alone", noise)
-    times = format_number(2 ** found["estimate"])
+def _finding_lift(seen: Seen) -> Finding:
+    metrics = seen.metrics
+    found = numbers(seen, "mean_absolute_log2_lift", _noise(metrics), "lift_effect")
+    place = side(found)
     answers = {
-        "above": f"Yes: pairs typically meet {times} times as often as loads explain, or that much less often.",
+        "above": f"Yes: pairs typically meet {_times(found)} times as often as loads explain, or that much less often.",
         "below": "No: pairs meet as often as loads explain.",
         "around": "Unclear: what is left beside the loads may be sampling noise.",
     }
@@ -75,8 +83,6 @@ def _finding_lift(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
             1: "There are no pairs: every token selects one expert only.",
             experts: "Every token selects all experts, so all pairs meet always.",
         }.get(top_k, f"Too few tokens: no pair is expected in {FEWEST} of them.")
-    else:
-        place = lies(found["low"], found["high"], noise)
     return Finding(
         question="Do pairs of experts work together more, or less, than their loads explain?",
         answer=answers[place],
@@ -88,97 +94,100 @@ def _finding_lift(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
     )
 
 
-def _finding_share(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "share_above", "loads explain all", 0.0)
-    place = lies(found["low"], found["high"], 0)
-    share, less = (format_number(100 * over_layers(metrics, name)[0]) for name in ("share_above", "share_below"))
+def _finding_significant(seen: Seen) -> Finding:
+    """How large the lift of significant pairs is: how many they are grows with the tokens and says nothing about it."""
+    metrics = seen.metrics
+    found = numbers(seen, "significant_lift", _noise(metrics, "significant_noise"), "lift_effect")
+    more, less = (format_number(100 * over_layers(metrics, name)[0]) for name in ("share_above", "share_below"))
+    known = math.isfinite(found["estimate"])
+    size = f"They typically meet {_times(found)} times as often, or that much less often" if known else "There are none"
     return Finding(
-        question="How many pairs of experts work together beyond chance?",
-        answer=f"{share} % meet more often than loads explain, and {less} % less often.",
-        verdict=verdict(place, yes="above"),
-        verdict_text=f"significant at a false discovery rate of {_level(metrics)}",
-        unit="of pairs",
+        question="How far are those pairs from chance that significantly differ from it?",
+        answer=f"{size}: {more} % of the pairs meet more often than loads explain, and {less} % less often.",
+        verdict=verdict(side(found), yes="above") if known else "no",
+        verdict_text="yes means a mean |log₂ lift| of these pairs above that of sampling noise; significant "
+        f"at a false discovery rate of {_level(metrics)}",
+        unit="doublings",
         figure="lift_distribution",
         **found,
     )
 
 
-def _finding_strongest(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
-    names, value, low, high = _strongest(metrics)
-    place = lies(low, high, threshold)
+def _finding_strongest(seen: Seen) -> Finding:
+    metrics, threshold = seen.metrics, seen.thresholds["strong_lift"]
+    names, *value = _strongest(metrics)
+    place = lies(*value[1:], threshold)
     answers = {
-        "above": f"Yes: {names} meet {format_number(value)} times as often.",
-        "below": f"No: the strongest pair, {names}, meets {format_number(value)} times as often.",
+        "above": f"Yes: {names} meet {format_number(value[0])} times as often.",
+        "below": f"No: the strongest pair, {names}, meets {format_number(value[0])} times as often.",
         "around": f"Unclear: the interval of the strongest pair, {names}, holds {threshold:g}.",
     }
+    doublings = [math.log2(max(part, LEAST)) if math.isfinite(part) else part for part in value]
+    found = held(tuple(value), Null("loads explain all", 1.0), ())
     return Finding(
         question=f"Is there a pair that works together {threshold:g} times as often as loads explain?",
         answer=answers[place],
-        estimate=value,
-        low=low,
-        high=high,
         unit="lift",
-        null_name="loads explain all",
-        null_value=1.0,
-        reference_name="untrained model's strongest" if untrained is not None else None,
-        reference_value=_strongest(untrained)[1] if untrained is not None else None,
         verdict=verdict(place, yes="above"),
         verdict_text="the interval is widened for having chosen the largest of all tested pairs (Bonferroni)",
-        n=int(metrics["documents"].sel(dataset="pooled")),
-        n_unit="documents",
         figure="lift_distribution",
+        **found
+        | {"effect": effect_class(doublings, seen.thresholds["lift_effect"])}
+        | reference(seen, lambda metrics: _strongest(metrics)[1:])
+        | sample_size(metrics),
     )
 
 
-def _finding_datasets(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
-    found = numbers(metrics, untrained, "remaining_within_datasets", "datasets explain nothing", 1.0)
-    place = lies(found["low"], found["high"], threshold)
-    rest = format_number(100 * found["estimate"])
+def _finding_datasets(seen: Seen) -> Finding:
+    threshold = seen.thresholds["remaining_lift"]
+    null = Null("datasets explain nothing", 1.0)
+    found = numbers(seen, "remaining_within_datasets", null, "explained_effect", threshold=threshold, datasets=False)
+    place, rest = side(found, threshold), format_number(100 * found["estimate"])
     answers = {
-        "below": f"Yes: within datasets {rest} % of it remain.",
-        "above": f"No: within datasets {rest} % of it remain.",
+        "below": f"Yes: within datasets {rest} % of the variance of log lift remain.",
+        "above": f"No: within datasets {rest} % of the variance of log lift remain.",
         "around": f"Unclear: the interval of what remains within datasets holds {100 * threshold:g} %.",
     }
     return Finding(
         question="Do pairs work together because they serve the same datasets?",
         answer=answers[place],
         verdict=verdict(place, yes="below"),
-        verdict_text=f"yes means that less than {100 * threshold:g} % of the mean |log₂ lift| remains within datasets",
-        unit="of mean |log₂ lift|",
+        verdict_text=f"yes means that less than {100 * threshold:g} % of the variance remains within datasets",
+        unit="of the variance of log₂ lift",
         figure="lift_by_layer",
         **found,
     )
 
 
-def _finding_training(metrics: xr.Dataset, untrained: xr.Dataset) -> Finding:
-    (value, low, high), (before, before_low, before_high) = (
-        over_layers(source, "mean_absolute_log2_lift") for source in (metrics, untrained)
-    )
-    difference = value - before
-    found = (
-        difference,
-        difference - math.hypot(value - low, before_high - before),
-        difference + math.hypot(high - value, before - before_low),
-    )
-    place = lies(*found[1:], 0)
+def _finding_training(seen: Seen) -> list[Finding]:
+    found = trained(seen, "mean_absolute_log2_lift", "lift_effect")
+    if found is None:
+        return []
     answers = {
-        "above": "Yes: pairs are further from what loads explain than before training.",
-        "below": "No: pairs are nearer to what loads explain than before training.",
+        "above": f"Yes: pairs are further from what loads explain than before training; {ONE_RUN}.",
+        "below": f"No: pairs are nearer to what loads explain than before training; {ONE_RUN}.",
         "around": "Unclear: the interval of the difference holds 0.",
     }
-    return Finding(
-        question="Did training make pairs of experts?",
-        answer=answers[place],
-        **dict(zip(("estimate", "low", "high"), found, strict=True)),
-        unit="doublings",
-        null_name="untrained model",
-        null_value=0.0,
-        verdict=verdict(place, yes="above"),
-        verdict_text="trained minus untrained; interval as if the two were independent",
-        n=int(metrics["documents"].sel(dataset="pooled")),
-        n_unit="documents",
-        figure="lift_by_layer",
-    )
+    place = side(found)
+    return [
+        Finding(
+            question="Did training make pairs of experts?",
+            answer=answers[place],
+            unit="doublings",
+            verdict=verdict(place, yes="above"),
+            verdict_text="yes means a paired difference, trained minus untrained, above 0",
+            figure="lift_by_layer",
+            **found,
+        )
+    ]
+
+
+def _noise(metrics: xr.Dataset, name: str = "noise") -> Null:
+    return Null("sampling noise alone", metrics[name], metrics.get(f"mean_over_layers_{name}"))
+
+
+def _times(found: dict) -> str:
+    return format_number(2 ** found["estimate"])
 
 
 def _strongest(metrics: xr.Dataset) -> tuple[str, float, float, float]:
@@ -200,7 +209,8 @@ def _level(metrics: xr.Dataset) -> str:
 
 def _lift_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     references = {
-        "mean_absolute_log2_lift": [Reference("sampling noise alone", metrics["noise"].sel(dataset="pooled").values)],
+        "mean_absolute_log2_lift": [_noise(metrics).reference()],
+        "significant_lift": [_noise(metrics, "significant_noise").reference()],
         "remaining_within_datasets": [Reference("datasets explain nothing", 1.0)],
     }
     panels = [
@@ -208,21 +218,22 @@ def _lift_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
         for name, measure in MEASURES.items()
     ]
     value, bounds = format_estimate(*over_layers(metrics, "mean_absolute_log2_lift"))
+    noise = _noise(metrics).text()
     none = metrics.attrs["top_k"] == 1
     return Figure(
         name="lift_by_layer",
         title="Pairs beyond their loads, by layer",
         alt="There are no pairs of experts: every token selects one."
         if none
-        else f"Four small line charts over layers; the mean absolute log2 lift of pairs is {value} on average.",
+        else f"Small line charts over layers; the mean absolute log2 lift of pairs is {value} on average.",
         caption="Every token selects one expert, so no two experts work together."
         if none
-        else f"Mean |log₂ lift| over layers {value} {bounds}; significance at a false discovery rate of "
-        f"{_level(metrics)} over all layers and pairs. {counts_text(metrics, METHOD)}",
+        else f"Mean |log₂ lift| over layers {value} {bounds}, of noise alone {noise}; significance at a false "
+        f"discovery rate of {_level(metrics)} over all layers and pairs. {counts_text(metrics, JACKKNIFE)}",
         how_to_read="A mean |log₂ lift| of 1: pairs typically meet twice as often as loads explain, or half as often. "
         "Noise can only raise it; the dashed line is what noise alone would give. Shares of significant pairs grow "
         "with the number of tokens and are not comparable between studies.",
-        drawing=plotting.small_multiples(panels, columns=2, share_y=False, order=ORDER),
+        drawing=plotting.small_multiples(panels, share_y=False, order=ORDER),
         data=table(metrics, list(MEASURES)),
     )
 
@@ -371,7 +382,7 @@ def _strongest_pairs(metrics: xr.Dataset) -> list[Figure]:
             f"{int(first['layer'])}, experts {int(first['expert'])} and {int(first['other'])}) down to "
             f"{last['lift']:.3f} (layer {int(last['layer'])}, experts {int(last['expert'])} and {int(last['other'])}).",
             caption=f"Significant pairs of largest and of smallest lift, all datasets pooled; "
-            f"{counts_text(metrics, METHOD)} Each interval is that of one pair and does not allow for the choice of "
+            f"{counts_text(metrics, JACKKNIFE)} Each interval is that of one pair and does not allow for the choice of "
             f"extreme ones, which look more extreme than they are. The CSV has up to {PAIRS_LISTED} of each kind.",
             how_to_read="A lift of 3: three times as many tokens select both as loads explain. Pairs of different "
             "layers do not correspond: expert numbers have no meaning across layers. Each panel has its own scale.",

@@ -22,6 +22,16 @@ MEASURES = {
     ),
 }
 
+
+EFFECTS = {
+    "normalised_entropy": (0.1, 0.5),
+    "token_information": (0.04, 0.37),
+    "coefficient_of_variation": (0.1, 0.5),
+    "domain_information": (0.04, 0.34),
+}
+"""Borders of the effects, as in the chapters whose measures they are; of information 0.01 and 0.09 of ln 64, and of
+log2 of 14 domains. `compare` in the config is the list of runs and has no room for them."""
+
 CHAPTER = Chapter(
     title="Compare",
     question="How does the routing of one run differ from that of another?",

@@ -5,7 +5,7 @@ layer i of L MoE layers has relative depth i / (L - 1), so that the first has 0 
 The depths of the comparison are those of the run with fewer studied layers, as far as the other run's layers reach on
 both sides of them; between two layers the other run is interpolated linearly. B - A under equal routing is 0.
 
-Documents that both runs have read are drawn together (paired bootstrap): what makes a document hard for both cancels.
+Clusters that both runs have read are drawn together (paired bootstrap): what makes a text hard for both cancels.
 """
 
 from collections.abc import Iterable, Sequence
@@ -71,35 +71,48 @@ def at_depths(values: xr.Dataset, depth: np.ndarray, wanted: np.ndarray) -> xr.D
 
 
 def same_documents(first: xr.Dataset, second: xr.Dataset) -> bool:
-    """Whether two tallies of a dataset are of documents with the same identifiers, in whatever order."""
-    one, other = (np.sort(tally["document_id"].values.astype(str)) for tally in (first, second))
-    return np.array_equal(one, other)
+    """Whether two tallies of a dataset are of the same rows of the same files, in whatever order."""
+    if first.attrs["dataset_sha256"] != second.attrs["dataset_sha256"]:
+        return False
+    return np.array_equal(np.sort(first["row"].values), np.sort(second["row"].values))
 
 
 def resample(
     first: Run, second: Run, resamples: int, seed: int
 ) -> tuple[dict[str, uncertainty.Resampling], dict[str, uncertainty.Resampling]]:
-    """The draws of both runs' documents: the same where both have the same documents, otherwise independent ones."""
-
-    def draws(run: Run, other: Run) -> dict[str, uncertainty.Resampling]:
-        streams = {
-            dataset: dataset if same_documents(tally, other.tallies[dataset]) else f"{run.name}/{dataset}"
-            for dataset, tally in run.tallies.items()
-        }
-        found = uncertainty.resample({streams[name]: tally for name, tally in run.tallies.items()}, resamples, seed)
-        return dict(zip(run.tallies, found.values(), strict=True))
-
-    return draws(first, second), draws(second, first)
+    """The draws of both runs' clusters: the same of those that they share, which are all if they read the same text."""
+    runs = {"A": first, "B": second}
+    both = {(run, name): tally for run, each in runs.items() for name, tally in each.tallies.items()}
+    drawn = uncertainty.resample(both, resamples, seed)
+    return tuple({name: drawn[run, name] for name in each.tallies} for run, each in runs.items())
 
 
 def measure(first: Run, others: Sequence[Run], *, resamples: int, seed: int, confidence: float) -> xr.Dataset:
-    """The measures `COMPARED` of run A (`first`) and of each run B of the `others`, and B - A, at common depths.
+    """The measures `COMPARED` of two runs A and B, and B - A, at common depths.
 
-    Each is (second, run, dataset, depth, interval), where `second` names B and `run` is A or B; `difference_*` (second,
-    dataset, depth, interval) is B - A; `mean_over_depths_*` has either without depth. Depths that are not common to A
-    and a B are NaN. `paired` (second, dataset) says whether both runs have the same documents; `tokens` and `documents`
-    are (second, run, dataset), `experts` of a layer and `experts_per_token` (second, run). Problem: two runs have no
-    depth in common.
+    Parameters
+    ----------
+    first
+        Run A.
+    others
+        Each is a run B.
+    resamples, seed
+        Of the bootstrap over clusters.
+    confidence
+        Of the intervals, between 0 and 1.
+
+    Returns
+    -------
+    xarray.Dataset
+        The measures (second, run, dataset, depth, interval), where `second` names B and `run` is A or B; `difference_*`
+        (second, dataset, depth, interval) is B - A; `mean_over_depths_*` has either without depth. Depths that are not
+        common to A and a B are NaN. `paired` (second, dataset) bool: both runs have the same documents; `tokens`,
+        `documents` and `clusters` (second, run, dataset); `experts` of a layer and `experts_per_token` (second, run).
+
+    Raises
+    ------
+    Problem
+        If two runs have no depth in common.
     """
     pairs = [_pair(first, other, resamples, seed, confidence) for other in others]
     out = xr.concat(pairs, dim="second", join="outer", combine_attrs="override")
@@ -124,8 +137,7 @@ def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float)
     for run, resampling in zip(runs.values(), resample(first, second, resamples, seed), strict=True):
         tokens = uncertainty.dataset_draws(run.tallies, ["tokens"], resampling)["tokens"]
         draws.append(at_depths(_draws(run.tallies, tokens, resampling), run.depth, depths))
-        documents = uncertainty.document_counts(run.tallies)
-        sizes.append(xr.Dataset({"tokens": tokens.isel(draw=0).astype(np.int64), "documents": documents}))
+        sizes.append(uncertainty.sample_sizes(run.tallies).assign(tokens=tokens.isel(draw=0).astype(np.int64)))
     out = xr.concat(sizes, dim="run").assign_coords(run=list(runs), depth=depths)
     paired = [same_documents(tally, second.tallies[name]) for name, tally in first.tallies.items()]
     sizes = [next(iter(run.tallies.values())).sizes for run in runs.values()]
@@ -136,8 +148,8 @@ def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float)
         attributes = {"units": measure.units, "formula": measure.formula}
         for prefix, words, over in (("", "", ()), ("mean_over_depths_", ", mean over depths", "depth")):
             values = [draw[name].mean(over) for draw in draws]
-            found = [uncertainty.interval(each, confidence, measure.bounds, measure.squared) for each in values]
-            difference = uncertainty.difference_interval(*values, confidence, measure.squared)
+            found = [uncertainty.interval(each, confidence, measure.bounds, measure.bias) for each in values]
+            difference = uncertainty.difference_interval(*values, confidence, measure.bias)
             title = f"{measure.title}{words}"
             out[prefix + name] = xr.concat(found, dim="run").assign_attrs(attributes, long_name=title)
             out[f"{prefix}difference_{name}"] = difference.assign_attrs(attributes, long_name=f"{title}, B - A")

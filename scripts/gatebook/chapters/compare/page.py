@@ -7,8 +7,24 @@ from dataclasses import replace
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
 
-from gatebook.chapters.base.page import Figure, Finding, Seen, estimate, lies, verdict
-from gatebook.chapters.compare import runs
+from gatebook.chapters.base.page import (
+    BOOTSTRAP,
+    ONE_RUN,
+    Figure,
+    Finding,
+    Null,
+    Seen,
+    estimate,
+    exceptions,
+    held,
+    lies,
+    pooled,
+    sample_size,
+    side,
+    size_text,
+    verdict,
+)
+from gatebook.chapters.compare import EFFECTS, runs
 from gatebook.chapters.compare.measure import COMPARED, pair, table
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Reference, Series
@@ -17,11 +33,17 @@ from gatebook.measures.uncertainty import INTERVAL
 
 BY_DATASET = ("normalised_entropy", "coefficient_of_variation", "domain_information")
 ASKED = (
-    ("normalised_entropy", "Is the router of {B} surer of its choice than that of {A}?", "entropy", "below", "of ln E"),
+    (
+        "normalised_entropy",
+        "Is the router of {B} surer of its choice than that of {A}?",
+        "entropy",
+        "below",
+        "of ln E",
+    ),
     (
         "token_information",
-        "Does routing in {B} depend on the token more than in {A}?",
-        "information about the token",
+        "Does the router's distribution in {B} depend on the token more than in {A}?",
+        "dependence on the token",
         "above",
         "nats",
     ),
@@ -75,26 +97,29 @@ def _pairs(metrics: xr.Dataset) -> list[xr.Dataset]:
 
 
 def _finding(metrics: xr.Dataset, name: str, question: str, subject: str, yes: str, unit: str) -> Finding:
-    value, low, high = _difference(metrics, name)
-    place = lies(low, high, 0)
+    null = Null("no difference", 0.0)
+    found = held(_difference(metrics, name), null, EFFECTS[name])
+    place = side(found)
     means = metrics[f"mean_over_depths_{name}"].sel(dataset="pooled", interval="estimate")
     one, other = (format_number(float(means.sel(run=run))) for run in ("A", "B"))
     doubt = "; the interval of the difference holds 0" if place == "around" else ""
+    datasets = metrics[f"mean_over_depths_difference_{name}"].isel(dataset=slice(1, None))
     return Finding(
         question=question.format(A=metrics.attrs["first"], B=metrics.attrs["second"]),
-        answer=f"The {subject} is {one} in A and {other} in B{doubt}.",
-        estimate=value,
-        low=low,
-        high=high,
+        answer=f"The {subject} is {one} in A and {other} in B{doubt}; {_trainings(metrics)}.",
+        exceptions=exceptions(place, null, pooled(metrics[f"difference_{name}"]), datasets),
         unit=f"{unit}, B − A",
-        null_name="no difference",
-        null_value=0.0,
         verdict=verdict(place, yes),
         verdict_text=f"yes means an interval of B − A {yes} 0",
-        n=int(metrics["documents"].sel(run="B", dataset="pooled")),
-        n_unit="documents",
         figure="differences_by_depth" + metrics.attrs["suffix"],
+        **found | sample_size(metrics.sel(run="B")),
     )
+
+
+def _trainings(metrics: xr.Dataset) -> str:
+    """How many training runs a comparison rests on: two checkpoints of one model are of the same."""
+    first, second = (metrics.attrs[run].split("/")[0] for run in ("first", "second"))
+    return ONE_RUN if first == second else f"{ONE_RUN} of each model"
 
 
 def _difference(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
@@ -104,10 +129,8 @@ def _difference(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
 
 def _runs_text(metrics: xr.Dataset) -> str:
     """Which runs are compared, on how much text, and how the intervals were made, for a caption."""
-    sizes = metrics.sel(dataset="pooled")
     named = [
-        f"{run} is {name}, n = {int(sizes['tokens'].sel(run=run)):,} tokens of "
-        f"{int(sizes['documents'].sel(run=run)):,} documents"
+        f"{run} is {name}, {size_text(metrics.sel(run=run))}"
         for run, name in (("A", metrics.attrs["first"]), ("B", metrics.attrs["second"]))
     ]
     names = metrics["dataset"].values[1:]
@@ -116,7 +139,7 @@ def _runs_text(metrics: xr.Dataset) -> str:
     if unpaired:
         pairing = f"unpaired, because documents differ, in {', '.join(unpaired)}"
     percent = f"{100 * metrics.attrs['confidence']:g} %"
-    return f"{'; '.join(named)}. {_unequal(metrics)}Intervals: {percent} bootstrap over documents, {pairing}."
+    return f"{'; '.join(named)}. {_unequal(metrics)}Intervals: {percent} {BOOTSTRAP}, {pairing}."
 
 
 def _unequal(metrics: xr.Dataset) -> str:

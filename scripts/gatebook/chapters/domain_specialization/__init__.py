@@ -4,7 +4,7 @@ from math import inf
 
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "information": Measure(
@@ -16,6 +16,7 @@ MEASURES = {
             "how far its selections are from the average domain's."
         ),
         bounds=(0, inf),
+        bias="level",
     ),
     "first_information": Measure(
         "Information of first choices",
@@ -23,13 +24,18 @@ MEASURES = {
         "I, of first choices alone",
         "How many bits the first choice of a token tells about its domain.",
         bounds=(0, inf),
+        bias="level",
     ),
     "divergence": Measure(
         "Jensen-Shannon divergence",
         "bits",
         "H((s + m) / 2) − (H(s) + H(m)) / 2, m = E_D s(e|D)",
-        "How different a domain's selections are from the average domain's: 0 the same, 1 no expert shared.",
+        (
+            "How different a domain's selections are from the average domain's: 0 the same; near 1 only if many "
+            "domains share no expert."
+        ),
         bounds=(0, 1),
+        bias="level",
     ),
     "largest_specialization": Measure(
         "Largest specialization",
@@ -37,6 +43,7 @@ MEASURES = {
         "maxₑ DS(e, D), DS(e, D) = N_k(e, D) / N_D",
         "The share of a domain's tokens that select its most frequent expert.",
         bounds=(0, 1),
+        bias="level",
     ),
     "largest_first_specialization": Measure(
         "Largest specialization, first choices",
@@ -44,6 +51,7 @@ MEASURES = {
         "maxₑ N₁(e, D) / N_D",
         "The share of a domain's tokens whose first choice is its most frequent expert.",
         bounds=(0, 1),
+        bias="level",
     ),
     "repeated_first": Measure(
         "Repeated first choice",
@@ -70,13 +78,27 @@ MEASURES = {
 
 
 class Chosen(Settings):
-    """Of the null that deals documents out to the datasets at random."""
+    """Of the null that deals clusters out to the datasets at random."""
 
     permutations: int = Field(
-        1000, ge=100, description="of documents over datasets; the smallest p-value is 1 / (1 + permutations)"
+        1000, ge=100, description="of clusters over datasets; the smallest p-value is 1 / (1 + permutations)"
     )
     permutation_seed: int = Field(2, ge=0, description="of these permutations")
     false_discovery_rate: float = Field(0.05, gt=0, lt=1, description="at which an expert counts as specialized")
+
+
+class Thresholds(Settings):
+    """Fixed before the run."""
+
+    information_effect: Borders = borders(
+        0.01,
+        0.09,
+        "share of the most possible, log2 of the number of domains; as shares of variance, Cohen (1988): r of 0.1 and "
+        "0.3, squared",
+    )
+    share_effect: Borders = borders(
+        0.05, 0.2, "share of tokens; near 0.1 it is Cohen's (1988) h of 0.2 and 0.5, small and medium"
+    )
 
 
 CHAPTER = Chapter(
@@ -89,8 +111,8 @@ CHAPTER = Chapter(
             "information is how many bits one selection tells about the domain that its token comes from."
         ),
         (
-            "Domains differ for two reasons: their documents have something in common, or they merely are different "
-            "documents. The null keeps the second and removes the first: it deals whole documents out to the domains "
+            "Domains differ for two reasons: their sources have something in common, or they merely are different "
+            "sources. The null keeps the second and removes the first: it deals whole clusters out to the domains "
             "at random. Values over all datasets are means in which every dataset has the same weight, whatever its "
             "size."
         ),
@@ -102,7 +124,8 @@ CHAPTER = Chapter(
     source=("OLMoE, Muennighoff et al. (2024); Mixtral, Jiang et al. (2024)", "https://arxiv.org/abs/2409.02060"),
     measures=MEASURES,
     interval="bootstrap",
-    null="The null of domain specialization deals whole documents out to the datasets at random.",
+    null="The null of domain specialization deals whole clusters of documents out to the datasets at random.",
     settings=Chosen,
+    thresholds=Thresholds,
     expert_page=("domains",),
 )

@@ -4,8 +4,8 @@ A domain is a dataset. DS(e, D) = N_k(e, D) / N_D is the share of domain D's tok
 (OLMoE, Eq. 7); its mean over experts is k / E. The same for first choices alone has mean 1 / E. s(e | D) = DS(e, D) / k
 are shares of selections. Every domain has the same weight: "pooled" is the mean over datasets, whatever their size.
 
-The null deals the documents out to the domains at random: every domain keeps its number of documents, every document
-its tokens. Documents differ from one another, so even then loads differ between domains.
+The null deals whole clusters of documents out to the domains at random: every domain keeps its number of clusters,
+every cluster its tokens. Clusters differ from one another, so even then loads differ between domains.
 
 Repetition (Mixtral, section 5) is how often a token's choice is that of the token before it in the same window. Loads
 alone make first choices f repeat with probability sum f^2; in a document of n tokens in random order, c of which have
@@ -21,11 +21,12 @@ import xarray as xr
 
 from gatebook.chapters.domain_specialization import MEASURES
 from gatebook.measures import permutation, uncertainty
-from gatebook.measures.summary import Bootstrap, Measured, summarise
+from gatebook.measures.summary import MEAN, Bootstrap, Measured, summarise
+from gatebook.measures.token_draws import TokenDraws
 from gatebook.study import tallies
 
 BY_DOMAIN = ("information", "first_information", "divergence", "largest_specialization", "largest_first_specialization")
-"""Measures that compare domains, and so have a value where documents are dealt out to domains at random."""
+"""Measures that compare domains, and so have a value where clusters are dealt out to domains at random."""
 COUNTS = ["selected_count", "first_count"]
 REPEATED = ["repeated_first", "repeated_any"]
 
@@ -74,36 +75,61 @@ def measure(
 
     From counts without documents, only what needs no documents: no repetition, no null and no p-values.
 
-    Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers;
-    `information` of a dataset is its term of I(domain; expert), which is the pooled value. `specialization` and
-    `first_specialization` (dataset, layer, expert, interval) are DS.
+    Parameters
+    ----------
+    dataset_tallies
+        The tallies of a study's datasets, by name.
+    resamples, seed
+        Of the bootstrap over clusters.
+    confidence
+        Of the intervals, between 0 and 1.
+    permutations, permutation_seed
+        How often clusters are dealt out to the datasets at random, and the seed of it.
+    false_discovery_rate
+        Is kept as an attribute.
 
-    Where documents are dealt out at random: `null_*` (dataset, layer) are the means of the measures over all
-    permutations, `p_value_information` (dataset, layer) and `p_value_mean_over_layers_information` (dataset) are
-    one-sided. `p_value` (dataset, layer, expert) is two-sided, of the distance of DS from the frequency of the expert
-    over all tokens; `adjusted_p_value` is that by Benjamini and Hochberg over layers, experts and datasets. Both are
-    NaN for "pooled".
+    Returns
+    -------
+    Measured
+        Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over
+        layers; `information` of a dataset is its term of I(domain; expert), which is the pooled value. `specialization`
+        and `first_specialization` (dataset, layer, expert, interval) are DS.
 
-    `expected_repeated_first` (dataset, layer) is sum f^2, `shuffled_repeated_first` its counterpart within documents;
-    `uniform_value` (measure) is that of `uniform_values`.
+        Where clusters are dealt out at random, or, of counts without documents, all domains have the same shares:
+        `null_*` (dataset, layer, interval) are the means of the measures over all draws and the range in which they lie
+        with the probability `confidence`, not corrected for noise, and `mean_over_layers_null_*` (dataset, interval)
+        those of their mean over layers. `p_value_information`
+        (dataset, layer) and `p_value_mean_over_layers_information` (dataset) are one-sided. `p_value` (dataset, layer,
+        expert) is two-sided, of the distance of DS from its mean over the other datasets in standard errors (see
+        `permutation.studentised`); `adjusted_p_value` is that by Benjamini and Hochberg over layers, experts and
+        datasets. Both are NaN for "pooled". The smallest p-value is 1 / (1 + `permutations`).
+
+        `expected_repeated_first` (dataset, layer) is sum f^2, `shuffled_repeated_first` its counterpart within
+        documents; `uniform_value` (measure) is that of `uniform_values`. `tokens`, `documents` and `clusters` (dataset)
+        int64.
     """
     first = next(iter(dataset_tallies.values()))
     resampling = uncertainty.resample(dataset_tallies, resamples, seed)
-    dealt = permutation.permute(dataset_tallies, permutations, permutation_seed)
     of_documents = uncertainty.has_documents(first)
     names = [name for name in (*COUNTS, *REPEATED) if name in first]
     lengths = ["tokens", "neighbours"] if of_documents else ["tokens"]
     sizes = {name: tally[lengths].load() for name, tally in dataset_tallies.items()}
     tokens = uncertainty.dataset_draws(sizes, ["tokens"], resampling)["tokens"]
-    permuted_tokens = uncertainty.dataset_draws(_mixed(sizes, ["tokens"]), ["tokens"], dealt)["tokens"]
-    draws, permuted_draws, per_layer = [], [], []
+    if of_documents:
+        dealing = permutation.deal(dataset_tallies, permutations, permutation_seed)
+        dealt_tokens = permutation.dealt_draws(sizes, ["tokens"], dealing)["tokens"]
+        item_tokens = dealing.of_items(sizes, "tokens")
+    draws, chance_draws, per_layer = [], [], []
     for tally in tallies.by_layer(dataset_tallies, names):
         sums = uncertainty.dataset_draws(tally, names, resampling)
         measures, found = domain_measures(sums, tokens), _specialization(sums, tokens, confidence)
-        if of_documents:
-            permuted = uncertainty.dataset_draws(_mixed(tally, COUNTS), COUNTS, dealt)
-            permuted_draws.append(domain_measures(permuted, permuted_tokens))
-            found["p_value"] = _p_value(permuted["selected_count"] / permuted_tokens)
+        if not of_documents:
+            chance_draws.append(domain_measures(_alike(sums, tokens, sizes, resampling), tokens))
+        else:
+            dealt = permutation.dealt_draws(tally, COUNTS, dealing)
+            chance_draws.append(domain_measures(dealt, dealt_tokens))
+            distance = permutation.studentised(dealing.of_items(tally, "selected_count"), item_tokens, dealing)
+            found["p_value"] = permutation.p_value(np.abs(distance)).reindex(dataset=sums["dataset"])
             repetition = _repetition(tally, sizes, resampling)
             measures = measures.merge(repetition[[*REPEATED, "excess_repetition"]])
             observed = (sums["first_count"] / tokens).isel(draw=0, drop=True)
@@ -113,8 +139,8 @@ def measure(
         per_layer.append(found)
     values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer")
     out = out.merge(summarise(values, MEASURES, Bootstrap(confidence)))
+    out = out.merge(_null(xr.concat(chance_draws, dim="layer"), confidence))
     if of_documents:
-        out = out.merge(_null(xr.concat(permuted_draws, dim="layer"), permutations))
         p_value = _domains(out["p_value"])
         adjusted = scipy.stats.false_discovery_control(p_value.values.ravel()).reshape(p_value.shape)
         out["adjusted_p_value"] = p_value.copy(data=adjusted).reindex_like(out["p_value"])
@@ -123,7 +149,7 @@ def measure(
     uniform = uniform_values(first.sizes["expert"], first.sizes["rank"])
     out["uniform_value"] = ("measure", [uniform[name] for name in MEASURES], {"long_name": "value, uniform routing"})
     out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
-    out["documents"] = uncertainty.document_counts(dataset_tallies)
+    out = out.merge(uncertainty.sample_sizes(dataset_tallies))
     settings = {"resamples": resamples, "seed": seed, "confidence": confidence, "permutations": permutations}
     settings |= {"permutation_seed": permutation_seed, "false_discovery_rate": false_discovery_rate}
     out = out.assign_coords(measure=list(MEASURES)).assign_attrs(settings, top_k=first.sizes["rank"])
@@ -133,16 +159,11 @@ def measure(
 DESCRIPTIONS = {
     "specialization": "share of tokens that select the expert",
     "first_specialization": "share of tokens whose first choice is the expert",
-    "p_value": "two-sided p-value of the specialization, documents dealt out at random",
+    "p_value": "two-sided p-value of the specialization, clusters dealt out at random",
     "adjusted_p_value": "p-value adjusted over layers, experts and datasets, Benjamini and Hochberg",
     "expected_repeated_first": "repeated first choice if tokens were independent, given the dataset's loads",
     "shuffled_repeated_first": "repeated first choice if the tokens of each document were in random order",
 }
-
-
-def _mixed(parts: dict[str, xr.Dataset], names: list[str]) -> dict[str, xr.Dataset]:
-    """The documents of all datasets, under the name of each dataset, as `statistics.permute` needs them."""
-    return dict.fromkeys(parts, xr.concat([part[names] for part in parts.values()], dim="document", join="exact"))
 
 
 def _domains(values: xr.DataArray) -> xr.DataArray:
@@ -172,16 +193,34 @@ def domain_measures(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
     return xr.Dataset({name: _with_mean(value) for name, value in values.items()})
 
 
-def _null(draws: xr.Dataset, permutations: int) -> xr.Dataset:
-    """Means and p-values of the measures where documents are dealt out at random, from their draws."""
-    out = {}
-    for name in BY_DOMAIN:
-        long_name = f"{MEASURES[name].title}, documents dealt out at random, mean of {permutations} permutations"
-        mean = draws[name].isel(draw=slice(1, None)).mean("draw")
-        out[f"null_{name}"] = mean.assign_attrs(long_name=long_name, units=MEASURES[name].units)
+def _alike(
+    sums: xr.Dataset, tokens: xr.DataArray, sizes: dict[str, xr.Dataset], resampling: dict[str, TokenDraws]
+) -> xr.Dataset:
+    """Draws of counts without documents if all domains had the same shares; draw 0 is the counts as they are."""
+    names = [name for name in COUNTS if name in sums]
+    observed = sums[names].isel(draw=[0])
+    share = _domains(observed / tokens.isel(draw=[0])).mean("dataset").isel(draw=0)
+    expected = {name: share * size["tokens"] for name, size in sizes.items()}
+    drawn = uncertainty.dataset_draws(expected, names, resampling)
+    return xr.concat([observed, drawn.isel(draw=slice(1, None))], dim="draw")
+
+
+def _null(draws: xr.Dataset, confidence: float) -> xr.Dataset:
+    """What the measures are where domains differ by chance alone, and their p-values, from their draws."""
+    out, tail = {}, (1 - confidence) / 2
+    for name in (name for name in BY_DOMAIN if name in draws):
+        for prefix, draw in (("", draws[name]), (MEAN, draws[name].mean("layer"))):
+            chance = draw.isel(draw=slice(1, None))
+            limits = [chance.quantile(level, "draw").drop_vars("quantile") for level in (tail, 1 - tail)]
+            null = xr.concat([chance.mean("draw"), *limits], dim="interval").transpose(..., "interval")
+            title = f"{MEASURES[name].title}, domains that differ by chance alone"
+            out[f"{prefix}null_{name}"] = null.assign_coords(interval=list(uncertainty.INTERVAL)).assign_attrs(
+                long_name=title, units=MEASURES[name].units
+            )
     information = draws["information"]
-    for name, draw in (("information", information), ("mean_over_layers_information", information.mean("layer"))):
-        out[f"p_value_{name}"] = _share_as_large(draw).assign_attrs(long_name=f"p-value of {name}", units="1")
+    for name, draw in (("information", information), (f"{MEAN}information", information.mean("layer"))):
+        p_value = permutation.p_value(draw)
+        out[f"p_value_{name}"] = p_value.assign_attrs(long_name=f"p-value of {name}", units="1")
     return xr.Dataset(out)
 
 
@@ -206,17 +245,3 @@ def _specialization(sums: xr.Dataset, tokens: xr.DataArray, confidence: float) -
     names = {"selected_count": "specialization", "first_count": "first_specialization"}
     shares = {names[count]: _with_mean(_domains(sums[count] / tokens)) for count in COUNTS if count in sums}
     return xr.Dataset({name: uncertainty.interval(share, confidence, (0, 1)) for name, share in shares.items()})
-
-
-def _p_value(frequency: xr.DataArray) -> xr.DataArray:
-    """Two-sided p-values of DS (dataset, draw, layer, expert): its distance from the frequency over all tokens."""
-    distance = np.abs(frequency - frequency.sel(dataset=uncertainty.POOLED))
-    return _share_as_large(distance).where(distance["dataset"] != uncertainty.POOLED)
-
-
-def _share_as_large(draws: xr.DataArray) -> xr.DataArray:
-    """Share of the draws, the observed one among them, that are as large as the observed one: a permutation p-value.
-
-    Differences of 1e-12 are rounding: without them equal permutations would count as smaller.
-    """
-    return (draws >= draws.isel(draw=0) - 1e-12).mean("draw")

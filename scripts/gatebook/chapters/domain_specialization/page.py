@@ -8,14 +8,16 @@ from gatebook.chapters.base.page import (
     ORDER,
     Figure,
     Finding,
+    Null,
     Seen,
+    change,
     counts_text,
     dataset_matrix,
     if_documents,
-    lies,
     numbers,
     over_layers,
     series,
+    side,
     size_text,
     verdict,
     without_documents,
@@ -27,8 +29,6 @@ from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table, spread, table
 from gatebook.measures.uncertainty import INTERVAL, POOLED
 
-NULL = "documents dealt out at random"
-NO_NULL = "published counts know no documents: there is no null and no interval"
 WEIGHTS = "Every dataset has the same weight."
 MOST_MATRICES, MOST_SPECIALISTS = 3, 14
 
@@ -47,56 +47,49 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
-    metrics, untrained = seen.metrics, seen.untrained
-    of_domains = [_finding_information(metrics, untrained), _finding_strongest(metrics, untrained)]
-    return of_domains if without_documents(metrics) else [*of_domains, _finding_repetition(metrics, untrained)]
+    of_domains = [_finding_information(seen), _finding_strongest(seen)]
+    return of_domains if without_documents(seen.metrics) else [*of_domains, _finding_repetition(seen)]
 
 
-def _finding_information(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "information", *_null(metrics, "information"))
-    answer = f"A selection tells {format_number(found['estimate'])} bits about the domain"
-    if untrained is not None:
-        _, low, high = over_layers(untrained, "information")
-        more, less = found["low"] > high, found["high"] < low
-        answer += f", {'more than' if more else 'less than' if less else 'about as much as'} in the untrained model"
-    reason = NO_NULL
-    if not without_documents(metrics):
-        p_value = float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED))
-        reason = f"yes means an interval above the null's mean; p = {format_number(p_value)} by permutation"
+def _finding_information(seen: Seen) -> Finding:
+    metrics, name = seen.metrics, "information"
+    found = numbers(seen, name, _null(metrics, name), "information_effect", scale=_most(metrics))
+    p_value = format_number(float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED)))
     return Finding(
         question="Do experts specialize by domain?",
-        answer=f"{answer}.",
-        verdict=verdict(_place(found), yes="above"),
-        verdict_text=reason,
+        answer=f"A selection tells {format_number(found['estimate'])} bits about the domain{change(seen, name)}.",
+        verdict=verdict(side(found), yes="above"),
+        verdict_text=f"yes means an interval above that of the null; p = {p_value} for a value as large",
         unit="bits per selection",
         figure="information_by_layer",
         **found,
     )
 
 
-def _finding_strongest(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "largest_specialization", *_null(metrics, "largest_specialization"))
+def _finding_strongest(seen: Seen) -> Finding:
+    metrics, name = seen.metrics, "largest_specialization"
+    found = numbers(seen, name, _null(metrics, name), "share_effect")
     even = metrics.attrs["top_k"] / metrics.sizes["expert"]
     return Finding(
         question="Does a domain have a favourite expert?",
         answer=f"Its most frequent expert gets {format_number(100 * found['estimate'])} % of its tokens, on average; "
         f"an even share would be {format_number(100 * even)} %.",
-        verdict=verdict(_place(found), yes="above"),
-        verdict_text=NO_NULL if without_documents(metrics) else "yes means an interval above the null's mean",
+        verdict=verdict(side(found), yes="above"),
+        verdict_text="yes means an interval above that of the null",
         unit="of the domain's tokens",
         figure="strongest_specialists",
         **found,
     )
 
 
-def _finding_repetition(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "excess_repetition", "tokens in random order", 0.0)
-    repeated = over_layers(metrics, "repeated_first")[0]
+def _finding_repetition(seen: Seen) -> Finding:
+    found = numbers(seen, "excess_repetition", Null("tokens in random order", 0.0), "share_effect")
+    repeated = over_layers(seen.metrics, "repeated_first")[0]
     return Finding(
         question="Do neighbouring tokens repeat their first choice beyond what the document's loads explain?",
         answer=f"{format_number(100 * repeated)} % of tokens repeat it; in random order it would be "
         f"{format_number(100 * (repeated - found['estimate']))} %.",
-        verdict=verdict(_place(found), yes="above"),
+        verdict=verdict(side(found), yes="above"),
         verdict_text="yes means an interval above 0",
         unit="of tokens",
         figure="repetition_by_layer",
@@ -104,31 +97,29 @@ def _finding_repetition(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Fi
     )
 
 
-def _null(metrics: xr.Dataset, name: str) -> tuple[str | None, float | None]:
-    """The null and its value, pooled and averaged over layers: documents dealt out at random, if there are any."""
-    if without_documents(metrics):
-        return None, None
-    return NULL, float(metrics[f"null_{name}"].sel(dataset=POOLED).mean())
+def _null(metrics: xr.Dataset, name: str) -> Null:
+    """What a measure is where clusters are dealt out at random; of published counts, where domains are alike."""
+    return Null.of("domains alike" if without_documents(metrics) else "clusters dealt out at random", metrics, name)
 
 
-def _place(found: dict) -> str:
-    if found["null_value"] is None:
-        return "around"
-    return lies(found["low"], found["high"], found["null_value"])
+def _most(metrics: xr.Dataset) -> float:
+    """The most that a selection can tell about the domain, in bits; 1 where there is one domain."""
+    return np.log2(max(metrics.sizes["dataset"] - 1, 2))
 
 
 def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     names = [name for name in ("information", "first_information") if name in metrics]
-    null = f", {format_number(_null(metrics, 'information')[1])} where documents are dealt out at random"
+    null = _null(metrics, "information")
     first = ", over all selections and over first choices alone" if "first_information" in names else ""
-    dashed = f"The dashed line is the mean of {metrics.attrs['permutations']:,} random assignments of documents to "
-    dashed += "domains in the studied model. "
+    drawn = f"{metrics.attrs['permutations']:,} random assignments of clusters to domains"
+    if without_documents(metrics):
+        drawn = f"{metrics.attrs['resamples']:,} draws of tokens from the mean of all domains"
     panels = [
         Panel(
             MEASURES[name].title,
             metrics["layer"].values,
             series(metrics, untrained, name),
-            [] if without_documents(metrics) else [Reference(NULL, metrics[f"null_{name}"].sel(dataset=POOLED).values)],
+            [_null(metrics, name).reference()],
             MEASURES[name].units,
         )
         for name in names
@@ -138,12 +129,13 @@ def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
         name="information_by_layer",
         title="What a selection tells about the domain",
         alt=f"Line charts over layers: one selection tells {value} bits about the domain on average over layers"
-        f"{if_documents(metrics, null)}.",
+        f", {null.text()} with {null.name}.",
         caption=f"Mutual information of domain and expert by layer{first}; "
-        f"{value}{if_documents(metrics, f' {bounds}')} bits per selection on average over layers. {WEIGHTS} "
+        f"{value} {bounds} bits per selection on average over layers, {null.text()} with {null.name}. {WEIGHTS} "
         f"{counts_text(metrics)}",
         how_to_read=f"0 means that all domains use the experts alike; the most possible is log2 of the number of "
-        f"domains, {np.log2(metrics.sizes['dataset'] - 1):.2f} bits. {if_documents(metrics, dashed)}A "
+        f"domains, {_most(metrics):.2f} bits. The dashed line is the mean of {drawn}, "
+        "the grey band holds 95 % of them. A "
         "token's k selections tell partly the same, so their information does not add up.",
         drawing=plotting.small_multiples(panels, columns=2, panel_height=2.4, share_y=False, order=ORDER),
         data=table(metrics.sel(dataset=[POOLED]), names),
@@ -180,7 +172,7 @@ def _specialization(metrics: xr.Dataset) -> Figure:
         data[[f"first_{part}" for part in INTERVAL]] = first[list(INTERVAL)]
     hatched = (
         "; hatched where it does not differ from the expert's frequency in all text: "
-        f"{metrics.attrs['permutations']:,} permutations of documents, false discovery rate "
+        f"{metrics.attrs['permutations']:,} permutations of clusters, false discovery rate "
         f"{metrics.attrs['false_discovery_rate']:g} (Benjamini-Hochberg over layers, experts and domains)"
     )
     differing = f"{_count_text(metrics)} of expert and domain differ from the average text" if known else ""
@@ -191,7 +183,7 @@ def _specialization(metrics: xr.Dataset) -> Figure:
         f"experts: from {ratio.min().item():.2f} to {ratio.max().item():.2f} times.",
         caption=f"DS(e, D) relative to k / E = {even:.3g}, layers {', '.join(map(str, layers))}"
         f"{if_documents(metrics, hatched)}. The CSV has all layers"
-        f"{if_documents(metrics, ', with intervals, also for first choices')}. "
+        f", with intervals{', also for first choices' if 'first_specialization' in metrics else ''}. "
         f"{size_text(metrics)}.",
         how_to_read="Read a column: an expert with one bright cell serves one domain, one with equal cells serves all "
         "alike. Read a row: bright cells are the experts of a domain. Columns of different layers do not correspond: "
@@ -264,15 +256,15 @@ def _specialists(metrics: xr.Dataset) -> pd.DataFrame:
 def _divergence_by_dataset(metrics: xr.Dataset) -> Figure:
     drawing, mean = dataset_matrix(metrics, "divergence", label="Jensen-Shannon divergence (bits)", annotate=".3f")
     most, least = mean["dataset"].values[[mean.values.argmax(), mean.values.argmin()]]
-    value = format_number(_null(metrics, "divergence")[1])
-    null = f"; with documents dealt out at random it is {value} bits on average. Intervals are in the CSV table"
+    null = _null(metrics, "divergence")
     return Figure(
         name="divergence_by_dataset",
         title="How far each domain is from the average domain",
         alt=f"Matrix of the Jensen-Shannon divergence from the average domain, datasets by layers: "
         f"{mean.max().item():.3f} bits on average over layers for {most}, {mean.min().item():.3f} for {least}.",
         caption=f"Jensen-Shannon divergence of a domain's selections from the mean of all domains"
-        f"{if_documents(metrics, null)}. {size_text(metrics)}.",
+        f"; with {null.name} it is {null.text()} bits on average. Intervals are in the CSV table. "
+        f"{size_text(metrics)}.",
         how_to_read="Bright cells are domains that use the layer's experts unlike the others. The mean holds the "
         "domain itself, so with few domains values are smaller.",
         drawing=drawing,

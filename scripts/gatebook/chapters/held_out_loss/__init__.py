@@ -2,7 +2,7 @@
 
 from math import inf
 
-from gatebook.chapters.base.contract import Chapter, Measure
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "loss": Measure(
@@ -27,6 +27,13 @@ MEASURES = {
     ),
 }
 
+
+class Thresholds(Settings):
+    """Fixed before the run."""
+
+    loss_effect: Borders = borders(0.1, 0.5, "nats per token; a perplexity lower by a tenth, and by two fifths")
+
+
 CHAPTER = Chapter(
     title="The model",
     question="How well does the embedded model predict text that it has not seen?",
@@ -45,6 +52,7 @@ CHAPTER = Chapter(
     source=("Shannon (1948), A mathematical theory of communication", None),
     measures=MEASURES,
     interval="bootstrap",
+    thresholds=Thresholds,
     scope="model",
     reads="training",
     needs=("training",),

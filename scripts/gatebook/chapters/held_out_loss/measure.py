@@ -22,15 +22,16 @@ def measure(training: xr.Dataset, *, resamples: int, seed: int, confidence: floa
     how much there is.
     """
     domains = list(dict.fromkeys(training["domain"].values.astype(str)))
-    names = ["loss_sum", "unigram_loss_sum", "predicted_tokens"]
-    losses = training[[*names, "document_id"]].set_coords("document_id")
+    names = ["loss_sum", "unigram_loss_sum", "tokens"]
+    losses = training.rename(predicted_tokens="tokens")[[*names, "document_id", "cluster"]]
+    losses = losses.set_coords(["document_id", "cluster"])
     per_domain = {domain: losses.isel(document=training["domain"].values == domain) for domain in domains}
     draws = uncertainty.dataset_draws(per_domain, names, uncertainty.resample(per_domain, resamples, seed))
-    loss = draws["loss_sum"] / draws["predicted_tokens"]
-    unigram = draws["unigram_loss_sum"] / draws["predicted_tokens"]
+    loss = draws["loss_sum"] / draws["tokens"]
+    unigram = draws["unigram_loss_sum"] / draws["tokens"]
     values = xr.Dataset({"loss": loss, "unigram_loss": unigram, "gain": unigram - loss.isel(checkpoint=-1, drop=True)})
     out = summarise(values, MEASURES, Bootstrap(confidence))
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
-    out["documents"] = uncertainty.document_counts(per_domain)
-    out["tokens"] = draws["predicted_tokens"].isel(draw=0, drop=True).astype(np.int64)
+    out = out.merge(uncertainty.sample_sizes(per_domain))
+    out["tokens"] = draws["tokens"].isel(draw=0, drop=True).astype(np.int64)
     return out.merge(training[["training_loss", "overlap", "held_out_documents", "held_out_clusters"]])

@@ -3,11 +3,24 @@
 import numpy as np
 import xarray as xr
 
-from gatebook.chapters.base.page import Figure, Finding, Seen, estimate, size_text
+from gatebook.chapters.base.page import (
+    BOOTSTRAP,
+    ONE_RUN,
+    Figure,
+    Finding,
+    Null,
+    Seen,
+    effect_class,
+    estimate,
+    held,
+    pooled,
+    sample_size,
+    size_text,
+)
 from gatebook.chapters.held_out_loss import MEASURES
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Series
-from gatebook.figures.words import format_estimate, format_number
+from gatebook.figures.words import format_estimate
 from gatebook.measures.summary import interval_table
 from gatebook.measures.uncertainty import INTERVAL
 
@@ -23,27 +36,26 @@ def findings(seen: Seen) -> list[Finding]:
     metrics = seen.metrics
     domains = metrics["gain"].isel(dataset=slice(1, None))
     better = int((domains.sel(interval="low") > 0).sum())
-    gain = float(metrics["gain"].sel(dataset="pooled", interval="estimate"))
-    value, low, high = estimate(metrics["loss"].sel(dataset="pooled").isel(checkpoint=-1))
+    gain = estimate(pooled(metrics["gain"]))
+    found = held(_loss(metrics, -1), Null("unigram model", metrics["unigram_loss"]), ())
     return [
         Finding(
             question="Does the model predict held-out text better than token frequencies do?",
-            answer=f"On {better} of {domains.sizes['dataset']} domains; pooled by {format_number(gain)} nats a token.",
-            estimate=value,
-            low=low,
-            high=high,
+            answer=f"On {better} of {domains.sizes['dataset']} domains; pooled by "
+            f"{' '.join(format_estimate(*gain))} nats a token; {ONE_RUN}.",
             unit="nats per token",
-            null_name="unigram model",
-            null_value=float(metrics["unigram_loss"].sel(dataset="pooled", interval="estimate")),
             reference_name="untrained model",
-            reference_value=float(metrics["loss"].sel(dataset="pooled", interval="estimate").isel(checkpoint=0)),
+            reference_value=_loss(metrics, 0)[0],
             verdict="yes" if better == domains.sizes["dataset"] else "unclear" if better else "no",
-            verdict_text="yes means that the interval of the gain is above 0 on every domain",
-            n=int(metrics["documents"].sel(dataset="pooled")),
-            n_unit="documents",
+            verdict_text="yes means that the interval of the paired gain is above 0 on every domain",
             figure="loss_by_domain",
+            **found | {"effect": effect_class(gain, seen.thresholds["loss_effect"])} | sample_size(metrics),
         )
     ]
+
+
+def _loss(metrics: xr.Dataset, checkpoint: int) -> tuple[float, float, float]:
+    return estimate(pooled(metrics["loss"]).isel(checkpoint=checkpoint))
 
 
 def _loss_by_domain(metrics: xr.Dataset) -> Figure:
@@ -66,7 +78,7 @@ def _loss_by_domain(metrics: xr.Dataset) -> Figure:
         alt=f"Dots with whiskers per domain: loss of the trained, the untrained and a unigram model; pooled {value} "
         f"nats per token against {unigram:.2f} for the unigram model.",
         caption=f"Mean loss on held-out documents; pooled {value} {bounds}. {size_text(metrics)}; whiskers: "
-        f"{100 * metrics.attrs['confidence']:g} % bootstrap over documents.",
+        f"{100 * metrics.attrs['confidence']:g} % {BOOTSTRAP}.",
         how_to_read="Further left is better. A domain whose dot is left of its unigram dot has been learned beyond the "
         "frequency of tokens.",
         drawing=drawing,
@@ -77,7 +89,7 @@ def _loss_by_domain(metrics: xr.Dataset) -> Figure:
 def _loss_by_step(metrics: xr.Dataset) -> Figure:
     loss = metrics["loss"].sel(dataset="pooled")
     steps = np.array([int(str(name).removeprefix("step")) for name in loss["checkpoint"].values])
-    unigram = plotting.Reference("unigram", float(metrics["unigram_loss"].sel(dataset="pooled", interval="estimate")))
+    unigram = Null("unigram", metrics["unigram_loss"]).reference()
     drawing, (ax,) = plotting.canvas(3.2)
     line = Series("held-out", *(loss.sel(interval=part).values for part in INTERVAL))
     plotting.curves(
@@ -91,7 +103,7 @@ def _loss_by_step(metrics: xr.Dataset) -> Figure:
         alt=f"Curve of held-out loss over {steps[-1]} training steps, from {loss.values[0, 0]:.2f} to "
         f"{loss.values[-1, 0]:.2f} nats per token.",
         caption=f"Pooled held-out loss at every saved checkpoint; {size_text(metrics)}; band: "
-        f"{100 * metrics.attrs['confidence']:g} % bootstrap over documents.",
+        f"{100 * metrics.attrs['confidence']:g} % {BOOTSTRAP}.",
         how_to_read="The first point is the untrained model. Below the dashed line the model knows more than the "
         "frequency of tokens.",
         drawing=drawing,

@@ -4,14 +4,17 @@ from typing import Annotated
 
 from pydantic import Field, WithJsonSchema
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "agreement": Measure(
         "Neighbours with the same label",
         "1",
-        "a = mean over tokens of the share of the 10 nearest tokens of other documents with the token's label",
-        "How often near tokens share a label: their dataset, their first expert, or their token id.",
+        "a = mean over tokens of the share of the 10 nearest tokens of other sources with the token's label",
+        (
+            "How often near tokens share a label: their dataset, their first expert, or their token id; the first two "
+            "also among tokens with other ids."
+        ),
         bounds=(0, 1),
     ),
     "separation": Measure(
@@ -77,6 +80,10 @@ class Thresholds(Settings):
         lt=1,
         description="share of the variance on two components above which a map is evidence",
     )
+    neighbour_effect: Borders = borders(
+        0.05, 0.2, "share of neighbours; near 0.1 it is Cohen's (1988) h of 0.2 and 0.5, small and medium"
+    )
+    variance_effect: Borders = borders(0.1, 0.5, "share of the variance; `plane_variance` and a fifth of it")
 
 
 CHAPTER = Chapter(
@@ -97,8 +104,10 @@ CHAPTER = Chapter(
         ),
         (
             "So the findings do not rest on the maps. They count, in the space itself, how many of a token's ten "
-            "nearest tokens have its label, and compare that with tokens drawn at random. Tokens of the same document "
-            "do not count as neighbours, because they share their dataset anyway."
+            "nearest tokens have its label, and compare that with tokens drawn at random. Tokens of the same source, "
+            "such as a file, do not count as neighbours, because they share their dataset anyway. The router is linear "
+            "in its input: equal inputs have equal experts, so that near inputs share them is no finding by itself. "
+            "What counts is how many do among tokens of other sources with other ids, and in the untrained model."
         ),
     ],
     source=(
@@ -107,7 +116,7 @@ CHAPTER = Chapter(
     ),
     measures=MEASURES,
     interval="jackknife",
-    null="The null of the maps' numbers is the share among random tokens of other documents.",
+    null="The null of the maps' numbers is the share among random tokens of those that can be neighbours.",
     reads="sample",
     needs=("sample", "model"),
     settings=Chosen,

@@ -3,10 +3,11 @@
 A space is what is mapped in a layer: the router inputs x of the sampled tokens, or the outputs y = f_e(x) of the expert
 e that each token selects first, not weighted. Distances are Euclidean. A map keeps neighbours at best, so the claims
 rest on the spaces themselves: `agreement` is the share of a token's nearest tokens that have its label (its dataset,
-its first expert, its token id), with tokens of its own document left out, because these share all labels more often.
-Its null is the same share among all tokens of other documents; for tokens without documents that is the mean over all
-permutations of the labels. Intervals are those of the jackknife over groups of documents, which leaves out a group's
-tokens and finds the neighbours anew.
+its first expert, its token id), with tokens of its own source left out, because these share all labels more often. Near
+tokens often have the same id, and so the same state and the same expert: the share is also taken among tokens of other
+sources with other ids. Its null is the same share among all tokens that can be neighbours; for tokens without sources
+that is the mean over all permutations of the labels. Intervals are those of the jackknife over groups of sources, which
+leaves out a group's tokens and finds the neighbours anew.
 """
 
 import warnings
@@ -19,13 +20,15 @@ import xarray as xr
 from scipy.sparse.linalg import svds
 
 from gatebook.chapters.maps import MEASURES
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
 from gatebook.problem import Problem
-from gatebook.study.tallies import GROUPS
 
 SPACES = ("router input", "expert output")
 LABELS = ("dataset", "first expert", "token id")
+OTHER_IDS = ("dataset, other ids", "first expert, other ids")
+"""Labels whose neighbours also have another token id."""
 PROJECTIONS = ("PCA", "UMAP", "t-SNE")
 NEIGHBOURS = 10
 COMPONENTS = 10
@@ -50,17 +53,38 @@ class Layer:
 
 
 def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: int, confidence: float) -> Measured:
-    """All measures and maps of the chapter for a study's sampled tokens (see `samples.read`), layer by layer.
+    """All measures and maps of the chapter for a study's sampled tokens, layer by layer.
 
-    `agreement` (layer, dataset, space, label, interval): of the tokens of every dataset and of all, "pooled";
-    `random_agreement` (layer, dataset, label): its null; `separation` (layer, dataset, interval);
-    `explained_variance` (layer, space, interval) and `component_variance` (layer, space, component): shares of the
-    total variance. `mean_over_layers_*`: agreement, separation and explained variance averaged over layers.
+    Parameters
+    ----------
+    sample
+        The sampled tokens, see `samples.read`.
+    layers
+        In order.
+    points
+        At most so many sampled tokens are in the maps.
+    seed
+        Of their draw, and with which UMAP and t-SNE start.
+    confidence
+        Of the intervals, between 0 and 1.
 
-    `map` (layer, space, projection, point, axis) float32: the positions of at most `points` sampled tokens, drawn with
-    `seed`, with their `point_dataset`, `point_token` and `point_expert`; `mean_map` (layer, projection, expert, axis):
-    the mean outputs of the experts in the map of expert outputs; `trustworthiness` (layer, space, projection). UMAP and
-    t-SNE start from `seed` too. Raises a `Problem` if fewer than `FEWEST_TOKENS` tokens are sampled.
+    Returns
+    -------
+    Measured
+        `agreement` (layer, dataset, space, label, interval): of the tokens of every dataset and of all, "pooled", for
+        `LABELS` and `OTHER_IDS`; `null_agreement` (layer, dataset, label): its null; `separation` (layer, dataset,
+        interval); `explained_variance` (layer, space, interval) and `component_variance` (layer, space, component):
+        shares of the total variance. `mean_over_layers_*`: agreement, separation and explained variance averaged over
+        layers.
+
+        `map` (layer, space, projection, point, axis) float32: the positions of tokens, with their `point_dataset`,
+        `point_token` and `point_expert`; `mean_map` (layer, projection, expert, axis): the mean outputs of the experts
+        in the map of expert outputs; `trustworthiness` (layer, space, projection).
+
+    Raises
+    ------
+    Problem
+        If fewer than `FEWEST_TOKENS` tokens are sampled.
     """
     tokens = sample.sizes["sample"]
     if tokens < FEWEST_TOKENS:
@@ -74,7 +98,7 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
         agreements.append(_agreements(sample, layer))
         variances.append(_variances(sample["group"].values, layer))
         pictures.append(_pictures(layer, shown, seed))
-    out = xr.concat(pictures, dim="layer").assign(random_agreement=xr.concat([one[1] for one in agreements], "layer"))
+    out = xr.concat(pictures, dim="layer").assign(null_agreement=xr.concat([one[1] for one in agreements], "layer"))
     agreement = xr.concat([one[0] for one in agreements], dim="layer")
     values = xr.Dataset(
         {
@@ -91,7 +115,9 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
     datasets = sample["dataset"].values
     groups = [np.ones(tokens, bool), *(datasets == name for name in out["dataset"].values[1:])]
     out["tokens"] = ("dataset", np.array([group.sum() for group in groups]))
-    out["documents"] = ("dataset", np.array([len(np.unique(sample["document"].values[group])) for group in groups]))
+    for name in ("document", "cluster"):
+        numbers = [len(np.unique(sample[name].values[group])) for group in groups]
+        out[f"{name}s"] = ("dataset", np.array(numbers), {"units": f"{name}s"})
     out["point_dataset"] = ("point", datasets[shown])
     out["point_token"] = ("point", sample["token_id"].values[shown])
     out.attrs = {"neighbours": NEIGHBOURS, "groups": GROUPS, "seed": seed, "confidence": confidence}
@@ -100,13 +126,30 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
 
 
 def neighbour_counts(
-    points: np.ndarray, document: np.ndarray, group: np.ndarray, labels: np.ndarray, neighbours: int = NEIGHBOURS
+    points: np.ndarray, apart: np.ndarray, group: np.ndarray, labels: np.ndarray, neighbours: int = NEIGHBOURS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many of a token's nearest neighbours have its label, with all tokens and without each group of documents.
+    """How many of a token's nearest neighbours have its label, with all tokens and without each group of sources.
 
-    points (token, hidden); document, group (token,): neighbours are of other documents; labels (label, token). Draw 0
-    is with all tokens, draw g + 1 without those of group g. Returns the counts (draw, token, label) and the numbers of
-    neighbours (draw, token), at most `neighbours`, which are 0 for the tokens left out.
+    Parameters
+    ----------
+    points
+        (token, hidden).
+    apart
+        What neighbours have other values of than the token, such as its source, (kind, token) int.
+    group
+        The group of its source, (token,) int.
+    labels
+        (label, token).
+    neighbours
+        How many are nearest.
+
+    Returns
+    -------
+    matching : numpy.ndarray
+        Neighbours with the token's label, (draw, token, label) int. Draw 0 is with all tokens, draw g + 1 without those
+        of group g.
+    found : numpy.ndarray
+        Neighbours, (draw, token) int: at most `neighbours`, 0 for the tokens left out.
     """
     from sklearn.metrics import pairwise_distances_chunked
 
@@ -115,7 +158,7 @@ def neighbour_counts(
 
     def count(distance: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
         rows = slice(start, start + len(distance))
-        distance[document[rows, None] == document] = np.inf
+        distance[(apart[:, rows, None] == apart[:, None]).any(axis=0)] = np.inf
         nearest = np.argpartition(distance, candidates - 1, axis=1)[:, :candidates]
         nearest.sort(axis=1)  # equal distances: in the order of the tokens
         order = np.take_along_axis(distance, nearest, axis=1).argsort(axis=1, kind="stable")
@@ -135,13 +178,17 @@ def neighbour_counts(
     return np.concatenate(matching).swapaxes(0, 1), np.concatenate(found).T
 
 
-def random_share(document: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Share of the tokens of other documents that have a token's label: (token,) float64, NaN where there are none."""
-    (_, document), (_, label) = (np.unique(codes, return_inverse=True) for codes in (document, label))
-    _, both, size = np.unique([document, label], axis=1, return_inverse=True, return_counts=True)
-    others = len(label) - np.bincount(document)[document]
-    with np.errstate(invalid="ignore"):
-        return (np.bincount(label)[label] - size[both.ravel()]) / others
+def random_share(apart: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Share of the possible neighbours that have a token's label: (token,) float64, NaN where there are none.
+
+    `apart` (kind, token) are what neighbours have other values of than the token.
+    """
+    share = np.full(len(label), np.nan)
+    for token in range(len(label)):
+        possible = (apart != apart[:, [token]]).all(axis=0)
+        if possible.any():
+            share[token] = (label[possible] == label[token]).mean()
+    return share
 
 
 def plane_variance(points: np.ndarray) -> float:
@@ -198,20 +245,26 @@ def _agreements(sample: xr.Dataset, layer: Layer) -> tuple[xr.DataArray, xr.Data
     """Agreement (draw, dataset, space, label) of one layer, and its null (dataset, label)."""
     datasets = sample["dataset"].values
     named = (datasets, layer.first, sample["token_id"].values)
-    labels = np.array([np.unique(label, return_inverse=True)[1] for label in named])
-    document, group = sample["document"].values, sample["group"].values
+    codes = np.array([np.unique(label, return_inverse=True)[1] for label in named])
+    source, group = sample["cluster"].values[None], sample["group"].values
+    # Which labels are asked for among which neighbours.
+    among = ((source, codes), (np.concatenate([source, codes[2:]]), codes[:2]))
     names = list(dict.fromkeys(datasets))
     # Rows of sums: all tokens, then those of each dataset.
     member = np.array([np.ones(len(datasets)), *(datasets == name for name in names)])
-    coords = {"dataset": [uncertainty.POOLED, *names], "label": list(LABELS)}
+    coords = {"dataset": [uncertainty.POOLED, *names], "label": [*LABELS, *OTHER_IDS]}
     values = []
     for points in (layer.states, layer.outputs):
-        matching, found = neighbour_counts(points, document, group, labels)
-        values.append(_ratio(np.einsum("mt,dtl->dml", member, matching), (found @ member.T)[..., None]))
+        parts = []
+        for apart, labels in among:
+            matching, found = neighbour_counts(points, apart, group, labels)
+            parts.append(_ratio(np.einsum("mt,dtl->dml", member, matching), (found @ member.T)[..., None]))
+        values.append(np.concatenate(parts, axis=2))
     agreement = xr.DataArray(np.stack(values, axis=2), coords | {"space": list(SPACES)}, _AGREEMENT_DIMS)
-    share = np.array([random_share(document, label) for label in labels])
-    null = xr.DataArray(_ratio(member @ share.T, member.sum(axis=1, keepdims=True)), coords, ("dataset", "label"))
-    null.attrs = {"long_name": "neighbours with the same label, drawn at random from other documents", "units": "1"}
+    share = np.array([random_share(apart, label) for apart, labels in among for label in labels])
+    known = np.isfinite(share)
+    null = xr.DataArray(_ratio(member @ np.where(known, share, 0).T, member @ known.T), coords, ("dataset", "label"))
+    null.attrs = {"long_name": "neighbours with the same label, drawn at random from those possible", "units": "1"}
     return agreement.assign_coords(layer=layer.number), null.assign_coords(layer=layer.number)
 
 

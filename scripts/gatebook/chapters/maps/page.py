@@ -4,9 +4,24 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gatebook.chapters.base.page import ORDER, Figure, Finding, Seen, estimate, lies, verdict
+from gatebook.chapters.base.page import (
+    JACKKNIFE,
+    ORDER,
+    Figure,
+    Finding,
+    Null,
+    Seen,
+    change,
+    counts_text,
+    estimate,
+    numbers,
+    sample_size,
+    side,
+    size_text,
+    verdict,
+)
 from gatebook.chapters.maps import MEASURES
-from gatebook.chapters.maps.measure import LABELS, PROJECTIONS, SPACES
+from gatebook.chapters.maps.measure import LABELS, OTHER_IDS, PROJECTIONS, SPACES
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.scatter import OTHERS, scatter
@@ -16,7 +31,8 @@ from gatebook.measures.uncertainty import INTERVAL, POOLED
 
 RANKS = ("most chosen expert", "second", "third", "fourth", "fifth", "sixth")
 MOST_ROWS = 4
-RANDOM = "random tokens"
+SAMPLED = "sampled tokens"
+RANDOM = "random tokens of other sources with other ids"
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -32,103 +48,73 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
-    metrics, untrained, thresholds = seen.metrics, seen.untrained, seen.thresholds
     return [
-        _finding_agreement(metrics, untrained, "dataset", "Do router inputs lie together by kind of text?"),
-        _finding_agreement(metrics, untrained, "first expert", "Do router inputs lie together by expert?"),
-        _finding_separation(metrics, untrained),
-        _finding_plane(metrics, untrained, thresholds["plane_variance"]),
+        _finding_agreement(seen, "dataset", "Do router inputs lie together by kind of text?"),
+        _finding_agreement(seen, "first expert", "Do router inputs lie together by expert?"),
+        _finding_separation(seen),
+        _finding_plane(seen),
     ]
 
 
-def _finding_agreement(metrics: xr.Dataset, untrained: xr.Dataset | None, label: str, question: str) -> Finding:
-    place = {"dataset": POOLED, "space": SPACES[0], "label": label}
-    found = _numbers(metrics, untrained, "agreement", place)
-    null = float(metrics["random_agreement"].sel(dataset=POOLED, label=label).mean("layer"))
-    where = lies(found["low"], found["high"], null)
-    word = {"above": "more than", "below": "less than", "around": "about as many as"}[where]
+def _finding_agreement(seen: Seen, label: str, question: str) -> Finding:
+    at = {"space": SPACES[0], "label": f"{label}, other ids"}
+    null = Null(RANDOM, seen.metrics["null_agreement"].sel(label=at["label"]))
+    found = numbers(seen.sel(**at), "agreement", null, "neighbour_effect")
+    word = {"above": "more than", "below": "less than", "around": "about as many as"}[side(found)]
     return Finding(
         question=question,
-        answer=f"{_percent(found['estimate'])} of the nearest tokens have the same {label}, {word} among random tokens "
-        f"({_percent(null)}).",
-        verdict=verdict(where, yes="above"),
+        answer=f"Of the nearest tokens of other sources with other ids {_percent(found['estimate'])} have the same "
+        f"{label}, {word} among random such tokens ({_percent(found['null_value'])})"
+        f"{change(seen.sel(**at), 'agreement', ('fewer than', 'more than', 'about as many as'))}.",
+        verdict=verdict(side(found), yes="above"),
         verdict_text=f"yes means more neighbours with the same {label} than among random tokens",
         unit="of 10 neighbours",
         figure="neighbours_by_layer",
-        null_name=RANDOM,
-        null_value=null,
-        **found,
+        **found | sample_size(seen.metrics, SAMPLED),
     )
 
 
-def _finding_separation(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = _numbers(metrics, untrained, "separation", {"dataset": POOLED})
-    where = lies(found["low"], found["high"], 0)
-    word = {"above": "more", "below": "less", "around": "neither clearly more nor clearly less"}[where]
+def _finding_separation(seen: Seen) -> Finding:
+    found = numbers(seen, "separation", Null("as in router inputs", 0.0), "neighbour_effect")
+    word = {"above": "more", "below": "less", "around": "neither clearly more nor clearly less"}[side(found)]
     expert = {"dataset": POOLED, "label": "first expert", "interval": "estimate"}
-    shares = metrics["mean_over_layers_agreement"].sel(expert)
+    shares = seen.metrics["mean_over_layers_agreement"].sel(expert)
     inputs, outputs = (_percent(float(shares.sel(space=space))) for space in SPACES)
     return Finding(
         question="Do experts set their outputs further apart than their inputs were?",
         answer=f"Near outputs share the expert {word} often than near inputs do: {outputs} against {inputs}.",
-        verdict=verdict(where, yes="above"),
+        verdict=verdict(side(found), yes="above"),
         verdict_text="yes means a difference above 0",
         unit="of 10 neighbours",
         figure="neighbours_by_layer",
-        null_name="as in router inputs",
-        null_value=0.0,
-        **found,
+        **found | sample_size(seen.metrics, SAMPLED),
     )
 
 
-def _finding_plane(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
-    found = _numbers(metrics, untrained, "explained_variance", {"space": SPACES[0]})
-    where = lies(found["low"], found["high"], threshold)
-    bound = _percent(threshold)
-    answers = {
-        "below": f"Two axes hold {_percent(found['estimate'])} of the variance, less than {bound}.",
-        "above": f"Two axes hold {_percent(found['estimate'])} of the variance, more than {bound}.",
-        "around": f"Two axes hold {_percent(found['estimate'])} of the variance; the interval holds {bound}.",
-    }
+def _finding_plane(seen: Seen) -> Finding:
+    threshold = seen.thresholds["plane_variance"]
+    found = numbers(
+        seen.sel(space=SPACES[0]), "explained_variance", _flat(seen.metrics), "variance_effect", threshold=threshold
+    )
+    where, bound = side(found, threshold), _percent(threshold)
+    answers = {"below": f"less than {bound}", "above": f"more than {bound}", "around": f"the interval holds {bound}"}
     return Finding(
         question="Can a flat map show most of what tells router inputs apart?",
-        answer=answers[where],
+        answer=f"Two axes hold {_percent(found['estimate'])} of the variance, {answers[where]}.",
         verdict=verdict(where, yes="above"),
         verdict_text=f"yes means more than {bound} of the variance on two principal components",
         unit="of the variance",
         figure="neighbours_by_layer",
-        null_name="equal variance in all directions",
-        null_value=2 / metrics.attrs["hidden_size"],
-        **found,
+        **found | sample_size(seen.metrics, SAMPLED),
     )
 
 
-def _numbers(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, place: dict) -> dict:
-    """The numbers of a finding about a measure at a place, averaged over layers."""
-    value, low, high = estimate(metrics[f"mean_over_layers_{name}"].sel(place))
-    known = untrained is not None
-    reference = estimate(untrained[f"mean_over_layers_{name}"].sel(place))[0] if known else None
-    return {
-        "estimate": value,
-        "low": low,
-        "high": high,
-        "reference_name": "untrained model" if known else None,
-        "reference_value": reference,
-        "n": int(metrics["documents"].sel(dataset=POOLED)),
-        "n_unit": "documents",
-    }
+def _flat(metrics: xr.Dataset) -> Null:
+    return Null("equal variance in all directions", 2 / metrics.attrs["hidden_size"])
 
 
 def _percent(share: float) -> str:
     return f"{format_number(round(100 * share, 1))} %"
-
-
-def _counts_text(metrics: xr.Dataset) -> str:
-    pooled = metrics.sel(dataset=POOLED)
-    return (
-        f"n = {int(pooled['tokens']):,} sampled tokens of {int(pooled['documents']):,} documents in "
-        f"{metrics.sizes['dataset'] - 1} datasets"
-    )
 
 
 def _series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, place: dict) -> list[Series]:
@@ -140,34 +126,35 @@ def _series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, place:
 def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     layers, panels = metrics["layer"].values, []
     for space in SPACES:
-        for label in LABELS:
+        for label in (*LABELS, *OTHER_IDS):
             place = {"dataset": POOLED, "space": space, "label": label}
-            null = metrics["random_agreement"].sel(dataset=POOLED, label=label).values
+            null = Null("null", metrics["null_agreement"].sel(label=label)).reference()
             lines = _series(metrics, untrained, "agreement", place)
-            panels.append(Panel(f"{space}s: same {label}", layers, lines, [Reference("null", null)], "of neighbours"))
+            panels.append(Panel(f"{space}s: same {label}", layers, lines, [null], "of neighbours"))
     for space in SPACES:
         lines = _series(metrics, untrained, "explained_variance", {"space": space})
         flat = Reference("null", 2 / metrics.attrs["hidden_size"])
         panels.append(Panel(f"{space}s: two components", layers, lines, [flat], "of variance"))
-    place = {"dataset": POOLED, "space": SPACES[0], "label": "dataset"}
+    place = {"dataset": POOLED, "space": SPACES[0], "label": OTHER_IDS[0]}
     value, bounds = format_estimate(*estimate(metrics["mean_over_layers_agreement"].sel(place)))
-    null = float(metrics["random_agreement"].sel(dataset=POOLED, label="dataset").mean("layer"))
+    null = float(metrics["null_agreement"].sel(dataset=POOLED, label=OTHER_IDS[0]).mean("layer"))
     agreement = interval_table(metrics["agreement"]).assign(measure="agreement")
-    random = metrics["random_agreement"].to_dataframe("random").reset_index()
+    random = metrics["null_agreement"].to_dataframe("random").reset_index()
     variance = interval_table(metrics["explained_variance"]).assign(measure="explained_variance", dataset=POOLED)
     data = pd.concat([agreement.merge(random, on=["layer", "dataset", "label"]), variance]).fillna({"label": ""})
     return Figure(
         name="neighbours_by_layer",
         title="What near tokens share",
-        alt=f"Small line charts over layers. Of the ten nearest router inputs {value} have the token's dataset on "
-        f"average, against {null:.3f} of random tokens.",
-        caption=f"Above: {MEASURES['agreement'].title.lower()}, of the ten nearest of other documents, among router "
-        "inputs and among the outputs of the first expert. Below: share of the variance on two principal components. "
-        f"Same dataset among router inputs, mean over layers: {value} {bounds}. {_counts_text(metrics)}; bands: "
-        f"{100 * metrics.attrs['confidence']:g} % jackknife over {metrics.attrs['groups']} groups of documents.",
-        how_to_read="Dashed: tokens drawn at random from other documents; below, equal variance in all directions. A "
-        "router that has learned nothing sends near inputs to the same expert too, so compare with the untrained "
-        "model. The CSV has every dataset by itself.",
+        alt=f"Small line charts over layers. Of the ten nearest router inputs with other ids {value} have the token's "
+        f"dataset on average, against {null:.3f} of random tokens.",
+        caption=f"Above: {MEASURES['agreement'].title.lower()}, of the ten nearest of other sources, among router "
+        "inputs and among the outputs of the first expert; “other ids”: of those with another token id. "
+        "Below: share of the variance on two principal components. "
+        f"Same dataset among router inputs with other ids, mean over layers: {value} {bounds}. "
+        f"{counts_text(metrics, JACKKNIFE, SAMPLED)}",
+        how_to_read="Dashed: tokens drawn at random from those that can be neighbours; below, equal variance in all "
+        "directions. The router is linear in its input, so it sends near inputs to the same expert even if it has "
+        "learned nothing: compare with the untrained model. The CSV has every dataset by itself.",
         drawing=plotting.small_multiples(panels, share_y=False, y_limits=(0, None), order=ORDER),
         data=data[["measure", "space", "label", "dataset", "layer", *INTERVAL, "random"]],
     )
@@ -183,8 +170,9 @@ def _inputs_by_dataset(metrics: xr.Dataset) -> Figure:
         name="inputs_by_dataset",
         title="Router inputs by dataset",
         alt=f"Maps of router inputs, one row per layer, by PCA, UMAP and t-SNE, coloured by dataset. In the space "
-        f"itself {share} of the nearest tokens of other documents are of the token's dataset.",
-        caption=f"Each dot is one of {metrics.sizes['point']:,} tokens; T: trustworthiness. {_counts_text(metrics)}.",
+        f"itself {share} of the nearest tokens of other sources are of the token's dataset.",
+        caption=f"Each dot is one of {metrics.sizes['point']:,} tokens; T: trustworthiness. "
+        f"{size_text(metrics, SAMPLED)}.",
         how_to_read=_HOW_TO_READ,
         drawing=drawing,
         data=_map_table(metrics, SPACES[0]),
@@ -202,7 +190,7 @@ def _inputs_by_expert(metrics: xr.Dataset) -> Figure:
         f"the layer in colour. In the space itself {share} of the nearest tokens have the same first expert.",
         caption=f"The same {metrics.sizes['point']:,} tokens. In colour: the six experts of the layer that most of "
         "these tokens choose first; T: trustworthiness. The CSV has the expert of every token. "
-        f"{_counts_text(metrics)}.",
+        f"{size_text(metrics, SAMPLED)}.",
         how_to_read=f"{_HOW_TO_READ} A colour stands for another expert in every row.",
         drawing=drawing,
         data=_map_table(metrics, SPACES[0]),
@@ -223,7 +211,7 @@ def _outputs_by_expert(metrics: xr.Dataset) -> Figure:
         f"the layer in colour. In the space itself {share} of the nearest outputs are of the same expert.",
         caption=f"The outputs, not weighted, of the first expert of the same {metrics.sizes['point']:,} tokens. Large "
         "dots with an edge: the mean output of every expert, over all sampled tokens, whoever they were sent to; T: "
-        f"trustworthiness. {_counts_text(metrics)}.",
+        f"trustworthiness. {size_text(metrics, SAMPLED)}.",
         how_to_read=f"{_HOW_TO_READ} A colour stands for another expert in every row. An expert whose large dot is far "
         "from its small ones treats its own tokens unlike all others.",
         drawing=drawing,

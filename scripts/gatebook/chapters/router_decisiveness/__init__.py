@@ -4,7 +4,7 @@ from math import inf
 
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "normalised_entropy": Measure(
@@ -75,13 +75,16 @@ MEASURES = {
         "H(E[p])",
         "How spread the average distribution is; high when the load is balanced.",
         bounds=(0, inf),
+        bias="level",
     ),
     "information": Measure(
-        "Information about the token",
+        "Dependence on the token",
         "nats",
-        "I(token; expert) = H(E[p]) − E[H(p)]",
-        "What the token decides about the choice of expert: 0 when all tokens are routed alike.",
+        "H(E[p]) − E[H(p)]",
+        "How much more peaked the distribution for a token is than the mean over tokens: 0 when all have the same. It "
+        "is about probabilities; the choice of the k most probable experts follows from the token without doubt.",
         bounds=(0, inf),
+        bias="level",
     ),
 }
 
@@ -90,6 +93,15 @@ class Thresholds(Settings):
     """Fixed before the run."""
 
     decisive_entropy: float = Field(0.5, gt=0, le=1, description="H / ln E below which a router is decisive")
+    entropy_effect: Borders = borders(
+        0.1, 0.5, "H / ln E; a tenth of the way from equal logits, and `decisive_entropy`"
+    )
+    mass_effect: Borders = borders(
+        0.05, 0.2, "share of all probability; near 0.1 it is Cohen's (1988) h of 0.2 and 0.5, small and medium"
+    )
+    information_effect: Borders = borders(
+        0.01, 0.09, "share of ln E; as shares of variance, Cohen (1988): r of 0.1 and 0.3, squared"
+    )
 
 
 CHAPTER = Chapter(

@@ -70,7 +70,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, resamples: int, seed: int
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
     out.attrs["probability"] = tallies.probability_name(first.attrs)
     out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
-    out["documents"] = uncertainty.document_counts(dataset_tallies)
+    out = out.merge(uncertainty.sample_sizes(dataset_tallies))
     uniform = uniform_values(experts, top_k)
     out["uniform_value"] = ("measure", [uniform[name] for name in MEASURES], {"long_name": "value, all logits equal"})
     return Measured(out.assign_coords(measure=list(MEASURES), scalar_edge=first["scalar_edge"]), values)

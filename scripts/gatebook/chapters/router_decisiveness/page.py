@@ -6,17 +6,21 @@ import numpy as np
 import xarray as xr
 
 from gatebook.chapters.base.page import (
+    ONE_RUN,
     ORDER,
     Figure,
     Finding,
+    Null,
     Seen,
+    change,
     counts_text,
     dataset_matrix,
-    lies,
     numbers,
     over_layers,
     series,
+    side,
     size_text,
+    trained,
     verdict,
 )
 from gatebook.chapters.router_decisiveness import MEASURES
@@ -52,46 +56,37 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
-    metrics, untrained, thresholds = seen.metrics, seen.untrained, seen.thresholds
-    return [
-        _finding_entropy(metrics, untrained, thresholds["decisive_entropy"]),
-        _finding_mass(metrics, untrained),
-        _finding_information(metrics, untrained),
-    ]
+    return [_finding_entropy(seen), _finding_mass(seen), _finding_information(seen)]
 
 
-def _finding_entropy(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
-    value = over_layers(metrics, "normalised_entropy")
-    place = lies(*value[1:], threshold)
+def _finding_entropy(seen: Seen) -> Finding:
+    threshold = seen.thresholds["decisive_entropy"]
+    name = "normalised_entropy"
+    found = numbers(seen, name, _uniform(seen.metrics, name), "entropy_effect", threshold=threshold)
+    place = side(found, threshold)
     answers = {
-        "below": f"Router entropy is less than {threshold:g} of its maximum.",
-        "above": f"Router entropy is more than {threshold:g} of its maximum.",
-        "around": f"The interval of router entropy holds {threshold:g} of its maximum.",
+        "below": f"Router entropy is less than {threshold:g} of its maximum",
+        "above": f"Router entropy is more than {threshold:g} of its maximum",
+        "around": f"The interval of router entropy holds {threshold:g} of its maximum",
     }
     return Finding(
         question="Is the router sure of its choice?",
-        answer=answers[place],
+        answer=f"{answers[place]}{change(seen, name)}.",
         verdict=verdict(place, yes="below"),
         verdict_text=f"decisive means H / ln E below {threshold:g}",
         unit="of ln E",
         figure="entropy_by_layer",
-        **numbers(metrics, untrained, "normalised_entropy", *_uniform(metrics, "normalised_entropy")),
+        **found,
     )
 
 
-def _finding_mass(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "top_k_mass", *_uniform(metrics, "top_k_mass"))
-    place = lies(found["low"], found["high"], found["null_value"])
-    share = format_number(100 * found["estimate"])
-    answers = {
-        "above": f"They hold {share} % of it, more than k / E.",
-        "below": f"They hold {share} % of it, less than k / E.",
-        "around": f"They hold {share} % of it, about k / E.",
-    }
+def _finding_mass(seen: Seen) -> Finding:
+    found = numbers(seen, "top_k_mass", _uniform(seen.metrics, "top_k_mass"), "mass_effect")
+    word = {"above": "more than", "below": "less than", "around": "about"}[side(found)]
     return Finding(
         question="Do the selected experts hold more than an even share of the probability?",
-        answer=answers[place],
-        verdict=verdict(place, yes="above"),
+        answer=f"They hold {format_number(100 * found['estimate'])} % of it, {word} k / E.",
+        verdict=verdict(side(found), yes="above"),
         verdict_text="concentrated means more than k / E",
         unit="of all probability",
         figure="measures_by_layer",
@@ -99,25 +94,29 @@ def _finding_mass(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
     )
 
 
-def _finding_information(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "information", *_uniform(metrics, "information"))
-    reference = over_layers(untrained, "information") if untrained is not None else (0.0, 0.0, 0.0)
-    more, less = found["low"] > reference[2], found["high"] < reference[1]
-    against = "the untrained model" if untrained is not None else "routing all tokens alike"
-    word = "more than" if more else "less than" if less else "about as much as"
+def _finding_information(seen: Seen) -> Finding:
+    name, most = "information", float(seen.metrics["uniform_value"].sel(measure="entropy"))
+    found = numbers(seen, name, _uniform(seen.metrics, name), "information_effect", scale=most)
+    answer = f"The router's distribution for one token is {format_number(found['estimate'])} nats more peaked than its "
+    answer += "mean over tokens"
+    # That it differs from equal logits says little: before training it does, too.
+    gained = trained(seen, name, "information_effect", scale=most)
+    against = "routing all tokens alike" if gained is None else "the untrained model"
+    if gained is not None:
+        answer += f", against {format_number(found['reference_value'])} in {against}; {ONE_RUN}"
     return Finding(
-        question=f"Does routing depend on the token more than {against} does?",
-        answer=f"A token decides {format_number(found['estimate'])} nats of its routing, {word} in {against}.",
-        verdict="yes" if more else "no" if less else "unclear",
-        verdict_text=f"yes means an interval above that of {against}",
+        question=f"Does the router's distribution depend on the token more than in {against}?",
+        answer=f"{answer}.",
+        verdict=verdict(side(gained or found), yes="above"),
+        verdict_text="yes means above 0" if gained is None else "yes means a paired difference above 0",
         unit="nats",
         figure="information",
-        **found,
+        **(gained or found),
     )
 
 
-def _uniform(metrics: xr.Dataset, name: str) -> tuple[str, float]:
-    return "all logits equal", float(metrics["uniform_value"].sel(measure=name))
+def _uniform(metrics: xr.Dataset, name: str) -> Null:
+    return Null("all logits equal", float(metrics["uniform_value"].sel(measure=name)))
 
 
 def _entropy_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
@@ -126,7 +125,7 @@ def _entropy_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         ax,
         metrics["layer"].values,
         series(metrics, untrained, "normalised_entropy"),
-        [Reference(*_uniform(metrics, "normalised_entropy"))],
+        [_uniform(metrics, "normalised_entropy").reference()],
         y_label="router entropy H / ln E",
         order=ORDER,
     )
@@ -159,7 +158,7 @@ def _measures_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Fig
     panels = []
     for name in PANELS:
         title, units = MEASURES[name].title, MEASURES[name].units
-        uniform = Reference(*_uniform(metrics, name))
+        uniform = _uniform(metrics, name).reference()
         y_label = "" if units == "1" else units
         panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, name), [uniform], y_label))
     mass = format_estimate(*over_layers(metrics, "top_k_mass"))
@@ -257,18 +256,19 @@ def _information(metrics: xr.Dataset) -> Figure:
 
     lines = [line("entropy of the mean", "entropy_of_mean"), line("mean entropy", "entropy")]
     drawing, (ax,) = plotting.canvas(3.2)
-    uniform = Reference(*_uniform(metrics, "entropy"))
+    uniform = _uniform(metrics, "entropy").reference()
     plotting.layer_lines(ax, metrics["layer"].values, lines, [uniform], y_label="nats")
     value, bounds = format_estimate(*over_layers(metrics, "information"))
     return Figure(
         name="information",
-        title="The gap is what routing says about the token",
+        title="The gap is how much more peaked one token's distribution is",
         alt=f"Two lines over layers, the entropy of the mean distribution above the mean entropy; the gap is {value} "
         "nats on average over layers.",
-        caption=f"H(E[p]) and E[H(p)] by layer; their difference I(token; expert) is {value} {bounds} nats on average "
-        f"over layers. {counts_text(metrics)}",
-        how_to_read="If every token were routed alike, both lines would coincide. The further apart they are, the more "
-        "the choice of experts depends on the token.",
+        caption=f"H(E[p]) and E[H(p)] by layer; their difference is {value} {bounds} nats on average over layers. "
+        f"{counts_text(metrics)}",
+        how_to_read="If all tokens had the same distribution, both lines would coincide. The further apart they are, "
+        "the more the distribution depends on the token. The choice itself, the k most probable experts, follows from "
+        "the token without doubt: the gap is no measure of what a choice tells.",
         drawing=drawing,
         data=table(metrics.sel(dataset=["pooled"]), ["entropy_of_mean", "entropy", "information"]),
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "coefficient_of_variation": Measure(
@@ -14,7 +14,7 @@ MEASURES = {
         "CV = std(c) / mean(c), ddof 0",
         "Standard deviation of the experts' loads, relative to the mean load.",
         bounds=(0, inf),
-        squared=True,
+        bias="square",
     ),
     "gini": Measure(
         "Gini coefficient of the load",
@@ -22,7 +22,7 @@ MEASURES = {
         "Σᵢ Σⱼ |cᵢ − cⱼ| / (2 E Σᵢ cᵢ)",
         "Inequality of the loads: 0 when all are equal, near 1 when one expert has everything.",
         bounds=(0, 1),
-        squared=True,
+        bias="square",
     ),
     "normalised_slot_entropy": Measure(
         "Slot entropy / log₂ E",
@@ -30,6 +30,7 @@ MEASURES = {
         "−Σₑ sₑ log₂ sₑ / log₂ E, sₑ = cₑ / (k T)",
         "Evenness of the loads: 1 when all are equal.",
         bounds=(0, 1),
+        bias="level",
     ),
     "slot_entropy": Measure(
         "Slot entropy",
@@ -37,6 +38,7 @@ MEASURES = {
         "−Σₑ sₑ log₂ sₑ, sₑ = cₑ / (k T)",
         "Evenness of the loads in bits; its maximum is log2 E.",
         bounds=(0, inf),
+        bias="level",
     ),
     "max_violation": Measure(
         "Largest overload (MaxVio)",
@@ -44,7 +46,7 @@ MEASURES = {
         "maxₑ cₑ E / (k T) − 1",
         "How far the busiest expert is above an even load.",
         bounds=(0, inf),
-        squared=True,
+        bias="square",
     ),
     "dead_experts": Measure(
         "Experts never selected",
@@ -59,6 +61,7 @@ MEASURES = {
         "E Σₑ fₑ Pₑ, fₑ = cₑ / T, Pₑ = E[pₑ]",
         "The auxiliary loss of training, on this study's tokens, per layer; k when loads are even.",
         bounds=(0, inf),
+        bias="level",
     ),
     "z_loss": Measure(
         "Router z-loss",
@@ -87,6 +90,16 @@ class Thresholds(Settings):
 
     balanced_variation: float = Field(0.5, gt=0, description="coefficient of variation below which a load is balanced")
     dropped_share: float = Field(0.01, ge=0, le=1, description="share of dropped selections that is too much")
+    variation_effect: Borders = borders(
+        0.1, 0.5, "coefficient of variation; loads a tenth apart drop hardly anything, 0.5 is `balanced_variation`"
+    )
+    overload_effect: Borders = borders(
+        0.25, 1, "MaxVio; capacity factors of 1.25 and 2 hold that much (ST-MoE, in training and in use)"
+    )
+    dead_effect: Borders = borders(0.01, 0.1, "share of a layer's experts, and so of its parameters, without use")
+    dropped_effect: Borders = borders(
+        0.01, 0.1, "share of selections; Switch drops less than 0.01 in training, ST-MoE bears 0.1 in finetuning"
+    )
 
 
 CHAPTER = Chapter(

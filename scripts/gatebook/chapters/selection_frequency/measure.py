@@ -9,8 +9,9 @@ import numpy as np
 import xarray as xr
 
 from gatebook.chapters.selection_frequency import MEASURES
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
-from gatebook.measures.summary import Bootstrap, Measured, summarise
+from gatebook.measures.summary import MEAN, Bootstrap, Jackknife, Measured, summarise
 from gatebook.study import tallies
 
 SUMS = ["selected_count", "first_count", "weight_sum", "probability_sum", "z_loss_sum"]
@@ -65,20 +66,36 @@ def measure(
 ) -> Measured:
     """All measures of the chapter from the tallies of a study's datasets; those that counts alone allow, from counts.
 
-    Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers.
-    `slot_share`, `first_share`, `weight_share` (dataset, layer, expert, interval): share of the selections, of the
-    first choices and of the routing weight that an expert gets; `selection_frequency` (dataset, layer, expert,
-    interval) = c_e / T, which sums to k. `rank_share` (layer, expert, rank): at which rank an expert is selected,
-    pooled. `dropped_share` (dataset, layer, capacity_factor, interval): see `dropped_share`; `mean_over_layers_*` has
-    it without layer. `uniform_*` (dataset): the mean of the load measure under uniform routing at the same number of
-    tokens.
+    Parameters
+    ----------
+    dataset_tallies
+        The tallies of a study's datasets, by name.
+    resamples, seed
+        Of the bootstraps over documents and over batches, and of the draws of uniform routing.
+    confidence
+        Of the intervals, between 0 and 1.
+    capacity_factors
+        Multiples of an even share that an expert may take of a batch.
+    batch_tokens
+        Tokens of a batch.
+
+    Returns
+    -------
+    Measured
+        Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over
+        layers. `slot_share`, `first_share`, `weight_share` (dataset, layer, expert, interval): share of the selections,
+        of the first choices and of the routing weight that an expert gets; `selection_frequency` (dataset, layer,
+        expert, interval) = c_e / T, which sums to k. `rank_share` (layer, expert, rank): at which rank an expert is
+        selected, pooled. `dropped_share` (dataset, layer, capacity_factor, interval): see `dropped_share`;
+        `mean_over_layers_*` has it without layer. `null_*` (dataset, interval) and `mean_over_layers_null_*`: the mean
+        of a load measure under uniform routing at the same number of tokens, and an interval that holds it at
+        `confidence`, in one layer and averaged over all. `tokens` and `documents` (dataset) int64.
     """
     first = next(iter(dataset_tallies.values()))
     experts, top_k = first.sizes["expert"], first.sizes["rank"]
     resampling = uncertainty.resample(dataset_tallies, resamples, seed)
     of_documents = uncertainty.has_documents(first)
-    batches = {name: _batches(tally["tokens"].values, batch_tokens) for name, tally in dataset_tallies.items()}
-    batch_resampling = uncertainty.resample(batches, resamples, seed)
+    sizes = {name: tally["tokens"].values for name, tally in dataset_tallies.items()}
     tokens = uncertainty.dataset_draws(dataset_tallies, ["tokens"], resampling)["tokens"]
     names = [name for name in SUMS if name in first]
     draws, per_layer = [], []
@@ -86,9 +103,7 @@ def measure(
         sums = uncertainty.dataset_draws(tally, names, resampling)
         found, shares = measures_of_draws(sums, tokens), _shares(sums, tokens, confidence)
         if of_documents:
-            parts = {name: _dropped(layer, batches[name], capacity_factors) for name, layer in tally.items()}
-            dropped = uncertainty.dataset_draws(parts, ["dropped", "tokens"], batch_resampling)
-            found["dropped_share"] = dropped["dropped"] / dropped["tokens"]
+            found["dropped_share"] = _dropped(tally, sizes, batch_tokens, capacity_factors)
             rank_count = sum(layer["rank_count"] for layer in tally.values())
             shares["rank_share"] = rank_count / rank_count.sum("rank").where(rank_count.sum("rank") > 0)
             shares["rank_share"].attrs = {"long_name": "share of an expert's selections at each rank", "units": "1"}
@@ -100,13 +115,13 @@ def measure(
     if of_documents:
         out.attrs["probability"] = tallies.probability_name(first.attrs)
         long_name = f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens"
-        dropped = values["dropped_share"]
+        dropped = values["dropped_share"].rename(draw_of_groups="draw")
         for name, each in (("dropped_share", dropped), ("mean_over_layers_dropped_share", dropped.mean("layer"))):
-            shares = uncertainty.interval(each, confidence, (0, 1))
+            shares = Jackknife(confidence).interval(each, (0, 1))
             out[name] = shares.assign_attrs(long_name=long_name, units="1")
     out["tokens"] = tokens.isel(draw=0, drop=True).astype(np.int64)
-    out["documents"] = uncertainty.document_counts(dataset_tallies)
-    return Measured(out.merge(_uniform(out["tokens"], experts, top_k, seed)), values)
+    out = out.merge(uncertainty.sample_sizes(dataset_tallies))
+    return Measured(out.merge(_uniform(out["tokens"], experts, top_k, out.sizes["layer"], seed, confidence)), values)
 
 
 def measures_of_draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
@@ -170,38 +185,42 @@ def document_batches(document_tokens: np.ndarray, batch_tokens: int) -> np.ndarr
     return batch
 
 
-def _batches(document_tokens: np.ndarray, batch_tokens: int) -> xr.Dataset:
-    """The batches of a dataset, which are resampled like documents: their tokens, and the first document of each."""
-    starts = np.flatnonzero(np.diff(document_batches(document_tokens, batch_tokens), prepend=-1))
-    return xr.Dataset(
-        {"first_document": ("document", starts), "tokens": ("document", np.add.reduceat(document_tokens, starts))},
-        coords={"document_id": ("document", [f"{number:09d}" for number in range(len(starts))])},
-    )
+def _dropped(layer: dict[str, xr.Dataset], sizes: dict[str, np.ndarray], batch_tokens: int, factors: list[float]):
+    """Share of selections beyond the capacity, with all documents and without each group: (dataset, draw, ...).
+
+    layer: the selected counts of every dataset; sizes: its documents' tokens. Batches are made anew of the documents
+    that are left.
+    """
+    parts = np.zeros((2, 1 + len(layer), 1 + GROUPS, len(factors)))
+    for index, (name, tally) in enumerate(layer.items(), start=1):
+        count, group = tally["selected_count"].isel(layer=0).values, tally["document_group"].values
+        for left_out in range(-1, GROUPS):
+            kept = group != left_out
+            starts = np.flatnonzero(np.diff(document_batches(sizes[name][kept], batch_tokens), prepend=-1))
+            if len(starts):
+                tokens = np.add.reduceat(sizes[name][kept], starts)
+                loads = np.add.reduceat(count[kept], starts, axis=0, dtype=np.int64)
+                shares = dropped_share(loads, tokens, tally.sizes["rank"], factors)
+                parts[0, index, 1 + left_out], parts[1, index, 1 + left_out] = tokens @ shares, tokens.sum()
+    parts[:, 0] = parts[:, 1:].sum(axis=1)
+    with np.errstate(invalid="ignore"):  # without the only group nothing is left
+        values = parts[0] / parts[1]
+    coords = {"dataset": [uncertainty.POOLED, *layer], "capacity_factor": list(factors)}
+    found = xr.DataArray(values, coords, ("dataset", "draw_of_groups", "capacity_factor"))
+    return found.expand_dims(layer=next(iter(layer.values()))["layer"])
 
 
-def _dropped(layer: xr.Dataset, batches: xr.Dataset, factors: list[float]) -> xr.Dataset:
-    """How many selections of each batch, divided by k, are beyond the capacity: (document, layer, capacity_factor)."""
-    tokens = batches["tokens"].values
-    count = np.add.reduceat(layer["selected_count"].values, batches["first_document"].values, axis=0, dtype=np.int64)
-    dropped = dropped_share(count, tokens, layer.sizes["rank"], factors) * tokens[:, None, None]
-    return xr.Dataset(
-        {"dropped": (("document", "layer", "capacity_factor"), dropped), "tokens": batches["tokens"]},
-        coords={"document_id": batches["document_id"], "layer": layer["layer"], "capacity_factor": list(factors)},
-    )
-
-
-def _uniform(tokens: xr.DataArray, experts: int, top_k: int, seed: int) -> xr.Dataset:
-    """Mean of each load measure over random uniform routings of the same number of tokens, per dataset."""
-    rows = []
-    for number in tokens.values:
-        loads = uncertainty.uniform_loads(int(number), experts, top_k, NULL_DRAWS, seed)
-        found = load_measures(xr.DataArray(loads, dims=("draw", "expert")))
-        rows.append({f"uniform_{name}": value.mean("draw").item() for name, value in found.items()})
-    out = xr.Dataset({name: ("dataset", [row[name] for row in rows]) for name in rows[0]})
-    for name, array in out.data_vars.items():
-        measure_name = name.removeprefix("uniform_")
-        array.attrs = {
-            "long_name": f"{MEASURES[measure_name].title} under uniform routing, {NULL_DRAWS} draws",
-            "units": MEASURES[measure_name].units,
-        }
-    return out
+def _uniform(tokens: xr.DataArray, experts: int, top_k: int, layers: int, seed: int, confidence: float) -> xr.Dataset:
+    """Each load measure over random uniform routings of the same number of tokens, per dataset, with its interval."""
+    tail, per_layer, out = (1 - confidence) / 2, [], {}
+    for layer in range(layers):
+        loads = [uncertainty.uniform_loads(int(n), experts, top_k, NULL_DRAWS, [seed, layer]) for n in tokens.values]
+        per_layer.append(xr.Dataset(load_measures(xr.DataArray(loads, dims=("dataset", "draw", "expert")))))
+    for name, values in xr.concat(per_layer, dim="layer").transpose("dataset", "draw", "layer").items():
+        for mean, draws in (("", values.values.reshape(len(tokens), -1)), (MEAN, values.values.mean(axis=-1))):
+            ends = np.quantile(draws, [tail, 1 - tail], axis=1)
+            stacked = np.stack([draws.mean(axis=1), *ends], axis=-1)
+            long_name = f"{MEASURES[name].title} under uniform routing, {NULL_DRAWS} draws"
+            attrs = {"long_name": long_name, "units": MEASURES[name].units}
+            out[f"{mean}null_{name}"] = (("dataset", "interval"), stacked, attrs)
+    return xr.Dataset(out, coords={"interval": list(uncertainty.INTERVAL)})

@@ -4,19 +4,19 @@ import numpy as np
 import xarray as xr
 
 from gatebook.chapters.base.page import (
+    JACKKNIFE,
     ORDER,
     Figure,
     Finding,
+    Null,
     Seen,
+    change,
     counts_text,
     dataset_matrix,
-    estimate,
-    if_documents,
-    lies,
     numbers,
     over_layers,
-    sample_size,
     series,
+    side,
     size_text,
     verdict,
     without_documents,
@@ -28,7 +28,6 @@ from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table, spread, table
 from gatebook.measures.uncertainty import INTERVAL
 
-NO_INTERVAL = "published counts have no interval"
 LOADS = ("coefficient_of_variation", "gini", "normalised_slot_entropy", "max_violation")
 
 
@@ -48,30 +47,23 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
-    metrics, untrained, thresholds = seen.metrics, seen.untrained, seen.thresholds
-    of_loads = [
-        _finding_balance(metrics, untrained, thresholds["balanced_variation"]),
-        _finding_overload(metrics, untrained),
-        _finding_dead(metrics, untrained),
-    ]
-    if without_documents(metrics):
-        return of_loads
-    return [*of_loads, _finding_capacity(metrics, untrained, thresholds["dropped_share"])]
+    of_loads = [_finding_balance(seen), _finding_overload(seen), _finding_dead(seen)]
+    return of_loads if without_documents(seen.metrics) else [*of_loads, _finding_capacity(seen)]
 
 
-def _finding_balance(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
-    found = numbers(metrics, untrained, "coefficient_of_variation", *_uniform(metrics, "coefficient_of_variation"))
-    place = lies(found["low"], found["high"], threshold)
+def _finding_balance(seen: Seen) -> Finding:
+    threshold = seen.thresholds["balanced_variation"]
+    name = "coefficient_of_variation"
+    found = numbers(seen, name, _uniform(seen.metrics, name), "variation_effect", threshold=threshold)
+    place = side(found, threshold)
     answers = {
-        "below": f"Yes: loads vary by less than {threshold:g} of their mean.",
-        "above": f"No: loads vary by more than {threshold:g} of their mean.",
-        "around": f"Unclear: the interval of the variation holds the threshold {threshold:g}.",
+        "below": f"Yes: loads vary by less than {threshold:g} of their mean",
+        "above": f"No: loads vary by more than {threshold:g} of their mean",
+        "around": f"Unclear: the interval of the variation holds the threshold {threshold:g}",
     }
-    if without_documents(metrics):
-        answers["around"] = f"Loads vary by {format_number(found['estimate'])} of their mean; {NO_INTERVAL}."
     return Finding(
         question="Is the load balanced over the experts?",
-        answer=answers[place],
+        answer=f"{answers[place]}{change(seen, name)}.",
         verdict=verdict(place, yes="below"),
         verdict_text=f"balanced means a coefficient of variation below {threshold:g}",
         unit="of the mean load",
@@ -80,29 +72,27 @@ def _finding_balance(metrics: xr.Dataset, untrained: xr.Dataset | None, threshol
     )
 
 
-def _finding_overload(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "max_violation", *_uniform(metrics, "max_violation"))
-    place = lies(found["low"], found["high"], found["null_value"])
-    times = format_number(1 + found["estimate"])
-    doubt = f"; {NO_INTERVAL}" if without_documents(metrics) else ""
+def _finding_overload(seen: Seen) -> Finding:
+    found = numbers(seen, "max_violation", _uniform(seen.metrics, "max_violation"), "overload_effect")
     return Finding(
         question="Is the busiest expert of a layer busier than chance explains?",
-        answer=f"It gets {times} times an even load, on average over layers{doubt}.",
-        verdict=verdict(place, yes="above"),
-        verdict_text="overloaded means MaxVio above its value under uniform routing",
+        answer=f"It gets {format_number(1 + found['estimate'])} times an even load, on average over layers.",
+        verdict=verdict(side(found), yes="above"),
+        verdict_text="overloaded means MaxVio above its interval under uniform routing",
         unit="above an even load",
         figure="load_by_expert",
         **found,
     )
 
 
-def _finding_dead(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "dead_experts", *_uniform(metrics, "dead_experts"))
+def _finding_dead(seen: Seen) -> Finding:
+    metrics, experts = seen.metrics, seen.metrics.sizes["expert"]
+    found = numbers(seen, "dead_experts", _uniform(metrics, "dead_experts"), "dead_effect", scale=experts)
     total = int(metrics["dead_experts"].sel(dataset="pooled", interval="estimate").sum())
-    experts = metrics.sizes["expert"] * metrics.sizes["layer"]
+    known = experts * metrics.sizes["layer"]
     return Finding(
         question="Are there experts that no token selects?",
-        answer=f"{total} of {experts} experts are never selected." if total else f"None of {experts}.",
+        answer=f"{total} of {known} experts are never selected." if total else f"None of {known}.",
         verdict="yes" if total else "no",
         verdict_text="dead means never selected in this study's tokens",
         unit="experts per layer",
@@ -111,34 +101,25 @@ def _finding_dead(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
     )
 
 
-def _finding_capacity(metrics: xr.Dataset, untrained: xr.Dataset | None, threshold: float) -> Finding:
+def _finding_capacity(seen: Seen) -> Finding:
+    metrics, threshold = seen.metrics, seen.thresholds["dropped_share"]
     factor = float(metrics["capacity_factor"][np.abs(metrics["capacity_factor"] - 1.25).argmin("capacity_factor")])
-
-    def dropped(source):
-        return estimate(source["mean_over_layers_dropped_share"].sel(dataset="pooled", capacity_factor=factor))
-
-    value, low, high = dropped(metrics)
-    place = lies(low, high, threshold)
+    found = numbers(
+        seen.sel(capacity_factor=factor), "dropped_share", Null("no drops", 0.0), "dropped_effect", threshold=threshold
+    )
     return Finding(
         question=f"Would a capacity factor of {factor:g} drop tokens?",
-        answer=f"It would drop {format_number(100 * value)} % of the selections.",
-        estimate=value,
-        low=low,
-        high=high,
+        answer=f"It would drop {format_number(100 * found['estimate'])} % of the selections.",
         unit="of selections",
-        null_name="no drops",
-        null_value=0.0,
-        reference_name="untrained model" if untrained is not None else None,
-        reference_value=dropped(untrained)[0] if untrained is not None else None,
-        verdict=verdict(place, yes="above"),
+        verdict=verdict(side(found, threshold), yes="above"),
         verdict_text=f"yes means more than {100 * threshold:g} % dropped",
         figure="dropped_by_capacity",
-        **sample_size(metrics),
+        **found,
     )
 
 
-def _uniform(metrics: xr.Dataset, name: str) -> tuple[str, float]:
-    return "uniform routing", float(metrics[f"uniform_{name}"].sel(dataset="pooled"))
+def _uniform(metrics: xr.Dataset, name: str) -> Null:
+    return Null.of("uniform routing", metrics, name)
 
 
 def _load_by_expert(metrics: xr.Dataset) -> Figure:
@@ -164,7 +145,7 @@ def _load_by_expert(metrics: xr.Dataset) -> Figure:
         alt=f"Matrix of loads relative to an even load, layers by experts: from {ratio.min().item():.2f} to "
         f"{ratio.max().item():.2f} times, the largest in layer {int(ratio['layer'][layer])}, expert {expert}.",
         caption=f"Share of all selections that each expert gets, relative to 1 / E"
-        f"{if_documents(metrics, '; hatched where the interval holds 1')}. {counts_text(metrics)}",
+        f"; hatched where the interval holds 1. {counts_text(metrics)}",
         how_to_read="One colour for busy, the other for idle experts, white for an even load. Columns of different "
         "layers do not correspond: expert numbers have no meaning across layers.",
         drawing=drawing,
@@ -176,19 +157,19 @@ def _balance_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
     panels = []
     for name in LOADS:
         title, units = MEASURES[name].title, MEASURES[name].units
-        uniform = Reference(*_uniform(metrics, name))
+        uniform = _uniform(metrics, name).reference()
         y_label = "" if units == "1" else units
         panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, name), [uniform], y_label))
     value, bounds = format_estimate(*over_layers(metrics, "coefficient_of_variation"))
-    corrected = "; the intervals are corrected for that, the estimates are not"
     return Figure(
         name="balance_by_layer",
         title="Load balance by layer",
         alt=f"Four small line charts over layers; the coefficient of variation of the load is {value} on average.",
         caption=f"Measures of how uneven the load is, all datasets pooled; coefficient of variation over layers "
-        f"{value}{if_documents(metrics, f' {bounds}')}. {counts_text(metrics)}",
+        f"{value} {bounds}, under uniform routing {_uniform(metrics, 'coefficient_of_variation').text()}. "
+        f"{counts_text(metrics)}",
         how_to_read="The dashed line is uniform routing at the same number of tokens. Sampling noise can only make "
-        f"loads look less even{if_documents(metrics, corrected)}.",
+        "loads look less even; estimates and intervals are corrected for that.",
         drawing=plotting.small_multiples(panels, columns=2, share_y=False, order=ORDER),
         data=table(metrics.sel(dataset=["pooled"]), list(LOADS)),
     )
@@ -205,7 +186,7 @@ def _balance_by_dataset(metrics: xr.Dataset) -> Figure:
         alt=f"Matrix of the load's coefficient of variation, datasets by layers: {mean.max().item():.2f} on average "
         f"over layers for {most}, {mean.min().item():.2f} for {least}.",
         caption="Coefficient of variation of the load within each dataset"
-        f"{if_documents(metrics, '; intervals are in the CSV table')}. {size_text(metrics)}.",
+        f"; intervals are in the CSV table. {size_text(metrics)}.",
         how_to_read="Dark cells are even loads. A single kind of text usually loads the experts less evenly than a "
         "mixture of texts.",
         drawing=drawing,
@@ -293,7 +274,7 @@ def _capacity(metrics: xr.Dataset) -> Figure:
         title="What a limited expert capacity would drop",
         alt=f"Curves of dropped selections by capacity factor, one per layer; {first:.1f} % at the smallest factor.",
         caption=f"{metrics['dropped_share'].attrs['long_name'].capitalize()}; each batch holds documents of one "
-        f"dataset; {size_text(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % bootstrap over batches.",
+        f"dataset; {size_text(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % {JACKKNIFE}.",
         how_to_read="A capacity factor of 1 gives every expert exactly an even share of the batch; what is selected "
         "beyond that would be dropped. Nothing was dropped in this study.",
         drawing=drawing,

@@ -4,7 +4,7 @@ from math import inf
 
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "output_cosine": Measure(
@@ -52,7 +52,7 @@ MEASURES = {
         "1",
         "the same with HSIC₀ = tr(K_i H K_j H), H = I − 1/n",
         "As published for most models; above 0 even when tokens are permuted, the more the fewer they are.",
-        bounds=(-1, 1),
+        bounds=(0, 1),
     ),
     "weight_cosine": Measure(
         "Cosine of weights",
@@ -73,7 +73,7 @@ MEASURES = {
         "1",
         "tr(G_i G_j) / (‖G_i‖ ‖G_j‖), G = WᵀW, rows of W: gate, up, columns of down",
         "Whether two experts read and write the same directions of the hidden state, whatever the neurons.",
-        bounds=(-1, 1),
+        bounds=(0, 1),
     ),
     "subspace_overlap": Measure(
         "Overlap of output spaces",
@@ -87,14 +87,14 @@ MEASURES = {
         "directions",
         "exp(−Σ q ln q), q = s² / Σ s², s: singular values of down",
         "How many directions an expert's output matrix uses, weighted by their strength.",
-        bounds=(0, inf),
+        bounds=(1, inf),
     ),
     "participation_ratio": Measure(
         "Participation ratio",
         "directions",
         "(Σ s²)² / Σ s⁴, s: singular values of down",
         "The same with more weight on strong directions.",
-        bounds=(0, inf),
+        bounds=(1, inf),
     ),
     "router_cosine": Measure(
         "Cosine of router rows",
@@ -162,6 +162,14 @@ class Chosen(Settings):
     permutations: int = Field(1000, ge=100, description="of the experts, for the p-values of its correlations")
 
 
+class Thresholds(Settings):
+    """Fixed before the run."""
+
+    cosine_effect: Borders = borders(0.1, 0.3, "cosine; as a correlation, Cohen (1988): small and medium")
+    cka_effect: Borders = borders(0.1, 0.3, "CKA; as the cosine, of which it is one between similarities of tokens")
+    correlation_effect: Borders = borders(0.1, 0.3, "rank correlation; Cohen (1988): small and medium")
+
+
 CHAPTER = Chapter(
     title="Similarity of experts",
     question="How alike are the experts of a layer?",
@@ -184,7 +192,7 @@ CHAPTER = Chapter(
             "fits the other best. Even random experts fit a little then."
         ),
         (
-            "Measures of outputs rest on sampled tokens, and their intervals on groups of documents. Measures of "
+            "Measures of outputs rest on sampled tokens, and their intervals on groups of clusters. Measures of "
             "weights and of the router have no sample of text: their intervals are about other experts of the same "
             "kind."
         ),
@@ -195,6 +203,7 @@ CHAPTER = Chapter(
     ),
     measures=MEASURES,
     interval="jackknife",
+    also="of weights and routers over experts",
     null="The nulls of similarity are Gaussian experts of the same shapes and scales on the same tokens, and the same "
     "outputs with the tokens of one expert permuted. Its measures of weights and routers have no sample of text: their "
     "intervals are a jackknife over experts.",
@@ -202,5 +211,6 @@ CHAPTER = Chapter(
     needs=("sample", "model"),
     chapters=("coactivation", "token_overlap"),
     settings=Chosen,
+    thresholds=Thresholds,
     expert_page=("nearest",),
 )

@@ -15,10 +15,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from gatebook.chapters.similarity.measure import OUTPUTS, means_without_each, pair_means_without_each
+from gatebook.inputs.clusters import GROUPS
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
 from gatebook.study.samples import Block
-from gatebook.study.tallies import GROUPS
 
 TOKENS_PER_BLOCK = 128
 ELEMENTS_PER_BLOCK = 1 << 24
@@ -32,10 +32,25 @@ SPECTRA = ("effective_rank", "participation_ratio")
 def layers(
     blocks: Iterable[Block], folder: str, group: np.ndarray, *, matched_pairs: int, seed: int
 ) -> Iterator[xr.Dataset]:
-    """What `measure_layer` finds, for one layer of a model's `folder` after another, with the coordinate `layer`.
+    """What `measure_layer` finds, for one layer of a model after another.
 
-    `group` (token,) is the group of the document of each sampled token; the pairs of a layer are drawn with `seed` and
-    its number.
+    Parameters
+    ----------
+    blocks
+        Of the model's layers, in order.
+    folder
+        Of the model.
+    group
+        The group of the document of each sampled token: (token,) int.
+    matched_pairs
+        At most so many pairs of experts have their neurons matched.
+    seed
+        The pairs of a layer are drawn with it and the layer's number.
+
+    Yields
+    ------
+    xarray.Dataset
+        With the coordinate `layer`.
     """
     for number, module, states, selected in blocks:
         gain, layer_seed = models.block_gain(folder, number), [seed, number]
@@ -56,17 +71,33 @@ def measure_layer(
 ) -> xr.Dataset:
     """Everything that is measured on the experts of one layer.
 
-    `states` (token, hidden) is what the block's router received for the sampled tokens, `selected` (token, rank) the
-    experts that it chose, `group` (token,) the group of each token's document, `gain` (hidden,) that of the RMSNorm
-    before the block, or None. At most `matched_pairs` pairs of experts, drawn with `seed`, have their neurons matched.
+    Parameters
+    ----------
+    block
+        Its Mixture-of-Experts block; its first experts are overwritten.
+    states
+        What the block's router received for the sampled tokens: (token, hidden).
+    selected
+        The experts that it chose: (token, rank) int.
+    group
+        The group of each token's document: (token,) int.
+    gain
+        That of the RMSNorm before the block, (hidden,), or None.
+    matched_pairs
+        At most so many pairs of experts have their neurons matched.
+    seed
+        Of the draws of pairs and of random experts.
 
-    The dataset holds the matrices of `output_similarity`, `weight_similarity`, `subspaces`, `cosines` and
-    `alignment` under these names: `OUTPUTS` (draw, expert, other), `permuted_*` (expert, other) their values for
-    permuted tokens, `WEIGHTS`, `router_cosine`, `gained_router_cosine` (expert, other), `alignment(expert, router)`,
-    `SPECTRA` (expert,); and besides `router_direction(expert, hidden)`, the router's rows times the gain;
-    `principal_angle(direction)` in degrees, a mean over pairs; `co_routed_tokens(expert, other)`. `random_*` (part,):
-    means over pairs of Gaussian experts with the block's shapes and scales, of all of them and without each; for these
-    the block's first experts are overwritten.
+    Returns
+    -------
+    xarray.Dataset
+        The matrices of `output_similarity`, `weight_similarity`, `subspaces`, `cosines` and `alignment` under these
+        names: `OUTPUTS` (draw, expert, other), `permuted_*` (expert, other) their values for permuted tokens,
+        `WEIGHTS`, `router_cosine`, `gained_router_cosine` (expert, other), `alignment(expert, router)`, `SPECTRA`
+        (expert,); and besides `router_direction(expert, hidden)`, the router's rows times the gain;
+        `principal_angle(direction)` in degrees, a mean over pairs; `co_routed_tokens(expert, other)` int64. `random_*`
+        (part,): means over pairs of Gaussian experts with the block's shapes and scales, of all of them and without
+        each.
     """
     matrices, rows = models.expert_matrices(block), models.router_rows(block)
     experts, hidden = rows.shape

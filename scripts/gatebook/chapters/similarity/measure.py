@@ -16,9 +16,9 @@ import scipy.stats
 import xarray as xr
 
 from gatebook.chapters.similarity import MEASURES
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Jackknife, Measured, summarise
-from gatebook.study.tallies import GROUPS
 
 OUTPUTS = ("output_cosine", "mean_removed_cosine", "co_routed_cosine", "cka", "biased_cka")
 PAIRS = (
@@ -38,19 +38,34 @@ def measure(
     seed: int,
     confidence: float,
 ) -> Measured:
-    """All measures of the chapter from a study's sampled tokens (`samples.read`) and its layers, in order.
+    """All measures of the chapter from a study's sampled tokens and its layers.
 
-    `layers` are those of `geometry.layers` with a coordinate `layer`; `lift` and `overlap` (layer, expert,
-    other) are co-activation and token overlap of all pairs, NaN where undefined.
+    Parameters
+    ----------
+    sample
+        The sampled tokens, see `samples.read`.
+    layers
+        Those of `geometry.layers`, in order.
+    lift, overlap
+        Co-activation and token overlap of all pairs, NaN where undefined: (layer, expert, other).
+    permutations
+        Of the experts, for the p-values of correlations.
+    seed
+        Of these.
+    confidence
+        Of the intervals, between 0 and 1.
 
-    Each of `MEASURES` is (dataset, layer, interval) with the only dataset "pooled", `mean_over_layers_*` (dataset,
-    interval) its average over the layers where it is defined. `random_value` (measure, layer, interval) and
-    `mean_over_layers_random_value` (measure, interval): its value for random experts or directions, with an interval
-    where these were drawn. `permuted_value` (measure, layer): its value for permuted tokens, NaN if it has none.
-    `p_*` (layer,): two-sided p-values of the `CORRELATIONS` from `permutations` permutations of the experts, and
-    `mean_over_layers_p_*`. Matrices of estimates (layer, expert, other) float32: `pair_*` for `OUTPUTS` and `PAIRS`;
-    `co_routed_tokens`; `alignment(layer, expert, router)`; `layer_overlap(layer, other_layer)`; `principal_angle` and
-    `random_principal_angle` (layer, direction) in degrees.
+    Returns
+    -------
+    Measured
+        Each of `MEASURES` is (dataset, layer, interval) with the only dataset "pooled", `mean_over_layers_*` (dataset,
+        interval) its average over the layers where it is defined. `random_value` (measure, layer, interval) and
+        `mean_over_layers_random_value` (measure, interval): its value for random experts or directions, with an
+        interval where these were drawn. `permuted_value` (measure, layer): its value for permuted tokens, NaN if it has
+        none. `p_*` (layer,): two-sided p-values of the `CORRELATIONS`, and `mean_over_layers_p_*`. Matrices of
+        estimates (layer, expert, other) float32: `pair_*` for `OUTPUTS` and `PAIRS`; `co_routed_tokens`;
+        `alignment(layer, expert, router)`; `layer_overlap(layer, other_layer)`; `principal_angle` and
+        `random_principal_angle` (layer, direction) in degrees.
     """
     draws, kept, directions, permuted = {name: [] for name in MEASURES}, [], [], []
     randoms, permuted_values = [], []
@@ -96,8 +111,10 @@ def measure(
         whole = p_value(_mean(observed, axis=0), _mean(chance, axis=0))
         out[f"mean_over_layers_p_{name}"] = ((), whole, {"long_name": "two-sided p-value of the mean", "units": "1"})
     out["tokens"] = ("dataset", [sample.sizes["sample"]], {"long_name": "sampled tokens", "units": "tokens"})
-    documents = len(np.unique(sample["document"].values))
-    out["documents"] = ("dataset", [documents], {"long_name": "documents of the sampled tokens", "units": "documents"})
+    for name in ("document", "cluster"):
+        number = len(np.unique(sample[name].values))
+        attributes = {"long_name": f"{name}s of the sampled tokens", "units": f"{name}s"}
+        out[f"{name}s"] = ("dataset", [number], attributes)
     out.attrs = {
         "groups": GROUPS,
         "pooled_datasets": len(np.unique(sample["dataset"].values.astype(str))),

@@ -1,23 +1,42 @@
 """The page of the chapter similarity: figures, findings and words."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure as Drawing
 
-from gatebook.chapters.base.page import ORDER, Figure, Finding, Seen, estimate, numbers, over_layers, series, verdict
+from gatebook.chapters.base.page import (
+    JACKKNIFE,
+    ORDER,
+    Figure,
+    Finding,
+    Null,
+    Seen,
+    counts_text,
+    numbers,
+    over_layers,
+    sample_size,
+    series,
+    side,
+    size_text,
+    verdict,
+)
 from gatebook.chapters.similarity import MEASURES
 from gatebook.chapters.similarity.measure import CORRELATIONS, OUTPUTS
 from gatebook.figures import plotting
 from gatebook.figures.matrix import clustered_order
-from gatebook.figures.plotting import Panel, Reference
+from gatebook.figures.plotting import Panel
 from gatebook.figures.words import format_estimate, format_number
-from gatebook.measures.summary import spread, table
+from gatebook.measures.summary import MEAN, spread, table
 
 WEIGHTS = (
     "matched_weight_cosine", "weight_cosine", "weight_gram", "subspace_overlap", "effective_rank",
     "participation_ratio",
 )  # fmt: skip
 ROUTER = ("router_cosine", "gained_router_cosine", "router_alignment", "router_space_overlap")
+SAMPLED = "sampled tokens"
 RANDOM, PERMUTED = "random experts", "permuted tokens"
 
 
@@ -35,119 +54,106 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that cannot be computed are left out."""
-    metrics, untrained = seen.metrics, seen.untrained
+    metrics = seen.metrics
     found = [
         _finding(
-            metrics,
-            untrained,
+            seen,
             "mean_removed_cosine",
-            PERMUTED,
-            (float(metrics["permuted_value"].sel(measure="mean_removed_cosine").mean("layer")),) * 3,
+            _permuted(metrics, "mean_removed_cosine"),
+            "cosine_effect",
             question="Do two experts of a layer react alike to the same token?",
-            text="Beyond their means, outputs have a cosine of {value}, {place} for permuted tokens.",
+            text="Beyond their means, outputs have a cosine of {value}, {place} for permuted tokens",
             figure="outputs_by_layer",
         ),
         _finding(
-            metrics,
-            untrained,
+            seen,
             "cka",
-            RANDOM,
             _random(metrics, "cka"),
+            "cka_effect",
             question="Do experts keep the same tokens near each other more than random experts do?",
-            text="Debiased CKA of their outputs is {value}, {place} for random experts.",
+            text="Debiased CKA of their outputs is {value}, {place} for random experts",
             figure="outputs_by_layer",
         ),
         _finding(
-            metrics,
-            untrained,
+            seen,
             "matched_weight_cosine",
-            RANDOM,
             _random(metrics, "matched_weight_cosine"),
+            "cosine_effect",
             question="Do experts have more similar neurons than random experts?",
-            text="With neurons matched, weights have a cosine of {value}, {place} for random experts.",
+            text="With neurons matched, weights have a cosine of {value}, {place} for random experts",
             figure="weights_by_layer",
-            sampled=False,
         ),
         _finding(
-            metrics,
-            untrained,
+            seen,
             "lift_correlation",
-            "permuted experts",
-            (0.0, 0.0, 0.0),
+            Null("permuted experts", 0.0),
+            "correlation_effect",
             question="Do experts that are selected together give alike outputs?",
             text="Over pairs, lift and similarity of outputs have a rank correlation of {value}, {place} for permuted "
-            f"experts (p = {float(metrics['mean_over_layers_p_lift_correlation']):.2g}).",
+            f"experts (p = {_p_value(metrics, 'lift_correlation')})",
             figure="relations_by_layer",
-            sampled=False,
         ),
     ]
     return [finding for finding in found if np.isfinite(finding.estimate)]
 
 
-def _finding(
-    metrics: xr.Dataset,
-    untrained: xr.Dataset | None,
-    name: str,
-    null_name: str,
-    null: tuple[float, float, float],
-    *,
-    question: str,
-    text: str,
-    figure: str,
-    sampled: bool = True,
-) -> Finding:
-    """A finding that holds a measure against a null, given as (estimate, low, high)."""
-    found = numbers(metrics, untrained, name, null_name, null[0])
-    if not sampled:
+def _finding(seen: Seen, name: str, null: Null, effect: str, *, question: str, text: str, figure: str) -> Finding:
+    """A finding that holds a measure against a null; `text` is its answer with {value} and {place}."""
+    found, metrics = numbers(seen, name, null, effect), seen.metrics
+    if name in OUTPUTS:
+        found |= sample_size(metrics, SAMPLED)
+    else:
         found |= {"n": metrics.sizes["layer"] * metrics.sizes["expert"], "n_unit": "experts"}
-    place = "above" if found["low"] > null[2] else "below" if found["high"] < null[1] else "around"
     words = {"above": "more than", "below": "less than", "around": "not clearly different from that"}
     return Finding(
         question=question,
-        answer=text.format(value=format_number(found["estimate"]), place=words[place]),
-        verdict=verdict(place, yes="above"),
-        verdict_text=f"yes means an interval above that for {null_name}",
+        answer=f"{text.format(value=format_number(found['estimate']), place=words[side(found)])}.",
+        verdict=verdict(side(found), yes="above"),
+        verdict_text=f"yes means an interval above that for {null.name}",
         unit="of 1",
         figure=figure,
         **found,
     )
 
 
-def _random(metrics: xr.Dataset, name: str) -> tuple[float, float, float]:
-    return estimate(metrics["mean_over_layers_random_value"].sel(measure=name))
+def _random(metrics: xr.Dataset, name: str, label: str = RANDOM) -> Null:
+    values, mean = (metrics[f"{mean}random_value"].sel(measure=name) for mean in ("", MEAN))
+    return Null(label, values, mean)
 
 
-def _panels(metrics: xr.Dataset, untrained: xr.Dataset | None, names: tuple[str, ...], nulls: dict[str, str]):
-    """One panel for each measure, with the nulls {label: variable}, and their data for the CSV."""
-    values = {label: metrics[key] for label, key in nulls.items()}
-    values = {
-        label: one.sel(interval="estimate", drop=True) if "interval" in one.dims else one
-        for label, one in values.items()
-    }
-    layers, panels = metrics["layer"].values, []
+def _permuted(metrics: xr.Dataset, name: str) -> Null:
+    return Null(PERMUTED, metrics["permuted_value"].sel(measure=name))
+
+
+def _panels(
+    metrics: xr.Dataset, untrained: xr.Dataset | None, names: tuple[str, ...], nulls: Callable[[str], list[Null]]
+) -> tuple[Drawing, pd.DataFrame]:
+    """One panel for each measure with its nulls, and their data for the CSV."""
+    layers, panels, data = metrics["layer"].values, [], []
     for name in names:
         title, units = MEASURES[name].title, MEASURES[name].units
-        lines = [Reference(label, one.sel(measure=name).values) for label, one in values.items()]
+        lines = [null.reference() for null in nulls(name)]
         panels.append(Panel(title, layers, series(metrics, untrained, name), lines, "" if units == "1" else units))
+        rows = table(metrics, [name])
+        data.append(rows.assign(**{line.label.replace(" ", "_"): line.value for line in lines}))
     drawing = plotting.small_multiples(panels, columns=2 if len(names) == 4 else 3, share_y=False, order=ORDER)
-    data = table(metrics, list(names))
-    for label, one in values.items():
-        data = data.merge(one.to_dataframe(label.replace(" ", "_")).reset_index(), on=["measure", "layer"])
-    return drawing, data
+    return drawing, pd.concat(data, ignore_index=True)
 
 
 def _outputs(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    nulls = {RANDOM: "random_value", PERMUTED: "permuted_value"}
-    drawing, data = _panels(metrics, untrained, OUTPUTS, nulls)
+    drawing, data = _panels(
+        metrics, untrained, OUTPUTS, lambda name: [_random(metrics, name), _permuted(metrics, name)]
+    )
     value, bounds = format_estimate(*over_layers(metrics, "cka"))
     cosine = format_estimate(*over_layers(metrics, "mean_removed_cosine"))
     return Figure(
         name="outputs_by_layer",
         title="Outputs of two experts for the same tokens",
         alt=f"Five small line charts over layers. Debiased CKA is {value} on average, for random experts "
-        f"{_random(metrics, 'cka')[0]:.3f}; the cosine without means is {cosine[0]}.",
-        caption=f"Means over pairs of experts. Debiased CKA, mean over layers: {value} {bounds}; cosine with means "
-        f"removed: {cosine[0]} {cosine[1]}. {_sampled(metrics)}",
+        f"{_random(metrics, 'cka').numbers()['null_value']:.3f}; the cosine without means is {cosine[0]}.",
+        caption=f"Means over pairs of experts. Debiased CKA, mean over layers: {value} {bounds}, for random "
+        f"experts {_random(metrics, 'cka').text()}; cosine with means removed: {cosine[0]} {cosine[1]}, for permuted "
+        f"tokens {_permuted(metrics, 'mean_removed_cosine').text()}. {_sampled(metrics)}",
         how_to_read="The two nulls are grey. What lies above permuted tokens depends on the token; what lies "
         "above random experts is more than any two functions of these tokens have in common. Each panel has its own "
         "scale.",
@@ -218,17 +224,17 @@ def _output_matrices(metrics: xr.Dataset) -> Figure:
 
 
 def _weights(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    drawing, data = _panels(metrics, untrained, WEIGHTS, {RANDOM: "random_value"})
+    drawing, data = _panels(metrics, untrained, WEIGHTS, lambda name: [_random(metrics, name)])
     value, bounds = format_estimate(*over_layers(metrics, "matched_weight_cosine"))
-    null = _random(metrics, "matched_weight_cosine")[0]
+    null = _random(metrics, "matched_weight_cosine")
     pairs = (int(metrics["pair_matched_weight_cosine"][0].notnull().sum()) - metrics.sizes["expert"]) // 2
     return Figure(
         name="weights_by_layer",
         title="Weights of the experts",
         alt=f"Six small line charts over layers. With neurons matched the cosine of two experts' weights is {value} on "
-        f"average, for random experts {null:.3f}.",
+        f"average, for random experts {null.text()}.",
         caption=f"Means over pairs, in the last two panels over experts; neurons are matched for {pairs} pairs of a "
-        f"layer: {value} {bounds}, mean over layers. {_experts(metrics)}",
+        f"layer: {value} {bounds}, mean over layers, for random experts {null.text()}. {_experts(metrics)}",
         how_to_read="Dashed: Gaussian experts of the same shapes and scales. Without matching, copies whose neurons "
         "are in another order look unrelated.",
         drawing=drawing,
@@ -237,7 +243,7 @@ def _weights(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
 
 
 def _router(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    drawing, data = _panels(metrics, untrained, ROUTER, {"random directions": "random_value"})
+    drawing, data = _panels(metrics, untrained, ROUTER, lambda name: [_random(metrics, name, "random directions")])
     value, bounds = format_estimate(*over_layers(metrics, "router_alignment"))
     return Figure(
         name="router_by_layer",
@@ -255,19 +261,18 @@ def _router(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
 
 
 def _relations(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    drawing, data = _panels(metrics, untrained, CORRELATIONS, {"permuted experts": "random_value"})
+    drawing, data = _panels(metrics, untrained, CORRELATIONS, lambda name: [_random(metrics, name, "permuted experts")])
     p_values = {name: metrics[f"p_{name}"].to_series() for name in CORRELATIONS}
     data["p"] = [p_values[name][layer] for name, layer in zip(data["measure"], data["layer"], strict=True)]
-    means = {name: format_estimate(*over_layers(metrics, name)) for name in CORRELATIONS}
-    lift, overlap = means["lift_correlation"], means["overlap_correlation"]
-    small = [float(metrics[f"mean_over_layers_p_{name}"]) for name in CORRELATIONS]
+    (lift, bounds), (overlap, overlap_bounds) = (format_estimate(*over_layers(metrics, each)) for each in CORRELATIONS)
+    small = [_p_value(metrics, name) for name in CORRELATIONS]
     return Figure(
         name="relations_by_layer",
         title="Similar outputs, shared tokens, joint selection",
         alt=f"Two small line charts over layers of rank correlations over pairs: similarity of outputs with lift "
-        f"{lift[0]}, with token overlap {overlap[0]} on average.",
-        caption=f"Spearman correlation over pairs of experts, mean over layers: with lift {lift[0]} {lift[1]} (p = "
-        f"{small[0]:.2g}), with the weighted Jaccard of their tokens {overlap[0]} {overlap[1]} (p = {small[1]:.2g}; "
+        f"{lift}, with token overlap {overlap} on average.",
+        caption=f"Spearman correlation over pairs of experts, mean over layers: with lift {lift} {bounds} (p = "
+        f"{small[0]}), with the weighted Jaccard of their tokens {overlap} {overlap_bounds} (p = {small[1]}; "
         f"{metrics.attrs['permutations']:,} permutations of experts). {_experts(metrics)}",
         how_to_read="Above 0: experts that are selected together, or get the same tokens, react alike. A correlation "
         "does not say which comes first. Pairs share experts, so the p-values come from permuted experts, not pairs.",
@@ -276,14 +281,12 @@ def _relations(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     )
 
 
+def _p_value(metrics: xr.Dataset, name: str) -> str:
+    return format_number(float(f"{metrics[f'mean_over_layers_p_{name}'].item():.2g}"))
+
+
 def _sampled(metrics: xr.Dataset, bands: bool = True) -> str:
-    pooled = metrics.sel(dataset="pooled")
-    text = (
-        f"n = {int(pooled['tokens']):,} sampled tokens of {int(pooled['documents']):,} documents in "
-        f"{metrics.attrs['pooled_datasets']} datasets"
-    )
-    confidence = f"{100 * metrics.attrs['confidence']:g} %"
-    return text + (f"; bands: {confidence} jackknife over groups of documents." if bands else ".")
+    return counts_text(metrics, JACKKNIFE, SAMPLED) if bands else f"{size_text(metrics, SAMPLED)}."
 
 
 def _experts(metrics: xr.Dataset) -> str:

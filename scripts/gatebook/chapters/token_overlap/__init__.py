@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 MEASURES = {
     "mean_weighted_jaccard": Measure(
@@ -34,6 +34,12 @@ class Chosen(Settings):
     )
 
 
+class Thresholds(Settings):
+    """Fixed before the run."""
+
+    overlap_effect: Borders = borders(0.05, 0.2, "Jaccard; a twentieth and a fifth of all that two experts could share")
+
+
 CHAPTER = Chapter(
     title="Token overlap",
     question="Do experts share their vocabulary?",
@@ -60,4 +66,5 @@ CHAPTER = Chapter(
     reads="tokens",
     needs=("tokens",),
     settings=Chosen,
+    thresholds=Thresholds,
 )

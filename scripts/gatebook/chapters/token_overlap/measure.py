@@ -20,11 +20,11 @@ import xarray as xr
 from scipy.spatial.distance import squareform
 
 from gatebook.chapters.token_overlap import MEASURES
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
-from gatebook.measures.vocabulary import Occurrences, count, occurrences
+from gatebook.measures.vocabulary import Occurrences, count, occurrences, sample_sizes
 from gatebook.study.routed import Layer
-from gatebook.study.tallies import GROUPS
 
 CERTAIN = 40
 """exp(-40) is nothing beside 1: an id that is expected so many times in a sample is there."""
@@ -97,13 +97,32 @@ def measure(
     seed: int,
     confidence: float,
 ) -> Measured:
-    """All measures of the chapter, from the tokens of a study and its layers (see `routed`).
+    """All measures of the chapter, from the tokens of a study and its layers.
 
-    Everything is pooled and about input tokens. `weighted_jaccard` and `rarefied_jaccard` (layer, expert, other):
-    estimates of all pairs, NaN on the diagonal; `null_*`: their means over so many `permutations` of the selections
-    among the tokens, drawn with `seed`. `mean_*` (dataset, layer, interval): the mean over pairs, which
-    `mean_over_layers_mean_*` averages over layers, and `rise_*` (dataset, interval) that of the last layer minus that
-    of the first. `tokens`, `documents` (dataset). The only entry of `dataset` is "pooled".
+    Everything is pooled and about input tokens.
+
+    Parameters
+    ----------
+    tokens
+        Those of the study, see `routed.read`.
+    layers
+        In order, see `routed.read_layers`.
+    permutations
+        Of the selections among the tokens, for the nulls.
+    rarefied_tokens
+        Tokens that each expert is rarefied to.
+    seed
+        Of the permutations.
+    confidence
+        Of the intervals, between 0 and 1.
+
+    Returns
+    -------
+    Measured
+        `weighted_jaccard` and `rarefied_jaccard` (layer, expert, other): estimates of all pairs, NaN on the diagonal;
+        `null_*`: their means over permutations. `mean_*` (dataset, layer, interval): the mean over pairs, which
+        `mean_over_layers_mean_*` averages over layers, and `rise_*` (dataset, interval) that of the last layer minus
+        that of the first. `tokens`, `documents` (dataset). The only entry of `dataset` is "pooled".
     """
     found = occurrences(tokens, "input", uncertainty.POOLED)
     functions = {
@@ -131,7 +150,7 @@ def measure(
             long_name=f"{measure.title}, last layer minus first", units=measure.units
         )
     out["tokens"] = ("dataset", [tokens.sizes["token"]], {"long_name": "tokens", "units": "tokens"})
-    out["documents"] = ("dataset", [int(tokens["documents"].sum())], {"long_name": "documents", "units": "documents"})
+    out = out.merge(sample_sizes(tokens).isel(dataset=[0]))
     attrs = {
         "pooled_datasets": tokens.sizes["name"],
         "groups": GROUPS,

@@ -4,15 +4,23 @@ import numpy as np
 import xarray as xr
 
 from gatebook.chapters.base.page import (
+    JACKKNIFE,
     ORDER,
     Figure,
     Finding,
+    Null,
     Seen,
+    change,
+    counts_text,
     estimate,
-    lies,
+    held,
     numbers,
     over_layers,
+    reference,
+    sample_size,
     series,
+    side,
+    size_text,
     verdict,
 )
 from gatebook.chapters.token_overlap.measure import table
@@ -21,7 +29,7 @@ from gatebook.figures.matrix import clustered_order
 from gatebook.figures.plotting import Panel, Reference
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import spread
-from gatebook.measures.uncertainty import INTERVAL, POOLED
+from gatebook.measures.uncertainty import POOLED
 
 NULL = "token-independent routing"
 TITLES = {"weighted_jaccard": "Weighted Jaccard", "rarefied_jaccard": "Jaccard of rarefied sets"}
@@ -43,31 +51,24 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that so few tokens cannot answer are left out."""
-    metrics, untrained = seen.metrics, seen.untrained
-    found = [_finding_overlap(metrics, untrained, name) for name in TITLES]
-    if metrics.sizes["layer"] > 1:
-        found.append(_finding_depth(metrics, untrained))
+    found = [_finding_overlap(seen, name) for name in TITLES]
+    if seen.metrics.sizes["layer"] > 1:
+        found.append(_finding_depth(seen))
     return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
 
 
-def _finding_overlap(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> Finding:
-    null = float(metrics[f"null_mean_{name}"].mean())
-    found = numbers(metrics, untrained, f"mean_{name}", NULL, null)
-    place = lies(found["low"], found["high"], null)
-    words = {"below": "less than", "above": "more than", "around": "about as much as"}[place]
-    answer = f"Two experts overlap by {format_number(found['estimate'])} on average, {words} under {NULL}"
-    if untrained is not None:
-        _, low, high = over_layers(untrained, f"mean_{name}")
-        less, more = found["high"] < low, found["low"] > high
-        answer += f", {'less than' if less else 'more than' if more else 'about as much as'} in the untrained model"
+def _finding_overlap(seen: Seen, name: str) -> Finding:
+    found = numbers(seen, f"mean_{name}", _null(seen.metrics, name), "overlap_effect")
+    word = {"below": "less than", "above": "more than", "around": "about as much as"}[side(found)]
+    answer = f"Two experts overlap by {format_number(found['estimate'])} on average, {word} under {NULL}"
     questions = {
         "weighted_jaccard": "Do experts share less vocabulary than chance?",
         "rarefied_jaccard": "Do they, if it does not count how often they get a token id?",
     }
     return Finding(
         question=questions[name],
-        answer=f"{answer}.",
-        verdict=verdict(place, yes="below"),
+        answer=f"{answer}{change(seen, f'mean_{name}')}.",
+        verdict=verdict(side(found), yes="below"),
         verdict_text=f"yes means an interval below {NULL}",
         unit="Jaccard",
         figure="overlap_by_layer",
@@ -75,12 +76,10 @@ def _finding_overlap(metrics: xr.Dataset, untrained: xr.Dataset | None, name: st
     )
 
 
-def _finding_depth(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    found = numbers(metrics, untrained, "mean_weighted_jaccard", "no difference", 0.0)
-    found |= dict(zip(INTERVAL, _rise(metrics), strict=True))
-    found["reference_value"] = _rise(untrained)[0] if untrained is not None else None
-    place = lies(found["low"], found["high"], 0.0)
-    first, last = (int(layer) for layer in metrics["layer"].values[[0, -1]])
+def _finding_depth(seen: Seen) -> Finding:
+    found = held(_rise(seen.metrics), Null("no difference", 0.0), seen.thresholds["overlap_effect"])
+    place = side(found)
+    first, last = (int(layer) for layer in seen.metrics["layer"].values[[0, -1]])
     words = {"above": "more than", "below": "less than", "around": "about as much as"}
     return Finding(
         question="Do experts share more vocabulary in the last layer than in the first?",
@@ -89,38 +88,33 @@ def _finding_depth(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding
         verdict_text="yes means a difference of the weighted Jaccard above 0",
         unit="Jaccard",
         figure="overlap_by_layer",
-        **found,
+        **found | reference(seen, _rise) | sample_size(seen.metrics),
     )
+
+
+def _null(metrics: xr.Dataset, name: str) -> Null:
+    return Null.of(NULL, metrics, f"mean_{name}")
 
 
 def _rise(metrics: xr.Dataset) -> tuple[float, float, float]:
     return estimate(metrics["rise_weighted_jaccard"].sel(dataset=POOLED))
 
 
-def _counts(metrics: xr.Dataset) -> str:
-    """How many tokens and documents a figure rests on, and how its intervals were made."""
-    return f"{_size(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % jackknife over groups of documents."
-
-
-def _size(metrics: xr.Dataset) -> str:
-    tokens, documents = (int(metrics[name].sel(dataset=POOLED)) for name in ("tokens", "documents"))
-    return f"n = {tokens:,} tokens of {documents:,} documents in {metrics.attrs['pooled_datasets']} datasets"
-
-
 def _overlap_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     panels = []
     for name, title in TITLES.items():
-        null = Reference(NULL, metrics[f"null_mean_{name}"].values)
+        null = _null(metrics, name).reference()
         panels.append(Panel(title, metrics["layer"].values, series(metrics, untrained, f"mean_{name}"), [null]))
     value, bounds = format_estimate(*over_layers(metrics, "mean_weighted_jaccard"))
-    null = format_number(round(float(metrics["null_mean_weighted_jaccard"].mean()), 3))
+    null = _null(metrics, "weighted_jaccard").text()
     return Figure(
         name="overlap_by_layer",
         title="How much vocabulary two experts share",
         alt=f"Two line charts over layers; the weighted Jaccard of two experts is {value} on average over pairs and "
         f"layers, {null} under {NULL}.",
         caption=f"Mean over all pairs of experts, input tokens pooled; weighted Jaccard over layers {value} "
-        f"{bounds}; sets rarefied to {metrics.attrs['rarefied_tokens']:,} tokens per expert. {_counts(metrics)}",
+        f"{bounds}, {null} under {NULL}; sets rarefied to {metrics.attrs['rarefied_tokens']:,} tokens per expert. "
+        f"{counts_text(metrics, JACKKNIFE)}",
         how_to_read="The dashed line is routing that does not depend on the token: experts would then differ by chance "
         "alone. The further below it, the more each expert has a vocabulary of its own.",
         drawing=plotting.small_multiples(panels, columns=2, share_y=False, y_limits=(0, None), order=ORDER),
@@ -134,8 +128,7 @@ def _clustered(metrics: xr.Dataset) -> Figure:
     rows = -(-len(layers) // columns)
     overlap = metrics["weighted_jaccard"].transpose("layer", "expert", "other")
     orders = {int(layer): clustered_order(overlap.sel(layer=layer).values) for layer in overlap["layer"].values}
-    highest = float(overlap.sel(layer=layers).max())
-    limits = (0, highest if highest > 0 else 1)
+    limits = (0, _highest(overlap.sel(layer=layers)))
     titles = [f"Layer {layer}" for layer in layers] + [""] * (rows * columns - len(layers))
     drawing, axes = plotting.canvas(0.5 + 3.6 * rows, rows=rows, columns=columns, titles=titles)
     for ax, layer in zip(axes, layers, strict=False):
@@ -174,7 +167,7 @@ def _clustered(metrics: xr.Dataset) -> Figure:
         f"order{pair}.",
         caption="Weighted Jaccard of all pairs of experts; experts are in the order of a hierarchical clustering "
         "(average linkage, optimal leaf order) of their own layer. The CSV has all layers, pairs, places in the "
-        f"order, and nulls. {_size(metrics)}.",
+        f"order, and nulls. {size_text(metrics)}.",
         how_to_read="A bright square on the diagonal is a group of experts that get much the same tokens. The diagonal "
         "itself, an expert with itself, is left out. The order has no meaning across layers.",
         drawing=drawing,
@@ -185,9 +178,8 @@ def _clustered(metrics: xr.Dataset) -> Figure:
 def _distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     layers = metrics["layer"].values
     sources = [metrics] if untrained is None else [metrics, untrained]
-    null = metrics["null_mean_weighted_jaccard"].values
-    largest = max([float(source["weighted_jaccard"].max()) for source in sources] + [float(null.max())])
-    edges = np.linspace(0, 1.05 * largest, BINS + 1)
+    null = _null(metrics, "weighted_jaccard").reference().value
+    edges = np.linspace(0, 1.05 * _highest(null, *(source["weighted_jaccard"] for source in sources)), BINS + 1)
     upper = np.triu_indices(metrics.sizes["expert"], 1)
 
     def counts(source: xr.Dataset) -> np.ndarray:
@@ -208,23 +200,30 @@ def _distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     pairs = metrics["weighted_jaccard"].transpose("expert", "other", "layer").values[upper]
     quantiles = xr.DataArray(np.nanquantile(pairs, QUANTILES, axis=0), {"quantile": list(QUANTILES), "layer": layers})
     data = quantiles.transpose("layer", "quantile").to_dataframe("weighted_jaccard").reset_index()
-    median = float(quantiles.sel(quantile=0.5).mean())
+    median = format_number(round(float(quantiles.sel(quantile=0.5).mean()), 3))
     return Figure(
         name="overlap_distribution",
         title="Distribution over pairs of experts",
-        alt=f"Histograms of the weighted Jaccard over pairs of experts, one per layer; the median is {median:.3f} on "
+        alt=f"Histograms of the weighted Jaccard over pairs of experts, one per layer; the median is {median} on "
         "average over layers.",
         caption="Pairs of experts by weighted Jaccard; marks: 10 %, 50 % and 90 % quantile, which the CSV has. "
-        f"{_size(metrics)}.",
+        f"{size_text(metrics)}.",
         how_to_read="A long tail to the right is a few pairs of experts that share much of their vocabulary.",
         drawing=drawing,
         data=data[["layer", "quantile", "weighted_jaccard"]],
     )
 
 
+def _highest(*arrays: np.ndarray | xr.DataArray) -> float:
+    """The end of a scale from 0 for values that may all be 0 or, where experts get no tokens, not available."""
+    known = np.concatenate([np.ravel(array) for array in arrays])
+    return known[known > 0].max(initial=0) or 1.0
+
+
 def _overlap_by_expert(metrics: xr.Dataset) -> Figure:
     mean, null = (metrics[name].mean("other").transpose("layer", "expert") for name in _PAIRS)
     ratio = mean / null
+    least, most = (format_number(round(float(value), 2)) for value in (ratio.min(), ratio.max()))
     drawing, (ax,) = plotting.canvas(plotting.height_for(mean.sizes["layer"]))
     plotting.layer_expert_matrix(
         ax, ratio.values, mean["layer"].values, mean["expert"].values, kind="ratio", label=f"overlap / {NULL}"
@@ -232,10 +231,10 @@ def _overlap_by_expert(metrics: xr.Dataset) -> Figure:
     return Figure(
         name="overlap_by_expert",
         title="How much each expert shares with the others",
-        alt=f"Matrix of the mean weighted Jaccard of each expert with the others, relative to {NULL}: from "
-        f"{float(ratio.min()):.2f} to {float(ratio.max()):.2f}.",
+        alt=f"Matrix of the mean weighted Jaccard of each expert with the others, relative to {NULL}: from {least} to "
+        f"{most}.",
         caption=f"Mean weighted Jaccard of an expert with all others of its layer, relative to {NULL}. "
-        f"{_size(metrics)}.",
+        f"{size_text(metrics)}.",
         how_to_read="1 is an expert whose tokens are like everybody's; a low value is an expert with a vocabulary of "
         "its own. Columns of different layers do not correspond: expert numbers have no meaning across layers.",
         drawing=drawing,

@@ -1,8 +1,10 @@
 """Does the token decide which expert it is sent to?"""
 
+from math import inf
+
 from pydantic import Field
 
-from gatebook.chapters.base.contract import Chapter, Measure, Settings
+from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 OFTEN = 10
 
@@ -51,6 +53,37 @@ MEASURES = {
         "How much of the ids that an expert gets most of goes to it.",
         bounds=(0, 1),
     ),
+    "predictability": Measure(
+        "Predictability of the first choice",
+        "1",
+        "the split-half measure with a class c in place of the id x",
+        (
+            "How often a token's first choice is the expert that most tokens of its class go to in other clusters: all "
+            "tokens, those of its dataset, after the same token, with the same id, or with both id and dataset."
+        ),
+        bounds=(0, 1),
+    ),
+    "domain_information": Measure(
+        "Information about the domain, tokens whose id occurs elsewhere",
+        "bits per selection",
+        "I of domain specialization, over tokens whose id occurs in another group of clusters",
+        "How many bits one selection of such a token tells about its domain.",
+        bounds=(0, inf),
+    ),
+    "domain_information_of_ids": Measure(
+        "Information about the domain that token ids would give",
+        "bits per selection",
+        "the same, every selection replaced by the mean of those of its id in other groups of clusters",
+        "What would be left if where a token goes depended on nothing but its id.",
+        bounds=(0, inf),
+    ),
+    "share_of_ids": Measure(
+        "Share of the domain information that token ids would give",
+        "1",
+        "information of token ids / information",
+        "1: domains use other experts because they have other tokens; 0: the same tokens go elsewhere.",
+        bounds=(0, inf),
+    ),
 }
 
 
@@ -58,6 +91,14 @@ class Chosen(Settings):
     """Of the null."""
 
     permutations: int = Field(3, ge=1, description="of the selections over the tokens, whose mean is the null")
+
+
+class Thresholds(Settings):
+    """Fixed before the run."""
+
+    share_effect: Borders = borders(
+        0.05, 0.2, "share of tokens; near 0.1 it is Cohen's (1988) h of 0.2 and 0.5, small and medium"
+    )
 
 
 CHAPTER = Chapter(
@@ -89,5 +130,6 @@ CHAPTER = Chapter(
     reads="tokens",
     needs=("tokens",),
     settings=Chosen,
+    thresholds=Thresholds,
     expert_page=("top_tokens",),
 )

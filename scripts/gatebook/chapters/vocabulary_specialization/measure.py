@@ -7,7 +7,7 @@ routed, of the one that follows it, or of the one that the model predicts (see `
 The largest of a few counts is large by chance: an id that occurs once has max VS = 1. So every value stands beside its
 null, the same measure after the selections of all tokens have been permuted among them. That is routing which does not
 depend on the token, with the same sets of experts as often as observed. Intervals are those of the jackknife over
-groups of documents; only ids that occur in the group that is left out need to be counted anew.
+groups of clusters; only ids that occur in the group that is left out need to be counted anew.
 """
 
 import zlib
@@ -18,42 +18,49 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from gatebook.chapters.vocabulary_specialization import MEASURES, OFTEN
+from gatebook.chapters.vocabulary_specialization import MEASURES, OFTEN, baselines
+from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
-from gatebook.measures.vocabulary import Occurrences, count, occurrences
+from gatebook.measures.vocabulary import Occurrences, count, occurrences, sample_sizes
 from gatebook.study.routed import NONE, Layer
-from gatebook.study.tallies import GROUPS
 
 SELECTIONS = ("first", "selected")
+SPLITS = 10
+"""Random halves of the groups over which the split-half measure is an average."""
 TOP = 10
 ORDERS = ("share", "count")
 TOPS = {"top_token": "1", "top_share": "1", "top_count": "tokens"}
-BY_LAYER = tuple(name for name in MEASURES if name != "expert_specialization")
+BY_LAYER = ("split_half", "micro", "macro", "macro_often")
 
 
 @numba.njit
-def _add_type(even, odd, tokens, sign, out):
-    """Add to `out`, one draw of `sums`, `sign` times the part of one type: its N(x, e) in the even and in the odd
-    groups of documents, (expert,), and its N(x) there, (2,)."""
-    size, both = tokens[0] + tokens[1], tokens[0] > 0 and tokens[1] > 0
+def _add_type(total, size, half, half_size, sign, out):
+    """Add to `out`, one draw of `sums`, `sign` times the part of one type: its N(x, e), `total` (expert,), and its
+    N(x), `size`; and the same in the first half of each split, `half` (split, expert) and `half_size` (split,)."""
     if size == 0:
         return
-    most, most_even, most_odd = 0, 0, 0
-    for expert in range(len(even)):
-        most = max(most, even[expert] + odd[expert])
-        most_even, most_odd = max(most_even, even[expert]), max(most_odd, odd[expert])
-    leaders, leaders_even, leaders_odd, kept_even, kept_odd = 0, 0, 0, 0, 0
-    for expert in range(len(even)):
-        leaders += even[expert] + odd[expert] == most
-        leaders_even += even[expert] == most_even
-        leaders_odd += odd[expert] == most_odd
-        kept_even += odd[expert] if even[expert] == most_even else 0
-        kept_odd += even[expert] if odd[expert] == most_odd else 0
+    most, leaders = total.max(), 0
+    for expert in range(len(total)):
+        leaders += total[expert] == most
+    for split in range(len(half)):
+        if 0 < half_size[split] < size:
+            most_first, most_second = 0, 0
+            for expert in range(len(total)):
+                most_first = max(most_first, half[split, expert])
+                most_second = max(most_second, total[expert] - half[split, expert])
+            leaders_first, leaders_second, kept_first, kept_second = 0, 0, 0, 0
+            for expert in range(len(total)):
+                first, second = half[split, expert], total[expert] - half[split, expert]
+                if first == most_first:
+                    leaders_first += 1
+                    kept_first += second
+                if second == most_second:
+                    leaders_second += 1
+                    kept_second += first
+            out[0, 0] += sign * (kept_first / leaders_first + kept_second / leaders_second)
+            out[1, 0] += sign * size
     share, often = most / size, size >= OFTEN
-    if both:
-        out[0, 0] += sign * (kept_even / leaders_even + kept_odd / leaders_odd)
-        out[1, 0] += sign * size
     out[0, 1] += sign * most
     out[1, 1] += sign * size
     out[0, 2] += sign * share
@@ -61,60 +68,90 @@ def _add_type(even, odd, tokens, sign, out):
     if often:
         out[0, 3] += sign * share
         out[1, 3] += sign
-        for expert in range(len(even)):
-            if even[expert] + odd[expert] == most:
+        for expert in range(len(total)):
+            if total[expert] == most:
                 out[0, 4 + expert] += sign * share / leaders
                 out[1, 4 + expert] += sign / leaders
 
 
 @numba.njit
-def _add_types(starts, group, selected, ranks, even, odd, tokens, out):
+def _add_tokens(group, selected, splits, sign, total, half, half_size):
+    """Add `sign` times the tokens of one group (n, rank) to the counts of their type, see `_add_type`."""
+    for token in range(len(selected)):
+        for rank in range(selected.shape[1]):
+            total[selected[token, rank]] += sign
+    for split in range(len(splits)):
+        if splits[split, group]:
+            half_size[split] += sign * len(selected)
+            for token in range(len(selected)):
+                for rank in range(selected.shape[1]):
+                    half[split, selected[token, rank]] += sign
+
+
+@numba.njit
+def _add_types(starts, group, selected, splits, total, half, half_size, ends, out):
     """Fill `out`, zeros, with `sums`, but for draws without a group only with what they differ by from all tokens.
 
-    `even`, `odd` (expert,) and `tokens` (2,) are zeros, too.
+    `total` (expert,), `half` (split, expert) and `half_size` (split,) are zeros; `ends` (group + 1,) is room.
     """
-    draws, experts = out.shape[0], len(even)
     for code in range(len(starts) - 1):
-        tokens[0] = tokens[1] = 0
-        for expert in range(experts):
-            even[expert] = odd[expert] = 0
-        for token in range(starts[code], starts[code + 1]):
-            tokens[group[token] % 2] += 1
-            for rank in range(ranks):
-                (odd if group[token] % 2 else even)[selected[token, rank]] += 1
-        _add_type(even, odd, tokens, 1, out[0])
-        first = starts[code]
-        while draws > 1 and first < starts[code + 1]:
-            number, stop = group[first], first
-            held = odd if number % 2 else even
-            _add_type(even, odd, tokens, -1, out[1 + number])
-            while stop < starts[code + 1] and group[stop] == number:
-                for rank in range(ranks):
-                    held[selected[stop, rank]] -= 1
+        total[:], half[:], half_size[:] = 0, 0, 0
+        first, size, parts = starts[code], starts[code + 1] - starts[code], 0
+        while first < starts[code + 1]:  # the tokens of one group after another
+            ends[parts] = first
+            stop = first
+            while stop < starts[code + 1] and group[stop] == group[first]:
                 stop += 1
-            tokens[number % 2] -= stop - first
-            _add_type(even, odd, tokens, 1, out[1 + number])
-            tokens[number % 2] += stop - first
-            for token in range(first, stop):
-                for rank in range(ranks):
-                    held[selected[token, rank]] += 1
-            first = stop
+            _add_tokens(group[first], selected[first:stop], splits, 1, total, half, half_size)
+            first, parts = stop, parts + 1
+        ends[parts] = first
+        _add_type(total, size, half, half_size, 1, out[0])
+        for part in range(parts if len(out) > 1 else 0):
+            number, members = group[ends[part]], selected[ends[part] : ends[part + 1]]
+            _add_type(total, size, half, half_size, -1, out[1 + number])
+            _add_tokens(number, members, splits, -1, total, half, half_size)
+            _add_type(total, size - len(members), half, half_size, 1, out[1 + number])
+            _add_tokens(number, members, splits, 1, total, half, half_size)
 
 
-def sums(
-    starts: np.ndarray, group: np.ndarray, selected: np.ndarray, ranks: int, experts: int, draws: int
-) -> np.ndarray:
-    """Numerators and denominators of all measures, float64 (draw, 2, 4 + expert): `BY_LAYER`, then those of experts.
+def sums(starts: np.ndarray, group: np.ndarray, selected: np.ndarray, experts: int, splits: np.ndarray, draws: int):
+    """Numerators and denominators of all measures.
 
-    Draw 0 is that of all tokens; of 1 + `GROUPS` draws, the others leave out one group of documents each. Tokens are in
-    the order of their types and, within these, of their `group` (n,); those of type x begin at starts[x], (type + 1,).
-    The first `ranks` of their `selected` experts (n, rank) count. All are sums over types, so leaving out a group
-    changes only those that occur in it.
+    All are sums over types, so leaving out a group of clusters changes only those that occur in it.
+
+    Parameters
+    ----------
+    starts
+        Tokens are in the order of their types; those of type x begin at starts[x]: (type + 1,) int.
+    group
+        The groups of the tokens' clusters, increasing within a type: (n,) int8.
+    selected
+        The experts of the tokens that count: (n, rank) unsigned int.
+    experts
+        How many the layer has.
+    splits
+        Which groups are in the first half of each split: (split, group) bool.
+    draws
+        1, or 1 + `GROUPS`.
+
+    Returns
+    -------
+    numpy.ndarray
+        (draw, 2, 4 + expert) float64: `BY_LAYER`, then those of experts. Draw 0 is that of all tokens, draw g + 1
+        leaves out group g.
     """
-    out, even, odd, tokens = (np.zeros(shape) for shape in ((draws, 2, 4 + experts), experts, experts, 2))
-    _add_types(starts, group, selected, ranks, even.astype(np.int32), odd.astype(np.int32), tokens.astype(int), out)
+    out = np.zeros((draws, 2, 4 + experts))
+    total, half, half_size = (np.zeros(shape, int) for shape in (experts, (len(splits), experts), len(splits)))
+    ends = np.zeros(GROUPS + 1, int)
+    _add_types(starts, group, np.ascontiguousarray(selected), splits, total, half, half_size, ends, out)
     out[1:] += out[0]
     return out
+
+
+def halves(seed: int) -> np.ndarray:
+    """Random splits of the groups into halves: (split, group) bool, `SPLITS` of them, True in the first half."""
+    half = np.arange(GROUPS) < GROUPS // 2
+    return np.random.default_rng(seed).permuted(np.tile(half, (SPLITS, 1)), axis=1)
 
 
 def ratios(parts: np.ndarray) -> np.ndarray:
@@ -131,24 +168,44 @@ def measure(
     seed: int,
     confidence: float,
 ) -> Measured:
-    """All measures of the chapter, from the tokens of a study and its layers (see `routed`).
+    """All measures of the chapter, from the tokens of a study and its layers.
 
     Datasets by themselves have values for the input token only, NaN for other kinds; "pooled" has them for all kinds.
-    `split_half`, `micro`, `macro`, `macro_often` (dataset, layer, kind, selection, interval), and `null_*` without
-    interval: the mean of the same over so many `permutations` of the selections among the tokens, drawn with `seed`.
-    `mean_over_layers_*` has the measures without layer. `expert_specialization` (layer, kind, selection, expert,
-    interval) and `null_expert_specialization`: pooled; NaN for experts that lead no frequent id. `input_advantage`
-    (dataset, layer, kind, selection, interval): split_half of the input token minus that of the kind; `rise` (dataset,
-    kind, selection, interval): split_half in the last layer minus that in the first. `tokens`, `documents` (dataset).
 
-    `top_token` int32, `top_share`, `top_count` (layer, kind, order, expert, place): the `TOP` ids x with N(x) >=
-    `OFTEN` that each expert gets as first choice, by VS(x, e) and by N(x, e); the id is `NONE` where there are fewer.
-    `led_ids` (layer, kind, expert): how many ids `expert_specialization` of first choices is a mean over.
+    Parameters
+    ----------
+    tokens
+        Those of the study, see `routed.read`.
+    layers
+        In order, see `routed.read_layers`.
+    permutations
+        Of the selections among the tokens, for the nulls.
+    seed
+        Of these.
+    confidence
+        Of the intervals, between 0 and 1.
+
+    Returns
+    -------
+    Measured
+        `split_half`, `micro`, `macro`, `macro_often` (dataset, layer, kind, selection, interval), and `null_*` without
+        interval: the mean of the same over permutations. `mean_over_layers_*` has the measures without layer.
+        `expert_specialization` (layer, kind, selection, expert, interval) and `null_expert_specialization`: pooled; NaN
+        for experts that lead no frequent id. `input_advantage` (dataset, layer, kind, selection, interval): split_half
+        of the input token minus that of the kind; `rise` (dataset, kind, selection, interval): split_half in the last
+        layer minus that in the first. `predictability` (layer, class, interval), `domain_information`,
+        `domain_information_of_ids` and `share_of_ids` (layer, interval), pooled, see `baselines`, and their means over
+        layers. `tokens`, `documents`, `clusters` (dataset).
+
+        `top_token` int32, `top_share`, `top_count` (layer, kind, order, expert, place): the `TOP` ids x with N(x) >=
+        `OFTEN` that each expert gets as first choice, by VS(x, e) and by N(x, e); the id is `NONE` where there are
+        fewer. `led_ids` (layer, kind, expert): how many ids `expert_specialization` of first choices is a mean over.
     """
     names, kinds = [uncertainty.POOLED, *tokens["name"].values.tolist()], tokens["kind"].values.tolist()
     wanted = [(name, kind) for name in names for kind in kinds if name == uncertainty.POOLED or kind == "input"]
     found = {key: occurrences(tokens, key[1], key[0]) for key in wanted}
-    numbers, draws, nulls, top = [], [], [], []
+    by_class = baselines.classes(tokens)
+    numbers, draws, nulls, top, splits, others = [], [], [], [], halves(seed), []
     for layer in layers:
         experts = layer.experts
         numbers.append(layer.number)
@@ -157,15 +214,19 @@ def measure(
         nulls.append(np.full((*shape[:2], *shape[3:]), np.nan))
         for (name, kind), one in found.items():
             place, mine = (names.index(name), kinds.index(kind)), layer.selected[one.place]
-            draws[-1][place] = observed(one, mine, experts)
+            draws[-1][place] = observed(one, mine, experts, splits)
             rng = np.random.default_rng([seed, layer.number, zlib.crc32(name.encode()), zlib.crc32(kind.encode())])
-            nulls[-1][place] = permuted(one, mine, experts, permutations, rng)
+            nulls[-1][place] = permuted(one, mine, experts, splits, permutations, rng)
             if name == uncertainty.POOLED:
                 top.append(top_tokens(one, mine[:, :1], experts))
+        predicted = [predictability(one, layer.selected[:, :1], experts, splits) for one in by_class.values()]
+        others.append(baselines.domain_information(tokens, layer.selected, experts))
+        others[-1]["predictability"] = (("class", "draw"), predicted)
     coords = {"layer": numbers, "dataset": names, "kind": kinds, "selection": list(SELECTIONS)}
     out, values = _measures(
         _array(draws, coords, ("layer", "dataset", "kind"), ("draw", "selection", "measure")),
         _array(nulls, coords, ("layer", "dataset", "kind"), ("selection", "measure")),
+        xr.concat(others, dim="layer").assign_coords(layer=numbers, **{"class": list(by_class)}),
         confidence,
     )
     *tops, led = zip(*top, strict=True)
@@ -176,30 +237,65 @@ def measure(
     out["led_ids"].attrs = {"long_name": f"ids with N(x) ≥ {OFTEN} that an expert leads as first choice", "units": "1"}
     sizes = np.bincount(tokens["dataset"].values, minlength=len(names) - 1)
     out["tokens"] = ("dataset", [sizes.sum(), *sizes], {"long_name": "tokens", "units": "tokens"})
-    documents = tokens["documents"].values
-    out["documents"] = ("dataset", [documents.sum(), *documents], {"long_name": "documents", "units": "documents"})
+    out = out.merge(sample_sizes(tokens))
     attrs = {"groups": GROUPS, "permutations": permutations, "seed": seed, "confidence": confidence}
     out = out.assign_coords(order=list(ORDERS), expert=np.arange(out.sizes["expert"])).assign_attrs(attrs)
     return Measured(out, values)
 
 
-def observed(found: Occurrences, selected: np.ndarray, experts: int) -> np.ndarray:
-    """All measures with all documents and without each group: float64 (draw, selection, measure), as in `sums`."""
-    return _both(found, np.take(selected, found.order, axis=0), experts, 1 + GROUPS)
+def observed(found: Occurrences, selected: np.ndarray, experts: int, splits: np.ndarray) -> np.ndarray:
+    """All measures with all clusters and without each group: float64 (draw, selection, measure), as in `sums`."""
+    return _both(found, np.take(selected, found.order, axis=0), experts, splits, 1 + GROUPS)
+
+
+def predictability(found: Occurrences, selected: np.ndarray, experts: int, splits: np.ndarray) -> np.ndarray:
+    """The split-half measure of tokens by some class, with all clusters and without each group: float64 (draw,)."""
+    group, chosen = found.group[found.order], np.take(selected, found.order, axis=0)
+    return ratios(sums(found.starts, group, chosen, experts, splits, 1 + GROUPS))[:, BY_LAYER.index("split_half")]
 
 
 def permuted(
-    found: Occurrences, selected: np.ndarray, experts: int, permutations: int, rng: np.random.Generator
+    found: Occurrences,
+    selected: np.ndarray,
+    experts: int,
+    splits: np.ndarray,
+    permutations: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """All measures when the selections are permuted among the tokens, mean over permutations: (selection, measure)."""
-    orders = (rng.permutation(len(selected))[found.order] for _ in range(permutations))
-    return np.mean([_both(found, np.take(selected, order, axis=0), experts, 1)[0] for order in orders], axis=0)
+    """All measures when the selections are permuted among the tokens.
+
+    Parameters
+    ----------
+    found
+        Tokens with an id.
+    selected
+        Their experts: (n, rank) unsigned int.
+    experts
+        How many the layer has.
+    splits
+        Of the groups; every permutation takes one of them, in turn.
+    permutations
+        How many, drawn by `rng`.
+    rng
+        Is moved on.
+
+    Returns
+    -------
+    numpy.ndarray
+        Means over permutations: (selection, measure) float64.
+    """
+    values = []
+    for number in range(permutations):
+        order = rng.permutation(len(selected))[found.order]
+        split = splits[[number % len(splits)]]
+        values.append(_both(found, np.take(selected, order, axis=0), experts, split, 1)[0])
+    return np.mean(values, axis=0)
 
 
-def _both(found: Occurrences, selected: np.ndarray, experts: int, draws: int) -> np.ndarray:
+def _both(found: Occurrences, selected: np.ndarray, experts: int, splits: np.ndarray, draws: int) -> np.ndarray:
     """The measures of first choices and of all: (draw, selection, measure); selected (n, rank) is in `found.order`."""
     group = found.group[found.order]
-    parts = [sums(found.starts, group, selected, ranks, experts, draws) for ranks in (1, selected.shape[1])]
+    parts = [sums(found.starts, group, part, experts, splits, draws) for part in (selected[:, :1], selected)]
     return ratios(np.stack(parts, axis=1))
 
 
@@ -262,10 +358,12 @@ def table(metrics: xr.Dataset, names: Sequence[str] = BY_LAYER) -> pd.DataFrame:
     return pd.concat(parts)[columns].dropna(subset="estimate", ignore_index=True)
 
 
-def _measures(draws: xr.DataArray, nulls: xr.DataArray, confidence: float) -> tuple[xr.Dataset, xr.Dataset]:
+def _measures(
+    draws: xr.DataArray, nulls: xr.DataArray, others: xr.Dataset, confidence: float
+) -> tuple[xr.Dataset, xr.Dataset]:
     """Intervals of all measures and of their differences, beside their nulls; and the draws of the measures."""
     method = Jackknife(confidence)
-    values = xr.Dataset({name: draws.isel(measure=index) for index, name in enumerate(BY_LAYER)})
+    values = others.merge({name: draws.isel(measure=index) for index, name in enumerate(BY_LAYER)})
     experts, null = (
         part.sel(dataset=uncertainty.POOLED, drop=True)
         .isel(measure=slice(len(BY_LAYER), None))

@@ -1,19 +1,27 @@
 """The page of the chapter vocabulary specialization: figures, findings and words."""
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from gatebook.chapters.base.page import (
+    JACKKNIFE,
     ORDER,
     Figure,
     Finding,
+    Null,
     Seen,
+    change,
     counts_text,
     estimate,
-    lies,
+    held,
     numbers,
     over_layers,
+    pooled,
+    reference,
+    sample_size,
     series,
+    side,
     size_text,
     verdict,
 )
@@ -23,10 +31,9 @@ from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table
-from gatebook.measures.uncertainty import INTERVAL, POOLED
+from gatebook.measures.uncertainty import INTERVAL
 
 NULL = "token-independent routing"
-METHOD = "jackknife over groups of documents"
 SELECTIONS = {"first": "first choice", "selected": "all selected"}
 MOST_EXPERTS, FEWEST_LED = 12, 5
 LAST_SHOWN = "\u024f"
@@ -38,6 +45,8 @@ def figures(seen: Seen) -> list[Figure]:
     return [
         _specialization_by_layer(metrics, untrained),
         _kinds_by_layer(metrics, untrained),
+        _predictors_by_layer(metrics),
+        _domains_by_layer(metrics),
         _specialization_by_dataset(metrics),
         _specialization_by_expert(metrics),
         _top_tokens(metrics),
@@ -46,44 +55,33 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that so few documents cannot answer are left out."""
-    metrics, untrained = seen.metrics, seen.untrained
-    found = [
-        _finding_token(metrics, untrained),
-        _finding_published(metrics, untrained),
-        _finding_kind(metrics, untrained),
-    ]
-    if metrics.sizes["layer"] > 1:
-        found.append(_finding_depth(metrics, untrained))
+    mine = _of(seen)
+    found = [_finding_token(mine), _finding_published(mine), _finding_kind(seen)]
+    if seen.metrics.sizes["layer"] > 1:
+        found.append(_finding_depth(mine))
+    found.append(_finding_domains(seen))
     return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
 
 
-def _of(metrics: xr.Dataset | None, kind: str = "input", selection: str = "first") -> xr.Dataset | None:
-    """The metrics of one kind of token and one selection."""
-    return None if metrics is None else metrics.sel(kind=kind, selection=selection)
+def _of(seen: Seen | xr.Dataset | None, kind: str = "input", selection: str = "first"):
+    """What was seen, or metrics, of one kind of token and one selection."""
+    return None if seen is None else seen.sel(kind=kind, selection=selection)
 
 
-def _null(metrics: xr.Dataset, name: str) -> float:
-    """The pooled mean over layers under token-independent routing."""
-    return float(metrics[f"null_{name}"].sel(dataset=POOLED).mean())
+def _null(metrics: xr.Dataset, name: str) -> Null:
+    return Null.of(NULL, metrics, name)
 
 
-def _place(found: dict) -> str:
-    return lies(found["low"], found["high"], found["null_value"])
-
-
-def _finding_token(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    mine, reference = _of(metrics), _of(untrained)
-    found = numbers(mine, reference, "split_half", NULL, _null(mine, "split_half"))
-    share = format_number(100 * found["estimate"])
-    answer = f"{share} % of tokens go to the expert that gets most of their id in other documents"
-    if reference is not None:
-        _, low, high = over_layers(reference, "split_half")
-        word = "more than" if found["low"] > high else "fewer than" if found["high"] < low else "about as many as"
-        answer += f", {word} in the untrained model"
+def _finding_token(seen: Seen) -> Finding:
+    found = numbers(seen, "split_half", _null(seen.metrics, "split_half"), "share_effect")
+    answer = (
+        f"{format_number(100 * found['estimate'])} % of tokens go to the expert that gets most of their id in other "
+    )
+    answer += f"documents{change(seen, 'split_half', ('fewer than', 'more than', 'about as many as'))}"
     return Finding(
         question="Does the token id tell which expert is chosen first?",
         answer=f"{answer}.",
-        verdict=verdict(_place(found), yes="above"),
+        verdict=verdict(side(found), yes="above"),
         verdict_text="yes means an interval above token-independent routing",
         unit="of tokens",
         figure="specialization_by_layer",
@@ -91,14 +89,13 @@ def _finding_token(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding
     )
 
 
-def _finding_published(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    mine = _of(metrics)
-    found = numbers(mine, _of(untrained), "macro", NULL, _null(mine, "macro"))
+def _finding_published(seen: Seen) -> Finding:
+    found = numbers(seen, "macro", _null(seen.metrics, "macro"), "share_effect")
     chance = format_number(100 * found["null_value"])
     return Finding(
         question="Is the published measure, the mean over token ids, above what chance gives?",
         answer=f"It is {format_number(100 * found['estimate'])} %; routing that ignores the token gives {chance} %.",
-        verdict=verdict(_place(found), yes="above"),
+        verdict=verdict(side(found), yes="above"),
         verdict_text="yes means an interval above token-independent routing",
         unit="of a token id",
         figure="specialization_by_layer",
@@ -106,10 +103,10 @@ def _finding_published(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Fin
     )
 
 
-def _finding_kind(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    kind = str(metrics["kind"].values[-1])
-    found = numbers(_of(metrics, kind), _of(untrained, kind), "input_advantage", "no difference", 0.0)
-    place = _place(found)
+def _finding_kind(seen: Seen) -> Finding:
+    kind = str(seen.metrics["kind"].values[-1])
+    found = numbers(_of(seen, kind), "input_advantage", Null("no difference", 0.0), "share_effect")
+    place = side(found)
     points = format_number(100 * abs(found["estimate"]))
     answers = {
         "above": f"The input token tells more: {points} percentage points more tokens go to the expert of their id.",
@@ -127,15 +124,25 @@ def _finding_kind(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
     )
 
 
-def _finding_depth(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding:
-    def rise(source: xr.Dataset) -> tuple[float, float, float]:
-        return estimate(_of(source)["rise"].sel(dataset=POOLED))
+def _finding_domains(seen: Seen) -> Finding:
+    found = numbers(seen, "share_of_ids", Null("token ids alone", 1.0), "share_effect")
+    of_ids, bits = (over_layers(seen.metrics, name)[0] for name in ("domain_information_of_ids", "domain_information"))
+    return Finding(
+        question="Do domains use other experts beyond what their token ids explain?",
+        answer=f"Token ids alone would give {format_number(of_ids)} of the {format_number(bits)} bits that a selection "
+        f"tells about the domain, {format_number(100 * found['estimate'])} %{change(seen, 'share_of_ids')}.",
+        verdict=verdict(side(found), yes="below"),
+        verdict_text="yes means a share of token ids below 1",
+        unit="of the information",
+        figure="domains_by_layer",
+        **found,
+    )
 
-    found = numbers(_of(metrics), _of(untrained), "split_half", "no difference", 0.0)
-    found |= dict(zip(INTERVAL, rise(metrics), strict=True))
-    found["reference_value"] = rise(untrained)[0] if untrained is not None else None
-    place = _place(found)
-    first, last = (int(layer) for layer in metrics["layer"].values[[0, -1]])
+
+def _finding_depth(seen: Seen) -> Finding:
+    found = held(_rise(seen.metrics), Null("no difference", 0.0), seen.thresholds["share_effect"])
+    place = side(found)
+    first, last = (int(layer) for layer in seen.metrics["layer"].values[[0, -1]])
     words = {"above": "more than", "below": "less than", "around": "about as much as"}
     return Finding(
         question="Does the input token tell more in the last layer than in the first?",
@@ -144,31 +151,35 @@ def _finding_depth(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Finding
         verdict_text="yes means a difference of the split-half values above 0",
         unit="of tokens",
         figure="kinds_by_layer",
-        **found,
+        **found | reference(seen, _rise) | sample_size(seen.metrics),
     )
+
+
+def _rise(metrics: xr.Dataset) -> tuple[float, float, float]:
+    return estimate(pooled(metrics["rise"]))
 
 
 def _panel(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, title: str) -> Panel:
     """One measure of one kind and selection over layers, beside its null."""
-    null = Reference(NULL, metrics[f"null_{name}"].sel(dataset=POOLED).transpose("layer").values)
-    return Panel(title, metrics["layer"].values, series(metrics, untrained, name), [null])
+    lines = series(metrics, untrained, name)
+    return Panel(title, metrics["layer"].values, lines, [_null(metrics, name).reference()])
 
 
 def _specialization_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    mine, reference = _of(metrics), _of(untrained)
+    mine, before = _of(metrics), _of(untrained)
     panels = []
     for name in BY_LAYER:
         title = MEASURES[name].title.removeprefix("Vocabulary specialization, ").capitalize()
-        panels.append(_panel(mine, reference, name, title))
+        panels.append(_panel(mine, before, name, title))
     value, bounds = format_estimate(*over_layers(mine, "split_half"))
-    null = format_number(round(_null(mine, "split_half"), 3))
+    null = _null(mine, "split_half").text()
     return Figure(
         name="specialization_by_layer",
         title="How much of a token id goes to one expert",
         alt=f"Four line charts over layers of vocabulary specialization by input token, first choice; the split-half "
         f"value is {value} on average over layers, {null} under token-independent routing.",
         caption=f"Vocabulary specialization by input token, first choice, pooled; split-half over layers {value} "
-        f"{bounds}. {counts_text(metrics, METHOD)}",
+        f"{bounds}, {null} under {NULL}. {counts_text(metrics, JACKKNIFE)}",
         how_to_read="The dashed line is token-independent routing with the same loads. Where it is far above 0, the "
         "measure is large by chance; only the distance to it says something. The CSV has all kinds of token and both "
         "selections, and every dataset for the input token.",
@@ -182,8 +193,8 @@ def _kinds_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure
     panels, values = [], []
     for selection, words in SELECTIONS.items():
         for kind in kinds:
-            mine, reference = _of(metrics, kind, selection), _of(untrained, kind, selection)
-            panels.append(_panel(mine, reference, "split_half", f"{kind.capitalize()}, {words}"))
+            mine, before = _of(metrics, kind, selection), _of(untrained, kind, selection)
+            panels.append(_panel(mine, before, "split_half", f"{kind.capitalize()}, {words}"))
             if selection == "first":
                 values.append(f"{kind} {format_estimate(*over_layers(mine, 'split_half')).estimate}")
     return Figure(
@@ -192,13 +203,63 @@ def _kinds_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure
         alt="Line charts over layers of the split-half vocabulary specialization, one for each kind of token and "
         f"selection; for first choices over layers: {', '.join(values)}.",
         caption="Split-half vocabulary specialization by kind of token, for first choices and for all selected "
-        f"experts, pooled. {counts_text(metrics, METHOD)}",
+        f"experts, pooled. {counts_text(metrics, JACKKNIFE)}",
         how_to_read="A layer that routes by what it has read is high for the input token; one that routes by what it "
         "is about to say is high for the predicted token. Neighbouring tokens depend on each other, so the next "
         "token is above its null also if the router sees the input alone.",
         drawing=plotting.small_multiples(panels, columns=len(kinds), share_y=True, y_limits=(0, None), order=ORDER),
         data=table(metrics, ["split_half"]),
     )
+
+
+def _predictors_by_layer(metrics: xr.Dataset) -> Figure:
+    of_classes = {str(name): metrics.sel({"class": name}) for name in metrics["class"].values}
+    lines = [Series(name, *_ends(mine["predictability"])) for name, mine in of_classes.items()]
+    shares = ", ".join(
+        f"{name} {100 * over_layers(mine, 'predictability')[0]:.0f} %" for name, mine in of_classes.items()
+    )
+    return Figure(
+        name="predictors_by_layer",
+        title="What else tells where a token goes",
+        alt="Line chart over layers of how often the expert of a token's class is its first choice, on average by: "
+        f"{shares}.",
+        caption="First choices that are the expert of the token's class, chosen on one half of the clusters and judged "
+        f"on the other, mean over ten halves; on average over layers by {shares}. {counts_text(metrics, JACKKNIFE)}",
+        how_to_read="By nothing is how often the most frequent expert is chosen. What the dataset adds to the token is "
+        "context in any form. Classes with many values cover fewer tokens: only those whose value occurs in both "
+        "halves count.",
+        drawing=_single(MEASURES["predictability"].title, metrics, lines, "of tokens"),
+        data=interval_table(metrics["predictability"].transpose("class", "layer", "interval")),
+    )
+
+
+def _domains_by_layer(metrics: xr.Dataset) -> Figure:
+    names = {"observed": "domain_information", "of token ids alone": "domain_information_of_ids"}
+    lines = [Series(label, *_ends(metrics[name])) for label, name in names.items()]
+    value, bounds = format_estimate(*over_layers(metrics, "share_of_ids"))
+    parts = [interval_table(metrics[name]).assign(measure=name) for name in (*names.values(), "share_of_ids")]
+    return Figure(
+        name="domains_by_layer",
+        title="What token ids say of the domain",
+        alt="Line chart over layers of the information about the domain, and of what token ids alone would give of it: "
+        f"a share of {value} on average.",
+        caption=f"Information of a selection about the domain, and what is left of it if every token goes where tokens "
+        f"of its id in other clusters go; share {value} {bounds}. Tokens whose id occurs in one group of clusters only "
+        f"do not count. {counts_text(metrics, JACKKNIFE)}",
+        how_to_read="Where both lines are equal, domains use other experts only because they have other tokens. The "
+        "distance between them is what the context adds, or the domain.",
+        drawing=_single(MEASURES["domain_information"].title, metrics, lines, MEASURES["domain_information"].units),
+        data=pd.concat(parts, ignore_index=True)[["measure", "layer", *INTERVAL]],
+    )
+
+
+def _single(title: str, metrics: xr.Dataset, lines: list[Series], units: str) -> plotting.Figure:
+    panel = Panel(title, metrics["layer"].values, lines, [], units)
+    return plotting.small_multiples([panel], columns=1, panel_height=2.4, y_limits=(0, None))
+
+
+def _ends(array: xr.DataArray) -> list[np.ndarray]:
+    return [array.sel(interval=part).values for part in INTERVAL]
 
 
 def _specialization_by_dataset(metrics: xr.Dataset) -> Figure:
@@ -299,7 +360,7 @@ def _top_tokens(metrics: xr.Dataset) -> Figure:
         alt=f"Dots with intervals for {len(rows)} experts, named by their most frequent tokens; the first is "
         f"{places[0]} with {format_number(round(float(parts[0][0]), 3))} of its ids.",
         caption=f"Experts with the highest lower bound of vocabulary specialization (input token, first choice, "
-        f"pooled), with the three most frequent tokens that choose them first. {counts_text(metrics, METHOD)} "
+        f"pooled), with the three most frequent tokens that choose them first. {counts_text(metrics, JACKKNIFE)} "
         "The CSV lists the top tokens of every expert, by share and by count, for all kinds of token.",
         how_to_read="␣ is a space, \\n a line break; letters beyond European ones are written as numbers. The "
         f"experts are picked as the highest of many, so a new sample would find them somewhat lower. Experts with "

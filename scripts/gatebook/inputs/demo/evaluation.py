@@ -115,9 +115,28 @@ def dataset(
     history: list[Losses],
     corpora: pd.DataFrame,
 ) -> xr.Dataset:
-    """Losses of training, by step, and of held-out documents, by checkpoint; float64, with names and units.
+    """Losses of training and of held-out documents.
 
-    `corpora` says of each domain (its index) how many `documents` and `clusters` it holds out, and their `overlap`.
+    Parameters
+    ----------
+    held_out
+        The documents.
+    loss_sums
+        By checkpoint, the loss of each document summed over its predicted tokens, in nats: (document,) float64.
+    unigram_loss_sums
+        The same of a unigram model of the domain's training text: (document,) float64.
+    predicted
+        Predicted tokens: (document,) int.
+    history
+        Losses of every update.
+    corpora
+        How many `documents` and `clusters` each domain, its index, holds out, and their `overlap`.
+
+    Returns
+    -------
+    xarray.Dataset
+        float64 with names and units: `training_loss`, `load_balancing_loss`, `z_loss` (step,); `loss_sum` (checkpoint,
+        document); `unigram_loss_sum`, `predicted_tokens`, `domain`, `document_id` (document,).
     """
     cross_entropy, balance, z = np.array(history).T
 

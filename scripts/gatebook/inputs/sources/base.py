@@ -47,6 +47,11 @@ class Datasets:
         """The files with the rows of the entry `datasets.{name}`, from which its tokens are made."""
         raise NotImplementedError
 
+    def clusters(self, dataset: dict) -> list[str]:
+        """The columns of the rows in which the documents of a cluster agree; none: each document is a cluster."""
+        columns = dataset.get("cluster", [])
+        return [columns] if isinstance(columns, str) else columns
+
     def local_paths(self, dataset: dict) -> dict[str, str]:
         """The files that must be there before the study starts, by the entry's key."""
         return {}

@@ -4,6 +4,10 @@ from gatebook.capabilities import CAPABILITIES
 from gatebook.inputs.sources import base
 from gatebook.problem import Problem
 
+DESIGN_EFFECT = 100.0
+"""1 + (m - 1) rho (Kish 1965, Survey Sampling) for documents of m = 500 tokens with an intra-class correlation rho of
+0.2: an assumption, since published counts cannot tell."""
+
 
 class Models(base.Models):
     """Models that published counts are about."""
@@ -20,7 +24,7 @@ class Models(base.Models):
             )
         if model["layers"] != "all":
             raise Problem(f"config: models.{name}.layers: published counts are studied whole: remove it.")
-        return model | {"checkpoints": [model["revision"]]}
+        return {"design_effect": DESIGN_EFFECT} | model | {"checkpoints": [model["revision"]]}
 
     def local_paths(self, model: dict) -> dict[str, str]:
         """See `base.Models`."""
@@ -31,3 +35,7 @@ class Datasets(base.Datasets):
     """Domains of published counts; they have no rows, the model has the files."""
 
     required = ("domain",)
+
+    def files(self, name: str, dataset: dict) -> list[str]:
+        """See `base.Datasets`: none of its own."""
+        return []

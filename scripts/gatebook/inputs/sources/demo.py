@@ -68,6 +68,10 @@ class Datasets(base.Datasets):
                 f"{', '.join(domains)}, or add it to demo.corpora.domains."
             )
 
+    def clusters(self, dataset: dict) -> list[str]:
+        """See `base.Datasets`: what the harvest took for one source."""
+        return ["cluster"]
+
     def files(self, name: str, dataset: dict) -> list[str]:
         """See `base.Datasets`."""
         return [f"results/demo/corpora/held_out/{dataset['domain']}.jsonl"]

@@ -22,7 +22,7 @@ class Models(base.Models):
 class Datasets(base.Datasets):
     """Datasets in files of this machine, all of one format."""
 
-    required, optional = ("files",), ("format", "id", "question_only")
+    required, optional = ("files",), ("format", "id", "cluster", "question_only")
 
     def files(self, name: str, dataset: dict) -> list[str]:
         """See `base.Datasets`."""

@@ -28,7 +28,7 @@ class Models(base.Models):
 class Datasets(base.Datasets):
     """Splits of datasets in repositories of the hub."""
 
-    required, optional = ("path", "split", "revision"), ("name", "id", "question_only")
+    required, optional = ("path", "split", "revision"), ("name", "id", "cluster", "question_only")
 
     def files(self, name: str, dataset: dict) -> list[str]:
         """See `base.Datasets`."""

@@ -1,0 +1,12 @@
+from gatebook.report import assemble
+
+CONFIG = {"statistics": {"fewest_clusters": 8, "few_clusters": 30}}
+
+
+def test_the_report_warns_of_datasets_that_rest_on_few_sources():
+    datasets = [{"dataset": name, "clusters": clusters} for name, clusters in (("a", 30), ("b", 29), ("c", 7))]
+    few = assemble._cautions(CONFIG, datasets, False)[assemble.FEW]
+    assert "fewer than 30 independent sources: b (29), c (7)." in few
+    assert few.endswith("With fewer than 8 there is no interval: c (7).")
+    assert "there is no interval" not in assemble._cautions(CONFIG, datasets[:2], False)[assemble.FEW]
+    assert assemble.FEW not in assemble._cautions(CONFIG, datasets[:1], False)

@@ -1,0 +1,129 @@
+"""Summaries: intervals and means over layers of every measure, differences of checkpoints, and tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from gatebook.chapters.base.contract import Measure
+from gatebook.measures import summary, uncertainty
+from gatebook.measures.summary import Bootstrap, Jackknife
+
+MEASURES = {
+    "load": Measure("Load", "1", "c / T", "A share.", bounds=(0, 1)),
+    "spread": Measure("Spread", "tokens", "std c", "A spread.", bounds=(0, np.inf), squared=True),
+    "rest": Measure("Rest", "1", "r", "No draws have it."),
+}
+DATASETS = ["pooled", "code"]
+
+
+def some_draws(seed: int = 0, draws: int = 50) -> xr.Dataset:
+    """Two datasets, three layers; the first draw is the sample."""
+    values = np.random.default_rng(seed).uniform(0.2, 0.8, (2, 2, 3, draws))
+    dims = ("dataset", "layer", "draw")
+    coords = {"dataset": DATASETS, "layer": [0, 2, 5]}
+    return xr.Dataset({"load": (dims, values[0]), "spread": (dims, 100 * values[1])}, coords=coords)
+
+
+@pytest.mark.parametrize("method", [Bootstrap(0.9), Jackknife(0.9)])
+def test_every_measure_and_its_mean_over_layers_have_intervals_and_names(method):
+    draws = some_draws()
+    found = summary.summarise(draws, MEASURES, method)
+    assert list(found) == ["load", "mean_over_layers_load", "spread", "mean_over_layers_spread"]
+    for name in ("load", "spread"):
+        measure = MEASURES[name]
+        for each, values, words in (
+            ("", draws[name], ""),
+            (summary.MEAN, draws[name].mean("layer"), ", mean over layers"),
+        ):
+            expected = method.interval(values, measure.bounds, measure.squared)
+            xr.testing.assert_equal(found[each + name], expected)
+            np.testing.assert_array_equal(found[each + name].sel(interval="estimate"), values.isel(draw=0))
+            attributes = {"long_name": measure.title + words, "units": measure.units, "formula": measure.formula}
+            assert found[each + name].attrs == attributes
+
+
+def test_only_a_measure_of_spread_is_moved_on_squares():
+    draws = some_draws()
+    expected = {name: uncertainty.interval(draws[name], 0.9, MEASURES[name].bounds, name == "spread") for name in draws}
+    found = summary.summarise(draws, MEASURES, Bootstrap(0.9))
+    for name in draws:
+        xr.testing.assert_equal(found[name], expected[name])
+    assert not np.allclose(expected["spread"], Bootstrap(0.9).interval(draws["spread"], (0, np.inf)))
+    others = some_draws(1)["spread"]
+    apart = [Bootstrap(0.9).difference(draws["spread"], others, *squared) for squared in ((), (False,), (True,))]
+    xr.testing.assert_equal(apart[0], apart[1])
+    assert not np.allclose(apart[0], apart[2])
+
+
+def test_draws_of_a_mean_of_their_own_are_taken():
+    draws = some_draws().assign(mean_over_layers_load=lambda made: made["load"].max("layer"))
+    found = summary.summarise(draws, MEASURES, Bootstrap(0.9))["mean_over_layers_load"]
+    np.testing.assert_array_equal(found.sel(interval="estimate"), draws["load"].max("layer").isel(draw=0))
+    assert found.attrs["long_name"] == "Load, mean over layers"
+
+
+def test_draws_have_any_name_and_without_layers_there_is_no_mean():
+    draws = some_draws()[["load"]].isel(layer=0, drop=True).rename(draw="draw_of_experts")
+    found = summary.summarise(draws, MEASURES, Jackknife(0.9))
+    assert list(found) == ["load"] and found["load"].dims == ("dataset", "interval")
+
+
+def test_datasets_are_jackknifed_one_by_one_or_together():
+    draws = some_draws(draws=21)["load"].copy()
+    draws[1, :, 4] = np.nan  # the group of which the second dataset holds no document
+    apart, together = (Jackknife(0.9, together).interval(draws, (0, 1)) for together in (False, True))
+    for index in range(2):
+        alone = uncertainty.jackknife(draws.isel(dataset=[index]), 0.9, (0, 1))
+        xr.testing.assert_equal(apart.isel(dataset=[index]).transpose(*alone.dims), alone)
+    xr.testing.assert_equal(together, uncertainty.jackknife(draws, 0.9, (0, 1)))
+    single = draws.isel(dataset=0, drop=True)
+    xr.testing.assert_equal(Jackknife(0.9).interval(single, (0, 1)), uncertainty.jackknife(single, 0.9, (0, 1)))
+
+
+def test_a_difference_is_ours_minus_theirs_for_what_both_have():
+    ours, theirs = some_draws(1), some_draws(2)
+    found = summary.differences(ours, theirs.drop_vars("spread"), MEASURES, Bootstrap(0.9))
+    assert list(found) == ["load", "mean_over_layers_load"]
+    apart = (ours["load"] - theirs["load"]).isel(draw=0)
+    np.testing.assert_array_equal(found["load"].sel(interval="estimate"), apart)
+    np.testing.assert_allclose(found["mean_over_layers_load"].sel(interval="estimate"), apart.mean("layer"))
+    assert found["load"].attrs["long_name"] == "Load, difference from the untrained model"
+    words = "Load, mean over layers, difference from the untrained model"
+    assert found["mean_over_layers_load"].attrs == {"long_name": words, "units": "1", "formula": "c / T"}
+    fewer = summary.differences(ours, theirs.isel(draw=slice(40)), MEASURES, Bootstrap(0.9))
+    assert list(fewer) == []
+
+
+@pytest.mark.parametrize("method", [Bootstrap(0.9), Jackknife(0.9)])
+def test_a_difference_has_no_bounds_and_the_interval_of_its_method(method):
+    ours, theirs = some_draws(1)["spread"], some_draws(2)["spread"]
+    found = method.difference(ours, theirs, squared=True)
+    expected = (
+        uncertainty.difference_interval(theirs, ours, 0.9, True)
+        if isinstance(method, Bootstrap)
+        else method.interval(ours - theirs, (-np.inf, np.inf))
+    )
+    xr.testing.assert_equal(found, expected)
+    assert float(found.min()) < -1
+
+
+def test_a_table_has_a_row_for_each_dataset_and_layer():
+    values = np.arange(12.0).reshape(2, 2, 3)
+    dims, coords = ("dataset", "layer", "interval"), {"dataset": DATASETS, "layer": [0, 5]}
+    known = xr.DataArray(values, coords | {"interval": ["estimate", "low", "high"]}, dims, attrs={"units": "tokens"})
+    found = summary.table(xr.Dataset({"load": known, "spread": known}), ["spread", "rest", "load"])
+    assert found.columns.tolist() == ["measure", "unit", "dataset", "layer", "estimate", "low", "high"]
+    assert found["measure"].tolist() == ["spread"] * 4 + ["load"] * 4 and set(found["unit"]) == {"tokens"}
+    row = found[(found["measure"] == "load") & (found["dataset"] == "code") & (found["layer"] == 5)]
+    assert row[["estimate", "low", "high"]].values.tolist() == [[9, 10, 11]]
+    expected = pd.DataFrame({"layer": [0, 5], "estimate": [6.0, 9], "low": [7.0, 10], "high": [8.0, 11]})
+    pd.testing.assert_frame_equal(summary.interval_table(known.sel(dataset="code", drop=True)), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "count", "expected"),
+    [([3, 4, 9], 5, [3, 4, 9]), (range(10), 4, [0, 3, 6, 9]), (range(5), 1, [0]), ([1, 5], 2, [1, 5])],
+)
+def test_spread_takes_evenly_spaced_values_from_the_first_to_the_last(values, count, expected):
+    assert summary.spread(np.array(values), count) == expected
