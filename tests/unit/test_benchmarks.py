@@ -226,6 +226,7 @@ def jobs(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_the_whole_report_of_a_synthetic_study_is_made_and_weighed(tmp_path, jobs):
     config = analysis.whole_config()
     config["statistics"]["resamples"] = config["domain_specialization"]["permutations"] = 20
@@ -343,6 +344,7 @@ def test_one_pass_per_layer_gives_the_logits_of_one_pass(model):
     assert all(torch.equal(kept[layer][0], expected[layer]) for layer in kept)
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_the_same_code_on_the_cpu(capsys):
     gpu.main(["--size", "tiny", "--device", "cpu", "--rounds", "1", "--threads", "1", "--tokens-per-batch", "128"])
     printed = capsys.readouterr().out

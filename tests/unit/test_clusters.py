@@ -26,7 +26,7 @@ def test_rows_with_the_same_value_of_one_column_are_one_cluster():
 
 
 def test_a_cluster_of_several_columns_is_named_after_its_first_row():
-    # Rows 0 and 2 have the same author, 2 and 3 the same page; row 1 shares nothing: its author is another's page
+    # Rows 0 and 2 have the same author, 2 and 3 the same page; row 1 shares none, though its author is a page elsewhere
     rows = rows_of(author=["x", "p", "x", "y"], page=["m", "n", "p", "p"])
     first, alone = '["x", "m"]', '["p", "n"]'
     assert clusters.of_rows("poems", rows, ["author", "page"]).tolist() == [first, alone, first, first]

@@ -127,6 +127,7 @@ def test_a_table_has_a_row_for_each_dataset_and_layer():
     found = summary.table(xr.Dataset({"load": known, "spread": known}), ["spread", "rest", "load"])
     assert found.columns.tolist() == ["measure", "unit", "dataset", "layer", "estimate", "low", "high"]
     assert found["measure"].tolist() == ["spread"] * 4 + ["load"] * 4 and set(found["unit"]) == {"tokens"}
+    assert found.index.tolist() == list(range(8))
     row = found[(found["measure"] == "load") & (found["dataset"] == "code") & (found["layer"] == 5)]
     assert row[["estimate", "low", "high"]].values.tolist() == [[9, 10, 11]]
     expected = pd.DataFrame({"layer": [0, 5], "estimate": [6.0, 9], "low": [7.0, 10], "high": [8.0, 11]})

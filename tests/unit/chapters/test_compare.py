@@ -391,7 +391,7 @@ def test_other_checkpoints_of_the_same_model_are_not_alike():
 def test_the_overview_states_the_spread_and_what_cannot_be_compared(several):
     overview, *figures = page.figures(Seen(several))
     assert "Standard deviation over a/end, b/end, c/end, which differ in their seed alone" in overview.caption
-    assert "0.2 (Held-out loss" in overview.caption
+    assert "held-out loss 0.2 nats per token." in overview.caption
     assert overview.data["held_out_loss_over_seeds"].notna().tolist() == [True, True, True, False, False]
     of_wide = [figure for figure in figures if "wide" in figure.name]
     assert all("A selects 2 of 8 experts, B 3 of 12" in figure.caption for figure in of_wide)

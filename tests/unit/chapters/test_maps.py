@@ -355,6 +355,7 @@ def run_measure(run_script, study, model_folder, folder, layers="first_middle_la
     )
 
 
+@pytest.mark.slow
 def test_the_scripts_give_the_same_bytes_twice(run_script, study, model_folder, tmp_path):
     for name in ("one", "two"):
         run_measure(run_script, study, model_folder, tmp_path / name)

@@ -181,17 +181,17 @@ def _runs(metrics: xr.Dataset) -> Figure:
     values, named = runs.estimates(metrics), runs.titles()
     values["experts_per_token"], values["experts"] = metrics["each_experts_per_token"], metrics["each_experts"]
     rows = [f"{row.Index} ({row.experts_per_token} of {row.experts})" for row in values.itertuples()]
-    titles, units = zip(*(title.removesuffix(")").split(" (") for title in named.values()), strict=True)
-    drawing, axes = plotting.canvas(plotting.height_for(len(rows)) + 0.6, columns=len(named), titles=titles)
-    for index, (ax, name, unit) in enumerate(zip(axes, named, units, strict=True)):
+    drawing, axes = plotting.canvas(
+        plotting.height_for(len(rows)) + 0.6, columns=len(named), titles=[title for title, _ in named.values()]
+    )
+    for index, (ax, (name, (_, unit))) in enumerate(zip(axes, named.items(), strict=True)):
         intervals = [metrics[f"each_{name}"].sel(interval=part).values for part in INTERVAL if name in runs.SHOWN]
-        line = Series("run", *(intervals or [values[name]]))
-        plotting.dot_whiskers(ax, rows, [line], x_label=unit, x_limits=(0, None))
+        plotting.dot_whiskers(ax, rows, [Series("run", *(intervals or [values[name]]))], x_label=unit)
         ax.tick_params(labelleft=index == 0)
     return Figure(
         name="runs",
         title="All runs",
-        alt=f"Dots for {len(rows)} runs in {len(named)} panels: {', '.join(titles)}.",
+        alt=f"Dots for {len(rows)} runs in {len(named)} panels: {', '.join(title for title, _ in named.values())}.",
         caption="All datasets pooled, mean over depths; in brackets how many of how many experts a token selects. "
         + _seeds_text(metrics),
         how_to_read="A difference between two runs that is no larger than that between seeds may be the luck of a "
@@ -208,7 +208,10 @@ def _seeds_text(metrics: xr.Dataset) -> str:
     for _, members in deviations.groupby(metrics["alike"].values):
         if len(members) > 1:
             row = members.iloc[0]
-            parts = [f"{format_number(row[f'{name}_over_seeds'])} ({title})" for name, title in runs.titles().items()]
+            parts = [
+                f"{title.lower()} {format_number(row[f'{name}_over_seeds'])} {unit}".strip()
+                for name, (title, unit) in runs.titles().items()
+            ]
             names = ", ".join(members.index)
             found.append(f"Standard deviation over {names}, which differ in their seed alone: {', '.join(parts)}.")
     return " ".join(found) or "No two runs differ in their seed alone: the spread between training runs is not known."

@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from gatebook.chapters.compare.measure import COMPARED
+from gatebook.chapters.held_out_loss import MEASURES as LOSS
 
 SHOWN = ("coefficient_of_variation", "dead_experts", "domain_information")
 """Measures that are shown of every run, beside its held-out loss."""
@@ -50,7 +51,7 @@ def by_run(metrics: xr.Dataset, trainings: Mapping[str, xr.Dataset]) -> xr.Datas
         training = trainings.get(model)
         losses.append(np.nan if training is None else held_out_loss(training, checkpoint))
         settings.append(name if training is None else f"{checkpoint} {training.attrs['settings']}")
-    out["each_held_out_loss"] = ("each", losses, {"long_name": "Held-out loss", "units": "nats per token"})
+    out["each_held_out_loss"] = ("each", losses, {"long_name": LOSS["loss"].title, "units": LOSS["loss"].units})
     out["alike"] = ("each", pd.factorize(np.array(settings))[0], {"long_name": "Same settings but the seed"})
     return out
 
@@ -77,8 +78,7 @@ def spread(metrics: xr.Dataset) -> pd.DataFrame:
     return values.groupby(metrics["alike"].values).transform("std").add_suffix("_over_seeds")
 
 
-def titles() -> dict[str, str]:
-    """What the measures of every run are called, with units."""
-    return {name: f"{COMPARED[name].title} ({COMPARED[name].units})" for name in SHOWN} | {
-        "held_out_loss": "Held-out loss (nats per token)"
-    }
+def titles() -> dict[str, tuple[str, str]]:
+    """What the measures of every run are called, and their units ("" for plain numbers)."""
+    measures = {name: COMPARED[name] for name in SHOWN} | {"held_out_loss": LOSS["loss"]}
+    return {name: (each.title, "" if each.units == "1" else each.units) for name, each in measures.items()}

@@ -25,10 +25,12 @@ THINGS = (
 )  # fmt: skip
 
 # A question and the steps of its answer; `first` is the result of the first step. In each, a is 11 to 70, b is 2 to
-# 20, c is 2 to 9, sum is a + b, product is b * c: so that no answer is negative or broken.
+# 20, c is 2 to 9, sum is a + b, product is b * c: so that no answer is negative or broken. In the last four the last
+# word of the question alone says whether to add or to subtract: what the model does can be traced to one token.
 QUESTIONS = (
     ("{name} has {a} {things} and finds {b} more. How many {things} does {name} have now?", ("a + b",)),
-    ("{name} had {sum} {things} and gave {b} of them to {friend}. How many are left?", ("sum - b",)),
+    ("{name} had {sum} {things} and gave {b} of them to {friend}. How many {things} does {name} have left?",
+     ("sum - b",)),
     ("There are {c} boxes with {a} {things} in each. How many {things} are there in all?", ("c * a",)),
     ("{name} shares {product} {things} equally among {c} friends. How many does each one get?", ("product / c",)),
     ("{name} has {a} {things} and {friend} has {sum}. How many more does {friend} have?", ("sum - a",)),
@@ -42,6 +44,12 @@ QUESTIONS = (
     ("A train has {c} cars with {a} seats each, and {b} seats are free. How many are taken?",
      ("c * a", "first - b") ),
     ("{name} saves {b} coins a week. How many coins are saved after {c} weeks?", ("b * c",)),
+    ("{name} has {sum} {things}, and {b} change hands. How many {things} does {name} have now?", ("sum + b",)),
+    ("{name} has {sum} {things}, and {b} change hands. How many {things} does {name} have left?", ("sum - b",)),
+    ("{name} keeps {sum} {things} in a box, and {friend} moves {b}. How many {things} does {name} have now?",
+     ("sum + b",)),
+    ("{name} keeps {sum} {things} in a box, and {friend} moves {b}. How many {things} does {name} have left?",
+     ("sum - b",)),
 )  # fmt: skip
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
