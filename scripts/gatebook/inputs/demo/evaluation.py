@@ -34,6 +34,19 @@ def tokenize(
     """The first `size` tokens of each of the domain's first documents, until these are `limit` tokens together.
 
     So the loss rests on as many documents, and clusters, as the limit allows.
+
+    Parameters
+    ----------
+    domain, documents
+        The domain, and its held-out documents in order.
+    tokenizer
+        Of the demo's model.
+    limit, size
+        In tokens.
+
+    Returns
+    -------
+    list of HeldOut
     """
     kept, total = [], 0
     for document in documents:
