@@ -37,12 +37,16 @@ def tokenize(
 
     Parameters
     ----------
-    domain, documents
-        The domain, and its held-out documents in order.
+    domain
+        Name.
+    documents
+        Of the domain, held out.
     tokenizer
-        Of the demo's model.
-    limit, size
-        In tokens.
+        That of the embedded model.
+    limit
+        In tokens; the last document may go beyond it.
+    size
+        At most so many tokens of each document.
 
     Returns
     -------
