@@ -96,7 +96,8 @@ def lift_tests(observed: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, 
     observed, expected: counts (draw, ...); draw 0 is the whole, the others leave out one group of documents each. The
     error is that of the delete-a-group jackknife; for a draw without a group, that of the other groups' pseudo-values.
     Where no group changes the lift it is 1 / (2 sqrt(expected)), that of a Poisson count. p is two-sided, from
-    Student's t. With fewer than 2 groups, or nothing expected, errors and p are NaN.
+    Student's t, and not below 2^(1 - groups), the least that signs of so many groups can support. With fewer than 2
+    groups, or nothing expected, errors and p are NaN.
     """
     groups = len(observed) - 1
     with np.errstate(divide="ignore", invalid="ignore"):

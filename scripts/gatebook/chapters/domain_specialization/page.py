@@ -54,16 +54,22 @@ def findings(seen: Seen) -> list[Finding]:
 def _finding_information(seen: Seen) -> Finding:
     metrics, name = seen.metrics, "information"
     found = numbers(seen, name, _null(metrics, name), "information_effect", scale=_most(metrics))
-    p_value = format_number(float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED)))
+    p_value = _p_text(float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED)), metrics)
     return Finding(
         question="Do experts specialize by domain?",
         answer=f"A selection tells {format_number(found['estimate'])} bits about the domain{change(seen, name)}.",
         verdict=verdict(side(found), yes="above"),
-        verdict_text=f"yes means an interval above that of the null; p = {p_value} for a value as large",
+        verdict_text=f"yes means an interval above that of the null; {p_value} for a value as large",
         unit="bits per selection",
         figure="information_by_layer",
         **found,
     )
+
+
+def _p_text(p_value: float, metrics: xr.Dataset) -> str:
+    """A p-value, as a bound where no permutation reached the value."""
+    least = 1 / (1 + metrics.attrs["permutations"])
+    return f"p {'≤' if p_value <= least else '='} {format_number(p_value)}"
 
 
 def _finding_strongest(seen: Seen) -> Finding:
