@@ -23,9 +23,9 @@ with ExitStack() as opened:
         identities[name] = identity
         runs.append(Run(name, tallies, json.loads(Path(model).read_text(encoding="utf-8"))["moe_layers"]))
     metrics = measure(runs[0], runs[1:], **snakemake.params.statistics)
+    metrics = without_few(metrics, snakemake.params.fewest_clusters, metrics["clusters"].min("run"))
     trainings = {Path(path).stem: netcdf.load(path) for path in snakemake.input.trainings}
     metrics = metrics.merge(by_run(metrics, trainings), combine_attrs="override")
-metrics = without_few(metrics, snakemake.params.fewest_clusters, metrics["clusters"].min("run"))
 metrics.attrs["runs"] = json.dumps(identities, sort_keys=True)
 netcdf.save(metrics, snakemake.output.metrics)
 save_table(whole_table(metrics), snakemake.output.table)
