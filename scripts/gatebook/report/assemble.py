@@ -98,7 +98,9 @@ def assemble(
             for part in page["sections"]
             for finding in part["findings"]
         ],
-        "cautions": [{"title": title, "text": text} for title, text in _cautions(config, datasets, without_documents).items()],
+        "cautions": [
+            {"title": title, "text": text} for title, text in _cautions(config, datasets, without_documents).items()
+        ],
         "chapters": pages,
         "model_pages": [_model_page(each, len(models)) for each in model_pages],
         "methods": {
