@@ -103,7 +103,7 @@ def training(trained: float, documents: int = 30) -> xr.Dataset:
             "held_out_clusters": ("corpus", [31, 40]),
         },
         coords={"checkpoint": list(CHECKPOINTS), "step": np.arange(5), "corpus": ["a", "b"]},
-        attrs={"weights_sha256": '{"step0": "0", "step9": "9"}'},
+        attrs={"weights_sha256": '{"step0": "0", "step9": "9"}', "settings": "{}"},
     )
 
 

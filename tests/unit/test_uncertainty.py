@@ -134,11 +134,18 @@ def test_sample_sizes_count_shared_clusters_once():
         "poems": document_sums(np.arange(5), list("abcab"), **files),
         "poems.question_only": document_sums(np.arange(4), list("cdea"), **files),
         "code": document_sums(np.arange(3), list("aab")),
-        "counts": document_sums(np.arange(1)).drop_vars(["document_id", "cluster"]),
     }
     found = uncertainty.sample_sizes(study)
-    assert found["documents"].values.tolist() == [12, 5, 4, 3, 0]
-    assert found["clusters"].values.tolist() == [7, 3, 4, 2, 0]  # a to e, and two of code
+    assert found["documents"].values.tolist() == [12, 5, 4, 3]
+    assert found["clusters"].values.tolist() == [7, 3, 4, 2]  # a to e, and two of code
+
+
+def test_of_published_counts_no_sizes_are_known():
+    counts = document_sums([7]).drop_vars(["document_id", "cluster"])
+    study = {name: counts.assign_attrs(design_effect=effect) for name, effect in (("poems", 2.0), ("code", 3.0))}
+    found = uncertainty.sample_sizes(study)
+    assert found["documents"].values.tolist() == found["clusters"].values.tolist() == [0, 0, 0]
+    assert found["design_effect"].item() == 3
 
 
 # ---------------------------------------------------------------- sums over documents

@@ -109,7 +109,7 @@ def lift_tests(observed: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, 
         error = np.sqrt(np.maximum(square - total**2 / left, 0) / (left * (left - 1)))
         # A lift that no group changes would have the error 0 and be significant, whatever it is.
         error = np.where(error > TOLERANCE, error, 0.5 / np.sqrt(expected) + 0 * error)
-        p = 2 * scipy.stats.t.sf(np.abs(root - 1) / error, left - 1)
+        p = np.maximum(2 * scipy.stats.t.sf(np.abs(root - 1) / error, left - 1), 2 * 0.5**left)
     return root, error, p
 
 

@@ -34,6 +34,23 @@ def tokenize(
     """The first `size` tokens of each of the domain's first documents, until these are `limit` tokens together.
 
     So the loss rests on as many documents, and clusters, as the limit allows.
+
+    Parameters
+    ----------
+    domain
+        Name.
+    documents
+        Of the domain, held out.
+    tokenizer
+        That of the embedded model.
+    limit
+        In tokens; the last document may go beyond it.
+    size
+        At most so many tokens of each document.
+
+    Returns
+    -------
+    list of HeldOut
     """
     kept, total = [], 0
     for document in documents:
