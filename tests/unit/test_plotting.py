@@ -398,3 +398,16 @@ def test_clustering_puts_alike_experts_side_by_side():
     order = matrix.clustered_order(np.where(group[:, None] == group, 0.9, 0.1))
     assert sorted(order) == list(range(6))
     assert all(group[order[place]] == group[order[place + 1]] for place in (0, 2, 4))
+
+
+def test_a_reference_with_an_interval_has_a_band():
+    lines = [rising("trained")]
+    plain, banded = Reference("null", 1.0), Reference("null", 1.0, 0.9, 1.05)
+    for reference, band in ((plain, False), (banded, True)):
+        figure = single(lambda ax, given=reference: plotting.layer_lines(ax, LAYERS, lines, [given]))
+        paths = [path for one in figure.axes[0].collections for path in one.get_paths()]
+        ends = [(path.vertices[:, 1].min(), path.vertices[:, 1].max()) for path in paths if len(path.vertices)]
+        assert ((0.9, 1.05) in ends) == band
+    rows = single(lambda ax: plotting.dot_whiskers(ax, ["a", "b"], [Series("x", [1, 2])], [banded]))
+    spans = [patch.get_extents().transformed(rows.axes[0].transData.inverted()) for patch in rows.axes[0].patches]
+    assert [(span.x0, span.x1) for span in spans] == [pytest.approx((0.9, 1.05))]
