@@ -381,5 +381,7 @@ def test_its_page_comes_out_with_words_data_and_answers(seen, name):
             assert not re.search(r"\d", finding.answer), "it says why, and gives no number"
             continue
         assert finding.low - ROUNDING <= finding.estimate <= finding.high + ROUNDING, finding
+        assert set(finding.effect.split(" to ")) <= {"negligible", "small", "large"}, finding
+        assert finding.exceptions == "" or re.fullmatch(r"(Yet against .+ it is .+\.)+", finding.exceptions), finding
         for value in (finding.null_value, finding.reference_value):
             assert value is None or isfinite(value), finding
