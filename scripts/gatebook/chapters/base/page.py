@@ -337,10 +337,10 @@ def held(value: tuple[float, float, float], null: Null, borders: Sequence[float]
 
 
 def reference(seen: Seen, value: Callable[..., tuple[float, float, float]], *arguments) -> dict:
-    """What a function says of the untrained model's metrics, as the reference of a finding, if there is that model."""
-    if seen.untrained is None:
+    """What a function says of the untrained model's metrics, as the reference of a finding, if that is known."""
+    if seen.untrained is None or not isfinite(found := value(seen.untrained, *arguments)[0]):
         return {}
-    return {"reference_name": "untrained model", "reference_value": value(seen.untrained, *arguments)[0]}
+    return {"reference_name": "untrained model", "reference_value": found}
 
 
 def effect_class(sizes: Sequence[float], borders: Sequence[float]) -> str:
