@@ -51,7 +51,7 @@ def count(layer: Layer, token_type: np.ndarray, group: np.ndarray) -> xr.Dataset
 def shares(counts: xr.Dataset, confidence: float) -> xr.Dataset:
     """Mean entropy in nats, `entropy` (expert, interval), and `type_share` (expert, type, interval), from the counts.
 
-    Intervals are those of the jackknife over groups of documents; NaN for an expert that is never selected.
+    Intervals are those of the jackknife over groups of clusters; NaN for an expert that is never selected.
     """
     draws = uncertainty.without_each(counts)
     tokens = draws["tokens"].where(draws["tokens"] > 0)

@@ -25,4 +25,4 @@ MEASURES = [
         ),
     ),
 ]
-SOURCE = ("this study; intervals: jackknife over groups of documents", None)
+SOURCE = ("this study; intervals: jackknife over groups of clusters", None)

@@ -193,7 +193,8 @@ def interval(
     statistic (`bias`), both are corrected by the bootstrap's bias, the mean of the resamples minus the statistic: the
     estimate by once, because it holds the noise of one sample, the limits by twice, because resamples hold it a second
     time. For measures of inequality, which noise can only raise, the plain interval may hardly ever cover the true
-    value.
+    value. Resamples are a little wider than the sample's own noise (see `drawn`), and so is the correction: by 9 % for
+    30 clusters, 3 % for 100.
 
     Parameters
     ----------

@@ -316,7 +316,7 @@ def test_figures_say_which_runs_and_how_many_measures_differ(metrics):
 def test_captions_name_the_datasets_whose_documents_differ(runs, metrics):
     found = measure(runs[0], of_other_files(runs[1], ["code"]))
     assert "unpaired, because documents differ, in code." in page.figures(seen(found))[0].caption
-    assert "the same documents, drawn together." in page.figures(seen(metrics))[0].caption
+    assert "the same text, whose clusters are drawn together." in page.figures(seen(metrics))[0].caption
 
 
 def test_each_of_several_runs_is_compared_by_itself(runs, metrics):

@@ -6,7 +6,7 @@ tokens from the same distribution, which keeps the loads N_i and is otherwise as
 without replacement, so the null is not N_i N_j / T: even loads give T k (k - 1) / (E (E - 1)).
 
 Tests and intervals rest on the square root of the lift, whose scatter hardly depends on its size, and on the jackknife
-over groups of documents. Pairs that the null expects in fewer than `FEWEST` tokens are not tested and count in no
+over groups of clusters. Pairs that the null expects in fewer than `FEWEST` tokens are not tested and count in no
 summary.
 """
 
@@ -118,7 +118,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
     """All measures of the chapter from the tallies of a study's datasets.
 
     Each of `MEASURES` is (dataset, layer, interval), and `mean_over_layers_*` (dataset, interval) its mean over layers;
-    intervals are those of the jackknife over groups of documents. `noise` (dataset, layer): the mean |log2 lift| that
+    intervals are those of the jackknife over groups of clusters. `noise` (dataset, layer): the mean |log2 lift| that
     sampling noise alone gives when all true lifts are 1, and `mean_over_layers_noise` (dataset); `significant_noise`
     and its mean: the same for the pairs that significantly differ from a lift of 1. `tested_pairs`
     (dataset, layer). The matrices `MATRICES` are (layer, expert, other), of all datasets pooled, NaN on the diagonal,

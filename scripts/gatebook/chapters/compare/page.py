@@ -135,7 +135,7 @@ def _runs_text(metrics: xr.Dataset) -> str:
     ]
     names = metrics["dataset"].values[1:]
     unpaired = [str(name) for name in names[metrics["paired"].values[1:] == 0]]
-    pairing = "the same documents, drawn together"
+    pairing = "the same text, whose clusters are drawn together"
     if unpaired:
         pairing = f"unpaired, because documents differ, in {', '.join(unpaired)}"
     percent = f"{100 * metrics.attrs['confidence']:g} %"

@@ -7,7 +7,7 @@ sample of m of an expert's tokens, for all experts the same m. Of identical expe
 
 The null is the same measure after the selections of all tokens have been permuted among them: routing that does not
 depend on the token, with the same sets of experts as often as observed. It is below 1 because counts are finite.
-Intervals are those of the jackknife over groups of documents.
+Intervals are those of the jackknife over groups of clusters.
 """
 
 import zlib
@@ -185,7 +185,7 @@ def _layer(
 
 
 def without_groups(found: Occurrences, selected: np.ndarray, experts: int) -> Iterable[np.ndarray]:
-    """N(x, e) of all groups of documents, then without each of them: (expert, type)."""
+    """N(x, e) of all groups of clusters, then without each of them: (expert, type)."""
     whole = count(found.code, selected, len(found.token_id), experts)
     yield whole
     for group in found.groups:
