@@ -52,7 +52,9 @@ def test_every_measure_is_corrected_as_it_declares():
         xr.testing.assert_equal(found[name], expected[name])
     assert not np.allclose(expected["spread"], Bootstrap(0.9).interval(draws["spread"], (0, np.inf)))
     others = some_draws(1)["spread"]
-    apart = [Bootstrap(0.9).difference(draws["spread"], others, *bias) for bias in ((), ("",), ("square",))]
+    apart = [
+        Bootstrap(0.9).difference(draws["spread"], others, (0, np.inf), *bias) for bias in ((), ("",), ("square",))
+    ]
     xr.testing.assert_equal(apart[0], apart[1])
     assert not np.allclose(apart[0], apart[2])
 
@@ -110,9 +112,9 @@ def test_a_difference_is_ours_minus_theirs_for_what_both_have():
 @pytest.mark.parametrize("method", [Bootstrap(0.9), Jackknife(0.9)])
 def test_a_difference_has_no_bounds_and_the_interval_of_its_method(method):
     ours, theirs = some_draws(1)["spread"], some_draws(2)["spread"]
-    found = method.difference(ours, theirs, bias="square")
+    found = method.difference(ours, theirs, (-np.inf, np.inf), bias="square")
     expected = (
-        uncertainty.difference_interval(theirs, ours, 0.9, "square")
+        uncertainty.difference_interval(theirs, ours, 0.9, bias="square")
         if isinstance(method, Bootstrap)
         else method.interval(ours - theirs, (-np.inf, np.inf))
     )

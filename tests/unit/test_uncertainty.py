@@ -319,7 +319,7 @@ def test_the_interval_of_a_ratio_of_sums_is_the_percentile_interval_of_scipy():
 def test_the_interval_of_a_difference_by_hand(bias, draws, expected):
     # The first run has 3 in every draw, so its bias is 0.
     first = xr.DataArray(np.full(12, 3.0), dims="draw")
-    found = uncertainty.difference_interval(first, xr.DataArray(draws, dims="draw"), 0.8, bias)
+    found = uncertainty.difference_interval(first, xr.DataArray(draws, dims="draw"), 0.8, bias=bias)
     np.testing.assert_allclose(found, np.array(expected) - 3, rtol=1e-12, atol=1e-12)
 
 

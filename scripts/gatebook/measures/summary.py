@@ -39,9 +39,11 @@ class Bootstrap(NamedTuple):
         """Estimate and interval: `draw` becomes `interval`."""
         return uncertainty.interval(draws, self.confidence, bounds, bias)
 
-    def difference(self, draws: xr.DataArray, others: xr.DataArray, bias: uncertainty.Bias = "") -> xr.DataArray:
-        """`draws` minus `others`, whose draws are of the same documents, with its interval."""
-        return uncertainty.difference_interval(others, draws, self.confidence, bias)
+    def difference(
+        self, draws: xr.DataArray, others: xr.DataArray, bounds: tuple[float, float], bias: uncertainty.Bias = ""
+    ) -> xr.DataArray:
+        """`draws` minus `others`, whose draws are of the same clusters, with its interval."""
+        return uncertainty.difference_interval(others, draws, self.confidence, bounds, bias)
 
 
 class Jackknife(NamedTuple):
@@ -64,8 +66,10 @@ class Jackknife(NamedTuple):
         ]
         return xr.concat(parts, dim="dataset").transpose("dataset", ...)
 
-    def difference(self, draws: xr.DataArray, others: xr.DataArray, bias: uncertainty.Bias = "") -> xr.DataArray:
-        """`draws` minus `others`, whose draws leave out the same documents, with its interval."""
+    def difference(
+        self, draws: xr.DataArray, others: xr.DataArray, bounds: tuple[float, float], bias: uncertainty.Bias = ""
+    ) -> xr.DataArray:
+        """`draws` minus `others`, whose draws leave out the same clusters, with its interval."""
         return self.interval(draws - others, (-np.inf, np.inf))
 
 
@@ -110,7 +114,7 @@ def differences(draws: xr.Dataset, others: xr.Dataset, measures: Mapping, method
         if name not in known or known[name][0].sizes != values.sizes:
             continue
         measure = measures[name.removeprefix(MEAN)]
-        found = method.difference(values, known[name][0], measure.bias)
+        found = method.difference(values, known[name][0], measure.bounds, measure.bias)
         title = f"{measure.title}{', mean over layers' if mean else ''}, difference from the untrained model"
         out[name] = found.assign_attrs(long_name=title, units=measure.units, formula=measure.formula)
     return out

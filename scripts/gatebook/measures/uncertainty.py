@@ -214,37 +214,59 @@ def interval(
         and the limits are NaN.
     """
     ordered = draws.transpose("draw", ...)
-    estimate, resampled = _corrected(ordered, bias)
+    estimate, resampled = _corrected(ordered, bias, bounds)
     limits = np.full((2, *estimate.shape), np.nan)
     if len(resampled):
         tail = (1 - confidence) / 2
         limits = np.quantile(resampled, [tail, 1 - tail], axis=0)
-    return _stacked(ordered, np.clip([estimate, *limits], *bounds))
+    return _stacked(ordered, np.array([estimate, *limits]))
 
 
-def difference_interval(first: xr.DataArray, second: xr.DataArray, confidence: float, bias: Bias = "") -> xr.DataArray:
-    """Second minus first with its interval, from the draws of a statistic in two runs: `draw` becomes `interval`.
+def difference_interval(
+    first: xr.DataArray,
+    second: xr.DataArray,
+    confidence: float,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    bias: Bias = "",
+) -> xr.DataArray:
+    """Second minus first with its interval, from the draws of a statistic in two runs.
 
-    Estimates and resamples of both runs are corrected as `interval` corrects them; the limits are the quantiles of the
-    differences between the resamples.
+    Estimates and resamples of both runs are corrected and cut as `interval` does it, so the estimate is the difference
+    of theirs; the limits are the quantiles of the differences between the resamples.
+
+    Parameters
+    ----------
+    first, second
+        The statistic in both runs, over `draw` and the same other dimensions; draws of the same clusters.
+    confidence
+        Between 0 and 1.
+    bounds, bias
+        Of the statistic, see `interval`.
+
+    Returns
+    -------
+    xarray.DataArray
+        With `interval` (estimate, low, high) in place of `draw`.
     """
     first, second = (values.transpose("draw", ...) for values in xr.align(first, second, join="exact"))
     second = second.transpose(*first.dims)
     tail = (1 - confidence) / 2
-    (one, others), (two, theirs) = _corrected(first, bias), _corrected(second, bias)
+    (one, others), (two, theirs) = (_corrected(draws, bias, bounds) for draws in (first, second))
     return _stacked(first, np.array([two - one, *np.quantile(theirs - others, [tail, 1 - tail], axis=0)]))
 
 
-def _corrected(draws: xr.DataArray, bias: Bias) -> tuple[np.ndarray, np.ndarray]:
-    """The statistic of the sample (...) and its resamples (draw, ...), corrected for what noise adds."""
+def _corrected(draws: xr.DataArray, bias: Bias, bounds: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The statistic of the sample (...) and its resamples (draw, ...), corrected for noise and cut to the bounds."""
     observed, resampled = np.split(draws.values.astype(np.float64), [1])
-    if not bias or not len(resampled):
-        return observed[0], resampled
-    if bias == "square":
-        observed, resampled = observed**2, resampled**2
-    noise = resampled.mean(axis=0) - observed[0]
-    moved = observed[0] - noise, resampled - 2 * noise
-    return tuple(np.sqrt(np.maximum(part, 0)) for part in moved) if bias == "square" else moved
+    parts = observed[0], resampled
+    if bias and len(resampled):
+        if bias == "square":
+            observed, resampled = observed**2, resampled**2
+        noise = resampled.mean(axis=0) - observed[0]
+        parts = observed[0] - noise, resampled - 2 * noise
+        if bias == "square":
+            parts = tuple(np.sqrt(np.maximum(part, 0)) for part in parts)
+    return tuple(np.clip(part, *bounds) for part in parts)
 
 
 def _stacked(draws: xr.DataArray, values: np.ndarray) -> xr.DataArray:

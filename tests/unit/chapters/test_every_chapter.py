@@ -269,12 +269,14 @@ def test_estimates_and_limits_are_within_the_bounds(study, name):
 def test_the_first_draw_is_the_estimate(study, name):
     for checkpoint, metrics in zip(CHECKPOINTS, metrics_of(study, name), strict=True):
         draws = draws_of(study, name, checkpoint)
-        names = {f"{mean}{measure}" for measure in CHAPTERS[name].measures for mean in ("", summary.MEAN)}
-        assert names & set(draws)
-        for each in names & set(draws):
+        measures = CHAPTERS[name].measures.items()
+        names = {f"{mean}{measure}": declared for measure, declared in measures for mean in ("", summary.MEAN)}
+        assert names.keys() & set(draws)
+        for each in (each for each in names if each in draws and not names[each].bias):  # others are corrected
             estimate = metrics[each].sel(interval="estimate", drop=True)
             dim = next(dim for dim in draws[each].dims if str(dim).startswith("draw"))
-            np.testing.assert_array_equal(draws[each].isel({dim: 0}).transpose(*estimate.dims), estimate)
+            first = draws[each].isel({dim: 0}).transpose(*estimate.dims)
+            np.testing.assert_allclose(first, estimate, rtol=1e-6)  # but for rounding beyond a bound
 
 
 @of_a_checkpoint

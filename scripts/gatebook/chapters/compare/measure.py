@@ -149,7 +149,7 @@ def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float)
         for prefix, words, over in (("", "", ()), ("mean_over_depths_", ", mean over depths", "depth")):
             values = [draw[name].mean(over) for draw in draws]
             found = [uncertainty.interval(each, confidence, measure.bounds, measure.bias) for each in values]
-            difference = uncertainty.difference_interval(*values, confidence, measure.bias)
+            difference = uncertainty.difference_interval(*values, confidence, measure.bounds, measure.bias)
             title = f"{measure.title}{words}"
             out[prefix + name] = xr.concat(found, dim="run").assign_attrs(attributes, long_name=title)
             out[f"{prefix}difference_{name}"] = difference.assign_attrs(attributes, long_name=f"{title}, B - A")
