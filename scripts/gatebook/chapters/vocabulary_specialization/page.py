@@ -77,7 +77,7 @@ def _finding_token(seen: Seen) -> Finding:
     answer = (
         f"{format_number(100 * found['estimate'])} % of tokens go to the expert that gets most of their id in other "
     )
-    answer += f"documents{change(seen, 'split_half', ('fewer than', 'more than', 'about as many as'))}"
+    answer += f"sources{change(seen, 'split_half', ('fewer than', 'more than', 'about as many as'))}"
     return Finding(
         question="Does the token id tell which expert is chosen first?",
         answer=f"{answer}.",
