@@ -22,6 +22,7 @@ from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row, Usage
 from gatebook import lists
 from gatebook.files import checksums, netcdf, parts
+from gatebook.inputs.clusters import groups
 from gatebook.routing import records
 from gatebook.routing.rule import RoutingRule
 from gatebook.run import configuration
@@ -104,8 +105,11 @@ def _write_tokens(path: Path, token_id: np.ndarray, document: np.ndarray, length
         "position": ("token", position.astype(np.int32)),
         "text": ("document", np.full(len(lengths), "", dtype=object)),
         "document_tokens": ("document", lengths.astype(np.int32)),
+        "row": ("document", np.arange(len(lengths))),
     }
-    netcdf.save(xr.Dataset(values, coords={"document_id": ("document", names)}, attrs=attrs), path)
+    of_documents = {"document_id": names, "cluster": names, "group": groups(names)}
+    coords = {name: ("document", part) for name, part in of_documents.items()}
+    netcdf.save(xr.Dataset(values, coords, attrs), path)
 
 
 def make_tokenizer(folder: Path) -> Path:
@@ -141,7 +145,8 @@ def params(name: str, config: dict) -> dict:
     wanted = inspect.signature(import_module(f"gatebook.chapters.{name}.measure").measure).parameters
     statistics = {key: value for key, value in config["statistics"].items() if key in wanted}
     settings = {key: value for key, value in config.get(name, {}).items() if key != "thresholds"}
-    return {"statistics": statistics, "settings": settings, "model": {}}
+    fewest = config["statistics"]["fewest_clusters"]
+    return {"statistics": statistics, "fewest_clusters": fewest, "settings": settings, "model": {}}
 
 
 def whole_config() -> dict:

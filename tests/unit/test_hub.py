@@ -357,7 +357,7 @@ def test_the_script_writes_rows_that_can_be_read(server, rows, run_script, tmp_p
         wildcards={"dataset": "lines"},
     )
     file = str(tmp_path / "lines.parquet")
-    assert list(documents.read_rows("lines", [file], "parquet", "line", tmp_path / "cache")) == TEXTS[:2]
+    assert list(documents.read_rows("lines", [file], "parquet", "line", tmp_path / "cache", None)) == TEXTS[:2]
     assert pq.read_schema(file).metadata[b"commit"].decode() == rows.commit("main")
     log = (tmp_path / "fetch_dataset.log").read_text()
     assert log == f"{ROWS} at main: commit {rows.commit('main')}, 2 rows\n"

@@ -28,7 +28,9 @@ def extracted(run_script, model_folder, tmp_path):
     files = [str(tmp_path / "rows.jsonl")]
     tokens, description, folder = (str(tmp_path / name) for name in ("tokens.nc", "model.json", "records"))
     wildcards = {"model": "tiny", "checkpoint": "final", "dataset": "texts"}
-    dataset = {"source": "files", "files": files, "template": "{text}", "sample_by": "line", "limits": {}}
+    dataset = {"source": "files", "files": files, "template": "{text}", "sample_by": "line", "limits": {}} | {
+        "cluster": []
+    }
     model = LOADING | {"layers": "all", "device": "cpu", "window": 16, "tokens_per_dataset": "all", "path": "tiny"}
     extraction = {"records": "exact", "predictions": True, "sample": {"size": 0, "seed": 0}, "threads": 1}
     extraction["tokens_per_batch"] = {"cpu": 4096}

@@ -208,7 +208,8 @@ def test_the_catalogue_finds_what_it_asks_for_and_what_it_says_is_true():
 
 def test_results_moved_to_a_new_clone_are_complete(study, tmp_path):
     clone = tmp_path / "clone"
-    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".venv", ".snakemake", ".*_cache", "results"))
+    kept = shutil.ignore_patterns(".venv", ".snakemake", ".*_cache", "results")
+    shutil.copytree(ROOT, clone, symlinks=True, ignore=kept)
     for name in ("results", ".snakemake", "data"):
         shutil.copytree(study.folder / name, clone / name)
     again = snakemake(clone, "--dry-run", "--configfile", "data/counts.yaml")

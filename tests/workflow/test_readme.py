@@ -35,7 +35,8 @@ def study(tmp_path, model_folder, restored_process, monkeypatch):
         path = Path(f"results/demo/corpora/held_out/{name}.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         texts = [f"{name} {number}: Janet sold {number} eggs for 2 dollars." for number in range(20)]
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        rows = [{"text": text, "cluster": f"source {number}"} for number, text in enumerate(texts)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("study.yaml").write_text(yaml.safe_dump(STUDY))
 
     def run(rule: str, **wildcards):

@@ -125,9 +125,9 @@ def test_counts_of_other_content_start_what_rests_on_them_and_those_of_another_d
     counts = study.folder / "data/counts.csv"
     counts.touch()
     assert plan() == {}  # up to a size of 1 MB, beyond which Snakemake compares no checksums
-    counts.write_text(
-        COUNTS.replace("github,0,0,8,10", "github,0,0,7,10").replace("github,0,1,5,10", "github,0,1,6,10")
-    )
+    changed = COUNTS.replace("github,0,0,8000,", "github,0,0,7000,").replace("github,0,1,5000,", "github,0,1,6000,")
+    assert changed != COUNTS
+    counts.write_text(changed)
     measured = {"measure_domain_specialization": 1, "measure_selection_frequency": 1, "plot_chapter": 2}
     assert plan() == {"describe_counts": 1, "tally_counts": 1, **measured, **REPORT}
 

@@ -111,11 +111,11 @@ def _tokens(folder: str, texts: Sequence[str], window: int | str, config: transf
     tokenizer = load_tokenizer(folder)
     if empty := [number for number, text in enumerate(texts) if not tokenizer(text)["input_ids"]]:
         raise Problem(f"texts[{empty[0]}] has no token: leave it out.")
-    named = [(str(number), text) for number, text in enumerate(texts)]
+    named = [documents.Document(number, str(number), str(number), text) for number, text in enumerate(texts)]
     tokens = documents.tokenize("texts", named, tokenizer, window=size, token_limit=None, minimum_tokens=1)
     alone = np.array([tokenizer.decode([token]) for token in tokens["token_id"].values.tolist()], dtype=object)
     tokens["token_text"] = ("token", alone, {"long_name": "token, decoded alone"})
-    return tokens[["token_id", "token_text", "document_index", "position", "text"]].drop_vars("document_id")
+    return tokens[["token_id", "token_text", "document_index", "position", "text"]].reset_coords(drop=True)
 
 
 def _records(model: transformers.PreTrainedModel, layers: list[int], tokens: xr.Dataset) -> dict[str, np.ndarray]:

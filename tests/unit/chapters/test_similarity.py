@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatebook.chapters.base.page import Seen
-from gatebook.chapters.similarity import geometry, page
+from gatebook.chapters.similarity import CHAPTER, geometry, page
 from gatebook.chapters.similarity import measure as similarity
 from gatebook.chapters.similarity.measure import MEASURES, OUTPUTS, PAIRS
 from gatebook.files import netcdf
@@ -616,7 +616,7 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, model_folder, tmp_pat
         tmp_path,
         input={"metrics": tmp_path / "both" / "similarity.nc"},
         output={"figures": tmp_path / "figures"},
-        params={"code": "0" * 16, "thresholds": {}},
+        params={"code": "0" * 16, "thresholds": CHAPTER.thresholds().model_dump()},
         wildcards={"chapter": "similarity"},
     )
     words = json.loads((tmp_path / "figures" / "chapter.json").read_text(encoding="utf-8"))

@@ -126,9 +126,9 @@ def _overlap_by_domain(metrics: xr.Dataset) -> Figure:
         alt="Dots per domain: share of runs of 13 tokens that occur in the training text, "
         f"at most {percent.max():.0f} % ({most}), median {percent.median():.1f} %.",
         caption="Share of the runs of 13 tokens in held-out documents that occur anywhere in the training text: "
-        f"median over domains {percent.median():.1f} %, most in {most} ({percent.max():.0f} %). Held out are "
-        f"{corpora['held_out_documents'].sum():,} documents of {corpora['held_out_clusters'].sum():,} independent "
-        f"sources, at least {corpora['held_out_clusters'].min()} in each domain; no source is in both splits.",
+        f"median over domains {percent.median():.1f} %, most in {most} ({percent.max():.0f} %). n = "
+        f"{corpora['held_out_documents'].sum():,} held-out documents of {corpora['held_out_clusters'].sum():,} "
+        f"clusters, at least {corpora['held_out_clusters'].min()} in each domain; no cluster is in both splits.",
         how_to_read="A run that was in the training text could be remembered. Headers, templates and idioms recur in "
         "texts of different sources; word problems of the same kind share their wording, but no problem occurs twice.",
         drawing=drawing,
