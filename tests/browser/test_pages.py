@@ -208,8 +208,9 @@ def test_snakemakes_own_report_opens_with_every_figure_and_the_site(browser, sna
     assert len(folders) == 10
     for folder in folders:
         browser.open(tmp_path / "report" / "report.html")
-        for label in (folder.parent.relative_to(site / "figures").as_posix(), folder.name):
-            browser.run(CLICK, label)
+        browser.run(CLICK, folder.parent.relative_to(site / "figures").as_posix())
+        if len(list(folder.parent.glob("*/*.svg"))) > len(list(folder.glob("*.svg"))):
+            browser.run(CLICK, folder.name)  # of a single chapter the report shows the figures at once
         shown = browser.run("return document.body.innerText").split()
         assert {figure.stem for figure in folder.glob("*.svg")} <= set(shown), folder
     (index,) = (tmp_path / "report").glob("data/raw/*/index.html")

@@ -10,3 +10,9 @@ def test_the_report_warns_of_datasets_that_rest_on_few_sources():
     assert few.endswith("With fewer than 8 there is no interval: c (7).")
     assert "there is no interval" not in assemble._cautions(CONFIG, datasets[:2], False)[assemble.FEW]
     assert assemble.FEW not in assemble._cautions(CONFIG, datasets[:1], False)
+
+
+def test_a_package_that_is_named_in_two_ways_has_one_licence():
+    demo = {"models": {"demo": {"source": "demo"}}, "study": {"models": ["demo"]}}
+    found = assemble.packages(demo)
+    assert found == sorted(found, key=str.lower) and len({name.lower() for name in found}) == len(found)

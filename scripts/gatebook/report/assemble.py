@@ -130,8 +130,8 @@ def absent(chapter: str, metrics: xr.Dataset) -> list[str]:
 def packages(config: dict) -> list[str]:
     """The packages whose licences the report states: those it computes with, and those the demo's text comes from."""
     demo = any(config["models"][name]["source"] == "demo" for name in config["study"]["models"])
-    names = {name for name in job.SOFTWARE if name != "python"} | set(harvested.PACKAGES if demo else [])
-    return sorted(names, key=str.lower)
+    names = [*(harvested.PACKAGES if demo else []), *(name for name in job.SOFTWARE if name != "python")]
+    return [name for _, name in sorted({name.lower(): name for name in names}.items())]
 
 
 def _cautions(config: dict, datasets: list[dict], without_documents: bool) -> dict[str, str]:
