@@ -550,3 +550,10 @@ def test_a_group_that_changes_nothing_counts_among_complete_draws():
     half = 3.182446 * 2.25
     np.testing.assert_allclose(uncertainty.jackknife(draws, complete=True), [1, 1 - half, 1 + half], rtol=1e-6)
     assert np.isnan(uncertainty.jackknife(draws)[1:]).all()
+
+
+def test_chance_is_the_mean_of_permutations_and_the_limits_between_which_they_lie():
+    values = xr.DataArray([[1.0, 2, 3, 4, 10], [0, 0, 0, 0, np.nan]], {"layer": [0, 1]}, ("layer", "permutation"))
+    found = uncertainty.chance(values, 0.5, "permutation")
+    assert found.sel(layer=0).values.tolist() == [4, 2, 4] and found.sel(layer=1).isnull().all()
+    assert found["interval"].values.tolist() == ["estimate", "low", "high"]

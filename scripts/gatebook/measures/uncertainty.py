@@ -276,6 +276,17 @@ def _stacked(draws: xr.DataArray, values: np.ndarray) -> xr.DataArray:
     return found.assign_coords(interval=list(INTERVAL))
 
 
+def chance(draws: xr.DataArray, confidence: float, dim: str) -> xr.DataArray:
+    """What a statistic is by chance, from its values along `dim`, such as permutations: `dim` becomes `interval`.
+
+    The estimate is their mean, the limits are those between which they lie with the probability `confidence`.
+    """
+    tail = (1 - confidence) / 2
+    limits = draws.quantile([tail, 1 - tail], dim, skipna=False).rename(quantile="interval").drop_vars("interval")
+    found = xr.concat([draws.mean(dim, skipna=False), limits], dim="interval", coords="minimal", compat="override")
+    return found.transpose(..., "interval").assign_coords(interval=list(INTERVAL))
+
+
 def without_few(metrics: xr.Dataset, fewest: int, clusters: xr.DataArray) -> xr.Dataset:
     """The metrics without the limits of datasets with fewer than `fewest` clusters, which say too little of any other.
 

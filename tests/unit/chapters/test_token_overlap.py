@@ -182,7 +182,7 @@ def test_routing_that_ignores_the_token_is_at_its_null(tmp_path):
         one = measure(made, tmp_path / str(number), seed=number)
         found.append(
             [
-                (one[f"mean_{name}"].sel(interval="estimate") - one[f"null_mean_{name}"]).item()
+                (one[f"mean_{name}"] - one[f"null_mean_{name}"]).sel(interval="estimate").item()
                 for name in ("weighted_jaccard", "rarefied_jaccard")
             ]
         )
@@ -277,7 +277,9 @@ def test_the_data_of_the_figures_are_the_metrics(pairs):
     for _, row in rows.iterrows():
         where = {"dataset": "pooled", "layer": row["layer"]}
         assert row[PARTS].tolist() == metrics[row["measure"]].sel(where).sel(interval=PARTS).values.tolist()
-        assert row["token_independent"] == metrics[f"null_{row['measure']}"].sel(layer=row["layer"])
+        assert row["token_independent"] == metrics[f"null_{row['measure']}"].sel(
+            layer=row["layer"], interval="estimate"
+        )
     rows = data["clustered_overlap"]
     assert len(rows) == 2 * 15
     for _, row in rows.iterrows():
@@ -301,7 +303,7 @@ def test_the_data_of_the_figures_are_the_metrics(pairs):
 @pytest.mark.parametrize(("number", "name"), [(0, "weighted_jaccard"), (1, "rarefied_jaccard")])
 def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, word, number, name):
     metrics = pairs[0][0].copy(deep=True)
-    null = metrics[f"null_mean_{name}"].mean().item()
+    null = metrics[f"mean_over_layers_null_mean_{name}"].sel(interval="estimate").item()
     metrics[f"mean_over_layers_mean_{name}"].loc[{"dataset": "pooled"}] = null + np.array(shift)
     one = page.findings(seen(metrics))[number]
     assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))

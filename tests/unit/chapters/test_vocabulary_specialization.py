@@ -190,7 +190,7 @@ def test_other_kinds_are_pooled_only(metrics):
     one = rows[(rows["measure"] == "macro") & (rows["dataset"] == "code") & (rows["layer"] == 2)].iloc[1]
     where = {"dataset": "code", "layer": 2, "kind": "input", "selection": one["selection"]}
     assert one[PARTS].tolist() == metrics["macro"].sel(where).sel(interval=PARTS).values.tolist()
-    assert one["token_independent"] == metrics["null_macro"].sel(where).item()
+    assert one["token_independent"] == metrics["null_macro"].sel(where).sel(interval="estimate").item()
 
 
 def test_the_next_token_is_counted_in_its_window(study, tmp_path):
@@ -234,7 +234,7 @@ def test_routing_that_ignores_the_token_is_at_its_null(tmp_path):
         made = {"poems": vocabulary_case(rng, [60] * 20, 0.0, layers=(0,), types=40)}
         one = measured(chapter.measure, made, tmp_path / str(number), seed=number).sel(kind="input", dataset="pooled")
         for name in chapter.BY_LAYER:
-            found[name].append((one[name].sel(interval="estimate") - one[f"null_{name}"]).values.ravel())
+            found[name].append((one[name] - one[f"null_{name}"]).sel(interval="estimate").values.ravel())
     for differences in found.values():
         mean, error = np.mean(differences, axis=0), np.std(differences, axis=0, ddof=1) / np.sqrt(12)
         assert (np.abs(mean) < 4 * error).all()
@@ -386,7 +386,7 @@ def finding(metrics: xr.Dataset, number: int, untrained: xr.Dataset | None = Non
 def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, number, name):
     metrics = pairs[0][0].copy(deep=True)
     where = {"dataset": "pooled", "kind": "input", "selection": "first"}
-    null = metrics[f"null_{name}"].sel(where).mean().item()
+    null = metrics[f"mean_over_layers_null_{name}"].sel(where).sel(interval="estimate").item()
     metrics[f"mean_over_layers_{name}"].loc[where] = null + np.array(shift)
     one = finding(metrics, number)
     assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))

@@ -207,16 +207,12 @@ def _alike(
 
 def _null(draws: xr.Dataset, confidence: float) -> xr.Dataset:
     """What the measures are where domains differ by chance alone, and their p-values, from their draws."""
-    out, tail = {}, (1 - confidence) / 2
+    out = {}
     for name in (name for name in BY_DOMAIN if name in draws):
+        title = f"{MEASURES[name].title}, domains that differ by chance alone"
         for prefix, draw in (("", draws[name]), (MEAN, draws[name].mean("layer"))):
-            chance = draw.isel(draw=slice(1, None))
-            limits = [chance.quantile(level, "draw").drop_vars("quantile") for level in (tail, 1 - tail)]
-            null = xr.concat([chance.mean("draw"), *limits], dim="interval").transpose(..., "interval")
-            title = f"{MEASURES[name].title}, domains that differ by chance alone"
-            out[f"{prefix}null_{name}"] = null.assign_coords(interval=list(uncertainty.INTERVAL)).assign_attrs(
-                long_name=title, units=MEASURES[name].units
-            )
+            null = uncertainty.chance(draw.isel(draw=slice(1, None)), confidence, "draw")
+            out[f"{prefix}null_{name}"] = null.assign_attrs(long_name=title, units=MEASURES[name].units)
     information = draws["information"]
     for name, draw in (("information", information), (f"{MEAN}information", information.mean("layer"))):
         p_value = permutation.p_value(draw)

@@ -28,7 +28,7 @@ MEASURES = {
 class Chosen(Settings):
     """Of the null, and of rarefaction."""
 
-    permutations: int = Field(3, ge=1, description="of the selections over the tokens, whose mean is the null")
+    permutations: int = Field(20, ge=1, description="of the selections over the tokens: the null and its interval")
     rarefied_tokens: int = Field(
         1000, ge=1, description="tokens of each expert that decide which ids it has; one with fewer has no such value"
     )

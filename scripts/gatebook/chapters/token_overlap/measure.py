@@ -22,7 +22,7 @@ from scipy.spatial.distance import squareform
 from gatebook.chapters.token_overlap import MEASURES
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
-from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
+from gatebook.measures.summary import MEAN, Jackknife, Measured, interval_table, summarise
 from gatebook.measures.vocabulary import Occurrences, count, occurrences, sample_sizes
 from gatebook.study.routed import Layer
 
@@ -120,9 +120,11 @@ def measure(
     -------
     Measured
         `weighted_jaccard` and `rarefied_jaccard` (layer, expert, other): estimates of all pairs, NaN on the diagonal;
-        `null_*`: their means over permutations. `mean_*` (dataset, layer, interval): the mean over pairs, which
-        `mean_over_layers_mean_*` averages over layers, and `rise_*` (dataset, interval) that of the last layer minus
-        that of the first. `tokens`, `documents` (dataset). The only entry of `dataset` is "pooled".
+        `null_*`: their means over permutations; `null_mean_*` (layer, interval) and `mean_over_layers_null_mean_*`
+        (interval): the mean over pairs, over permutations and between which limits it lies. `mean_*` (dataset, layer,
+        interval): the mean over pairs, which `mean_over_layers_mean_*` averages over layers, and `rise_*` (dataset,
+        interval) that of the last layer minus that of the first. `tokens`, `documents`, `clusters` (dataset). The only
+        entry of `dataset` is "pooled".
     """
     found = occurrences(tokens, "input", uncertainty.POOLED)
     functions = {
@@ -144,7 +146,10 @@ def measure(
         independent = {"long_name": f"{measure.title}, token-independent routing", "units": measure.units}
         out[name] = _matrices(parts[name]).assign_attrs(long_name=measure.title, units=measure.units)
         out[f"null_{name}"] = _matrices(parts[f"null_{name}"]).assign_attrs(independent)
-        out[f"null_mean_{name}"] = parts[f"null_{name}"].mean("pair").assign_attrs(independent)
+        permuted = parts[f"{name}_permuted"]
+        for prefix, part in (("", permuted), (MEAN, permuted.mean("layer"))):
+            null = uncertainty.chance(part, confidence, "permutation")
+            out[f"{prefix}null_mean_{name}"] = null.assign_attrs(independent)
         rise = method.interval(draws.isel(layer=-1) - draws.isel(layer=0), (-1, 1))
         out[f"rise_{name}"] = rise.assign_attrs(
             long_name=f"{measure.title}, last layer minus first", units=measure.units
@@ -168,13 +173,18 @@ def _layer(
     permutations: int,
     rng: np.random.Generator,
 ) -> xr.Dataset:
-    """Every function of all pairs and its mean over permutations, (pair,), and the draws of the means over pairs."""
+    """Every function of all pairs and its mean over permutations, (pair,), and the draws of the means over pairs.
+
+    And their means over pairs in every permutation.
+    """
     types = len(found.token_id)
     orders = (rng.permutation(len(selected)) for _ in range(permutations))
     shuffled = [count(found.code, np.take(selected, order, axis=0), types, experts) for order in orders]
     out = {}
     for name, function in functions.items():
-        out[f"null_{name}"] = ("pair", np.mean([function(number) for number in shuffled], axis=0))
+        permuted = [function(number) for number in shuffled]
+        out[f"null_{name}"] = ("pair", np.mean(permuted, axis=0))
+        out[f"{name}_permuted"] = ("permutation", [_mean(pairs) for pairs in permuted])
     draws = {name: [] for name in functions}
     for number in without_groups(found, selected, experts):
         for name, function in functions.items():
@@ -196,7 +206,10 @@ def without_groups(found: Occurrences, selected: np.ndarray, experts: int) -> It
 
 def table(metrics: xr.Dataset) -> pd.DataFrame:
     """The measures by layer as rows: measure, layer, estimate, low, high, token_independent."""
-    nulls = {name: metrics[f"null_{name}"].values for name in ("mean_weighted_jaccard", "mean_rarefied_jaccard")}
+    nulls = {
+        name: metrics[f"null_{name}"].sel(interval="estimate").values
+        for name in ("mean_weighted_jaccard", "mean_rarefied_jaccard")
+    }
     parts = []
     for name in nulls:
         rows = interval_table(metrics[name].sel(dataset=uncertainty.POOLED, drop=True))

@@ -90,7 +90,7 @@ MEASURES = {
 class Chosen(Settings):
     """Of the null."""
 
-    permutations: int = Field(3, ge=1, description="of the selections over the tokens, whose mean is the null")
+    permutations: int = Field(20, ge=1, description="of the selections over the tokens: the null and its interval")
 
 
 class Thresholds(Settings):

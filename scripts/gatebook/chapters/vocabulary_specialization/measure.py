@@ -21,7 +21,8 @@ import xarray as xr
 from gatebook.chapters.vocabulary_specialization import MEASURES, OFTEN, baselines
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
-from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
+from gatebook.measures.summary import MEAN, Jackknife, Measured, interval_table, summarise
+from gatebook.measures.uncertainty import chance
 from gatebook.measures.vocabulary import Occurrences, count, occurrences, sample_sizes
 from gatebook.study.routed import NONE, Layer
 
@@ -188,8 +189,9 @@ def measure(
     Returns
     -------
     Measured
-        `split_half`, `micro`, `macro`, `macro_often` (dataset, layer, kind, selection, interval), and `null_*` without
-        interval: the mean of the same over permutations. `mean_over_layers_*` has the measures without layer.
+        `split_half`, `micro`, `macro`, `macro_often` (dataset, layer, kind, selection, interval), and `null_*`: the
+        mean of the same over permutations, and between which limits it lies. `mean_over_layers_*` has both without
+        layer.
         `expert_specialization` (layer, kind, selection, expert, interval) and `null_expert_specialization`: pooled; NaN
         for experts that lead no frequent id. `input_advantage` (dataset, layer, kind, selection, interval): split_half
         of the input token minus that of the kind; `rise` (dataset, kind, selection, interval): split_half in the last
@@ -211,7 +213,7 @@ def measure(
         numbers.append(layer.number)
         shape = (len(names), len(kinds), 1 + GROUPS, len(SELECTIONS), len(BY_LAYER) + experts)
         draws.append(np.full(shape, np.nan))
-        nulls.append(np.full((*shape[:2], *shape[3:]), np.nan))
+        nulls.append(np.full((*shape[:2], permutations, *shape[3:]), np.nan))
         for (name, kind), one in found.items():
             place, mine = (names.index(name), kinds.index(kind)), layer.selected[one.place]
             draws[-1][place] = observed(one, mine, experts, splits)
@@ -225,7 +227,7 @@ def measure(
     coords = {"layer": numbers, "dataset": names, "kind": kinds, "selection": list(SELECTIONS)}
     out, values = _measures(
         _array(draws, coords, ("layer", "dataset", "kind"), ("draw", "selection", "measure")),
-        _array(nulls, coords, ("layer", "dataset", "kind"), ("selection", "measure")),
+        _array(nulls, coords, ("layer", "dataset", "kind"), ("permutation", "selection", "measure")),
         xr.concat(others, dim="layer").assign_coords(layer=numbers, **{"class": list(by_class)}),
         confidence,
     )
@@ -282,14 +284,14 @@ def permuted(
     Returns
     -------
     numpy.ndarray
-        Means over permutations: (selection, measure) float64.
+        (permutation, selection, measure) float64.
     """
     values = []
     for number in range(permutations):
         order = rng.permutation(len(selected))[found.order]
         split = splits[[number % len(splits)]]
         values.append(_both(found, np.take(selected, order, axis=0), experts, split, 1)[0])
-    return np.mean(values, axis=0)
+    return np.array(values)
 
 
 def _both(found: Occurrences, selected: np.ndarray, experts: int, splits: np.ndarray, draws: int) -> np.ndarray:
@@ -352,7 +354,7 @@ def table(metrics: xr.Dataset, names: Sequence[str] = BY_LAYER) -> pd.DataFrame:
     dims, parts = ("kind", "selection", "dataset", "layer"), []
     for name in names:
         rows = interval_table(metrics[name].transpose(*dims, "interval"))
-        null = metrics[f"null_{name}"].transpose(*dims).values.ravel()
+        null = metrics[f"null_{name}"].sel(interval="estimate").transpose(*dims).values.ravel()
         parts.append(rows.assign(measure=name, token_independent=null))
     columns = ["measure", *dims, *uncertainty.INTERVAL, "token_independent"]
     return pd.concat(parts)[columns].dropna(subset="estimate", ignore_index=True)
@@ -373,7 +375,8 @@ def _measures(
     out = summarise(values, MEASURES, method)
     for index, name in enumerate(BY_LAYER):
         attributes = {"long_name": f"{MEASURES[name].title}, token-independent routing", "units": MEASURES[name].units}
-        out[f"null_{name}"] = nulls.isel(measure=index).assign_attrs(attributes)
+        for prefix, part in (("", nulls.isel(measure=index)), (MEAN, nulls.isel(measure=index).mean("layer"))):
+            out[f"{prefix}null_{name}"] = chance(part, confidence, "permutation").assign_attrs(attributes)
     kept = draws.isel(measure=BY_LAYER.index("split_half"))
     differences = {
         "input_advantage": (
@@ -392,7 +395,7 @@ def _measures(
     attributes = {"long_name": measure.title, "units": measure.units, "formula": measure.formula}
     out["expert_specialization"] = method.interval(experts, measure.bounds).assign_attrs(attributes)
     attributes = {"long_name": f"{measure.title}, token-independent routing", "units": measure.units}
-    out["null_expert_specialization"] = null.assign_attrs(attributes)
+    out["null_expert_specialization"] = null.mean("permutation", skipna=False).assign_attrs(attributes)
     return out, values
 
 

@@ -265,7 +265,7 @@ def _ends(array: xr.DataArray) -> list[np.ndarray]:
 def _specialization_by_dataset(metrics: xr.Dataset) -> Figure:
     mine = _of(metrics).isel(dataset=slice(1, None))
     value = mine["split_half"].sel(interval="estimate")
-    ratio = (value / mine["null_split_half"]).transpose("dataset", "layer")
+    ratio = (value / mine["null_split_half"].sel(interval="estimate")).transpose("dataset", "layer")
     datasets = [str(name) for name in ratio["dataset"].values]
     mean = value.mean("layer").dropna("dataset").to_series().sort_values()
     ends = "; the value is not available for any dataset"
