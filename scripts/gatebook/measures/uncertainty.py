@@ -81,12 +81,8 @@ class Resampling:
         total = np.zeros((len(self.weights), of_clusters.shape[1]))
         for start in range(0, len(of_clusters), CLUSTERS_PER_PRODUCT):
             part = slice(start, start + CLUSTERS_PER_PRODUCT)
-            total += self._times(part).astype(np.float64) @ of_clusters[part]
+            total += self.weights[:, part].astype(np.float64) @ of_clusters[part]
         return total.reshape(-1, *values.shape[1:])
-
-    def _times(self, part: slice) -> np.ndarray:
-        """How often each cluster of a part occurs in each draw."""
-        return self.weights[:, part]
 
 
 def cluster_sums(values: np.ndarray, cluster: np.ndarray, clusters: int) -> np.ndarray:
@@ -337,10 +333,7 @@ def jackknife(
         spread = ((filled - filled.mean(axis=0)) ** 2).sum(axis=0)
     error = np.sqrt((groups - 1) / groups * spread) * scipy.stats.t.ppf((1 + confidence) / 2, groups - 1)
     limits = np.clip([estimate.values - error, estimate.values + error], *bounds)
-    stacked = np.stack([estimate.values, *limits], axis=-1)
-    return xr.DataArray(stacked, dims=(*estimate.dims, "interval"), coords=estimate.coords).assign_coords(
-        interval=list(INTERVAL)
-    )
+    return _stacked(ordered, np.array([estimate.values, *limits]))
 
 
 def miller_madow(count: np.ndarray) -> np.ndarray:

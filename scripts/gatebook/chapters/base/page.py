@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
@@ -98,7 +99,7 @@ class Null:
         values = pooled(xr.DataArray(self.values))
         if "interval" not in values.dims:
             return Reference(self.name, values.values)
-        return Reference(self.name, *(values.sel(interval=part).values for part in INTERVAL))
+        return Reference(self.name, *ends(values))
 
     def text(self) -> str:
         """Its pooled value, averaged over layers, with its interval, if it has one."""
@@ -165,7 +166,7 @@ def series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> list
     """The pooled measure over layers of the studied checkpoint, and of the untrained one if there is one."""
     sources = {"trained": metrics} | ({"untrained": untrained} if untrained is not None else {})
     pooled = {label: source[name].sel(dataset="pooled") for label, source in sources.items()}
-    return [Series(label, *(array.sel(interval=part).values for part in INTERVAL)) for label, array in pooled.items()]
+    return [Series(label, *ends(array)) for label, array in pooled.items()]
 
 
 def dataset_matrix(
@@ -355,6 +356,11 @@ def effect_class(sizes: Sequence[float], borders: Sequence[float]) -> str:
     nearest = 0.0 if min(known) < 0 < max(known) else min(map(abs, known))
     ends = [EFFECTS[sum(size >= border for border in borders)] for size in (nearest, max(map(abs, known)))]
     return " to ".join(dict.fromkeys(ends))
+
+
+def ends(array: xr.DataArray) -> list[np.ndarray]:
+    """Estimate, low and high of an array with the dimension `interval`, each without it, as figures draw them."""
+    return [array.sel(interval=part).values for part in INTERVAL]
 
 
 def estimate(array: xr.DataArray) -> tuple[float, float, float]:

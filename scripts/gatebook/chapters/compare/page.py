@@ -14,6 +14,7 @@ from gatebook.chapters.base.page import (
     Finding,
     Null,
     Seen,
+    ends,
     estimate,
     exceptions,
     held,
@@ -161,9 +162,7 @@ def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], 
     drawing, axes = plotting.canvas(1.9 * rows + 0.6, rows=rows, columns=3, titles=titles)
     for index, (ax, (name, measure)) in enumerate(zip(axes, COMPARED.items(), strict=True)):
         pooled = metrics[prefix + name].sel(dataset="pooled")
-        lines = [
-            Series(label, *(pooled.sel(where).sel(interval=part).values for part in INTERVAL)) for label, where in runs
-        ]
+        lines = [Series(label, *ends(pooled.sel(where))) for label, where in runs]
         plotting.curves(
             ax,
             metrics["depth"].values,
@@ -185,8 +184,8 @@ def _runs(metrics: xr.Dataset) -> Figure:
         plotting.height_for(len(rows)) + 0.6, columns=len(named), titles=[title for title, _ in named.values()]
     )
     for index, (ax, (name, (_, unit))) in enumerate(zip(axes, named.items(), strict=True)):
-        intervals = [metrics[f"each_{name}"].sel(interval=part).values for part in INTERVAL if name in runs.SHOWN]
-        plotting.dot_whiskers(ax, rows, [Series("run", *(intervals or [values[name]]))], x_label=unit)
+        shown = ends(metrics[f"each_{name}"]) if name in runs.SHOWN else [values[name]]
+        plotting.dot_whiskers(ax, rows, [Series("run", *shown)], x_label=unit)
         ax.tick_params(labelleft=index == 0)
     return Figure(
         name="runs",
@@ -195,7 +194,7 @@ def _runs(metrics: xr.Dataset) -> Figure:
         caption="All datasets pooled, mean over depths; in brackets how many of how many experts a token selects. "
         + _seeds_text(metrics),
         how_to_read="A difference between two runs that is no larger than that between seeds may be the luck of a "
-        "training run; whiskers, which are about documents, do not show that. Runs with other numbers of experts can "
+        "training run; whiskers, which are about sources, do not show that. Runs with other numbers of experts can "
         "be compared in their loss; chance makes the load of more experts less even, and information is per selection.",
         drawing=drawing,
         data=values.join(runs.spread(metrics)).reset_index(),
@@ -258,7 +257,7 @@ def _differences_by_dataset(metrics: xr.Dataset) -> Figure:
     drawing, axes = plotting.canvas(plotting.height_for(len(names)) + 0.4, columns=3, titles=titles)
     for index, (ax, name) in enumerate(zip(axes, BY_DATASET, strict=True)):
         values = metrics[f"mean_over_depths_difference_{name}"]
-        line = Series("B − A", *(values.sel(interval=part).values for part in INTERVAL))
+        line = Series("B − A", *ends(values))
         units = COMPARED[name].units
         x_label = "B − A" if units == "1" else f"B − A ({units})"
         plotting.dot_whiskers(ax, names, [line], [Reference("no difference", 0.0)], x_label=x_label)

@@ -73,7 +73,7 @@ def measure(
 ) -> Measured:
     """All measures of the chapter from the tallies of a study's datasets, of which "pooled" is the mean.
 
-    From counts without documents, only what needs no documents: no repetition, no null and no p-values.
+    From counts without documents, only what needs no documents: no repetition and no p-values of single experts.
 
     Parameters
     ----------
@@ -98,11 +98,11 @@ def measure(
         Where clusters are dealt out at random, or, of counts without documents, all domains have the same shares:
         `null_*` (dataset, layer, interval) are the means of the measures over all draws and the range in which they lie
         with the probability `confidence`, not corrected for noise, and `mean_over_layers_null_*` (dataset, interval)
-        those of their mean over layers. `p_value_information`
-        (dataset, layer) and `p_value_mean_over_layers_information` (dataset) are one-sided. `p_value` (dataset, layer,
-        expert) is two-sided, of the distance of DS from its mean over the other datasets in standard errors (see
-        `permutation.studentised`); `adjusted_p_value` is that by Benjamini and Hochberg over layers, experts and
-        datasets. Both are NaN for "pooled". The smallest p-value is 1 / (1 + `permutations`).
+        those of their mean over layers. `p_value_information` (dataset, layer) and
+        `p_value_mean_over_layers_information` (dataset) are one-sided. `p_value` (dataset, layer, expert) is two-sided,
+        of the distance of DS from its mean over the other datasets in standard errors (see `permutation.studentised`);
+        `adjusted_p_value` is that by Benjamini and Hochberg over layers, experts and datasets. Both are NaN for
+        "pooled". The smallest p-value is 1 / (1 + `permutations`).
 
         `expected_repeated_first` (dataset, layer) is sum f^2, `shuffled_repeated_first` its counterpart within
         documents; `uniform_value` (measure) is that of `uniform_values`. `tokens`, `documents` and `clusters` (dataset)

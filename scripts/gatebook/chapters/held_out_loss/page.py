@@ -11,6 +11,7 @@ from gatebook.chapters.base.page import (
     Null,
     Seen,
     effect_class,
+    ends,
     estimate,
     held,
     pooled,
@@ -22,7 +23,6 @@ from gatebook.figures import plotting
 from gatebook.figures.plotting import Series
 from gatebook.figures.words import format_estimate
 from gatebook.measures.summary import interval_table
-from gatebook.measures.uncertainty import INTERVAL
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -66,7 +66,7 @@ def _loss_by_domain(metrics: xr.Dataset) -> Figure:
         "unigram": metrics["unigram_loss"],
     }
     drawing, (ax,) = plotting.canvas(plotting.height_for(len(domains)))
-    lines = [Series(label, *(array.sel(interval=part).values for part in INTERVAL)) for label, array in parts.items()]
+    lines = [Series(label, *ends(array)) for label, array in parts.items()]
     plotting.dot_whiskers(ax, domains, lines, x_label=f"loss ({MEASURES['loss'].units})", x_limits=(0, None))
     table = xr.Dataset(parts).to_dataframe().unstack("interval")
     table.columns = [f"{label}_{part}" for label, part in table.columns]
@@ -91,7 +91,7 @@ def _loss_by_step(metrics: xr.Dataset) -> Figure:
     steps = np.array([int(str(name).removeprefix("step")) for name in loss["checkpoint"].values])
     unigram = Null("unigram", metrics["unigram_loss"]).reference()
     drawing, (ax,) = plotting.canvas(3.2)
-    line = Series("held-out", *(loss.sel(interval=part).values for part in INTERVAL))
+    line = Series("held-out", *ends(loss))
     plotting.curves(
         ax, steps, [line], [unigram], x_label="training step", y_label="loss (nats per token)", y_limits=(0, None)
     )

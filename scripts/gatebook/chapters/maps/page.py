@@ -13,6 +13,7 @@ from gatebook.chapters.base.page import (
     Seen,
     change,
     counts_text,
+    ends,
     estimate,
     numbers,
     sample_size,
@@ -120,7 +121,7 @@ def _percent(share: float) -> str:
 def _series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, place: dict) -> list[Series]:
     sources = {"trained": metrics} | ({"untrained": untrained} if untrained is not None else {})
     arrays = {label: source[name].sel(place) for label, source in sources.items()}
-    return [Series(label, *(array.sel(interval=part).values for part in INTERVAL)) for label, array in arrays.items()]
+    return [Series(label, *ends(array)) for label, array in arrays.items()]
 
 
 def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:

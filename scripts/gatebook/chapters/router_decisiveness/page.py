@@ -15,6 +15,7 @@ from gatebook.chapters.base.page import (
     change,
     counts_text,
     dataset_matrix,
+    ends,
     numbers,
     over_layers,
     series,
@@ -28,7 +29,6 @@ from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table, spread, table
-from gatebook.measures.uncertainty import INTERVAL
 
 PANELS = (
     "normalised_entropy", "top_k_entropy", "effective_experts", "top_1_probability", "top_k_mass", "top_1_share",
@@ -252,7 +252,7 @@ def _weight_by_rank(metrics: xr.Dataset) -> Figure:
 def _information(metrics: xr.Dataset) -> Figure:
     def line(label, name):
         pooled = metrics[name].sel(dataset="pooled")
-        return Series(label, *(pooled.sel(interval=part).values for part in INTERVAL))
+        return Series(label, *ends(pooled))
 
     lines = [line("entropy of the mean", "entropy_of_mean"), line("mean entropy", "entropy")]
     drawing, (ax,) = plotting.canvas(3.2)

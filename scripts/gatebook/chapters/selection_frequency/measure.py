@@ -185,7 +185,9 @@ def document_batches(document_tokens: np.ndarray, batch_tokens: int) -> np.ndarr
     return batch
 
 
-def _dropped(layer: dict[str, xr.Dataset], sizes: dict[str, np.ndarray], batch_tokens: int, factors: list[float]):
+def _dropped(
+    layer: dict[str, xr.Dataset], sizes: dict[str, np.ndarray], batch_tokens: int, factors: list[float]
+) -> xr.DataArray:
     """Share of selections beyond the capacity, with all documents and without each group: (dataset, draw, ...).
 
     layer: the selected counts of every dataset; sizes: its documents' tokens. Batches are made anew of the documents

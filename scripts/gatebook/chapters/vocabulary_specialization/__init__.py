@@ -13,10 +13,10 @@ MEASURES = {
         "Vocabulary specialization, split-half",
         "1",
         (
-            "Σₓ N_B(x, e_A(x)) / Σₓ N_B(x), e_A(x): expert with the most x in half A of the documents, B: the other "
-            "half; both ways together"
+            "Σₓ N_B(x, e_A(x)) / Σₓ N_B(x), e_A(x): expert with the most x in half A of the clusters, B: the other "
+            "half; both ways and ten random halves together"
         ),
-        "How often a token goes to the expert that gets most of its id in other documents.",
+        "How often a token goes to the expert that gets most of its id in other clusters.",
         bounds=(0, 1),
     ),
     "micro": Measure(
@@ -115,7 +115,7 @@ CHAPTER = Chapter(
             "The largest of a few shares is large by chance: an id that occurs once always has one expert with all of "
             "it. The null is routing that does not depend on the token: the selections of all tokens are permuted "
             "among them. It stands beside every value. The split-half value is the one without this chance: the "
-            "expert of an id is chosen on one half of the documents and judged on the other."
+            "expert of an id is chosen on one half of the sources and judged on the other."
         ),
         (
             "An id that goes to the same expert everywhere need not be the reason for it. Kinds of text differ in "

@@ -115,7 +115,9 @@ def _add_types(starts, group, selected, splits, total, half, half_size, ends, ou
             _add_tokens(number, members, splits, 1, total, half, half_size)
 
 
-def sums(starts: np.ndarray, group: np.ndarray, selected: np.ndarray, experts: int, splits: np.ndarray, draws: int):
+def sums(
+    starts: np.ndarray, group: np.ndarray, selected: np.ndarray, experts: int, splits: np.ndarray, draws: int
+) -> np.ndarray:
     """Numerators and denominators of all measures.
 
     All are sums over types, so leaving out a group of clusters changes only those that occur in it.

@@ -13,6 +13,7 @@ from gatebook.chapters.base.page import (
     Seen,
     change,
     counts_text,
+    ends,
     estimate,
     held,
     numbers,
@@ -214,7 +215,7 @@ def _kinds_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure
 
 def _predictors_by_layer(metrics: xr.Dataset) -> Figure:
     of_classes = {str(name): metrics.sel({"class": name}) for name in metrics["class"].values}
-    lines = [Series(name, *_ends(mine["predictability"])) for name, mine in of_classes.items()]
+    lines = [Series(name, *ends(mine["predictability"])) for name, mine in of_classes.items()]
     shares = ", ".join(
         f"{name} {100 * over_layers(mine, 'predictability')[0]:.0f} %" for name, mine in of_classes.items()
     )
@@ -235,7 +236,7 @@ def _predictors_by_layer(metrics: xr.Dataset) -> Figure:
 
 def _domains_by_layer(metrics: xr.Dataset) -> Figure:
     names = {"observed": "domain_information", "of token ids alone": "domain_information_of_ids"}
-    lines = [Series(label, *_ends(metrics[name])) for label, name in names.items()]
+    lines = [Series(label, *ends(metrics[name])) for label, name in names.items()]
     value, bounds = format_estimate(*over_layers(metrics, "share_of_ids"))
     parts = [interval_table(metrics[name]).assign(measure=name) for name in (*names.values(), "share_of_ids")]
     return Figure(
@@ -256,10 +257,6 @@ def _domains_by_layer(metrics: xr.Dataset) -> Figure:
 def _single(title: str, metrics: xr.Dataset, lines: list[Series], units: str) -> plotting.Figure:
     panel = Panel(title, metrics["layer"].values, lines, [], units)
     return plotting.small_multiples([panel], columns=1, panel_height=2.4, y_limits=(0, None))
-
-
-def _ends(array: xr.DataArray) -> list[np.ndarray]:
-    return [array.sel(interval=part).values for part in INTERVAL]
 
 
 def _specialization_by_dataset(metrics: xr.Dataset) -> Figure:
@@ -343,7 +340,7 @@ def _top_tokens(metrics: xr.Dataset) -> Figure:
         texts = mine_tops[(mine_tops["layer"] == layer) & (mine_tops["expert"] == expert)]["token"].head(3)
         places.append(f"layer {layer}, expert {expert}")
         rows.append(f"{places[-1]}: {' '.join(_shown(text) for text in texts)}")
-    parts = [value.isel(one=ranked).sel(interval=part).values for part in INTERVAL]
+    parts = ends(value.isel(one=ranked))
     null = float(mine["null_expert_specialization"].mean())
     drawing, (ax,) = plotting.canvas(1.4 + 0.45 * len(rows))
     plotting.dot_whiskers(
