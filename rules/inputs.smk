@@ -48,6 +48,7 @@ rule describe_model:
         model=MODEL_WITH_TOKENS,
     conda:
         "../envs/study.yaml"
+    priority: 1  # the sooner all are there, the more parts a job extracts by the model that it loaded
     resources:
         mem_mb=growing(2000),
         runtime=growing(30),
@@ -69,6 +70,7 @@ rule tokenize_dataset:
         "results/logs/tokenize_dataset/{model}/{dataset}.log",
     conda:
         "../envs/study.yaml"
+    priority: 1
     resources:
         mem_mb=growing(2000, per_million=60),
         runtime=growing(60),

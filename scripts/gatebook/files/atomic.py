@@ -30,7 +30,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     with _partial(Path(path)) as partial:
         partial.mkdir()
         yield partial
-        _remove(Path(path))
+        remove(Path(path))
         partial.replace(path)
 
 
@@ -41,6 +41,21 @@ def copy(source: Path, target: Path) -> None:
         shutil.copytree(source, target)
     else:
         shutil.copyfile(source, target)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a folder to a `target` on the same disk, in place of what is there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove(target)
+    source.replace(target)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def check_room(path: str | Path, needed: int) -> None:
@@ -61,11 +76,11 @@ def _partial(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for stale in path.parent.glob(f".{path.name}~*.partial"):
-            _remove(stale)
+            remove(stale)
         try:
             yield partial
         finally:
-            _remove(partial)
+            remove(partial)
     except (OSError, RuntimeError) as error:
         known = getattr(error, "errno", None) in UNWRITABLE
         if not known and not str(error).startswith("NetCDF: HDF"):
@@ -82,10 +97,3 @@ def _free(path: Path) -> str:
 
 def _existing_folder(path: Path) -> Path:
     return next(parent for parent in path.absolute().parents if parent.exists())
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

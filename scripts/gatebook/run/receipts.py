@@ -152,10 +152,14 @@ def _processor() -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """A file, or the files below a folder; Snakemake's own, whose names begin with a dot, do not count."""
+    """A file, or the files below a folder; what is hidden by a dot, Snakemake's own and shelves, does not count."""
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _entry(path: Path) -> dict:
