@@ -15,6 +15,8 @@ job.start(snakemake)
 name, settings, model = snakemake.wildcards.dataset, snakemake.params.dataset, snakemake.params.model
 files, folder = [str(file) for file in snakemake.input.files], str(snakemake.input.tokenizer)
 limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
+if not model["trust_remote_code"]:
+    job.without_torch()
 builder = documents.file_format(name, files[0], settings.get("format"))
 with tempfile.TemporaryDirectory() as cache:
     rows = documents.read_rows(name, files, builder, settings["sample_by"], Path(cache), limits.get("documents"))

@@ -54,7 +54,7 @@ def test_a_killed_run_loses_only_the_part_in_hand(tiny_study, tiny_config, witho
     run = without_records.start("--cores", "2", *FOLDERS, configs=[tiny_config])
     try:
         end = time.monotonic() + 600
-        while run.poll() is None and not list(shelf.glob("*/layer_*.nc")):
+        while run.poll() is None and not list(shelf.glob("[!.]*/layer_*.nc")):
             assert time.monotonic() < end
             time.sleep(0.01)
     finally:

@@ -1,14 +1,18 @@
 """A model's folder in the hub's layout: its config and its tokenizer."""
 
 from pathlib import Path
-
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+from typing import TYPE_CHECKING
 
 from gatebook.problem import Problem
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
-def load_config(folder: str | Path, trust_remote_code: bool = False) -> PreTrainedConfig:
+
+def load_config(folder: str | Path, trust_remote_code: bool = False) -> "PreTrainedConfig":
     """The config of a model folder in the hub's layout; a `Problem` when it cannot be read."""
+    from transformers import AutoConfig
+
     if not (Path(folder) / "config.json").is_file():
         raise Problem(f"{folder} is not a model folder: it has no config.json.")
     try:
@@ -22,6 +26,8 @@ def load_config(folder: str | Path, trust_remote_code: bool = False) -> PreTrain
 
 def load_tokenizer(folder: str, *, trust_remote_code: bool = False):
     """The tokenizer of a model folder; a `Problem` when there is none, or it cannot be read."""
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError) as error:

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from gatebook.problem import Problem
 from gatebook.routing.families import FAMILIES
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch takes seconds to be imported, and most of what reads records needs none of it
+    import torch
     from transformers import PreTrainedConfig
 
 
@@ -73,7 +73,7 @@ class RoutingRule:
     def weights(self, logits: torch.Tensor, selected: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
         """Routing weights (token, rank) of the selected experts (token, rank); `scores` if they are known already."""
         if self.weighting == "softmax of the selected logits":
-            return torch.softmax(logits.gather(-1, selected), dim=-1, dtype=logits.dtype)
+            return logits.gather(-1, selected).softmax(dim=-1, dtype=logits.dtype)
         weights = (self.score(logits) if scores is None else scores).gather(-1, selected)
         if self.normalised:
             weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
@@ -83,7 +83,7 @@ class RoutingRule:
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """The scores s (token, expert) float32 of raw router logits."""
         logits = logits.float()
-        return logits.sigmoid() if self.scores == "sigmoid" else torch.softmax(logits, dim=-1)
+        return logits.sigmoid() if self.scores == "sigmoid" else logits.softmax(dim=-1)
 
     def probability(self, logits: torch.Tensor) -> torch.Tensor:
         """The scores (token, expert) float32 as a distribution: softmax scores are one, sigmoid scores are divided by
@@ -110,10 +110,10 @@ class RoutingRule:
         probability = self.probability(logits) if probability is None else probability
         first = logits.argmax(dim=-1, keepdim=True)
         preference = self.preference(logits, bias)
-        log_probability = torch.where(probability > 0, probability, 1).log()
+        log_probability = probability.where(probability > 0, 1).log()
         return {
             "entropy": -(probability * log_probability).sum(dim=-1),
-            "log_sum_exp": torch.logsumexp(logits, dim=-1),
+            "log_sum_exp": logits.logsumexp(dim=-1),
             "top_1_probability": probability.amax(dim=-1),
             "top_k_mass": probability.gather(-1, selected).sum(dim=-1),
             "logit_margin": _margin(logits, first),
@@ -149,7 +149,7 @@ class RoutingRule:
         grouped = choice.unflatten(-1, (self.groups, -1))
         best = grouped.topk(2 if self.group_score == "two best" else 1, dim=-1).values.sum(dim=-1)
         kept = best.topk(self.kept_groups, dim=-1, sorted=False).indices
-        mask = torch.zeros_like(best, dtype=torch.bool).scatter_(-1, kept, True)
+        mask = best.new_zeros(best.shape).scatter_(-1, kept, 1).bool()
         return mask.repeat_interleave(self.experts // self.groups, dim=-1)
 
 
@@ -169,7 +169,7 @@ def _margin(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """The smallest of the chosen values less the largest of the others, (token,); NaN where no other is finite."""
     others = values.scatter(-1, chosen, -math.inf).amax(dim=-1)
     margin = values.gather(-1, chosen).amin(dim=-1) - others
-    return torch.where(others.isfinite(), margin, math.nan)
+    return margin.where(others.isfinite(), math.nan)
 
 
 def routing_rule_of(attributes: dict) -> RoutingRule:
@@ -178,21 +178,14 @@ def routing_rule_of(attributes: dict) -> RoutingRule:
     return RoutingRule(**{field.name: written[field.name] for field in fields(RoutingRule)})
 
 
-@torch.inference_mode()
 def complete(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """What a block of records says and what follows from it: `routing_weight` and all `SCALARS` beside the rest.
 
     Records with `router_logits` hold nothing that follows from these and from `selected_expert`, and get `probability`
     (token, expert), too; compact ones hold the weights, and the scalars that do not follow from them.
     """
-    selected = torch.from_numpy(record["selected_expert"].astype(np.int64))
     if "router_logits" in record:
-        logits = torch.from_numpy(record["router_logits"])
-        added = None if bias is None else torch.from_numpy(bias)
-        probability = rule.probability(logits)
-        follows = {"probability": probability, "routing_weight": rule.weights(logits, selected)}
-        follows |= rule.scalars(logits, selected, added, probability)
-        return record | {name: values.numpy() for name, values in follows.items()}
+        return record | _following(record, rule, bias)
     weights, whole = record["routing_weight"], dict(record)
     if "top_k_mass" in rule.in_the_weights:
         whole["top_k_mass"] = weights.sum(axis=-1) / np.float32(rule.scale)
@@ -201,3 +194,15 @@ def complete(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray 
     if "top_1_probability" in rule.in_the_weights:
         whole["top_1_probability"] = weights[:, 0] / np.float32(rule.scale)
     return whole
+
+
+def _following(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray | None) -> dict[str, np.ndarray]:
+    """What follows from the logits and the selected experts of a block of records."""
+    import torch
+
+    selected = torch.from_numpy(record["selected_expert"].astype(np.int64))
+    logits, added = torch.from_numpy(record["router_logits"]), None if bias is None else torch.from_numpy(bias)
+    probability = rule.probability(logits)
+    found = {"probability": probability, "routing_weight": rule.weights(logits, selected)}
+    found |= rule.scalars(logits, selected, added, probability)
+    return {name: values.numpy() for name, values in found.items()}

@@ -54,6 +54,15 @@ def start(snakemake) -> None:
     atexit.register(_leave_receipt, origin.provenance(), inputs, outputs, log)
 
 
+def without_torch() -> None:
+    """Make torch look absent to the packages that this process imports from now on: it takes seconds to be imported.
+
+    For jobs that use transformers for a tokenizer alone, without code of the model's repository, which may want torch.
+    """
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say that models are not available
+    sys.modules.setdefault("torch", None)
+
+
 def software() -> dict[str, str]:
     """Versions of this study and of the packages it computes with."""
     versions = {"gatebook": gatebook.__version__, "python": ".".join(map(str, sys.version_info[:3]))}
