@@ -30,7 +30,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     with _partial(Path(path)) as partial:
         partial.mkdir()
         yield partial
-        remove(Path(path))
+        _remove(Path(path))
         partial.replace(path)
 
 
@@ -41,21 +41,6 @@ def copy(source: Path, target: Path) -> None:
         shutil.copytree(source, target)
     else:
         shutil.copyfile(source, target)
-
-
-def move(source: Path, target: Path) -> None:
-    """Rename a folder to a `target` on the same disk, in place of what is there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove(target)
-    source.replace(target)
-
-
-def remove(path: Path) -> None:
-    """Delete a file or a folder, if there is one."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def check_room(path: str | Path, needed: int) -> None:
@@ -76,11 +61,11 @@ def _partial(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for stale in path.parent.glob(f".{path.name}~*.partial"):
-            remove(stale)
+            _remove(stale)
         try:
             yield partial
         finally:
-            remove(partial)
+            _remove(partial)
     except (OSError, RuntimeError) as error:
         known = getattr(error, "errno", None) in UNWRITABLE
         if not known and not str(error).startswith("NetCDF: HDF"):
@@ -97,3 +82,10 @@ def _free(path: Path) -> str:
 
 def _existing_folder(path: Path) -> Path:
     return next(parent for parent in path.absolute().parents if parent.exists())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import psutil
 
-from gatebook.files import atomic, origin, parts
+from gatebook.files import origin, parts
 from gatebook.files.checksums import sha256
 from gatebook.run import job
 
@@ -114,7 +114,8 @@ class _Shelf:
             else:
                 self._fill(load(), note, runtime)
             _write(note, _read(note) | {"run": self._run})
-            atomic.move(self._folder / self._own.name, records)
+            _remove(records)
+            (self._folder / self._own.name).rename(records)
 
     def _fill(self, extract: Extract, note: TextIO, runtime: float) -> None:
         """Extract the own part, and others as long as that is worth while and `runtime`, in seconds, allows."""
@@ -139,7 +140,7 @@ class _Shelf:
         """Extract a part to the shelf as its own job would, in place of what lies there; the seconds that it took."""
         _write(note, {})
         target = self._folder / part.name
-        atomic.remove(target)
+        _remove(target)
         own, provenance = origin.provenance(), self._provenance_of(part)
         try:
             origin.start(provenance)
@@ -215,3 +216,8 @@ def _write(note: TextIO, content: dict) -> None:
     note.truncate(0)
     json.dump(content, note)
     note.flush()
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
