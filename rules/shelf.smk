@@ -1,6 +1,6 @@
-"""What a run extracts, and that each checkpoint is loaded as seldom as may be: `gatebook.run.shelf`.
+"""A job that has loaded a model extracts several parts: for that it must know which of them this run needs.
 
-Snakemake heeds this only in the main Snakefile, not in one that is imported.
+Snakemake heeds this in the main Snakefile only, not in one that is imported.
 """
 
 from gatebook.run import shelf
