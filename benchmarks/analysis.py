@@ -84,15 +84,16 @@ def make_study(folder: Path, size: Size) -> tuple[list[Path], list[Path]]:
         netcdf.save(xr.Dataset({"predicted_token": ("token", predicted)}), routing[-1] / "predictions.nc")
         attrs |= MODEL | {"routing_rule": RULE.as_json()}
         options = {"tokens": count, "windows": len(lengths), "contents": "exact", "attrs": attrs, "threads": 2}
-        with records.RecordWriter(routing[-1], RULE, list(range(size.layers)), **options) as writer:
-            for layer in range(size.layers):
-                preferred = 0.5 * rng.standard_normal((1 + len(lengths), RULE.experts), dtype=np.float32)
-                logits = rng.standard_normal((count, RULE.experts), dtype=np.float32)
-                logits += of_type[layer][token_id] + preferred[document] + preferred[-1]
-                rounded = torch.from_numpy(logits).bfloat16()
-                selected = RULE.apply(rounded)[1].numpy().astype(np.uint8)
-                layer_records = {"router_logits": rounded.float().numpy(), "selected_expert": selected}
-                writer.write([(layer, records.Records(layer_records, {}))])
+        for layer in range(size.layers):
+            preferred = 0.5 * rng.standard_normal((1 + len(lengths), RULE.experts), dtype=np.float32)
+            logits = rng.standard_normal((count, RULE.experts), dtype=np.float32)
+            logits += of_type[layer][token_id] + preferred[document] + preferred[-1]
+            rounded = torch.from_numpy(logits).bfloat16()
+            selected = RULE.apply(rounded)[1].numpy().astype(np.uint8)
+            values = {"router_logits": rounded.float().numpy()[None], "selected_expert": selected[None]}
+            made = records.Records(np.arange(count), np.arange(len(lengths)), values, {})
+            with records.RecordWriter(routing[-1], RULE, [layer], **options) as writer:
+                writer.write(lambda made=made: made)
     return tokens, routing
 
 

@@ -113,15 +113,16 @@ try:
         tables.save_table(pd.DataFrame({"x": rng.normal(size=400_000)}), target)
     else:
         logits = rng.normal(size=(4096, 64)).astype("f4")
-        record = Records({"router_logits": logits, "selected_expert": logits[:, :2].astype("u1")}, {})
+        values = {"router_logits": logits[None], "selected_expert": logits[None, :, :2].astype("u1")}
         rule = RoutingRule("olmoe", experts=64, top_k=2, normalised=False)
         sizes = {"tokens": 40960, "windows": 10}
         with (
             atomic.atomic_directory(target) as folder,
             RecordWriter(folder, rule, [0], **sizes, contents="exact", attrs={}) as writer,
         ):
-            for _ in range(10):
-                writer.write([(0, record)])
+            for first in range(0, 40960, 4096):
+                record = Records(np.arange(first, first + 4096), np.array([first // 4096]), values, {})
+                writer.write(lambda record=record: record)
 except Problem as problem:
     print(problem)
 """

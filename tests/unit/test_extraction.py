@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gatebook.files import atomic, checksums, netcdf
 from gatebook.problem import Problem
 from gatebook.routing import bins, extraction, models
-from gatebook.routing.records import TOTALS, contents_of
+from gatebook.routing.records import TOTALS, contents_of, float32
 from gatebook.routing.rule import SCALARS, complete, routing_rule
 
 CPU = torch.device("cpu")
@@ -28,24 +28,29 @@ def documents(lengths, seed: int = 0):
 
 
 def run(model, layers=None, lengths=(5, 9, 3, 9, 1, 12), tokens_per_batch=24, contents="exact", completed=True):
-    """All records by layer, joined over the spans that `extract` yields, with what follows from them."""
+    """All records by layer, in the order of the tokens, with what follows from them."""
     base = getattr(model, "model", model)
     token_id, starts = documents(lengths)
-    parts, routers, rule = {}, models.find_routers(base), routing_rule(model.config)
-    for span in extraction.extract(
-        base, layers or sorted(routers), token_id, starts, tokens_per_batch=tokens_per_batch
-    ):
-        for layer, records in span.records(contents):
-            assert len(records.per_token["selected_expert"]) == span.tokens
-            parts.setdefault(layer, []).append(records)
+    routers, rule = models.find_routers(base), routing_rule(model.config)
+    layers = layers or sorted(routers)
+    made = extraction.extract(base, layers, token_id, starts, tokens_per_batch=tokens_per_batch, contents=contents)
+    found = [batch.records() for batch in made]
+    tokens, windows = (np.concatenate([getattr(each, name) for each in found]) for name in ("tokens", "windows"))
+    assert sorted(tokens) == list(range(len(token_id))) and sorted(windows) == list(range(len(lengths)))
     joined = {}
-    for layer, spans in parts.items():
-        record = {name: np.concatenate([span.per_token[name] for span in spans]) for name in spans[0].per_token}
+    for index, layer in enumerate(layers):
+        record = {
+            name: np.concatenate([each.per_token[name][index] for each in found])[np.argsort(tokens)]
+            for name in found[0].per_token
+        }
+        record = {name: values if name == "selected_expert" else float32(values) for name, values in record.items()}
         bias = models.selection_bias(routers[layer])
         joined[layer] = complete(record, rule, None if bias is None else bias.float().numpy()) if completed else record
-        for name in spans[0].totals:
-            totals = [span.totals[name] for span in spans]
-            joined[layer][name] = np.concatenate(totals) if name == "probability_sum" else sum(totals)
+        for name in found[0].totals:
+            totals = [each.totals[name][index] for each in found]
+            joined[layer][name] = (
+                np.concatenate(totals)[np.argsort(windows)] if name == "probability_sum" else sum(totals)
+            )
     return joined
 
 
@@ -131,9 +136,8 @@ def test_batched_windows_equal_one_window_at_a_time(olmoe):
 def test_two_windows_of_the_same_tokens_route_alike_and_each_starts_anew(olmoe):
     once, _ = documents([8])
     twice = np.concatenate([once, once])
-    (span,) = extraction.extract(olmoe.model, [2], twice, np.array([0, 8]), tokens_per_batch=100)
-    ((_, records),) = span.records("exact")
-    np.testing.assert_array_equal(*np.split(records.per_token["router_logits"], 2))
+    (batch,) = extraction.extract(olmoe.model, [2], twice, np.array([0, 8]), tokens_per_batch=100)
+    np.testing.assert_array_equal(*np.split(batch.records().per_token["router_logits"][0], 2))
 
 
 @pytest.mark.parametrize("family", ["olmoe", "deepseek_v3", "gpt_oss"])
@@ -226,10 +230,11 @@ def test_records_come_in_the_order_of_the_tokens(lengths, budget):
     model = one_token_model()
     token_id, starts = documents(lengths)
     found = extraction.extract(model, [0], token_id, starts, tokens_per_batch=budget)
-    logits = np.concatenate(
-        [records.per_token["router_logits"] for span in found for _, records in span.records("exact")]
-    )
-    np.testing.assert_allclose(logits, model.expected[token_id], atol=1e-5)
+    for records in (batch.records() for batch in found):
+        assert (np.diff(records.tokens) > 0).all()
+        np.testing.assert_allclose(
+            records.per_token["router_logits"][0], model.expected[token_id[records.tokens]], atol=1e-5
+        )
 
 
 def one_token_model():
@@ -386,7 +391,7 @@ def test_the_budget_grows_with_free_memory_and_shrinks_with_the_model():
     sizes = [extraction.tokens_that_fit(config, free, 64) for free in (0, 10**6, 10**7, 10**12)]
     assert sizes == sorted(sizes)
     assert sizes[0] == 256
-    assert sizes[-1] == 32_768
+    assert sizes[-1] == 16_384
     assert all(size & (size - 1) == 0 for size in sizes)
     config.hidden_size *= 64
     assert extraction.tokens_that_fit(config, 10**7, 64) < sizes[2]

@@ -85,10 +85,10 @@ class RoutingRule:
         logits = logits.float()
         return logits.sigmoid() if self.scores == "sigmoid" else logits.softmax(dim=-1)
 
-    def probability(self, logits: torch.Tensor) -> torch.Tensor:
+    def probability(self, logits: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
         """The scores (token, expert) float32 as a distribution: softmax scores are one, sigmoid scores are divided by
-        their sum over all experts."""
-        scores = self.score(logits)
+        their sum over all experts; `scores` if they are known already."""
+        scores = self.score(logits) if scores is None else scores
         return scores / scores.sum(dim=-1, keepdim=True) if self.scores == "sigmoid" else scores
 
     @property
@@ -102,22 +102,46 @@ class RoutingRule:
         selected: torch.Tensor,
         bias: torch.Tensor | None = None,
         probability: torch.Tensor | None = None,
+        log_probability: torch.Tensor | None = None,
+        largest_first: bool = False,
     ) -> dict[str, torch.Tensor]:
-        """The per-token scalars of `SCALARS`, float32 (token,), of router logits (token, expert) and the selected
-        experts (token, rank); `probability` if it is known already. A margin to an expert that does not exist is
-        NaN."""
+        """The per-token scalars of `SCALARS`. A margin to an expert that does not exist is NaN.
+
+        Parameters
+        ----------
+        logits
+            Raw router logits (token, expert).
+        selected
+            Experts (token, rank).
+        bias
+            Added to scores to select, (expert,), or None.
+        probability, log_probability
+            (token, expert) float32, if they are known already.
+        largest_first
+            Whether the first selected expert is known to have the largest logit.
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            float32 (token,) by name.
+        """
         logits = logits.float()
         probability = self.probability(logits) if probability is None else probability
-        first = logits.argmax(dim=-1, keepdim=True)
+        log_probability = logarithm(probability) if log_probability is None else log_probability
         preference = self.preference(logits, bias)
-        log_probability = probability.where(probability > 0, 1).log()
+        chosen, best_other = preference.gather(-1, selected), _best_other(preference, selected)
+        if largest_first and not self.may_skip_the_largest:  # then preferences are logits
+            following = chosen[:, 1:].amax(dim=-1).maximum(best_other) if chosen.shape[-1] > 1 else best_other
+            logit_margin = _margin(chosen[:, 0], following)
+        else:
+            logit_margin = _margin(logits.amax(dim=-1), _best_other(logits, logits.argmax(dim=-1, keepdim=True)))
         return {
             "entropy": -(probability * log_probability).sum(dim=-1),
             "log_sum_exp": logits.logsumexp(dim=-1),
             "top_1_probability": probability.amax(dim=-1),
             "top_k_mass": probability.gather(-1, selected).sum(dim=-1),
-            "logit_margin": _margin(logits, first),
-            "boundary_margin": _margin(preference, selected),
+            "logit_margin": logit_margin,
+            "boundary_margin": _margin(chosen.amin(dim=-1), best_other),
         }
 
     @property
@@ -165,11 +189,19 @@ def routing_rule(config: PreTrainedConfig) -> RoutingRule:
     return RoutingRule(family=family, experts=experts, top_k=config.num_experts_per_tok, **FAMILIES[family](config))
 
 
-def _margin(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """The smallest of the chosen values less the largest of the others, (token,); NaN where no other is finite."""
-    others = values.scatter(-1, chosen, -math.inf).amax(dim=-1)
-    margin = values.gather(-1, chosen).amin(dim=-1) - others
-    return margin.where(others.isfinite(), math.nan)
+def logarithm(probability: torch.Tensor) -> torch.Tensor:
+    """ln p, and that of the smallest float where p is 0, so that p ln p is 0 there."""
+    return probability.clamp(min=2.0**-149).log()
+
+
+def _best_other(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The largest of the values (token, expert) that are not chosen (token, rank): (token,)."""
+    return values.scatter(-1, chosen, -math.inf).amax(dim=-1)
+
+
+def _margin(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Value less the other one, (token,); NaN where the other is not finite."""
+    return (value - other).where(other.isfinite(), math.nan)
 
 
 def routing_rule_of(attributes: dict) -> RoutingRule:
@@ -182,7 +214,8 @@ def complete(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray 
     """What a block of records says and what follows from it: `routing_weight` and all `SCALARS` beside the rest.
 
     Records with `router_logits` hold nothing that follows from these and from `selected_expert`, and get `probability`
-    (token, expert), too; compact ones hold the weights, and the scalars that do not follow from them.
+    and `log_probability` (token, expert), too; compact ones hold the weights, and the scalars that do not follow from
+    them.
     """
     if "router_logits" in record:
         return record | _following(record, rule, bias)
@@ -202,7 +235,11 @@ def _following(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarra
 
     selected = torch.from_numpy(record["selected_expert"].astype(np.int64))
     logits, added = torch.from_numpy(record["router_logits"]), None if bias is None else torch.from_numpy(bias)
-    probability = rule.probability(logits)
-    found = {"probability": probability, "routing_weight": rule.weights(logits, selected)}
-    found |= rule.scalars(logits, selected, added, probability)
+    scores = rule.score(logits)
+    probability = rule.probability(logits, scores)
+    found = {"probability": probability, "log_probability": logarithm(probability)}
+    # Nearly always the first selected expert has the largest logit; to know it is cheaper than to look for it.
+    largest_first = torch.equal(logits.gather(-1, selected[:, :1]), logits.amax(dim=-1, keepdim=True))
+    found |= rule.scalars(logits, selected, added, *found.values(), largest_first)
+    found["routing_weight"] = rule.weights(logits, selected, scores)
     return {name: values.numpy() for name, values in found.items()}
