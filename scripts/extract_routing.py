@@ -28,7 +28,8 @@ model = models.load(
 )
 rule, computation = routing_rule(model.config), models.computation(model, device) | {"gpus": settings["gpus"]}
 needed = records.largest_bytes(rule, wanted["records"], computation["dtype"], total, len(layers))
-atomic.check_room(snakemake.output.records, needed)
+remedy = "lower limits.tokens of the dataset, or set extraction.records to compact"
+atomic.check_room(snakemake.output.records, needed, remedy)
 sampled = extraction.sample_of_part(tokens, describe_dataset(snakemake.input.tokens)["tokens"], **wanted["sample"])
 bar = job.progress(total=total, unit=" tokens", description=f"route {tokens.attrs['dataset']}")
 began = time.perf_counter()
