@@ -7,13 +7,16 @@ import pyarrow.parquet as pq
 from gatebook.files import atomic, checksums, netcdf
 from gatebook.inputs import clusters, documents
 from gatebook.inputs.limits import token_limit
-from gatebook.inputs.model_folder import load_tokenizer, window_size
+from gatebook.inputs.model_folder import load_config, load_tokenizer, window_size
+from gatebook.routing import families
 from gatebook.run import job
 
 job.start(snakemake)
 name, settings, model = snakemake.wildcards.dataset, snakemake.params.dataset, snakemake.params.model
 files, folder = [str(file) for file in snakemake.input.files], str(snakemake.input.tokenizer)
 limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
+if model["window"] == "context":
+    families.check(load_config(folder, **trust))  # of other families the config does not say the context
 builder = documents.file_format(name, files[0], settings.get("format"))
 size = sum(Path(file).stat().st_size for file in files)
 with atomic.temporary_folder(size) as cache:

@@ -164,6 +164,11 @@ def _problem(key: str, place: str, repository: str, revision: str, error: Except
                     f"{what}: {constants.HF_HUB_CACHE} is full: make room there, or set HF_HOME to a folder on a "
                     "larger disk."
                 )
+            case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS | errno.ENOTDIR):
+                return Problem(
+                    f"{what}: {constants.HF_HUB_CACHE} cannot be written ({_reason(cause)}): set HF_HOME to a folder that "
+                    "you may write to."
+                )
             case httpx2.TransportError() | ConnectionError() | TimeoutError():
                 return Problem(
                     f"{what}: {constants.ENDPOINT} cannot be reached ({_reason(cause)}): check the network and run "

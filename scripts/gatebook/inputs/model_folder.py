@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from gatebook.problem import Problem
@@ -13,6 +14,9 @@ def load_config(folder: str | Path, trust_remote_code: bool = False) -> PreTrain
         raise Problem(f"{folder} is not a model folder: it has no config.json.")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except StrictDataclassError as error:  # its last line says which value has a wrong type
+        reason = str(error).splitlines()[-1].strip()
+        raise Problem(f"{folder}/config.json is wrong ({reason}): correct it, or get the file again.") from error
     except (ValueError, OSError) as error:
         raise Problem(f"{folder}/config.json cannot be read ({str(error).splitlines()[0]}).") from error
     if (quantization := getattr(config, "quantization_config", None)) is not None:
