@@ -165,6 +165,7 @@ def _add(
     add("probability_sum", probability_sum)
     add("rank_weight_sum", sums(weight))
     add("z_loss_sum", sums(record["log_sum_exp"].astype(np.float64) ** 2))
+    add("tied_tokens", np.bincount(owner, record["boundary_margin"] == 0, len(lengths)))
     for index, values in enumerate(token_scalars(record, share).values()):
         known = np.isfinite(values)
         add("scalar_sum", sums(np.where(known, values, 0)), index)
