@@ -49,7 +49,9 @@ def check(config: PreTrainedConfig) -> None:
     sizes = {name: getattr(config, name) for name in SIZES} | {"num_experts": experts(config)}
     for name, value in sizes.items():
         if not isinstance(value, int) or value < 1:
-            raise Problem(f"{config.name_or_path}/config.json: {name} is {value!r}: write a whole number of at least 1.")
+            raise Problem(
+                f"{config.name_or_path}/config.json: {name} is {value!r}: write a whole number of at least 1."
+            )
     if sizes["num_experts_per_tok"] > sizes["num_experts"]:
         raise Problem(
             f"{config.name_or_path}/config.json: num_experts_per_tok is {sizes['num_experts_per_tok']}, more than the "

@@ -125,6 +125,13 @@ def test_uniform_routing_has_the_stated_values_and_no_uncertainty(experts, top_k
         np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5, atol=1e-5)
 
 
+def test_ties_are_those_at_the_boundary():
+    # Two of four are selected: of the five tokens the second and the third tie between rank 1 and rank 2.
+    logits = [[4, 3, 2, 1], [4, 2, 2, 1], [2, 2, 2, 2], [3, 3, 2, 1], [4, 3, 1, 1]]
+    metrics = measure({"poems": case({0: records(np.array(logits, dtype=float), 2)}, [2, 3])})
+    assert estimates(metrics)["tied_share"] == pytest.approx(2 / 5)
+
+
 def test_one_expert_that_takes_all_is_certain_and_says_nothing_about_the_token():
     logits = np.tile([0.0, 80.0, 0.0, 0.0], (6, 1))
     found = estimates(measure({"poems": case({0: records(logits, 1)}, [2, 4])}))
@@ -181,6 +188,7 @@ def test_all_experts_selected_by_hand():
         "top_k_mass": 1,
         "top_1_share": 1 / 2,
         "logit_margin": math.log(2),
+        "tied_share": 0,
         "entropy_of_mean": entropy,
         "information": 0,
     }
