@@ -99,8 +99,8 @@ def test_in_a_path_with_spaces_jobs_run_and_the_last_lines_say_what_failed(workf
     assert done.stderr.splitlines()[-3:] == [
         "",
         "verify (log: results/logs/verify.log)",
-        f"Error: {workflow.folder}/results holds no receipt of a finished job: run `snakemake verify` in the folder of a "
-        "study, or name that folder with --directory.",
+        f"Error: {workflow.folder}/results holds no receipt of a finished job: run `snakemake verify` in the folder of "
+        "a study, or name that folder with --directory.",
     ]
 
 

@@ -166,8 +166,8 @@ def _problem(key: str, place: str, repository: str, revision: str, error: Except
                 )
             case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS | errno.ENOTDIR):
                 return Problem(
-                    f"{what}: {constants.HF_HUB_CACHE} cannot be written ({_reason(cause)}): set HF_HOME to a folder that "
-                    "you may write to."
+                    f"{what}: {constants.HF_HUB_CACHE} cannot be written ({_reason(cause)}): set HF_HOME to a folder "
+                    "that you may write to."
                 )
             case httpx2.TransportError() | ConnectionError() | TimeoutError():
                 return Problem(

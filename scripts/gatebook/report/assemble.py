@@ -16,8 +16,8 @@ from gatebook.run import job
 
 MODEL_PAGES = {"experts": profiles_page, "browser": browser_page}
 EMBEDDED = (
-    "A small OLMoE, trained by this workflow on text found on any machine, and what its routers do with text that it has "
-    "not seen."
+    "A small OLMoE, trained by this workflow on text found on any machine, and what its routers do with text that it "
+    "has not seen."
 )
 FEW, INTERVALS = "Some datasets rest on few sources", "What the intervals cover"
 CAUTIONS = {

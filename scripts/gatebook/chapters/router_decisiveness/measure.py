@@ -3,8 +3,8 @@
 p is the router's distribution over all E experts: the softmax of its logits z, or its sigmoid scores divided by their
 sum. S are the k selected experts, q = w / sum(w) their renormalised weights. Definitions are per token; the chapter
 reports means over tokens. Under uniform routing (all logits equal) the entropy is ln E, the top-k entropy ln k, the
-largest probability 1 / E, the top-k mass k / E, the share of the first expert 1 / k, both margins are 0, and every token
-is a tie.
+largest probability 1 / E, the top-k mass k / E, the share of the first expert 1 / k, both margins are 0, and every
+token is a tie.
 """
 
 import numpy as np

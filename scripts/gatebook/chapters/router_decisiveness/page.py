@@ -86,8 +86,8 @@ def _ties(seen: Seen) -> str:
     if share < seen.thresholds["tied"]:
         return ""
     return (
-        f" But in {format_number(100 * share)} % of choices the last selected expert and the first one that is left out "
-        "are equal: there the software chose, not the router."
+        f" But in {format_number(100 * share)} % of choices the last selected expert and the first one that is left "
+        "out are equal: there the software chose, not the router."
     )
 
 
