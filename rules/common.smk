@@ -287,6 +287,12 @@ def profiled(model):
     return parts_known.issuperset(profiles_page.NEEDS)
 
 
+def size_limits():
+    """The limits of the report's size in MB, by their key in the config."""
+    keys = ("browser.megabytes", "report.megabytes", "report.download_megabytes")
+    return {key: config[key.split(".")[0]][key.split(".")[1]] for key in keys}
+
+
 def expert_sets():
     """The tables of expert sets that are specific to a dataset, which the pages of the expert browser link to."""
     return [] if study.of_counts else studied("results/tables/{model}/{checkpoint}/expert_sets.csv")
