@@ -13,9 +13,9 @@ rule estimate_report:
         sizes="results/inputs/report_size.json",
     log:
         "results/logs/estimate_report.log",
+    priority: 100
     conda:
         "../envs/study.yaml"
-    priority: 100
     resources:
         mem_mb=growing(500),
         runtime=growing(5),

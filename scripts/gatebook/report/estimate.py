@@ -1,8 +1,8 @@
 """How large a report will be, from the sizes of its models and the config: asked before anything is computed.
 
-The coefficients are bytes, measured on reports of 16 layers x 64 experts x 12 datasets and of 48 x 128 x 2. With other
-settings of the browser than those of the measurement (twice the texts, plots and sets) it is 4 % off. It counts the
-default chapters; small reports are estimated too large.
+The coefficients are bytes, found from the sizes of reports of 16 layers x 64 experts x 12 datasets and of 48 x 128 x 2;
+with twice as many texts, plots and sets in the browser than there it is as near. It counts what the default chapters
+take. Reports of few experts, which are far from every limit, are estimated up to a third too small.
 """
 
 import math
@@ -46,7 +46,7 @@ def sizes(models: Iterable[Mapping], chapters: Iterable[str], browser: Mapping) 
         pages, figures = 4e5 + 1190 * every, 1.5e6 + 690 * every
         tables = (575 + 675) * every * (model["datasets"] + 1)
         profiles = every * (6700 + 220 * model["datasets"])
-        bytes_ = (scripts, scripts + pages + figures, paired * every * experts + tables + profiles + 8e5)
+        bytes_ = (scripts, scripts + pages + figures, paired * every * experts + tables + profiles + 5e6)
         for key, size in zip(found, bytes_, strict=True):
             found[key][model["model"]] = round(size)
     return found
