@@ -7,7 +7,7 @@ CORES ?= all
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study chapter check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
+.PHONY: help environment study check-config chapter check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ environment: $(VENV)/library.done ## Create .venv with the pinned packages of th
 study: environment ## Run the default study; ends with results/report/index.html
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 	@echo "Report: $(CURDIR)/results/report/index.html"
+
+check-config: environment ## Check a config before a study, and say which study it is: OVERLAY=my_study.yaml
+	@$(BIN)/python -m gatebook.run.check_config $(OVERLAY)
 
 chapter: environment ## Answer one question alone: NAME=similarity MODEL=demo LAYERS=1 TOKENS=10000 DATASETS=python,cpp
 	@$(BIN)/python -m gatebook.chapters $(NAME) $(if $(MODEL),--model $(MODEL)) $(if $(LAYERS),--layers $(LAYERS)) \

@@ -1,14 +1,14 @@
 """The documents of a dataset as the tokens that a model sees."""
 
-import tempfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from gatebook.files import checksums, netcdf
+from gatebook.files import atomic, checksums, netcdf
 from gatebook.inputs import clusters, documents
 from gatebook.inputs.limits import token_limit
-from gatebook.inputs.model_folder import load_tokenizer, window_size
+from gatebook.inputs.model_folder import load_config, load_tokenizer, window_size
+from gatebook.routing import families
 from gatebook.run import job
 
 job.start(snakemake)
@@ -17,9 +17,12 @@ files, folder = [str(file) for file in snakemake.input.files], str(snakemake.inp
 limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
 if not model["trust_remote_code"]:
     job.without_torch()
+if model["window"] == "context":
+    families.check(load_config(folder, **trust))  # of other families the config does not say the context
 builder = documents.file_format(name, files[0], settings.get("format"))
-with tempfile.TemporaryDirectory() as cache:
-    rows = documents.read_rows(name, files, builder, settings["sample_by"], Path(cache), limits.get("documents"))
+size = sum(Path(file).stat().st_size for file in files)
+with atomic.temporary_folder(size) as cache:
+    rows = documents.read_rows(name, files, builder, settings["sample_by"], cache, limits.get("documents"))
     of_rows = clusters.of_rows(name, rows, settings["cluster"]) if settings["cluster"] else None
     texts = documents.render(name, rows, settings["template"], settings.get("id"), of_rows)
     tokens = documents.tokenize(
@@ -36,7 +39,7 @@ tokens.attrs |= {
     "dataset_id": settings.get("path") or settings.get("domain") or ", ".join(settings["files"]),
     "dataset_revision": pq.read_schema(files[0]).metadata[b"commit"].decode() if "revision" in settings else "local",
     "dataset_sha256": checksums.sha256(*files),
-    "dataset_bytes": sum(Path(file).stat().st_size for file in files),
+    "dataset_bytes": size,
     "tokens_sha256": documents.tokens_sha256(tokens),
 }
 netcdf.save(tokens, snakemake.output.tokens)

@@ -17,6 +17,9 @@ VARIANT = ".question_only"
 TOKENS_WITHOUT_LIMIT = 10**6
 """As so many tokens a dataset without a limit counts where memory and time are asked for."""
 
+MOST_SHARDS = 10_000
+"""Of a dataset; each is several jobs, and Snakemake plans no more in reasonable time and memory."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -130,6 +133,11 @@ def resolve(config: dict, chapters: Mapping) -> Study:
     shards = {
         name: _shards(dataset, models, config["storage"]["tokens_per_shard"]) for name, dataset in datasets.items()
     }
+    if many := [name for name, number in shards.items() if number > MOST_SHARDS]:
+        raise Problem(
+            f"config: storage.tokens_per_shard: datasets.{many[0]} would have {shards[many[0]]:,} shards, more than "
+            f"{MOST_SHARDS:,}: raise it."
+        )
     return Study(models, datasets, shards, _compared(config, models), config["extraction"])
 
 

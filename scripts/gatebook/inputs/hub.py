@@ -2,11 +2,11 @@
 
 import errno
 import shutil
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from gatebook.problem import Problem
+from gatebook.files.sizes import format_bytes
+from gatebook.problem import Problem, causes
 from gatebook.run import job
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -107,7 +107,7 @@ def _check_files(what: str, files: list) -> None:
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
     if needed > free:
         raise Problem(
-            f"{what} needs {needed / 1e9:.1f} GB more, and {cache} has {free / 1e9:.1f} GB free: make room there, or "
+            f"{what} needs {format_bytes(needed)} more, and {cache} has {format_bytes(free)} free: make room there, or "
             "set HF_HOME to a folder on a larger disk."
         )
 
@@ -141,7 +141,7 @@ def _problem(key: str, place: str, repository: str, revision: str, error: Except
 
     what = f"{key}: {repository} at revision {revision}"
     page = f"{constants.ENDPOINT}/{'datasets/' if place == 'path' else ''}{repository}"
-    for cause in _causes(error):
+    for cause in causes(error):
         status = getattr(getattr(cause, "response", None), "status_code", None)
         match cause:
             case errors.GatedRepoError() if get_token():
@@ -164,19 +164,17 @@ def _problem(key: str, place: str, repository: str, revision: str, error: Except
                     f"{what}: {constants.HF_HUB_CACHE} is full: make room there, or set HF_HOME to a folder on a "
                     "larger disk."
                 )
+            case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS | errno.ENOTDIR):
+                return Problem(
+                    f"{what}: {constants.HF_HUB_CACHE} cannot be written ({_reason(cause)}): set HF_HOME to a folder "
+                    "that you may write to."
+                )
             case httpx2.TransportError() | ConnectionError() | TimeoutError():
                 return Problem(
                     f"{what}: {constants.ENDPOINT} cannot be reached ({_reason(cause)}): check the network and run "
                     "again."
                 )
     return Problem(f"{what} cannot be fetched ({_reason(error)}): correct {key}, or try again later.")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from, the error itself first."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _reason(error: BaseException) -> str:

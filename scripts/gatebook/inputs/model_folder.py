@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from huggingface_hub.errors import StrictDataclassError
+
 from gatebook.problem import Problem
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ def load_config(folder: str | Path, trust_remote_code: bool = False) -> "PreTrai
         raise Problem(f"{folder} is not a model folder: it has no config.json.")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except StrictDataclassError as error:  # its last line says which value has a wrong type
+        reason = str(error).splitlines()[-1].strip()
+        raise Problem(f"{folder}/config.json is wrong ({reason}): correct it, or get the file again.") from error
     except (ValueError, OSError) as error:
         raise Problem(f"{folder}/config.json cannot be read ({str(error).splitlines()[0]}).") from error
     if (quantization := getattr(config, "quantization_config", None)) is not None:

@@ -40,7 +40,8 @@ class LoadedModel:
         model = self._model  # loaded now, if it was not
         rule, computation = routing_rule(model.config), models.computation(model, self._device)
         needed = records.largest_bytes(rule, wanted["records"], computation["dtype"], total, len(layers))
-        atomic.check_room(folder, needed)
+        remedy = "lower limits.tokens of the dataset, or set extraction.records to compact"
+        atomic.check_room(folder, needed, remedy)
         sampled = extraction.sample_of_part(tokens, describe_dataset(tokens_file)["tokens"], **wanted["sample"])
         began = time.perf_counter()
         bar = job.progress(total=total, unit=" tokens", description=f"route {tokens.attrs['dataset']}")

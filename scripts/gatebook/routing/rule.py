@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gatebook.problem import Problem
-from gatebook.routing.families import FAMILIES
+from gatebook.routing import families
 
 if TYPE_CHECKING:  # torch takes seconds to be imported, and most of what reads records needs none of it
     import torch
@@ -178,15 +177,10 @@ class RoutingRule:
 
 
 def routing_rule(config: PreTrainedConfig) -> RoutingRule:
-    """The routing rule of a model's config; a `Problem` for a family that is not supported."""
-    family = config.model_type
-    if family not in FAMILIES:
-        raise Problem(
-            f"model_type {family!r} ({config.name_or_path}) is not supported: the supported families are "
-            f"{', '.join(sorted(FAMILIES))}; CONTRIBUTING.md says how to add one."
-        )
-    experts = getattr(config, "num_experts", None) or config.num_local_experts
-    return RoutingRule(family=family, experts=experts, top_k=config.num_experts_per_tok, **FAMILIES[family](config))
+    """The routing rule of a model's config; a `Problem` for what `families.check` refuses."""
+    families.check(config)
+    family, sizes = config.model_type, {"experts": families.experts(config), "top_k": config.num_experts_per_tok}
+    return RoutingRule(family=family, **sizes, **families.FAMILIES[family](config))
 
 
 def logarithm(probability: torch.Tensor) -> torch.Tensor:

@@ -20,6 +20,9 @@ SOFTWARE = (
     "matplotlib", "jinja2", "snakemake",
 )  # fmt: skip
 
+ERROR, UNEXPECTED, INTERRUPTED = "Error: ", "Unexpected ", "Stopped from the keyboard."
+"""How the sentence begins in which a failed job ends."""
+
 _log = logging.getLogger("gatebook")
 
 
@@ -116,13 +119,13 @@ def _stop(*_) -> None:
 def _report(kind: type[BaseException], error: BaseException, trace) -> None:
     atexit.unregister(_leave_receipt)
     if issubclass(kind, Problem):
-        _log.error("Error: %s", error)
+        _log.error("%s%s", ERROR, error)
     elif issubclass(kind, KeyboardInterrupt):
-        _log.error("Stopped from the keyboard.")
+        _log.error(INTERRUPTED)
     else:
         for handler in _log.handlers:
             full = isinstance(handler, logging.FileHandler)
-            text = f"Unexpected {kind.__name__}: {error}"
+            text = f"{UNEXPECTED}{kind.__name__}: {error}"
             record = _log.makeRecord(
                 _log.name, logging.ERROR, __file__, 0, text, (), (kind, error, trace) if full else None
             )

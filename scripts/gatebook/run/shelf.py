@@ -188,7 +188,7 @@ class _Shelf:
 
 def _folder(records: str | Path) -> Path:
     """The shelf for records such as results/routing/demo/step400/python."""
-    return Path(records).parent / ".finished"
+    return Path(records).parent / parts.SHELF
 
 
 def _living(plan: Path) -> dict | None:

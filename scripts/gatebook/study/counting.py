@@ -183,6 +183,7 @@ def _add(
     _add_repetitions(out, selected, starts, owner, document)
     add("weight_sum", _count(owner[:, None], selected, per_window, weight))
     add("rank_weight_sum", np.add.reduceat(weight, starts, axis=0, dtype=np.float64))
+    add("tied_tokens", np.bincount(owner, record["boundary_margin"] == 0, len(lengths)))
     add("z_loss_sum", np.add.reduceat(record["log_sum_exp"].astype(np.float64) ** 2, starts))
     scalars = np.stack(list(token_scalars(record, share).values()))
     known = np.isfinite(scalars)
