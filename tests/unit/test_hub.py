@@ -18,8 +18,10 @@ from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
 
 from gatebook.files import atomic
-from gatebook.inputs import documents, hub
+from gatebook.inputs import hub
 from gatebook.inputs.model_folder import load_tokenizer
+from gatebook.inputs.rows import read
+from gatebook.inputs.templates import Column
 from gatebook.problem import Problem
 from gatebook.routing import models
 
@@ -357,7 +359,7 @@ def test_the_script_writes_rows_that_can_be_read(server, rows, run_script, tmp_p
         wildcards={"dataset": "lines"},
     )
     file = str(tmp_path / "lines.parquet")
-    assert list(documents.read_rows("lines", [file], "parquet", "line", tmp_path / "cache", None)) == TEXTS[:2]
+    assert [row.columns for row in read("lines", [file], [Column("text"), Column("label")])] == TEXTS[:2]
     assert pq.read_schema(file).metadata[b"commit"].decode() == rows.commit("main")
     log = (tmp_path / "fetch_dataset.log").read_text()
     assert log == f"{ROWS} at main: commit {rows.commit('main')}, 2 rows\n"
