@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from gatebook.files import checksums, netcdf
-from gatebook.inputs import documents
+from gatebook.inputs import documents, rows
 from gatebook.inputs.limits import token_limit
 from gatebook.inputs.model_folder import load_tokenizer, window_size
 from gatebook.run import job
@@ -23,10 +23,11 @@ tokens = documents.tokenize(
     token_limit=token_limit(settings, model),
     minimum_tokens=limits.get("minimum_tokens"),
 )
+source = settings.get("path") or settings.get("domain") or ", ".join(settings["files"])
 tokens.attrs |= {
     "model": snakemake.wildcards.model,
     "dataset": name,
-    "dataset_id": settings.get("path") or settings.get("domain") or ", ".join(settings["files"]),
+    "dataset_id": f"{source} ({rows.stated(settings['where'])})" if "where" in settings else source,
     "dataset_revision": pq.read_schema(files[0]).metadata[b"commit"].decode() if "revision" in settings else "local",
     "dataset_sha256": checksums.sha256(*files),
     "dataset_bytes": sum(Path(file).stat().st_size for file in files),

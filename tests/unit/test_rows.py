@@ -27,7 +27,7 @@ def read(tmp_path):
 
     def run(name: str, content: bytes, *columns: str, **options) -> list[dict]:
         (tmp_path / name).write_bytes(content)
-        found = rows.read("gsm8k", [str(tmp_path / name)], map(Column, columns), **options)
+        found = rows.read("datasets.gsm8k", [str(tmp_path / name)], map(Column, columns), **options)
         return [row.columns for row in found]
 
     return run
@@ -67,7 +67,7 @@ def test_the_format_is_the_stated_one_or_that_of_each_file(read, tmp_path):
     assert read("rows.data", lines(QUESTIONS), stated="jsonl") == QUESTIONS
     (tmp_path / "a.csv").write_text("answer\n7\n")
     (tmp_path / "b.jsonl").write_text('{"answer": "8"}\n')
-    found = list(rows.read("gsm8k", [str(tmp_path / "a.csv"), str(tmp_path / "b.jsonl")], [Column("answer")]))
+    found = list(rows.read("datasets.gsm8k", [str(tmp_path / "a.csv"), str(tmp_path / "b.jsonl")], [Column("answer")]))
     assert [(row.number, row.columns["answer"]) for row in found] == [(0, "7"), (1, "8")]
     assert [row.place for row in found] == [f"{tmp_path}/a.csv, line 2", f"{tmp_path}/b.jsonl, line 1"]
 
@@ -127,13 +127,13 @@ def test_several_files_are_read_in_the_given_order(tmp_path):
     paths = [tmp_path / name for name in ("b.jsonl", "a.jsonl", "c[1].jsonl")]
     for number, path in enumerate(paths):
         path.write_bytes(lines([{"text": str(number)}]))
-    found = rows.read("gsm8k", [str(path) for path in paths], [])
+    found = rows.read("datasets.gsm8k", [str(path) for path in paths], [])
     assert [(row.number, row.columns["text"]) for row in found] == [(0, "0"), (1, "1"), (2, "2")]
 
 
 def test_rows_are_read_one_at_a_time(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(lines(QUESTIONS) + b"no JSON")
-    found = rows.read("gsm8k", [str(tmp_path / "rows.jsonl")], [])
+    found = rows.read("datasets.gsm8k", [str(tmp_path / "rows.jsonl")], [])
     assert [next(found).columns for _ in QUESTIONS] == QUESTIONS
     with pytest.raises(Problem, match="line 3: Expecting value"):
         next(found)
@@ -163,7 +163,7 @@ def test_files_need_only_the_columns_that_are_read(read, tmp_path):
     tables = [pa.table({"text": ["a"], "n": [1]}), pa.table({"m": ["x"], "text": ["b"]})]
     for name, table in zip(("1.parquet", "2.parquet"), tables, strict=True):
         pq.write_table(table, tmp_path / name)
-    found = rows.read("gsm8k", [str(tmp_path / "1.parquet"), str(tmp_path / "2.parquet")], [Column("text")])
+    found = rows.read("datasets.gsm8k", [str(tmp_path / "1.parquet"), str(tmp_path / "2.parquet")], [Column("text")])
     assert [row.columns for row in found] == [{"text": "a"}, {"text": "b"}]
 
 
@@ -180,8 +180,8 @@ def test_columns_are_found_by_their_whole_name(read):
 
 def test_an_ending_that_is_not_known_names_the_endings_and_the_key():
     for path, ending in (("a.xlsx", ".xlsx"), ("a.gz", ""), ("a", "")):
-        with pytest.raises(Problem, match=rf"datasets\.gsm8k\.files: {path} has the ending '{ending}'.*set `format`"):
-            rows.file_format("gsm8k", path)
+        with pytest.raises(Problem, match=rf"datasets\.gsm8k: {path} has the ending '{ending}'.*set `format`"):
+            rows.file_format("datasets.gsm8k", path)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_an_empty_file_among_others_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(lines(QUESTIONS))
     (tmp_path / "b.jsonl").write_bytes(b"")
     with pytest.raises(Problem, match=r"b\.jsonl cannot be read as json \(it has no rows\)"):
-        list(rows.read("gsm8k", [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")], []))
+        list(rows.read("datasets.gsm8k", [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")], []))
 
 
 def test_a_file_in_another_format_than_stated_is_one_sentence(read):
@@ -242,7 +242,7 @@ def test_a_file_in_another_format_than_stated_is_one_sentence(read):
 
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(Problem, match=r"absent\.jsonl cannot be read as json \(.*No such file") as raised:
-        list(rows.read("gsm8k", [str(tmp_path / "absent.jsonl")], []))
+        list(rows.read("datasets.gsm8k", [str(tmp_path / "absent.jsonl")], []))
     one_sentence(raised)
 
 
@@ -279,7 +279,7 @@ PAGES = [
 )
 def test_rows_are_kept_by_value(conditions, kept):
     given = [rows.Row(number, f"line {number}", row) for number, row in enumerate(PAGES)]
-    found = list(rows.where("pages", given, conditions))
+    found = list(rows.where("datasets.pages.where", given, conditions))
     assert "".join(row.columns["text"] for row in found) == kept
     assert [row.number for row in found] == ["abcde".index(text) for text in kept]
 
@@ -287,10 +287,10 @@ def test_rows_are_kept_by_value(conditions, kept):
 def test_a_value_that_no_row_has_is_one_sentence():
     given = [rows.Row(number, f"line {number}", row) for number, row in enumerate(PAGES)]
     with pytest.raises(Problem) as raised:
-        list(rows.where("pages", given, {"lang": ["de", "fr"], "meta[year]": 2020}))
+        list(rows.where("datasets.pages.where", given, {"lang": ["de", "fr"], "meta[year]": 2020}))
     assert one_sentence(raised) == (
         "datasets.pages.where: no row has lang: de or fr, meta[year]: 2020: `make values` prints the values that there "
         "are."
     )
     with pytest.raises(Problem, match=r"datasets\.pages\.where: line 0: there is no column 'language'"):
-        list(rows.where("pages", given, {"language": "de"}))
+        list(rows.where("datasets.pages.where", given, {"language": "de"}))

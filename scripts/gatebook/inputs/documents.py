@@ -37,9 +37,9 @@ def of_dataset(name: str, files: list[str], entry: dict) -> Iterator[Document]:
     identifier = Column(entry["id"]) if "id" in entry else None
     conditions = entry.get("where", {})
     columns = [Column(column) for column in entry["cluster"]]
-    read = partial(rows.read, name, files, stated=entry.get("format"), sample_by=entry["sample_by"])
+    read = partial(rows.read, f"datasets.{name}", files, stated=entry.get("format"), sample_by=entry["sample_by"])
     wanted = [*template.columns, *filter(None, [identifier]), *columns, *map(Column, conditions)]
-    kept = islice(rows.where(name, read(wanted), conditions), entry["limits"].get("documents"))
+    kept = islice(rows.where(f"datasets.{name}.where", read(wanted), conditions), entry["limits"].get("documents"))
     return render(name, kept, template, identifier, clusters.of_rows(name, read, columns))
 
 

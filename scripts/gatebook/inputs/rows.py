@@ -59,7 +59,7 @@ class Row(NamedTuple):
             raise Problem(f"{key}: {self.place}: {error}.") from None
 
 
-def file_format(name: str, path: str, stated: str | None = None) -> str:
+def file_format(key: str, path: str, stated: str | None = None) -> str:
     """The format of a file: json (also lines), parquet, csv, tsv or text, as stated or by its ending."""
     if stated:
         return "json" if stated == "jsonl" else stated
@@ -70,21 +70,21 @@ def file_format(name: str, path: str, stated: str | None = None) -> str:
     if ending not in FORMATS:
         known = ", ".join(sorted(FORMATS))
         raise Problem(
-            f"datasets.{name}.files: {path} has the ending {ending!r}: use {known}, all but .parquet also with "
+            f"{key}: {path} has the ending {ending!r}: use {known}, all but .parquet also with "
             f"{', '.join(COMPRESSED)} after it, or set `format`."
         )
     return FORMATS[ending]
 
 
 def read(
-    name: str, files: Sequence[str], wanted: Iterable[Column], *, stated: str | None = None, sample_by: str = "line"
+    key: str, files: Sequence[str], wanted: Iterable[Column], *, stated: str | None = None, sample_by: str = "line"
 ) -> Iterator[Row]:
     """The rows of files, in order, one at a time: only an array of JSON and a text that is one document are held whole.
 
     Parameters
     ----------
-    name
-        Of the dataset in the config.
+    key
+        Of the dataset in the config, for the sentences of a `Problem`.
     files
         Paths.
     wanted
@@ -107,7 +107,7 @@ def read(
 
     wanted, number = list(wanted), 0
     for path in files:
-        form, before = file_format(name, path, stated), number
+        form, before = file_format(key, path, stated), number
         try:
             for place, columns in _rows(path, form, wanted, sample_by):
                 yield Row(number, f"{path}, {place}", columns)
@@ -115,28 +115,32 @@ def read(
             if number == before:
                 raise ValueError("it has no rows")
         except MisfitError as error:
-            raise Problem(f"datasets.{name}: {path}: {error}.") from None
+            raise Problem(f"{key}: {path}: {error}.") from None
         except (ValueError, OSError, RecursionError, csv.Error, pa.ArrowException) as error:
             reason = str(error).splitlines()[0].rstrip(".:")
             raise Problem(
-                f"datasets.{name}: {path} cannot be read as {form} ({reason}): mend the file or its `format`."
+                f"{key}: {path} cannot be read as {form} ({reason}): mend the file or its `format`."
             ) from error
 
 
-def where(name: str, rows: Iterable[Row], conditions: Mapping) -> Iterator[Row]:
+def where(key: str, rows: Iterable[Row], conditions: Mapping) -> Iterator[Row]:
     """The rows whose columns have the values of the `conditions`, {column: value or list of values}.
 
-    Values are compared as text; a null is none of them. A `Problem` if there is no such row.
+    Values are compared as text; a null is none of them. A `Problem` that names the `key` if there is no such row.
     """
     wanted = [(Column(column), set(texts(values))) for column, values in conditions.items()]
     found = False
     for row in rows:
-        if all(row.text_or_none(f"datasets.{name}.where", column) in values for column, values in wanted):
+        if all(row.text_or_none(key, column) in values for column, values in wanted):
             found = True
             yield row
     if conditions and not found:
-        stated = ", ".join(f"{column}: {' or '.join(texts(values))}" for column, values in conditions.items())
-        raise Problem(f"datasets.{name}.where: no row has {stated}: `make values` prints the values that there are.")
+        raise Problem(f"{key}: no row has {stated(conditions)}: `make values` prints the values that there are.")
+
+
+def stated(conditions: Mapping) -> str:
+    """Conditions in words."""
+    return ", ".join(f"{column}: {' or '.join(texts(values))}" for column, values in conditions.items())
 
 
 def texts(values) -> list[str]:
