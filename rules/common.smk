@@ -7,11 +7,10 @@ import shlex
 import subprocess
 import sys
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, reduce
 
 import yaml
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import update_config
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 if HERE.is_dir():  # else this workflow is imported over the network, where no folder can be listed
@@ -51,19 +50,24 @@ if workflow.is_main_process:
 KNOWN_CHAPTERS = {name: declarations.declared(name) for name in FOLDERS}  # selected by the config or not
 
 
-def checked():
-    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong.
+def overlays():
+    """What lies over the default study, the last one on top; an importing workflow hands it over by `module:`.
 
-    The config that an importing workflow hands over by `module:` is an overlay, too, of the default study.
+    Snakemake has merged them in `config` key by key, where an entry of another source would inherit keys.
     """
+    if workflow.modifier.skip_configfile:
+        return [config]
+    files = [workflow.configfiles[-1], *workflow.overwrite_configfiles]
+    return [*map(configuration.read, files), workflow.config_settings.config]
+
+
+def checked():
+    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong."""
     try:
-        for path in workflow.configfiles if workflow.is_main_process else []:
-            configuration.read(path)  # what Snakemake read, but for keys that stand twice
         schema = yaml.safe_load(Path(workflow.source_path("../config/schemas/config.schema.yaml")).read_text())
         default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
-        update_config(default, config)
         schema = catalogues.with_sources(configuration.with_chapters(schema, KNOWN_CHAPTERS))
-        complete = configuration.check(default, schema)
+        complete = configuration.check(reduce(configuration.laid_over, overlays(), default), schema)
         return complete, catalogues.resolve(complete, KNOWN_CHAPTERS)
     except Problem as problem:
         sys.exit(f"Error: {problem}")
@@ -146,7 +150,7 @@ def hub_model(wildcards):
 
 def hub_dataset(wildcards):
     """Which rows on the hub a dataset is made from, whatever its template."""
-    return catalogues.DATASETS["hub"].fetched(config["datasets"][wildcards.dataset])
+    return study.fetched(wildcards.dataset)
 
 
 def model_folder(wildcards):

@@ -44,6 +44,7 @@ def config() -> dict:
             "template": "{question} {answer}",
             "question_only": "{question}",
         },
+        "wordless": {"source": "files", "files": ["a.jsonl"], "template": "Q:", "question_only": "{a"},
     }
     base["demo"]["corpora"]["domains"] = ["python", "json"]
     base["demo"]["training"] |= {"steps": 600, "checkpoints": [0, 10, 600]}
@@ -210,6 +211,35 @@ def test_a_question_only_variant_takes_the_other_template_and_nothing_else():
     assert datasets["gsm8k.question_only"] == datasets["gsm8k"] | {"template": "{question}"}
 
 
+def test_the_name_of_an_entry_with_values_selects_all_of_its_domains():
+    whole = changed("study/datasets", ["python", "gsm8k", "gsm8k.question_only"])
+    whole["datasets"]["gsm8k"] |= {"by": "topic", "values": ["sums", "rates"], "cluster": "author"}
+    study = resolved(deepcopy(whole))
+    names = ["gsm8k_sums", "gsm8k_rates"]
+    assert list(study.datasets) == ["python", *names, *(f"{name}.question_only" for name in names)]
+    assert study.datasets["gsm8k_rates"]["where"] == {"topic": "rates"}
+    assert study.datasets["gsm8k_rates.question_only"]["template"] == "{question}"
+    assert not {"by", "values"} & study.datasets["gsm8k_rates"].keys()
+    assert study.dataset_files("gsm8k_sums.question_only") == ["a.jsonl"]
+    whole["study"]["datasets"] = ["gsm8k_rates"]
+    assert list(resolved(deepcopy(whole)).datasets) == ["gsm8k_rates"]
+    before = study.datasets["gsm8k_sums"]
+    whole["datasets"]["gsm8k"]["values"] = ["distances", "sums"]
+    whole["study"]["datasets"] = ["gsm8k"]
+    assert resolved(whole).datasets["gsm8k_sums"] == before  # so it is not made again
+
+
+def test_what_is_fetched_of_a_domain_on_the_hub_is_its_rows():
+    whole = changed("study/datasets", ["c4.question_only"])
+    whole["datasets"]["c4"] |= {"question_only": "{text}", "limits": {"documents": 7}}
+    rows = {"path": "allenai/c4", "name": None, "split": "validation", "revision": "main", "documents": 7}
+    assert resolved(deepcopy(whole)).fetched("c4") == rows
+    whole["datasets"]["c4"] |= {"by": "lang", "values": ["en"]}
+    study = resolved(whole)
+    assert study.fetched("c4_en") == rows | {"where": {"lang": "en"}}
+    assert study.dataset_files("c4_en.question_only") == ["results/datasets/c4_en.parquet"]
+
+
 @pytest.mark.parametrize(
     ("stated", "columns"), [(DELETE, []), ("url", ["url"]), (["url", "author"], ["url", "author"])]
 )
@@ -239,6 +269,33 @@ def test_datasets_of_the_same_files_must_have_the_same_clusters():
 def test_local_paths_are_those_of_the_selected_models_and_datasets():
     whole = changed("study", {"title": "A study", "models": ["mine"], "datasets": ["python", "gsm8k"]})
     assert resolved(whole).local_paths() == {"models.mine.path": "data/mine", "datasets.gsm8k.files[0]": "a.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "merged"),
+    [
+        ({}, {"a": {"b": 1, "c": {"d": 2}}, "x": {"source": "demo", "domain": "x"}}),
+        (
+            {"a": {"c": {"d": 3, "e": 4}}},
+            {"a": {"b": 1, "c": {"d": 3, "e": 4}}, "x": {"source": "demo", "domain": "x"}},
+        ),
+        ({"a": [1]}, {"a": [1], "x": {"source": "demo", "domain": "x"}}),
+        (
+            {"a": {"b": {"f": 5}}, "x": {"domain": "y"}},
+            {"a": {"b": {"f": 5}, "c": {"d": 2}}} | {"x": {"source": "demo", "domain": "y"}},
+        ),
+        (
+            {"x": {"source": "demo", "limits": {}}},
+            {"a": {"b": 1, "c": {"d": 2}}} | {"x": {"source": "demo", "domain": "x", "limits": {}}},
+        ),
+        ({"x": {"source": "files"}}, {"a": {"b": 1, "c": {"d": 2}}, "x": {"source": "files"}}),
+    ],
+)
+def test_overlays_are_merged_and_an_entry_of_another_source_replaces(overlay, merged):
+    default = {"a": {"b": 1, "c": {"d": 2}}, "x": {"source": "demo", "domain": "x"}}
+    before = deepcopy(default)
+    assert configuration.laid_over(default, overlay) == merged
+    assert default == before
 
 
 # ---------------------------------------------------------------- wrong ones
@@ -382,6 +439,35 @@ WRONG = [
         "refs/pr/1",
         "models.olmoe.revision: 'refs/pr/1' is not allowed: write a branch, tag or commit in quotes, of letters, "
         "digits, ., _ and -, at most 100 (instead of one with a slash, such as refs/pr/1, the commit that it stands",
+    ),
+    # domains and templates
+    (
+        "datasets/gsm8k/values",
+        ["a"],
+        "datasets.gsm8k: `values` needs `by`: add it; `make values` prints the values of a",
+    ),
+    (
+        "datasets/c4/by",
+        "lang",
+        "datasets.c4: `by` needs `values`: add it; `make values` prints the values of a column.",
+    ),
+    ("datasets/gsm8k/values", [True], "datasets.gsm8k.values.0: True is not allowed: write text in quotes, or a whole"),
+    ("datasets/gsm8k/values", ["a", "a"], "datasets.gsm8k.values: ['a', 'a'] holds an entry twice: remove one."),
+    (
+        "datasets/gsm8k/where",
+        {"x": 1.5},
+        "datasets.gsm8k.where.x: 1.5 is not allowed: write a value, or a list of values,",
+    ),
+    ("datasets/python/where", {"x": 1}, "datasets.python: the key 'where' does not go with `source: demo`: remove it."),
+    (
+        "study/datasets",
+        ["wordless"],
+        "datasets.wordless.template: 'Q:' is no template (it names no column): write {column} for a column,",
+    ),
+    (
+        "study/datasets",
+        ["wordless.question_only"],
+        "datasets.wordless.question_only: '{a' is no template (a brace has no pair): write {column} for a column,",
     ),
     # lists
     ("compare", None, 'compare: it is empty: write a list of runs, such as ["demo/step0", "demo/step400"], or [].'),

@@ -2,10 +2,13 @@
 
 import errno
 import shutil
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 from gatebook.files.sizes import format_bytes
+from gatebook.inputs import rows
 from gatebook.problem import Problem, causes
 from gatebook.run import job
 
@@ -60,7 +63,16 @@ def commit(folder: Path) -> str:
     return folder.name
 
 
-def fetch_rows(dataset: str, path: str, *, name: str | None, split: str, revision: str, limit: int | None):
+def fetch_rows(
+    dataset: str,
+    path: str,
+    *,
+    name: str | None,
+    split: str,
+    revision: str,
+    limit: int | None,
+    where: Mapping = MappingProxyType({}),
+):
     """The first rows of a dataset split; only what is needed is downloaded.
 
     Parameters
@@ -71,6 +83,8 @@ def fetch_rows(dataset: str, path: str, *, name: str | None, split: str, revisio
         Repository, configuration, split and branch, tag or commit on the hub.
     limit
         How many rows, or all.
+    where
+        Which rows, see `rows.where`: all before the last of them are downloaded, too.
 
     Returns
     -------
@@ -87,13 +101,17 @@ def fetch_rows(dataset: str, path: str, *, name: str | None, split: str, revisio
     from huggingface_hub import HfApi
 
     try:
-        found = HfApi().dataset_info(path, revision=revision).sha
+        resolved = HfApi().dataset_info(path, revision=revision).sha
         HfApi().auth_check(path, repo_type="dataset")  # `datasets` does not tell a gated dataset from an unknown one
-        stream = load_dataset(f"hf://datasets/{path}", name, split=split, revision=found, streaming=True)
-        rows = list(islice(job.progress(stream, total=limit, unit="rows", description=dataset), limit))
+        stream = load_dataset(f"hf://datasets/{path}", name, split=split, revision=resolved, streaming=True)
+        numbered = (rows.Row(number, f"row {number}", columns) for number, columns in enumerate(stream))
+        kept = islice(rows.where(f"datasets.{dataset}.where", numbered, where), limit)
+        found = [row.columns for row in job.progress(kept, total=limit, unit="rows", description=dataset)]
+    except Problem:
+        raise
     except Exception as error:
         raise _problem(f"datasets.{dataset}", "path", path, revision, error) from error
-    return pa.Table.from_pylist(rows).replace_schema_metadata({"commit": found})
+    return pa.Table.from_pylist(found).replace_schema_metadata({"commit": resolved})
 
 
 def _check_files(what: str, files: list) -> None:

@@ -50,6 +50,20 @@ def read(path: str | Path) -> dict:
     return found
 
 
+def laid_over(config: Mapping, overlay: Mapping) -> dict:
+    """The config with an overlay: mappings are merged key by key, all else is replaced.
+
+    An entry with another `source` than the one of its name is not that one, and replaces it.
+    """
+    merged = dict(config)
+    for key, value in overlay.items():
+        below = config.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        same = both and value.get("source", below.get("source")) == below.get("source")
+        merged[key] = laid_over(below, value) if same else value
+    return merged
+
+
 def with_chapters(schema: dict, chapters: Mapping) -> dict:
     """The schema with what the `chapters` (declarations by name) add: their names, and their sections."""
     completed = deepcopy(schema)
