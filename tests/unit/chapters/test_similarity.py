@@ -630,7 +630,11 @@ def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and
     metrics = measured([found], lift=pair_values(1, [0]) * np.nan)
     for name in ("co_routed_cosine", "lift_correlation", "p_lift_correlation", "router_space_overlap"):
         assert np.isnan(metrics[name].values).all(), name
-    assert len(page.figures(Seen(metrics))) == 7
+    figures = {figure.name: figure for figure in page.figures(Seen(metrics))}
+    assert len(figures) == 7
+    for name in ("spaces_by_layer", "space_angles"):
+        assert set(figures[name].data["measure"]) == {"read_overlap", "write_overlap"}
+        assert "nan" not in figures[name].alt + figures[name].caption
     assert len(page.findings(seen(metrics))) == 3
 
 

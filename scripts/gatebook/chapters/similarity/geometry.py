@@ -165,7 +165,7 @@ def _router_spaces(
     """What `measure_layer` returns for `SPACES`, whose routers' rows are `routers`, None where there is no router."""
     experts, hidden, spanned = written.shape
     few = matrices.take(READING_EXPERTS)
-    _, read = leading(torch.cat([few.gate, few.up], dim=1).mT, spanned)
+    _, read = leading((torch.cat(pair).mT for pair in zip(few.gate, few.up, strict=True)), spanned)
     drawn = np.random.default_rng(seed).standard_normal((min(RANDOM_EXPERTS, experts), hidden, spanned))
     random = torch.from_numpy(np.linalg.qr(drawn)[0]).to(written)
     made = {}
@@ -437,8 +437,8 @@ def _neurons(matrices: ExpertMatrices, expert: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def leading(matrices: torch.Tensor, directions: int) -> tuple[np.ndarray, torch.Tensor]:
-    """Squared singular values of matrices (expert, hidden, column), and their leading left singular vectors.
+def leading(matrices: Iterable[torch.Tensor], directions: int) -> tuple[np.ndarray, torch.Tensor]:
+    """Squared singular values of the matrices (hidden, column) of experts, and their leading left singular vectors.
 
     Squares (expert, value) float64, and orthonormal vectors (expert, hidden, direction) float32, the strongest first:
     as many as there are values, if these are fewer than `directions`.

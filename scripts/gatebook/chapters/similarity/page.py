@@ -1,6 +1,6 @@
 """The page of the chapter similarity: figures, findings and words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -140,7 +140,7 @@ def _permuted(metrics: xr.Dataset, name: str) -> Null:
 
 
 def _panels(
-    metrics: xr.Dataset, untrained: xr.Dataset | None, names: tuple[str, ...], nulls: Callable[[str], list[Null]]
+    metrics: xr.Dataset, untrained: xr.Dataset | None, names: Sequence[str], nulls: Callable[[str], list[Null]]
 ) -> tuple[Drawing, pd.DataFrame]:
     """One panel for each measure with its nulls, and their data for the CSV."""
     layers, panels, data = metrics["layer"].values, [], []
@@ -274,19 +274,26 @@ def _router(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     )
 
 
+def _known_spaces(metrics: xr.Dataset) -> list[str]:
+    """Without the next router's, where no layer of the study has a next one."""
+    return [name for name in SPACES if np.isfinite(over_layers(metrics, name)[0])]
+
+
 def _spaces(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    nulls = {name: _random(metrics, name, RANDOM_SPACES) for name in SPACES}
-    drawing, data = _panels(metrics, untrained, SPACES, lambda name: [nulls[name]])
-    value, bounds = format_estimate(*over_layers(metrics, "next_overlap"))
-    chance = format_number(metrics.attrs["router_share"])
+    known, chance = _known_spaces(metrics), format_number(metrics.attrs["router_share"])
+    nulls = {name: _random(metrics, name, RANDOM_SPACES) for name in known}
+    drawing, data = _panels(metrics, untrained, known, lambda name: [nulls[name]])
+    means = {name: format_estimate(*over_layers(metrics, name)) for name in known}
     return Figure(
         name="spaces_by_layer",
         title="What experts read and write, and what routers read",
-        alt=f"Three small line charts over layers. Of what experts write most, a share of {value} lies in the space of "
-        f"the next router on average, for random spaces {nulls['next_overlap'].text()}.",
+        alt="Small line charts over layers of shares: "
+        + "; ".join(f"{_title(name)}, {means[name][0]} on average" for name in known)
+        + f"; by chance {chance}.",
         caption=f"Share of the {metrics.sizes['spanned']} strongest directions of an expert in the space of a "
-        f"router's rows, mean over experts. Written, in that of the next layer, mean over layers: {value} {bounds}, "
-        f"for {RANDOM_SPACES} {nulls['next_overlap'].text()}, expected {chance}. {_experts(metrics)}",
+        "router's rows, mean over experts. Means over layers: "
+        + "; ".join(f"{_title(name)}, {' '.join(means[name])} (random spaces {nulls[name].text()})" for name in known)
+        + f"; expected by chance {chance}. {_experts(metrics)}",
         how_to_read="Dashed: random spaces of the same dimensions. 1: all of these directions are among those that the "
         "router reads. The last layer has no next router.",
         drawing=drawing,
@@ -295,32 +302,32 @@ def _spaces(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
 
 
 def _angles(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    number, panels, frames = np.arange(1, metrics.sizes["spanned"] + 1), [], []
+    number, panels, frames, smallest = np.arange(1, metrics.sizes["spanned"] + 1), [], [], []
     sources = {"trained": metrics} | ({"untrained": untrained} if untrained is not None else {})
-    for name in SPACES:
+    for name in _known_spaces(metrics):
         lines = [Series(label, *ends(source["router_angle"].sel(space=name))) for label, source in sources.items()]
         random = Reference(RANDOM_SPACES, *ends(metrics["random_router_angle"].sel(space=name)))
         panels.append(Panel(MEASURES[name].title, number, lines, [random], "degrees"))
         values = dict(zip(INTERVAL, ends(metrics["router_angle"].sel(space=name)), strict=True))
         frames.append(pd.DataFrame({"measure": name, "angle": number} | values | {"random_spaces": random.value}))
-    smallest = {
-        part: format_number(float(metrics[f"{part}router_angle"].sel(space="next_overlap", interval="estimate")[0]))
-        for part in ("", "random_")
-    }
+        first, by_chance = (format_number(float(each[0])) for each in (values["estimate"], random.value))
+        smallest.append(f"{_title(name)}, {first} degrees (random spaces {by_chance})")
     return Figure(
         name="space_angles",
         title="Principal angles between experts and routers",
-        alt=f"Three small line charts of the principal angles between the space of an expert and that of a router. The "
-        f"smallest between what experts write and what the next router reads is {smallest['']} degrees, for random "
-        f"spaces {smallest['random_']}.",
+        alt=f"Small line charts of principal angles. The smallest: {'; '.join(smallest)}.",
         caption="Principal angles between the spaces of the figure before, the smallest first, means over experts and "
-        f"layers; the smallest of the last panel {smallest['']} degrees, for {RANDOM_SPACES} {smallest['random_']}. "
-        f"{_experts(metrics)}",
+        f"layers. The smallest: {'; '.join(smallest)}. {_experts(metrics)}",
         how_to_read="0 degrees: a direction that both have; 90: none that one shares with the other. Few small angles "
         "below the dashed line are few shared directions; a whole curve below it is a shared space.",
         drawing=plotting.small_multiples(panels, x_label="Number of the angle", order=ORDER),
         data=pd.concat(frames, ignore_index=True),
     )
+
+
+def _title(name: str) -> str:
+    """The title of a measure within a sentence."""
+    return MEASURES[name].title[0].lower() + MEASURES[name].title[1:]
 
 
 def _relations(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
