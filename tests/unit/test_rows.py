@@ -63,6 +63,18 @@ def test_json_array(read):
     assert read("rows.json", b" " + json.dumps(QUESTIONS, indent=1).encode()) == QUESTIONS
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user"}], "tools": [{"name": "add"}]},
+        {"options": ["a", "b"]},
+        {"a": {"b": "c"}, "d": "e"},
+    ],
+)
+def test_a_single_row_with_lists_or_mappings_is_a_row(read, row):
+    assert read("rows.jsonl", lines([row])) == [row]
+
+
 def test_the_format_is_the_stated_one_or_that_of_each_file(read, tmp_path):
     assert read("rows.data", lines(QUESTIONS), stated="jsonl") == QUESTIONS
     (tmp_path / "a.csv").write_text("answer\n7\n")

@@ -219,12 +219,14 @@ def _object(place: str, row) -> dict:
 
 
 def _of_columns(values: list) -> bool:
-    """Whether the values of an object are columns: all are objects with the same keys, or lists of one length."""
+    """Whether the values of an object are columns: objects with the same keys, or lists of one length."""
     if not values or any(type(value) is not type(values[0]) for value in values):
         return False
     if isinstance(values[0], dict):
         return all(value.keys() == values[0].keys() for value in values)
-    return len(values) > 1 and isinstance(values[0], list) and len({len(value) for value in values}) == 1
+    if len(values) == 1 or not isinstance(values[0], list) or any(isinstance(item, dict) for item in chain(*values)):
+        return False  # such as a row with the messages of a conversation
+    return len({len(value) for value in values}) == 1
 
 
 def _cells(lines: Iterable[str], delimiter: str, wanted: list[Column]) -> Iterator[tuple[str, dict]]:
