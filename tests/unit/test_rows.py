@@ -2,9 +2,11 @@
 
 import bz2
 import csv
+import datetime
 import gzip
 import io
 import json
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,6 +63,18 @@ def test_json_lines(read, name):
 
 def test_json_array(read):
     assert read("rows.json", b" " + json.dumps(QUESTIONS, indent=1).encode()) == QUESTIONS
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user"}], "tools": [{"name": "add"}]},
+        {"options": ["a", "b"]},
+        {"a": {"b": "c"}, "d": "e"},
+    ],
+)
+def test_a_single_row_with_lists_or_mappings_is_a_row(read, row):
+    assert read("rows.jsonl", lines([row])) == [row]
 
 
 def test_the_format_is_the_stated_one_or_that_of_each_file(read, tmp_path):
@@ -153,6 +167,21 @@ def test_numbers_and_texts_of_json_are_as_written(read):
     expected = {"a": "1.10", "b": "12345678901234567890123", "c": "2026-01-31", "d": "1E5", "e": "007", "f": "-0"}
     assert read("rows.jsonl", given) == [expected | {"g": None}]
     assert read("rows.json", b"[" + given + b"]") == [expected | {"g": None}]
+
+
+def test_parquet_has_types_and_keeps_them(read):
+    table = pa.table(
+        {
+            "day": [datetime.date(2026, 1, 31), None],
+            "count": pa.array([18, None], pa.int64()),
+            "single": pa.array([0.1, None], pa.float32()),
+            "price": [Decimal("1.10"), Decimal("2.00")],
+        }
+    )
+    found = read("rows.parquet", parquet(table), *table.column_names)
+    assert found[1] == {"day": None, "count": None, "single": None, "price": Decimal("2.00")}
+    texts = [Column(name).text(found[0]) for name in table.column_names]
+    assert texts == ["2026-01-31", "18", "0.1", "1.10"]
 
 
 def test_files_need_only_the_columns_that_are_read(read, tmp_path):

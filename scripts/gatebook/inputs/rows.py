@@ -13,6 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from gatebook.inputs.templates import Column, MisfitError, Template
 from gatebook.problem import Problem
 
@@ -219,12 +221,14 @@ def _object(place: str, row) -> dict:
 
 
 def _of_columns(values: list) -> bool:
-    """Whether the values of an object are columns: all are objects with the same keys, or lists of one length."""
+    """Whether the values of an object are columns: objects with the same keys, or lists of one length."""
     if not values or any(type(value) is not type(values[0]) for value in values):
         return False
     if isinstance(values[0], dict):
         return all(value.keys() == values[0].keys() for value in values)
-    return len(values) > 1 and isinstance(values[0], list) and len({len(value) for value in values}) == 1
+    if len(values) == 1 or not isinstance(values[0], list) or any(isinstance(item, dict) for item in chain(*values)):
+        return False  # such as a row with the messages of a conversation
+    return len({len(value) for value in values}) == 1
 
 
 def _cells(lines: Iterable[str], delimiter: str, wanted: list[Column]) -> Iterator[tuple[str, dict]]:
@@ -263,13 +267,16 @@ def _text(lines: Iterable[str], sample_by: str) -> Iterator[tuple[str, dict]]:
 
 
 def _parquet(path: str, wanted: list[Column]) -> Iterator[tuple[str, dict]]:
-    """Parquet: values have their types."""
+    """Parquet: values have their types; single precision is not written with the digits of double precision."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
     with pq.ParquetFile(path) as file:
         used = sorted({column.among(file.schema_arrow.names) for column in wanted})
+        short = [name for name in used if pa.types.is_float32(file.schema_arrow.field(name).type)]
         for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=used):
             for row in batch.to_pylist():
-                yield f"row {number}", row
+                exact = {name: float(str(np.float32(row[name]))) for name in short if row[name] is not None}
+                yield f"row {number}", row | exact
                 number += 1
