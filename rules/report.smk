@@ -40,7 +40,7 @@ rule build_report:
         pages=model_pages(),
         models=studied("results/inputs/{model}/checkpoints/{checkpoint}.json"),
         datasets=described_datasets(),
-        size=[] if study.of_counts else "results/inputs/report_size.json",
+        estimate=[] if study.of_counts else "results/inputs/report_size.json",
     output:
         folder=report(
             directory("results/report"),

@@ -58,6 +58,13 @@ def test_each_sentence_stands_once_below_its_jobs(run):
     ]
 
 
+def test_logs_are_found_from_another_folder(run, tmp_path_factory, monkeypatch):
+    run.start(1, MISSING)
+    run.fail(1)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert run.sentences() == {MISSING: ["measure (log: results/logs/1.log)"]}
+
+
 def test_a_job_that_was_run_again_is_told_only_if_it_failed_again(run):
     run.start(1, "Error: no memory.")
     run.fail(1)

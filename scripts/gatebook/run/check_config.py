@@ -7,17 +7,13 @@ sentence, too.
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from gatebook.problem import Problem
 from gatebook.run.alone import read_workflow
 
-if TYPE_CHECKING:
-    from gatebook.inputs.catalogues import Study
 
-
-def summary(config: dict, study: "Study") -> str:
-    """Which study a checked config is, in a few lines."""
+def summary(config: dict, study) -> str:
+    """Which study a checked config selects (see `inputs.catalogues`), in a few lines."""
     models = [f"{name} ({', '.join(model['checkpoints'])})" for name, model in study.models.items()]
     lines = {
         "Study": [config["study"]["title"]],

@@ -23,7 +23,7 @@ class Failures(logging.Handler):
 
     def __init__(self):
         super().__init__()
-        self.began = time.time()
+        self.began, self.folder = time.time(), Path.cwd()  # with --directory, Snakemake is back elsewhere at the end
         self.started, self.failed, self.grouped = {}, {}, set()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -41,14 +41,14 @@ class Failures(logging.Handler):
         """The jobs that failed, in words, by the sentence that they ended in."""
         found: dict[str, list[str]] = {}
         for number, (rule, wildcards, logs) in self.failed.items():
-            log = Path(logs[0]) if logs else None
-            began = log is not None and log.is_file() and log.stat().st_mtime >= self.began
+            log = self.folder / (logs[0] if logs else "no log")
+            began = log.is_file() and log.stat().st_mtime >= self.began
             if (began and receipts.path_beside(log).exists()) or (number in self.grouped and not began):
                 continue
             said = sentence(log.read_text(encoding="utf-8", errors="replace").splitlines()) if began else SILENT
             if said:
                 of = ", ".join(f"{name}={value}" for name, value in wildcards.items())
-                place = f"log: {log}" if began else "no log"
+                place = f"log: {logs[0]}" if began else "no log"
                 found.setdefault(said, []).append(f"{' '.join(filter(None, [rule, of]))} ({place})")
         return found
 
