@@ -15,8 +15,8 @@ job.start(snakemake)
 name, settings, model = snakemake.wildcards.dataset, snakemake.params.dataset, snakemake.params.model
 files, folder = [str(file) for file in snakemake.input.files], str(snakemake.input.tokenizer)
 limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
-if not model["trust_remote_code"]:
-    job.without_torch()
+with job.without_torch(unless=model["trust_remote_code"]):
+    tokenizer = load_tokenizer(folder, **trust)
 builder = documents.file_format(name, files[0], settings.get("format"))
 with tempfile.TemporaryDirectory() as cache:
     rows = documents.read_rows(name, files, builder, settings["sample_by"], Path(cache), limits.get("documents"))
@@ -25,7 +25,7 @@ with tempfile.TemporaryDirectory() as cache:
     tokens = documents.tokenize(
         name,
         job.progress(texts, unit=" documents", description=f"tokenize {name}"),
-        load_tokenizer(folder, **trust),
+        tokenizer,
         window=window_size(model["window"], folder, **trust),
         token_limit=token_limit(settings, model),
         minimum_tokens=limits.get("minimum_tokens"),
