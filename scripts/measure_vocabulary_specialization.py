@@ -14,9 +14,8 @@ tokens = routed.read(snakemake.input.records, snakemake.input.tokens)
 layers = routed.read_layers(tokens, snakemake.input.records)
 bar = job.progress(layers, total=tokens.sizes["layer"], unit=" layers", description="layers")
 measured = vocabulary_specialization.measure(tokens, bar, **snakemake.params.settings, **snakemake.params.statistics)
-if not snakemake.params.model["trust_remote_code"]:
-    job.without_torch()
-tokenizer = load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
+with job.without_torch(unless=snakemake.params.model["trust_remote_code"]):
+    tokenizer = load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.model)
 metrics = vocabulary_specialization.with_texts(measured.metrics, lambda ids: vocabulary.token_texts(tokenizer, ids))
 measured = measured._replace(metrics=metrics)
 measured = summary.of_enough(measured, snakemake.params.fewest_clusters)

@@ -15,15 +15,15 @@ job.start(snakemake)
 name, settings, model = snakemake.wildcards.dataset, snakemake.params.dataset, snakemake.params.model
 files, folder = [str(file) for file in snakemake.input.files], str(snakemake.input.tokenizer)
 limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
-if not model["trust_remote_code"]:
-    job.without_torch()
+with job.without_torch(unless=model["trust_remote_code"]):
+    tokenizer = load_tokenizer(folder, **trust)
 if model["window"] == "context":
     families.check(load_config(folder, **trust))  # of other families the config does not say the context
 texts = documents.of_dataset(name, files, settings)
 tokens = documents.tokenize(
     name,
     job.progress(texts, unit=" documents", description=f"tokenize {name}"),
-    load_tokenizer(folder, **trust),
+    tokenizer,
     window=window_size(model["window"], folder, **trust),
     token_limit=token_limit(settings, model),
     minimum_tokens=limits.get("minimum_tokens"),

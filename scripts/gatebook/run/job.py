@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 
 from tqdm import tqdm
@@ -57,13 +59,21 @@ def start(snakemake) -> None:
     atexit.register(_leave_receipt, origin.provenance(), inputs, outputs, log)
 
 
-def without_torch() -> None:
-    """Make torch look absent to the packages that this process imports from now on: it takes seconds to be imported.
+@contextmanager
+def without_torch(unless: bool) -> Iterator[None]:
+    """Let transformers find no torch, which takes seconds to be imported, when it is imported here for a tokenizer.
 
-    For jobs that use transformers for a tokenizer alone, without code of the model's repository, which may want torch.
+    Nothing is done if torch is loaded already, and nothing with `unless`: code of a model's repository may want it.
     """
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say that models are not available
-    sys.modules.setdefault("torch", None)
+    absent = not unless and "torch" not in sys.modules
+    if absent:
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say that it has no models
+        sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules["torch"]  # datasets takes what stands there for torch
 
 
 def software() -> dict[str, str]:
