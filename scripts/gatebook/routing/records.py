@@ -44,12 +44,11 @@ TOTALS = {
 class Records:
     """What the routers of all layers did to some tokens, as numpy arrays by the names of `PER_TOKEN` and `TOTALS`.
 
-    `tokens` (row,) and `windows` (window,) are their places in the dataset, in order; the windows are whole. Arrays
-    have the axes layer, row or window, and then those of `PER_TOKEN` and `TOTALS`. Full records hold `router_logits`, the
-    module's raw output, and `selected_expert` uint8 or uint16, its own choice sorted by weight; weights and scalars
-    follow from them, see `routing.rule.complete`. Compact records hold `selected_expert`, `routing_weight`, the scalars
-    that do not follow from the weights, and totals. Floats are float32, or what `float32` makes so. `complete` says
-    that all tokens before the last one here have been handed over.
+    `tokens` (row,) and `windows` (window,) are their places in the dataset, in order; the windows are whole. The first
+    axis of an array is the layer. Full records hold `router_logits`, the module's raw output, and `selected_expert`
+    uint8 or uint16, its own choice sorted by weight; weights and scalars follow from them, see `rule.complete`. Compact
+    records hold `selected_expert`, `routing_weight`, the scalars that do not follow from the weights, and totals. Floats
+    are float32, or what `float32` makes so. `complete` says that no token before the last one here is still to come.
     """
 
     tokens: np.ndarray
@@ -423,7 +422,7 @@ class RecordWriter(LayerWriter):
     def _finish(self) -> None:
         super()._finish()
         for index, layer in enumerate(self._layers):
-            for name, values in self.totals.items():
+            for name, values in sorted(self.totals.items()):
                 self._files[layer][name][...] = values[index]
 
 

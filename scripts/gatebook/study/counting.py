@@ -11,11 +11,12 @@ import xarray as xr
 from gatebook.files.origin import identity
 from gatebook.inputs.clusters import GROUPS
 from gatebook.routing.bins import BINS, LOGIT_EDGES, PROBABILITY_EDGES, UNIT_EDGES
-from gatebook.routing.records import TOTALS
+from gatebook.routing.records import TOKENS_PER_CHUNK, TOTALS
 from gatebook.routing.rule import RoutingRule, complete, routing_rule_of
 from gatebook.study.tallies import DIMENSIONS, PER_DOCUMENT, SCALARS, UNITS, scalar_edges
 
-TOKENS_PER_BLOCK = 4096
+TOKENS_PER_BLOCK = TOKENS_PER_CHUNK
+"""As records are chunked, so that a tally taken while they are written is the same to the last bit."""
 LN_10 = float(np.log(10))
 EXPERT_HISTOGRAMS = ("expert_logit_histogram", "expert_probability_histogram")
 
