@@ -1,10 +1,10 @@
-"""Tiny random models of every supported family, made from its own config class."""
+"""Tiny random models of the supported families, made from their own config classes, and the families refused."""
 
 import torch
 import transformers
 from torch import nn
 
-from gatebook.routing.models import find_routers, selection_bias
+from gatebook.routing.routers import find_blocks, selection_bias
 
 SHARED = {
     "vocab_size": 97,
@@ -22,25 +22,103 @@ SHARED = {
 }
 SPARSE = {"moe_intermediate_size": 8, "num_experts": 8}
 ROUTED = {"moe_intermediate_size": 8, "n_routed_experts": 8, "n_shared_experts": 1, "first_k_dense_replace": 1}
+SPARSE_LAYERS = {"mlp_layer_types": ["dense", "sparse", "sparse"]}
 LATENT = {"kv_lora_rank": 8, "q_lora_rank": None, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+INDEXED = LATENT | {"q_lora_rank": 8, "index_topk": 64, "index_n_heads": 2, "index_head_dim": 8, "head_dim": 4}
 GROUPS = {"n_group": 4, "topk_group": 2}
+MAMBA = {"mamba_d_state": 4, "mamba_d_conv": 2, "mamba_expand": 1}
+LINEAR = {
+    "linear_num_value_heads": 2,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_conv_kernel_dim": 2,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "head_dim": 8,
+    "norm_topk_prob": True,
+    "shared_expert_intermediate_size": 8,
+}
 FAMILIES = {
     "olmoe": ("Olmoe", {"num_experts": 8}),
     "flex_olmo": ("FlexOlmo", {"num_experts": 8}),
     "mixtral": ("Mixtral", {"num_local_experts": 8}),
     "qwen2_moe": ("Qwen2Moe", SPARSE | {"shared_expert_intermediate_size": 8, "mlp_only_layers": [0]}),
     "qwen3_moe": ("Qwen3Moe", SPARSE | {"norm_topk_prob": True, "head_dim": 8}),
+    "qwen3_next": ("Qwen3Next", SPARSE | LINEAR | {"mlp_only_layers": [0]}),
+    "qwen3_5_moe": ("Qwen3_5MoeText", SPARSE | LINEAR),
+    "qwen3_vl_moe": ("Qwen3VLMoeText", SPARSE | {"head_dim": 8, "mlp_only_layers": [0]}),
     "deepseek_v2": ("DeepseekV2", LATENT | ROUTED),
     "deepseek_v2_groups": (
         "DeepseekV2",
         LATENT | ROUTED | GROUPS | {"topk_method": "group_limited_greedy", "routed_scaling_factor": 1.5},
     ),
     "deepseek_v3": ("DeepseekV3", LATENT | ROUTED | GROUPS),
+    "deepseek_v32": ("DeepseekV32", INDEXED | ROUTED | GROUPS),
     "glm4_moe": ("Glm4Moe", ROUTED | {"head_dim": 8}),
+    "glm4_moe_lite": ("Glm4MoeLite", LATENT | ROUTED | SPARSE_LAYERS),
+    "glm_moe_dsa": ("GlmMoeDsa", INDEXED | ROUTED | SPARSE_LAYERS),
     "gpt_oss": ("GptOss", {"num_local_experts": 8, "head_dim": 8, "sliding_window": 8}),
+    "minimax_m2": ("MiniMaxM2", {"num_local_experts": 8, "head_dim": 8, "rotary_dim": 4}),
+    "granitemoe": ("GraniteMoe", {"num_local_experts": 8}),
+    "granitemoehybrid": (
+        "GraniteMoeHybrid",
+        {
+            "num_local_experts": 8,
+            "shared_intermediate_size": 8,
+            "layer_types": ["mamba", "attention", "mamba"],
+            "mamba_n_heads": 2,
+            "mamba_d_head": 8,
+            "mamba_n_groups": 1,
+            "mamba_chunk_size": 8,
+            "position_embedding_type": "rope",
+        }
+        | MAMBA,
+    ),
+    "ernie4_5_moe": (
+        "Ernie4_5_Moe",
+        {
+            "moe_num_experts": 8,
+            "moe_k": 3,
+            "moe_num_shared_experts": 1,
+            "moe_intermediate_size": 8,
+            "moe_layer_start_index": 1,
+        },
+    ),
+    "dots1": ("Dots1", ROUTED | GROUPS | {"head_dim": 8}),
+    "hunyuan_v1_moe": ("HunYuanMoEV1", {"num_experts": 8, "moe_topk": 3, "head_dim": 8}),
+    "lfm2_moe": (
+        "Lfm2Moe",
+        SPARSE
+        | {"layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1, "use_expert_bias": True},
+    ),
+    "jamba": (
+        "Jamba",
+        {"num_experts": 8, "expert_layer_period": 1, "expert_layer_offset": 0, "mamba_dt_rank": 4, "use_mamba_kernels": False}
+        | {"attn_layer_period": 2, "attn_layer_offset": 1}
+        | MAMBA,
+    ),
+    "nemotron_h": (
+        "NemotronH",
+        ROUTED
+        | {
+            "layers_block_type": ["mamba", "moe", "moe"],
+            "moe_shared_expert_intermediate_size": 8,
+            "mamba_num_heads": 2,
+            "mamba_head_dim": 8,
+            "ssm_state_size": 4,
+            "n_groups": 1,
+            "conv_kernel": 2,
+            "chunk_size": 8,
+            "head_dim": 8,
+        },
+    ),
+    "afmoe": ("Afmoe", SPARSE | {"num_shared_experts": 1, "num_dense_layers": 1, "head_dim": 8, "route_scale": 1.5, "layer_types": ["full_attention"] * 3}),
+    "hy_v3": ("HYV3", SPARSE | SPARSE_LAYERS | {"head_dim": 8, "num_shared_experts": 1}),
+    "minimax": ("MiniMax", {"num_local_experts": 8, "head_dim": 8, "block_size": 8}),
+    "cohere2_moe": ("Cohere2Moe", SPARSE | {"head_dim": 8}),
+    "exaone_moe": ("ExaoneMoe", SPARSE | SPARSE_LAYERS | GROUPS | {"num_shared_experts": 1, "head_dim": 8}),
+    "aria_text": ("AriaText", {"moe_num_experts": 8, "moe_topk": 3, "moe_num_shared_experts": 1}),
 }
-FIRST_DENSE = {"qwen2_moe", "deepseek_v2", "deepseek_v2_groups", "deepseek_v3", "glm4_moe"}
-"""Families whose tiny model has a dense layer 0."""
 
 
 def causal_model(family: str, dtype=torch.float32, **changes) -> transformers.PreTrainedModel:
@@ -49,12 +127,12 @@ def causal_model(family: str, dtype=torch.float32, **changes) -> transformers.Pr
     config = getattr(transformers, f"{name}Config")(**SHARED | own | changes)
     config._experts_implementation = "eager"
     torch.manual_seed(7)
-    model = getattr(transformers, f"{name}ForCausalLM")(config).eval().to(dtype)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().to(dtype)
     for parameter in model.parameters():  # trained biases are not zero, nor norms one
         parameter.data += 0.05 * torch.randn_like(parameter)
-    for router in find_routers(model.model).values():
-        if (bias := selection_bias(router)) is not None:
-            bias += 0.2 * torch.randn_like(bias)
+    for block in find_blocks(model.model).values():
+        if (bias := selection_bias(block)) is not None:
+            bias.data += 0.2 * torch.randn_like(bias)
     return model
 
 

@@ -8,16 +8,22 @@ from gatebook.problem import Problem
 
 
 def load_config(folder: str | Path, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The config of a model folder in the hub's layout; a `Problem` when it cannot be read."""
+    """The config of a model folder in the hub's layout, of its text model if it also sees or hears.
+
+    A `Problem` when it cannot be read.
+    """
     if not (Path(folder) / "config.json").is_file():
         raise Problem(f"{folder} is not a model folder: it has no config.json.")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (ValueError, OSError) as error:
         raise Problem(f"{folder}/config.json cannot be read ({str(error).splitlines()[0]}).") from error
+    text = config.get_text_config()
     if (quantization := getattr(config, "quantization_config", None)) is not None:
-        quantization["dequantize"] = True  # quantized kernels bypass the router modules
-    return config
+        # quantized kernels bypass the router modules
+        text.quantization_config = quantization | {"dequantize": True}
+    text.name_or_path = config.name_or_path
+    return text
 
 
 def load_tokenizer(folder: str, *, trust_remote_code: bool = False):

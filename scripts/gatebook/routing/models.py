@@ -1,6 +1,6 @@
 """Models: load the base model of a Mixture-of-Experts checkpoint, find its routers and experts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +16,8 @@ from transformers import AutoModel, AutoModelForCausalLM
 from gatebook.files import checksums
 from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
-from gatebook.routing.rule import routing_rule
-
-ROUTER_ROWS = ("mlp.gate.weight", "mlp.router.weight", "block_sparse_moe.gate.weight")
-"""Names that the rows of a router have within its layer, in files of the supported families."""
+from gatebook.routing.families import routing_rule
+from gatebook.routing.routers import find_blocks, find_norm, find_routers, router_of, rows_of, skeleton, unsupported
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -77,13 +75,14 @@ def load(
         If the weights cannot be read or do not fit the config.
     """
     config = load_config(folder, trust_remote_code)
-    if last_layer is not None:
-        _cut(config, last_layer + 1)
     if gpus > 1 and torch.cuda.device_count() < gpus:
         raise Problem(f"gpus: {gpus} is set, but {torch.cuda.device_count()} CUDA devices are visible: set it to that.")
     placement = None if device.type == "cpu" else "auto" if gpus > 1 else {"": device}
     remote = {"trust_remote_code": True} if trust_remote_code else {}
     family = AutoModelForCausalLM if head else AutoModel
+    if last_layer is not None:
+        family = _changed(config, lambda model: setattr(model, "layers", model.layers[: last_layer + 1]))
+        remote = {}
     model = _from_pretrained(family, folder, config, dtype, attention, experts, device, device_map=placement, **remote)
     return model.eval()
 
@@ -120,30 +119,38 @@ def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.devi
     Problem
         As `load` does.
     """
-    config = load_config(folder)
-    routing_rule(config)
-    tensors = {f"model.layers.0.{name}": tensor for name, tensor in _layer_tensors(folder, layer)}
-    _cut(config, 1)
-    for name, alone in {"first_k_dense_replace": 0, "mlp_only_layers": [], "decoder_sparse_step": 1}.items():
-        if hasattr(config, name):
-            setattr(config, name, alone)
-    config.vocab_size, config.pad_token_id = 1, None
-    family = transformers.MODEL_MAPPING[type(config)]
-    model = _from_pretrained(
-        family, None, config, dtype, "eager", experts, device, state_dict=tensors, needed="layers.0.mlp"
-    )
-    (block,) = find_blocks(model.eval().to(device)).values()
+    config, routed = _routed(folder)
+    choose_layers(layer, routed, "layer")
+    model = _parts(folder, config, lambda model: [find_blocks(model)[layer]], dtype, device, experts)
+    block = find_blocks(model)[layer]
+    between = [
+        name for name, child in block.named_children()
+        if next(child.parameters(), None) is not None and child not in (router_of(block), block.experts) and "shared" not in name
+    ]
+    if between:
+        raise unsupported(config, f"the outputs of single experts do not add up to the block's, which has {between[0]}")
     return block
 
 
 def block_gain(folder: str | Path, layer: int) -> np.ndarray | None:
-    """The gain of the RMSNorm before the Mixture-of-Experts block of one layer: (hidden,) float32.
+    """The gain of the norm before the Mixture-of-Experts block of one layer: (hidden,) float32.
 
-    None for a family that normalises the block's output and not its input.
+    It is what the norm makes of ones of both signs. None for a family that normalises the block's output and not its
+    input.
     """
-    before, after = "post_attention_layernorm.weight", "post_feedforward_layernorm.weight"
-    norms = dict(_layer_tensors(folder, layer, (before, after)))
-    return None if after in norms else norms[before].float().numpy()
+    config, _ = _routed(folder)
+    if (name := find_norm(config)) is None:
+        return None
+    model = _parts(folder, config, lambda model: [model.layers[layer].get_submodule(name)], "float32", torch.device("cpu"))
+    norm, one = model.layers[layer].get_submodule(name), 2.0**20  # beside which the norm's epsilon is nothing
+    found = []
+    for signs in ([1, -1, 1, -1], [1, 1, -1, -1]):
+        sign = torch.tensor(signs, dtype=torch.float32).repeat(config.hidden_size // 4)
+        with torch.inference_mode():
+            found.append(((norm(one * sign) - norm(-one * sign)) / 2 * sign).numpy())
+    if not np.array_equal(*found):
+        raise unsupported(config, f"{name} before its experts does more than multiply by a gain")
+    return found[0]
 
 
 def read_router_rows(folder: str | Path, layers: str | int | list = "all") -> xr.DataArray:
@@ -175,26 +182,59 @@ def read_router_rows(folder: str | Path, layers: str | int | list = "all") -> xr
     >>> dict(rows.sizes)  # doctest: +SKIP
     {'layer': 4, 'expert': 32, 'hidden': 96}
     """
+    config, routed = _routed(folder)
+    chosen = choose_layers(layers, routed, "layers")
+
+    def wanted(model):
+        return [router for layer, router in find_routers(model).items() if layer in chosen]
+
+    routers = find_routers(_parts(folder, config, wanted, "auto", torch.device("cpu")))
+    rows = np.stack([rows_of(routers[layer]).detach().float().numpy() for layer in chosen])
+    attrs = {"long_name": "router rows", "units": "1"}
+    return xr.DataArray(rows, dims=("layer", "expert", "hidden"), coords={"layer": chosen}, attrs=attrs)
+
+
+def _routed(folder: str | Path) -> tuple[transformers.PreTrainedConfig, list[int]]:
+    """The config of a folder that holds a supported model, and the numbers of its layers with experts."""
     config = load_config(folder)
     routing_rule(config)
-    chosen, rows = choose_layers(layers, sorted(find_routers(skeleton(config))), "layers"), []
-    for layer in chosen:
-        found = [tensor.float().numpy() for _, tensor in _layer_tensors(folder, layer, ROUTER_ROWS)]
-        if not found:
-            raise Problem(f"{folder} has no weights of the router of layer {layer}: fetch the checkpoint again.")
-        rows += found
-    attrs = {"long_name": "router rows", "units": "1"}
-    return xr.DataArray(np.stack(rows), dims=("layer", "expert", "hidden"), coords={"layer": chosen}, attrs=attrs)
+    return config, sorted(find_routers(skeleton(config)))
 
 
-def _layer_tensors(folder: str | Path, layer: int, wanted: tuple[str, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names within the layer and tensors of one layer, all or the `wanted` ones, read one at a time."""
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with _readable(folder), safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118, not a dict
-                before, found, inside = name.removeprefix("model.").partition(f"layers.{layer}.")
-                if found and not before and (not wanted or inside in wanted):
-                    yield inside, file.get_tensor(name)
+def _parts(
+    folder: str | Path,
+    config: transformers.PreTrainedConfig,
+    wanted: Callable[[nn.Module], list[nn.Module]],
+    dtype: str,
+    device: torch.device,
+    experts: str = "auto",
+) -> transformers.PreTrainedModel:
+    """The base model of a folder with the `wanted` modules alone; no other tensor is read."""
+    family = _changed(config, lambda model: _keep(model, wanted(model)))
+    placement = None if device.type == "cpu" else {"": device}
+    model = _from_pretrained(family, folder, config, dtype, "eager", experts, device, device_map=placement)
+    return model.eval()
+
+
+def _changed(config: transformers.PreTrainedConfig, change: Callable[[nn.Module], object]) -> type:
+    """The class of a config's base model, whose instances are changed before weights are read."""
+    family = type(skeleton(config))
+
+    def build(self, config):
+        family.__init__(self, config)
+        change(self)
+
+    return type(family.__name__, (family,), {"__init__": build, "__module__": family.__module__})
+
+
+def _keep(module: nn.Module, wanted: list[nn.Module]) -> None:
+    """Put modules without weights in place of all that are not wanted, nor hold what is."""
+    for name, child in module.named_children():
+        if not any(child is one for one in wanted):
+            if any(inside is one for inside in child.modules() for one in wanted):
+                _keep(child, wanted)
+            else:
+                module.register_module(name, nn.Identity())
 
 
 def _from_pretrained(
@@ -205,15 +245,13 @@ def _from_pretrained(
     attention: str,
     experts: str,
     device: torch.device,
-    *,
-    needed: str = "",
     **options,
 ) -> transformers.PreTrainedModel:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     if experts == "auto":
         experts = "eager" if device.type == "cpu" else "grouped_mm"
-    with _readable(folder or config.name_or_path):
+    with _readable(folder):
         model, report = family.from_pretrained(
             folder,
             config=config,
@@ -224,14 +262,15 @@ def _from_pretrained(
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            key_mapping={r"^(model\.)?language_model\.(model\.)?": "model."},  # of a model that sees, too
             **options,
         )
     # transformers fills what is missing with random numbers
     mismatched = (name for name, *_ in report["mismatched_keys"])
-    unfit = [name for name in [*sorted(report["missing_keys"]), *sorted(mismatched)] if needed in name]
+    unfit = [*sorted(report["missing_keys"]), *sorted(mismatched)]
     if unfit:
         raise Problem(
-            f"{folder or config.name_or_path}: {len(unfit)} weights are missing or do not have the shape that "
+            f"{folder}: {len(unfit)} weights are missing or do not have the shape that "
             f"config.json says, first {unfit[0]}: fetch the checkpoint again."
         )
     return model
@@ -246,42 +285,6 @@ def _readable(folder: str | Path) -> Iterator[None]:
             f"{folder} cannot be loaded as a model ({str(error).splitlines()[0]}): mend the folder or the model's "
             "settings."
         ) from error
-
-
-def _cut(config: transformers.PreTrainedConfig, layers: int) -> None:
-    """Keep the first `layers` layers of a config, in its lists by layer too."""
-    whole = config.num_hidden_layers
-    for name, value in vars(config).items():
-        if isinstance(value, list) and len(value) == whole and name.endswith("layer_types"):
-            setattr(config, name, value[:layers])
-    config.num_hidden_layers = layers
-
-
-def skeleton(config: transformers.PreTrainedConfig, trust_remote_code: bool = False) -> transformers.PreTrainedModel:
-    """The base model of a config, without weights."""
-    with torch.device("meta"):
-        return AutoModel.from_config(config, trust_remote_code=trust_remote_code)
-
-
-def find_routers(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:
-    """Router modules by layer index; dense layers have none, so indices may start above 0."""
-    recorder = type(model)._can_record_outputs["router_logits"]
-    return {
-        layer: module
-        for layer, block in enumerate(model.layers)
-        for module in block.modules()
-        if isinstance(module, recorder.target_class)
-    }
-
-
-def find_blocks(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:
-    """Mixture-of-Experts blocks, which hold a router and its `experts`, by layer index."""
-    return {
-        layer: module
-        for layer, router in find_routers(model).items()
-        for module in model.layers[layer].modules()
-        if any(child is router for child in module.children())
-    }
 
 
 def expert_outputs(block: nn.Module, states: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
@@ -336,8 +339,7 @@ def expert_matrices(block: nn.Module) -> ExpertMatrices:
 
 def router_rows(block: nn.Module) -> np.ndarray:
     """The rows of a block's router, one per expert: (expert, hidden) float32."""
-    router = block.router if hasattr(block, "router") else block.gate
-    return router.weight.detach().float().cpu().numpy()
+    return rows_of(router_of(block)).detach().float().cpu().numpy()
 
 
 @torch.no_grad()
@@ -349,11 +351,6 @@ def randomise_experts(block: nn.Module, count: int, seed: list[int]) -> None:
         parameter[:count] = (torch.randn(parameter[:count].shape, generator=generator) * scale).to(parameter)
 
 
-def selection_bias(router: nn.Module) -> torch.Tensor | None:
-    """The trained bias that a router adds to its scores when it selects, (expert,) float32; None if it has none."""
-    return getattr(router, "e_score_correction_bias", None)
-
-
 def describe(folder: Path, trust_remote_code: bool = False) -> dict:
     """What a model folder holds: revision, checksums and size of its weights, layers with experts, routing rule.
 
@@ -362,7 +359,7 @@ def describe(folder: Path, trust_remote_code: bool = False) -> dict:
     """
     config = load_config(folder, trust_remote_code)
     rule = routing_rule(config)
-    model = skeleton(config, trust_remote_code)
+    model = skeleton(config)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise Problem(f"{folder} has no *.safetensors file: convert the weights to safetensors.")
