@@ -7,7 +7,6 @@ import torch
 import transformers
 from torch import nn
 
-from gatebook.problem import Problem
 from gatebook.routing.routers import find_blocks, probe, router_of, skeleton, unsupported
 from gatebook.routing.rule import RoutingRule
 
@@ -39,7 +38,11 @@ def _find(config: transformers.PreTrainedConfig) -> RoutingRule:
     if not blocks:
         raise unsupported(config, "no layer has a router beside its experts")
     layer, block = next(iter(blocks.items()))
-    trials = [(*_triple(config, output), bias) for output, bias in (probe(block, config.hidden_size, d) for d in DTYPES)]
+    try:
+        tried = [probe(block, config.hidden_size, dtype) for dtype in DTYPES]
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise unsupported(config, f"its router cannot be tried alone ({str(error).splitlines()[0]})") from error
+    trials = [(*_triple(config, output), bias) for output, bias in tried]
     logits, _, selected, bias = trials[0]
     family, shared = config.model_type, _shared_experts(config, model.layers[layer])
     nearest = {}
@@ -49,7 +52,9 @@ def _find(config: transformers.PreTrainedConfig) -> RoutingRule:
         if not differences:
             return rule
         nearest.setdefault((len(differences), differences[0].startswith("experts")), differences[0])
-    raise unsupported(config, f"its router, given random weights, follows no rule that is known: {nearest[min(nearest)]}")
+    raise unsupported(
+        config, f"its router, given random weights, follows no rule that is known: {nearest[min(nearest)]}"
+    )
 
 
 def candidates(router: nn.Module, bias: bool) -> Iterator[dict]:
@@ -71,8 +76,7 @@ def _triple(config: transformers.PreTrainedConfig, output: object) -> tuple:
     """What a router returned, if that is (logits, weights, ids): (token, expert), (token, rank) and (token, rank)."""
     if isinstance(output, tuple) and len(output) == 3:
         logits, weights, selected = output
-        wide = logits.dim() == 2 and logits.shape[1] > 1 and logits.is_floating_point() and not (logits < 0).all()
-        if wide and weights.shape == selected.shape and weights.is_floating_point() and selected.dtype == torch.int64:
+        if logits.dim() == 2 and weights.shape == selected.shape and selected.dtype == torch.int64:
             return output
     raise unsupported(config, "its router does not return logits, weights and ids")
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import transformers
 import xarray as xr
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 
@@ -75,6 +75,11 @@ def load(
         If the weights cannot be read or do not fit the config.
     """
     config = load_config(folder, trust_remote_code)
+    if head and not trust_remote_code and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise Problem(
+            f"extraction.predictions: transformers has no language-model head for model_type {config.model_type!r} "
+            f"({folder}): set it to false."
+        )
     if gpus > 1 and torch.cuda.device_count() < gpus:
         raise Problem(f"gpus: {gpus} is set, but {torch.cuda.device_count()} CUDA devices are visible: set it to that.")
     placement = None if device.type == "cpu" else "auto" if gpus > 1 else {"": device}
@@ -123,12 +128,18 @@ def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.devi
     choose_layers(layer, routed, "layer")
     model = _parts(folder, config, lambda model: [find_blocks(model)[layer]], dtype, device, experts)
     block = find_blocks(model)[layer]
+    router, weighted = router_of(block), len(block.experts.down_proj)
     between = [
-        name for name, child in block.named_children()
-        if next(child.parameters(), None) is not None and child not in (router_of(block), block.experts) and "shared" not in name
+        name
+        for name, child in block.named_children()
+        if child not in (router, block.experts) and "shared" not in name and next(child.parameters(), None) is not None
     ]
     if between:
-        raise unsupported(config, f"the outputs of single experts do not add up to the block's, which has {between[0]}")
+        raise unsupported(config, f"its block has {between[0]}, so what single experts return does not add up to it")
+    if len(rows_of(router)) != weighted:
+        raise unsupported(
+            config, f"its router selects among {len(rows_of(router))} experts, of which {weighted} have weights"
+        )
     return block
 
 
@@ -141,7 +152,9 @@ def block_gain(folder: str | Path, layer: int) -> np.ndarray | None:
     config, _ = _routed(folder)
     if (name := find_norm(config)) is None:
         return None
-    model = _parts(folder, config, lambda model: [model.layers[layer].get_submodule(name)], "float32", torch.device("cpu"))
+    model = _parts(
+        folder, config, lambda model: [model.layers[layer].get_submodule(name)], "float32", torch.device("cpu")
+    )
     norm, one = model.layers[layer].get_submodule(name), 2.0**20  # beside which the norm's epsilon is nothing
     found = []
     for signs in ([1, -1, 1, -1], [1, 1, -1, -1]):
@@ -314,9 +327,10 @@ def all_expert_outputs(
 
 
 class ExpertMatrices(NamedTuple):
-    """The weights of a block's experts: y = down (act(gate x) * (up x)), biases aside.
+    """The weights of a block's experts: y = down (act(gate x) * (up x)), biases aside; or y = down act(up x).
 
     `gate`, `up` (expert, neuron, hidden), `down` (expert, hidden, neuron): views, in the block's dtype and device.
+    `gate` of experts without gates has no neurons.
     """
 
     gate: torch.Tensor
@@ -330,10 +344,13 @@ class ExpertMatrices(NamedTuple):
 
 def expert_matrices(block: nn.Module) -> ExpertMatrices:
     """The weights of a block's experts, whatever way its family stores them."""
-    both, down = block.experts.gate_up_proj.detach(), block.experts.down_proj.detach()
-    if block.experts.is_transposed:
-        both, down = both.mT, down.mT
-    gate, up = both.chunk(2, dim=1) if block.experts.is_concatenated else (both[:, ::2], both[:, 1::2])
+    experts = block.experts
+    up, down = (experts.gate_up_proj if experts.has_gate else experts.up_proj).detach(), experts.down_proj.detach()
+    if experts.is_transposed:
+        up, down = up.mT, down.mT
+    if not experts.has_gate:
+        return ExpertMatrices(up[:, :0], up, down)
+    gate, up = up.chunk(2, dim=1) if experts.is_concatenated else (up[:, ::2], up[:, 1::2])
     return ExpertMatrices(gate, up, down)
 
 

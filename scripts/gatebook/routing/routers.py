@@ -28,7 +28,9 @@ def skeleton(config: transformers.PreTrainedConfig) -> transformers.PreTrainedMo
         with torch.device("meta"):
             return AutoModel.from_config(config, trust_remote_code=allowed)
     except (ValueError, TypeError, AttributeError) as error:
-        raise unsupported(config, f"transformers builds no model of its config ({str(error).splitlines()[0]})") from error
+        raise unsupported(
+            config, f"transformers builds no model of its config ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def unsupported(config: transformers.PreTrainedConfig, reason: str) -> Problem:
@@ -61,7 +63,7 @@ def find_blocks(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:
         layer: module
         for layer, router in find_routers(model).items()
         for module in model.layers[layer].modules()
-        if any(child is router for child in module.children())
+        if hasattr(module, "experts") and any(child is router for child in module.children())
     }
 
 
@@ -72,7 +74,9 @@ def router_of(block: nn.Module) -> nn.Module:
 
 def rows_of(router: nn.Module) -> torch.Tensor:
     """The matrix of a router, one row per expert: (expert, hidden)."""
-    (rows,) = (parameter for parameter in router.parameters() if parameter.dim() == 2)
+    (rows,) = (
+        parameter for name, parameter in router.named_parameters() if parameter.dim() == 2 and not name.endswith(BIASES)
+    )
     return rows
 
 

@@ -14,8 +14,8 @@ from gatebook.inputs import documents
 from gatebook.inputs.model_folder import load_config, load_tokenizer, window_size
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
-from gatebook.routing.records import PER_TOKEN
 from gatebook.routing.families import routing_rule
+from gatebook.routing.records import PER_TOKEN
 from gatebook.routing.routers import find_routers, selection_biases, skeleton
 
 TOKENS_PER_BATCH = 4096
