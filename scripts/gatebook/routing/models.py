@@ -286,7 +286,25 @@ def _from_pretrained(
             f"{folder}: {len(unfit)} weights are missing or do not have the shape that "
             f"config.json says, first {unfit[0]}: fetch the checkpoint again."
         )
+    if experts != "eager":
+        _try_experts(model, experts)
     return model
+
+
+@torch.inference_mode()
+def _try_experts(model: transformers.PreTrainedModel, experts: str) -> None:
+    """A `Problem` if an implementation of experts, tried with one token, does not run on the model's device."""
+    for block in list(find_blocks(model.base_model).values())[:1]:
+        up = expert_matrices(block).up
+        states = torch.ones(1, up.shape[-1], dtype=model.dtype, device=up.device)
+        one = torch.ones(1, 1, dtype=model.dtype, device=up.device)
+        try:
+            block.experts(states, torch.zeros(1, 1, dtype=torch.int64, device=up.device), one)
+        except Exception as error:
+            raise Problem(
+                f"experts: {experts} is set, but it does not run on {up.device.type} in {model.dtype} "
+                f"({str(error).splitlines()[0]}): set it to auto."
+            ) from error
 
 
 @contextmanager
