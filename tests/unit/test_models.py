@@ -124,9 +124,7 @@ def test_an_implementation_of_experts_runs_or_is_refused_in_one_sentence(model_f
         return models.load(model_folder, **SETTINGS | {"experts": chosen})
 
     if experts in ("deepgemm", "sonicmoe"):  # for GPUs
-        with pytest.raises(
-            Problem, match=rf"^experts: {experts} is set, but it does not run on .*: set it to auto"
-        ):
+        with pytest.raises(Problem, match=rf"^experts: {experts} is set, but it does not run on .*: set it to auto"):
             loaded(experts)
         with pytest.raises(Problem, match=rf"^experts: {experts} is set, but it does not run on cpu"):
             models.load_block(model_folder, 1, dtype="auto", device=CPU, experts=experts)
