@@ -7,8 +7,7 @@ import pyarrow.parquet as pq
 from gatebook.files import checksums, netcdf
 from gatebook.inputs import documents, rows
 from gatebook.inputs.limits import token_limit
-from gatebook.inputs.model_folder import load_config, load_tokenizer, window_size
-from gatebook.routing import families
+from gatebook.inputs.model_folder import load_tokenizer, window_size
 from gatebook.run import job
 
 job.start(snakemake)
@@ -17,8 +16,6 @@ files, folder = [str(file) for file in snakemake.input.files], str(snakemake.inp
 limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
 with job.without_torch(unless=model["trust_remote_code"]):
     tokenizer = load_tokenizer(folder, **trust)
-if model["window"] == "context":
-    families.check(load_config(folder, **trust))  # of other families the config does not say the context
 texts = documents.of_dataset(name, files, settings)
 tokens = documents.tokenize(
     name,

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def load_config(folder: str | Path, trust_remote_code: bool = False) -> "PreTrainedConfig":
-    """The config of a model folder in the hub's layout; a `Problem` when it cannot be read."""
+    """The config of a model folder in the hub's layout, of its text model if it also sees or hears.
+
+    A `Problem` when it cannot be read.
+    """
     from transformers import AutoConfig
 
     if not (Path(folder) / "config.json").is_file():
@@ -24,9 +27,12 @@ def load_config(folder: str | Path, trust_remote_code: bool = False) -> "PreTrai
         raise Problem(f"{folder}/config.json is wrong ({reason}): correct it, or get the file again.") from error
     except (ValueError, OSError) as error:
         raise Problem(f"{folder}/config.json cannot be read ({str(error).splitlines()[0]}).") from error
+    text = config.get_text_config()
     if (quantization := getattr(config, "quantization_config", None)) is not None:
-        quantization["dequantize"] = True  # quantized kernels bypass the router modules
-    return config
+        # quantized kernels bypass the router modules
+        text.quantization_config = quantization | {"dequantize": True}
+    text.name_or_path = config.name_or_path
+    return text
 
 
 def load_tokenizer(folder: str, *, trust_remote_code: bool = False):

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gatebook.routing import families
+from gatebook.problem import Problem
 
 if TYPE_CHECKING:  # torch takes seconds to be imported, and most of what reads records needs none of it
     import torch
-    from transformers import PreTrainedConfig
 
 
 SCALARS = {
@@ -31,13 +30,14 @@ SCALARS = {
 class RoutingRule:
     """How a router turns logits z (token, expert) into selected experts and routing weights.
 
-    scores: "softmax" (s = softmax(z) over all experts, in float32) or "sigmoid" (s = sigmoid(z)). The `top_k` experts
-    with the largest score are selected; with `bias`, the largest score plus a trained bias per expert; with `groups`
-    above 1, among the experts of the `kept_groups` groups that score best by `group_score` ("best": their best expert,
-    "two best": the sum of their two best). weighting: weights are the "scores" of the selected experts, without bias,
-    divided by their sum if `normalised`, or the "softmax of the selected logits"; they are multiplied by `scale` and,
-    if `cast`, have the dtype of the logits. sorted: whether the module returns the selected experts in the order of
-    their scores. shared_experts: how many experts every token passes through besides.
+    scores: "softmax" (s = softmax(z) over all experts) or "sigmoid" (s = sigmoid(z)). The `top_k` experts with the
+    largest score are selected; with `bias`, the largest score plus a trained bias per expert; with `groups` above 1,
+    among the experts of the `kept_groups` groups that score best by `group_score` ("best": their best expert, "two
+    best": the sum of their two best). weighting: weights are the "scores" of the selected experts, without bias, if
+    `normalised` divided by their sum plus `epsilon`, or the "softmax of the selected logits"; they are multiplied by
+    `scale`. precision: all this is computed in "float32", or in the dtype of the "logits"; routers may return weights
+    in another dtype, and the selected experts in any order. shared_experts: how many experts every token passes
+    through besides.
     """
 
     family: str
@@ -50,44 +50,61 @@ class RoutingRule:
     kept_groups: int = 1
     group_score: str = "best"
     weighting: str = "scores"
+    epsilon: float = 1e-20
     scale: float = 1.0
-    sorted: bool = True
-    cast: bool = True
+    precision: str = "float32"
     shared_experts: int = 0
 
-    def apply(self, logits: torch.Tensor, bias: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Routing weights and selected experts, both (token, rank), as the module returns them, bit for bit.
+    def select(self, logits: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """The selected experts (token, rank) int64, those preferred first, of raw router logits (token, expert).
 
-        `logits` are raw router logits (token, expert), `bias` is (expert,) and needed if the rule has one.
+        `bias` (expert,) is needed if the rule has one.
         """
-        scores = self.score(logits)
-        choice = scores if bias is None else scores + bias
-        if self.weighting == "softmax of the selected logits":
-            choice = logits
+        logits = self._exact(logits)
+        choice = logits if self.weighting == "softmax of the selected logits" else self.score(logits)
+        choice = choice + bias if self.bias else choice
         if self.groups > 1:
             choice = choice.masked_fill(~self._kept(choice), -math.inf if self.bias else 0.0)
-        selected = choice.topk(self.top_k, dim=-1, sorted=self.sorted).indices
-        return self.weights(logits, selected, scores), selected
+        return choice.topk(self.top_k, dim=-1).indices
 
     def weights(self, logits: torch.Tensor, selected: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
-        """Routing weights (token, rank) of the selected experts (token, rank); `scores` if they are known already."""
+        """Routing weights (token, rank) of the selected experts (token, rank), of raw router logits (token, expert);
+        `scores` if they are known already."""
+        logits = self._exact(logits)
         if self.weighting == "softmax of the selected logits":
-            return logits.gather(-1, selected).softmax(dim=-1, dtype=logits.dtype)
+            return logits.gather(-1, selected).softmax(dim=-1) * self.scale
         weights = (self.score(logits) if scores is None else scores).gather(-1, selected)
         if self.normalised:
-            weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
-        weights = weights * self.scale
-        return weights.to(logits.dtype) if self.cast else weights
+            weights = weights / (weights.sum(dim=-1, keepdim=True) + self.epsilon)
+        return weights * self.scale
+
+    def difference(
+        self, logits: torch.Tensor, weights: torch.Tensor, selected: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> str | None:
+        """Where the rule differs from a router's `weights` and `selected` experts (token, rank), in words.
+
+        None if no bit differs: of the experts, in any order, and of their weights in the dtype of `weights`.
+        `logits` (token, expert) and `bias` (expert,) are the router's own.
+        """
+        experts = self.select(logits, bias).sort(dim=-1).values
+        expected = self.weights(logits, selected).to(weights.dtype)
+        for what, own, computed in (("experts", selected.sort(dim=-1).values, experts), ("weights", weights, expected)):
+            if not own.equal(computed):
+                token = int((own != computed).any(dim=-1).nonzero()[0])
+                return f"{what} of token {token}: {computed[token].tolist()} expected, {own[token].tolist()} returned"
+        return None
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
-        """The scores s (token, expert) float32 of raw router logits."""
-        logits = logits.float()
+        """The scores s (token, expert) of raw router logits, in the dtype of these."""
         return logits.sigmoid() if self.scores == "sigmoid" else logits.softmax(dim=-1)
+
+    def _exact(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits if self.precision == "logits" else logits.float()
 
     def probability(self, logits: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
         """The scores (token, expert) float32 as a distribution: softmax scores are one, sigmoid scores are divided by
         their sum over all experts; `scores` if they are known already."""
-        scores = self.score(logits) if scores is None else scores
+        scores = self.score(logits.float()) if scores is None else scores
         return scores / scores.sum(dim=-1, keepdim=True) if self.scores == "sigmoid" else scores
 
     @property
@@ -160,7 +177,7 @@ class RoutingRule:
 
         Experts of groups that are not kept have -infinity.
         """
-        preference = logits.float() if bias is None else self.score(logits) + bias
+        preference = logits.float() if bias is None else self.score(logits.float()) + bias
         return preference if self.groups == 1 else preference.masked_fill(~self._kept(preference), -math.inf)
 
     def as_json(self, **more) -> str:
@@ -176,11 +193,41 @@ class RoutingRule:
         return mask.repeat_interleave(self.experts // self.groups, dim=-1)
 
 
-def routing_rule(config: PreTrainedConfig) -> RoutingRule:
-    """The routing rule of a model's config; a `Problem` for what `families.check` refuses."""
-    families.check(config)
-    family, sizes = config.model_type, {"experts": families.experts(config), "top_k": config.num_experts_per_tok}
-    return RoutingRule(family=family, **sizes, **families.FAMILIES[family](config))
+def check_rule(
+    rule: RoutingRule,
+    layer: int,
+    logits: torch.Tensor,
+    weights: torch.Tensor,
+    selected: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> None:
+    """Compare the rule applied to captured logits with the module's own choice.
+
+    Parameters
+    ----------
+    rule
+        Of the model.
+    layer
+        Number of the layer.
+    logits
+        (token, expert).
+    weights, selected
+        What the module returned: (token, rank).
+    bias
+        Added to scores to select, (expert,), or None.
+
+    Raises
+    ------
+    Problem
+        If a bit differs.
+    """
+    if not bool(logits.isfinite().all()):
+        return  # `extraction.make_records` names it
+    if difference := rule.difference(logits, weights, selected, bias):
+        raise Problem(
+            f"layer {layer}: the router did not follow the rule of the model's family ({rule.as_json()}) on the first "
+            f"batch, {difference}; its records cannot be trusted: report this model."
+        )
 
 
 def logarithm(probability: torch.Tensor) -> torch.Tensor:
@@ -201,7 +248,7 @@ def _margin(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 def routing_rule_of(attributes: dict) -> RoutingRule:
     """The routing rule that records, tallies and metrics carry in their attribute `routing_rule`."""
     written = json.loads(attributes["routing_rule"])
-    return RoutingRule(**{field.name: written[field.name] for field in fields(RoutingRule)})
+    return RoutingRule(**{field.name: written[field.name] for field in fields(RoutingRule) if field.name in written})
 
 
 def complete(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -233,7 +280,7 @@ def _following(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarra
     probability = rule.probability(logits, scores)
     found = {"probability": probability, "log_probability": logarithm(probability)}
     # Nearly always the first selected expert has the largest logit; to know it is cheaper than to look for it.
-    largest_first = torch.equal(logits.gather(-1, selected[:, :1]), logits.amax(dim=-1, keepdim=True))
+    largest_first = logits.gather(-1, selected[:, :1]).equal(logits.amax(dim=-1, keepdim=True))
     found |= rule.scalars(logits, selected, added, *found.values(), largest_first)
     found["routing_weight"] = rule.weights(logits, selected, scores)
     return {name: values.numpy() for name, values in found.items()}
