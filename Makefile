@@ -7,7 +7,7 @@ CORES ?= all
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study chapter check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
+.PHONY: help environment study chapter convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ chapter: environment ## Answer one question alone: NAME=similarity MODEL=demo LA
 	@$(BIN)/python -m gatebook.chapters $(NAME) $(if $(MODEL),--model $(MODEL)) $(if $(LAYERS),--layers $(LAYERS)) \
 	  $(if $(TOKENS),--tokens $(TOKENS)) $(if $(DATASETS),--datasets $(DATASETS)) $(if $(CONFIG),--configfile $(CONFIG)) \
 	  $(if $(NAME),--cores $(CORES)) $(OPTIONS)
+
+convert: environment ## Write pickled weights as safetensors into a folder beside: FOLDER=path/of/the/model
+	@$(BIN)/python -m gatebook.routing.convert "$(FOLDER)"
 
 check: lint ## Style checks and the unit tests that take no time
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow" tests/unit

@@ -133,7 +133,13 @@ class Extras:
         """Keep what a batch shows: its `tokens` (row,) are in `rows` (row,) of the model's output."""
         if self.head is not None:
             parts = take(capture.hidden, rows).split(ROWS_PER_HEAD)
-            self.predicted[tokens] = torch.cat([self.head(part).argmax(dim=-1) for part in parts]).cpu().numpy()
+            largest, predicted = map(torch.cat, zip(*(self.head(part).max(dim=-1) for part in parts), strict=True))
+            if not bool(torch.isfinite(largest).all()):
+                raise Problem(
+                    "the logits of the predictions hold NaN or infinity: use another dtype (`dtype: float32`), check "
+                    "the model's weights, or set extraction.predictions to false."
+                )
+            self.predicted[tokens] = predicted.cpu().numpy()
         if capture.states:
             place = np.searchsorted(self.sampled, tokens[np.isin(tokens, self.sampled)])
             for index, states in enumerate(capture.states.values()):

@@ -1,7 +1,6 @@
 """Models: load the base model of a Mixture-of-Experts checkpoint, find its routers and experts."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +8,13 @@ import numpy as np
 import torch
 import transformers
 import xarray as xr
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 
 from gatebook.files import checksums
 from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
+from gatebook.routing import weights
 from gatebook.routing.rule import routing_rule
 
 ROUTER_ROWS = ("mlp.gate.weight", "mlp.router.weight", "block_sparse_moe.gate.weight")
@@ -81,11 +80,32 @@ def load(
         _cut(config, last_layer + 1)
     if gpus > 1 and torch.cuda.device_count() < gpus:
         raise Problem(f"gpus: {gpus} is set, but {torch.cuda.device_count()} CUDA devices are visible: set it to that.")
+    weights.check_stored(folder, weights.stored(weights.files(folder, config)), skeleton(config, trust_remote_code))
     placement = None if device.type == "cpu" else "auto" if gpus > 1 else {"": device}
     remote = {"trust_remote_code": True} if trust_remote_code else {}
     family = AutoModelForCausalLM if head else AutoModel
     model = _from_pretrained(family, folder, config, dtype, attention, experts, device, device_map=placement, **remote)
+    weights.check_values(folder, model)
     return model.eval()
+
+
+def rehearse(
+    folder: str | Path,
+    tensors: dict[str, torch.Tensor],
+    config: transformers.PreTrainedConfig,
+    *,
+    head: bool = False,
+    trust_remote_code: bool = False,
+) -> None:
+    """Load a model as `load` does, but without its numbers: a `Problem` if names, shapes or dtypes do not fit.
+
+    `tensors` are those of the `folder` by name, on the device "meta" (see `weights.stored`).
+    """
+    with weights.readable(folder), torch.device("meta"):
+        model = (AutoModelForCausalLM if head else AutoModel).from_config(config, trust_remote_code=trust_remote_code)
+    weights.check_stored(folder, tensors, model)
+    options = {"state_dict": tensors, "device_map": {"": "meta"}}
+    _from_pretrained(type(model), None, config, "auto", "eager", "eager", torch.device("cpu"), **options)
 
 
 def computation(model: transformers.PreTrainedModel, device: torch.device) -> dict[str, str]:
@@ -189,12 +209,16 @@ def read_router_rows(folder: str | Path, layers: str | int | list = "all") -> xr
 
 def _layer_tensors(folder: str | Path, layer: int, wanted: tuple[str, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
     """Names within the layer and tensors of one layer, all or the `wanted` ones, read one at a time."""
-    for path in sorted(Path(folder).glob("*.safetensors")):
-        with _readable(folder), safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118, not a dict
-                before, found, inside = name.removeprefix("model.").partition(f"layers.{layer}.")
-                if found and not before and (not wanted or inside in wanted):
-                    yield inside, file.get_tensor(name)
+
+    def inside(name: str) -> str:
+        before, found, rest = name.removeprefix("model.").partition(f"layers.{layer}.")
+        return rest if found and not before else ""
+
+    def is_wanted(name: str) -> bool:
+        return inside(name) in wanted if wanted else bool(inside(name))
+
+    named = weights.files(folder, load_config(folder))
+    return ((inside(name), tensor) for name, tensor in weights.read(named, is_wanted))
 
 
 def _from_pretrained(
@@ -213,7 +237,8 @@ def _from_pretrained(
     transformers.utils.logging.set_verbosity_error()
     if experts == "auto":
         experts = "eager" if device.type == "cpu" else "grouped_mm"
-    with _readable(folder or config.name_or_path):
+    place = folder or config.name_or_path
+    with weights.readable(place):
         model, report = family.from_pretrained(
             folder,
             config=config,
@@ -226,26 +251,8 @@ def _from_pretrained(
             output_loading_info=True,
             **options,
         )
-    # transformers fills what is missing with random numbers
-    mismatched = (name for name, *_ in report["mismatched_keys"])
-    unfit = [name for name in [*sorted(report["missing_keys"]), *sorted(mismatched)] if needed in name]
-    if unfit:
-        raise Problem(
-            f"{folder or config.name_or_path}: {len(unfit)} weights are missing or do not have the shape that "
-            f"config.json says, first {unfit[0]}: fetch the checkpoint again."
-        )
+    weights.check_report(place, model, report, needed)
     return model
-
-
-@contextmanager
-def _readable(folder: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise Problem(
-            f"{folder} cannot be loaded as a model ({str(error).splitlines()[0]}): mend the folder or the model's "
-            "settings."
-        ) from error
 
 
 def _cut(config: transformers.PreTrainedConfig, layers: int) -> None:
@@ -354,25 +361,25 @@ def selection_bias(router: nn.Module) -> torch.Tensor | None:
     return getattr(router, "e_score_correction_bias", None)
 
 
-def describe(folder: Path, trust_remote_code: bool = False) -> dict:
+def describe(folder: Path, trust_remote_code: bool = False, *, head: bool = False) -> dict:
     """What a model folder holds: revision, checksums and size of its weights, layers with experts, routing rule.
 
     The layers are found on the model's skeleton, without reading its weights. `model_revision` is the hub's commit, or
-    "local" for a folder that did not come from the hub.
+    "local" for a folder that did not come from the hub. A `Problem` if the weights do not fit the model, with `head` of
+    the whole one (see `rehearse`).
     """
     config = load_config(folder, trust_remote_code)
     rule = routing_rule(config)
     model = skeleton(config, trust_remote_code)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise Problem(f"{folder} has no *.safetensors file: convert the weights to safetensors.")
+    files = weights.files(folder, config)
+    rehearse(folder, weights.stored(files), config, head=head, trust_remote_code=trust_remote_code)
     commit = folder / "commit.txt"
     layers = sorted(find_routers(model))
     return {
         "model_revision": commit.read_text().strip() if commit.is_file() else "local",
-        "weights_sha256": checksums.sha256(*weights),
-        "weights_bytes": sum(path.stat().st_size for path in weights),
-        "files": {path.name: checksums.sha256(path) for path in [folder / "config.json", *weights]},
+        "weights_sha256": checksums.sha256(*files),
+        "weights_bytes": sum(path.stat().st_size for path in files),
+        "files": {path.name: checksums.sha256(path) for path in [folder / "config.json", *files]},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "moe_layers": layers,
         "dense_layers": sorted(set(range(config.num_hidden_layers)) - set(layers)),
