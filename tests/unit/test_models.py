@@ -68,6 +68,14 @@ def test_description_takes_the_commit_of_the_hub_and_skips_dense_layers(tmp_path
     assert (description["moe_layers"], description["dense_layers"]) == ([1, 3], [0, 2])
 
 
+def test_a_config_of_which_no_model_can_be_made_is_one_sentence(tmp_path):
+    causal_model("qwen3_moe").save_pretrained(tmp_path)
+    for head_dim in (0, -1):
+        change_config(tmp_path, head_dim=head_dim)
+        with pytest.raises(Problem, match=r"config\.json describes no model \(.+\): correct it\.$"):
+            models.describe(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("wanted", "chosen"),
     [("all", [1, 2, 3, 5]), (2, [2]), ("1-3", [1, 2, 3]), ("3-3", [3]), ([5, "1-2", 2], [1, 2, 5])],

@@ -9,8 +9,11 @@ from gatebook.problem import Problem
 POINTER = b"version https://git-lfs"
 """What the file begins with that git keeps in place of a large one."""
 TOKENIZER_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
-SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
-EXPERTS, SELECTED = ("num_experts", "num_local_experts", "n_routed_experts"), ("num_experts_per_tok",)
+SIZES = (
+    "hidden_size", "moe_intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "vocab_size", "max_position_embeddings",
+)  # fmt: skip
+EXPERTS, SELECTED = ("num_experts", "num_local_experts", "n_routed_experts"), "num_experts_per_tok"
 
 
 def load_config(folder: str | Path, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -58,16 +61,15 @@ def require_content(path: Path) -> Path:
 
 def _check_sizes(folder: str | Path, config: PreTrainedConfig) -> None:
     """A `Problem` if a size in the config is no positive integer, or more experts are selected than there are."""
-    sizes = {name: getattr(config, name) for name in (*SIZES, *EXPERTS, *SELECTED) if hasattr(config, name)}
+    found = {name: getattr(config, name, None) for name in (*SIZES, *EXPERTS, SELECTED)}
+    sizes = {name: value for name, value in found.items() if isinstance(value, int)}  # transformers checks the types
     for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise Problem(f"{folder}/config.json: {name} is {value!r}: write a positive integer.")
-    experts = {name: sizes[name] for name in EXPERTS if name in sizes}
-    selected = {name: sizes[name] for name in SELECTED if name in sizes}
-    if experts and selected and max(selected.values()) > max(experts.values()):
-        name, number = max(selected.items(), key=lambda item: item[1])
+        if value < 1:
+            raise Problem(f"{folder}/config.json: {name} is {value}: write a positive integer.")
+    experts = [sizes[name] for name in EXPERTS if name in sizes]
+    if experts and sizes.get(SELECTED, 0) > max(experts):
         raise Problem(
-            f"{folder}/config.json: {name} is {number}, more than the {max(experts.values())} experts of a layer: "
+            f"{folder}/config.json: {SELECTED} is {sizes[SELECTED]}, more than the {max(experts)} experts of a layer: "
             "correct it."
         )
 

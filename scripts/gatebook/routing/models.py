@@ -266,8 +266,12 @@ def _cut(config: transformers.PreTrainedConfig, layers: int) -> None:
 
 def skeleton(config: transformers.PreTrainedConfig, trust_remote_code: bool = False) -> transformers.PreTrainedModel:
     """The base model of a config, without weights."""
-    with torch.device("meta"):
-        return AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+    try:
+        with torch.device("meta"):
+            return AutoModel.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # transformers computes with what the config says
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Problem(f"{config.name_or_path}/config.json describes no model ({reason}): correct it.") from error
 
 
 def find_routers(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:

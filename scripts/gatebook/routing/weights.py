@@ -36,7 +36,11 @@ def files(folder: str | Path, config: transformers.PreTrainedConfig) -> list[Pat
     if not found[0].endswith(".json"):
         return [folder / found[0]]
     with readable(folder):
-        named = sorted(set(json.loads((folder / found[0]).read_text(encoding="utf-8"))["weight_map"].values()))
+        index = json.loads((folder / found[0]).read_text(encoding="utf-8"))
+    for key in ("weight_map", "metadata"):
+        if key not in index:
+            raise Problem(f"{folder}/{found[0]} has no `{key}`: fetch it again.")
+    named = sorted(set(index["weight_map"].values()))
     absent = [name for name in named if not require_content(folder / name).is_file()]
     if absent or not named:
         raise Problem(
@@ -87,7 +91,7 @@ def readable(folder: str | Path) -> Iterator[None]:
     """Turn what libraries raise over a model's files into a `Problem`."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "conversion of the weights" in reason:  # it points to a report that is not shown
             raise Problem(
