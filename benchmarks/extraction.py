@@ -11,7 +11,8 @@ from transformers import OlmoeForCausalLM
 
 from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row
-from gatebook.routing import extraction, models
+from gatebook.routing import extraction
+from gatebook.routing.routers import find_routers
 
 BATCH = "model(**batch)"
 WITH_LOGITS = "model(**batch, output_router_logits=True)"
@@ -64,7 +65,7 @@ def write_records(
         extraction.write_records(
             Path(folder),
             base,
-            sorted(models.find_routers(base)),
+            sorted(find_routers(base)),
             token_id,
             window_start,
             tokens_per_batch=tokens_per_batch,
@@ -98,7 +99,7 @@ def passes(
         for records, name in EXTRACTION.items()
     }
     batches = extracted_batches(model, extractions[EXTRACTION["exact"]])
-    routers = models.find_routers(model.model)
+    routers = find_routers(model.model)
 
     def forward(module, **options):
         def run():

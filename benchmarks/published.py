@@ -24,9 +24,11 @@ from benchmarks import extraction as passes
 from benchmarks import measuring, olmoe
 from benchmarks.measuring import Row
 from gatebook.files import netcdf
-from gatebook.routing import extraction, models
+from gatebook.routing import extraction
+from gatebook.routing.families import routing_rule
 from gatebook.routing.records import layer_files
-from gatebook.routing.rule import complete, routing_rule, routing_rule_of
+from gatebook.routing.routers import find_routers
+from gatebook.routing.rule import complete, routing_rule_of
 
 LIMIT = 20.0
 SIZE, TOKENS_PER_BATCH, TOKENS_PER_BLOCK = "tiny", 4096, 16_384
@@ -122,7 +124,7 @@ def from_data_frame(documents: list[np.ndarray], top_k: int) -> Outputs:
 def layer_by_layer(model: OlmoeForCausalLM, batches: list[torch.Tensor]) -> dict[int, list[torch.Tensor]]:
     """Router logits by layer, one batch after another, from one whole forward pass for each layer."""
     kept = {}
-    for layer, router in models.find_routers(model.model).items():
+    for layer, router in find_routers(model.model).items():
         found = kept[layer] = []
         hook = router.register_forward_hook(lambda module, inputs, output, found=found: found.append(output[0]))
         with torch.inference_mode():
@@ -145,7 +147,7 @@ def write(folder: Path, model: OlmoeForCausalLM, token_id: np.ndarray, starts: n
     """Write the records of all layers into a new folder below `folder`, and return it."""
     made = folder / records
     made.mkdir()
-    layers = sorted(models.find_routers(model.model))
+    layers = sorted(find_routers(model.model))
     attrs = {"routing_rule": routing_rule(model.config).as_json()}
     options = {"tokens_per_batch": TOKENS_PER_BATCH, "records": records, "attrs": attrs}
     extraction.write_records(made, model.model, layers, token_id, starts, **options)

@@ -11,7 +11,7 @@ from gatebook.files import atomic
 from gatebook.files.origin import identity
 from gatebook.inputs.documents import describe_dataset, load_tokens
 from gatebook.routing import extraction, models, records
-from gatebook.routing.rule import routing_rule
+from gatebook.routing.families import routing_rule
 from gatebook.run import job
 
 job.start(snakemake)

@@ -18,7 +18,7 @@ from benchmarks import analysis, extraction, gpu, job, measuring, memory, olmoe,
 from benchmarks.measuring import Row, Times, Usage
 from gatebook.files import netcdf as files
 from gatebook.inputs.documents import load_tokens
-from gatebook.routing import models
+from gatebook.routing.routers import find_routers
 
 TOKENS = {"tokens": 300, "typical": 24, "longest": 64}
 
@@ -137,7 +137,7 @@ def test_documents_have_the_tokens_that_were_asked_for(count):
 def test_all_passes_see_the_batches_of_extraction(model, tokens):
     runs = extraction.passes(model, *tokens, 128)
     runs[extraction.WITH_LOGITS]()  # transformers leaves hooks of its own
-    routers = models.find_routers(model.model).values()
+    routers = find_routers(model.model).values()
     hooks = [dict(module._forward_hooks) for module in routers]
     assert list(runs) == [
         extraction.BATCH, extraction.WITH_LOGITS, extraction.BARE, extraction.STOPPED, *extraction.EXTRACTION.values()

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, FIRST_DENSE, SHARED, causal_model, watched
+from families import FAMILIES, FIRST_DENSE, KINDS, SHARED, causal_model, watched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatebook.files import atomic, checksums, netcdf
 from gatebook.problem import Problem
 from gatebook.routing import bins, extraction, models
+from gatebook.routing.families import routing_rule
 from gatebook.routing.records import TOTALS, contents_of
-from gatebook.routing.rule import SCALARS, complete, routing_rule
+from gatebook.routing.routers import find_routers, selection_biases
+from gatebook.routing.rule import SCALARS, complete
 
 CPU = torch.device("cpu")
 
@@ -31,7 +33,8 @@ def run(model, layers=None, lengths=(5, 9, 3, 9, 1, 12), tokens_per_batch=24, co
     """All records by layer, joined over the spans that `extract` yields, with what follows from them."""
     base = getattr(model, "model", model)
     token_id, starts = documents(lengths)
-    parts, routers, rule = {}, models.find_routers(base), routing_rule(model.config)
+    parts, routers, rule = {}, find_routers(base), routing_rule(model.config)
+    biases = selection_biases(base, sorted(routers))
     for span in extraction.extract(
         base, layers or sorted(routers), token_id, starts, tokens_per_batch=tokens_per_batch
     ):
@@ -41,7 +44,7 @@ def run(model, layers=None, lengths=(5, 9, 3, 9, 1, 12), tokens_per_batch=24, co
     joined = {}
     for layer, spans in parts.items():
         record = {name: np.concatenate([span.per_token[name] for span in spans]) for name in spans[0].per_token}
-        bias = models.selection_bias(routers[layer])
+        bias = biases[layer]
         joined[layer] = complete(record, rule, None if bias is None else bias.float().numpy()) if completed else record
         for name in spans[0].totals:
             totals = [span.totals[name] for span in spans]
@@ -54,7 +57,7 @@ def run(model, layers=None, lengths=(5, 9, 3, 9, 1, 12), tokens_per_batch=24, co
 def test_records_are_bit_for_bit_what_the_router_modules_returned(family, dtype):
     model = causal_model(family, dtype)
     token_id, _ = documents([40])
-    seen, _ = watched(models.find_routers(model.model), model, torch.from_numpy(token_id).long())
+    seen, _ = watched(find_routers(model.model), model, torch.from_numpy(token_id).long())
     full, compact = (run(model, lengths=(40,), contents=contents) for contents in ("exact", "compact"))
     assert list(full) == list(compact) == sorted(seen) == ([1, 2] if family in FIRST_DENSE else [0, 1, 2])
     for layer, (_, (logits, weights, selected)) in seen.items():
@@ -140,7 +143,7 @@ def test_two_windows_of_the_same_tokens_route_alike_and_each_starts_anew(olmoe):
 def test_scalars_of_every_kind_of_rule_equal_their_definitions_in_float64(family):
     """From the recorded logits and selection alone: p, its entropy and mass, and how close the choice was."""
     model = causal_model(family)
-    rule, routers = routing_rule(model.config), models.find_routers(model.model)
+    rule, biases = routing_rule(model.config), selection_biases(model.model, [1, 2])
     for layer, record in run(model).items():
         z = record["router_logits"].astype(np.float64)
         scores = 1 / (1 + np.exp(-z)) if family == "deepseek_v3" else np.exp(z)
@@ -150,7 +153,7 @@ def test_scalars_of_every_kind_of_rule_equal_their_definitions_in_float64(family
         np.testing.assert_allclose(record["top_k_mass"], np.take_along_axis(p, selected, 1).sum(axis=1), atol=1e-5)
         preference = z
         if family == "deepseek_v3":
-            preference = scores + models.selection_bias(routers[layer]).numpy()
+            preference = scores + biases[layer].numpy()
             grouped = np.sort(preference.reshape(len(z), 4, 2), axis=2).sum(axis=2)
             kept = np.argsort(-grouped, axis=1)[:, :2]
             inside = (np.arange(8) // 2 == kept[:, :, None]).any(axis=1)
@@ -161,7 +164,7 @@ def test_scalars_of_every_kind_of_rule_equal_their_definitions_in_float64(family
     assert rule.may_skip_the_largest == (family == "deepseek_v3")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_compact_records_are_the_full_ones_with_sums_in_the_place_of_the_logits(family):
     model = causal_model(family)
     rule, lengths = routing_rule(model.config), np.array((5, 9, 3, 9, 1, 12))
@@ -201,7 +204,7 @@ def test_the_model_stops_after_the_last_wanted_router_and_has_no_head(olmoe, mod
 
 
 def test_hooks_are_gone_after_a_run_and_after_an_error(olmoe):
-    routers = models.find_routers(olmoe.model)
+    routers = find_routers(olmoe.model)
     run(olmoe)
     with pytest.raises(ValueError, match="stop"), extraction.RouterCapture(routers, [0]):
         raise ValueError("stop")
@@ -317,13 +320,13 @@ def test_two_runs_write_identical_bytes_with_one_thread_or_more(family, contents
         np.testing.assert_allclose(written[name], values, rtol=0 if whole else 2.0**-bits)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_predictions_and_router_inputs_of_a_sample_are_those_of_one_document_at_a_time(family, tmp_path):
     model = causal_model(family)
     lengths = (5, 9, 3, 9, 1, 12)
     token_id, starts = documents(lengths)
     sampled = extraction.sample_tokens(39, 11, seed=2, name="x")
-    routers = models.find_routers(model.model)
+    routers = find_routers(model.model)
     layers = sorted(routers)[-2:]
     extraction.write_records(tmp_path, model, layers, token_id, starts, tokens_per_batch=16, sampled=sampled)
     predicted, states = (netcdf.load(tmp_path / f"{name}.nc") for name in ("predictions", "states"))

@@ -1,18 +1,20 @@
 """Model folders: what they are, how they load, and one sentence for each way in which they do not."""
 
+import copy
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, causal_model, watched
+from families import FAMILIES, KINDS, SEEING, causal_model, config_of, seeing_model, watched
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForCausalLM
 
 from gatebook.files import checksums
 from gatebook.problem import Problem
-from gatebook.routing import extraction, models
+from gatebook.routing import extraction, models, routers
+from gatebook.routing.routers import find_blocks, find_norm, find_routers
 
 CPU = torch.device("cpu")
 SETTINGS = {"dtype": "auto", "device": CPU, "attention": "auto", "experts": "auto"}
@@ -72,7 +74,7 @@ def test_a_config_of_which_no_model_can_be_made_is_one_sentence(tmp_path):
     causal_model("qwen3_moe").save_pretrained(tmp_path)
     for head_dim in (0, -1):
         change_config(tmp_path, head_dim=head_dim)
-        with pytest.raises(Problem, match=r"config\.json describes no model \(.+\): correct it\.$"):
+        with pytest.raises(Problem, match=r"transformers builds no model of its config \(.+\); the README"):
             models.describe(tmp_path)
 
 
@@ -98,7 +100,7 @@ def test_a_layer_without_router_names_the_key_the_layer_and_the_layers(wanted, w
 def test_loaded_weights_are_those_of_the_file_in_the_dtype(model_folder, dtype, expected):
     model = models.load(model_folder, **SETTINGS | {"dtype": dtype})
     stored = load_file(model_folder / "model.safetensors")
-    for layer, router in models.find_routers(model).items():
+    for layer, router in find_routers(model).items():
         assert router.weight.dtype == expected
         assert torch.equal(router.weight, stored[f"model.layers.{layer}.mlp.gate.weight"].to(expected))
     assert not model.training
@@ -142,12 +144,19 @@ def test_every_unreadable_folder_is_one_sentence(copied, tmp_path):
         assert "\n" not in str(raised.value)
 
 
-@pytest.fixture(params=FAMILIES)
-def family_model(request, tmp_path):
+@pytest.fixture(scope="module", params=FAMILIES)
+def family_model(request, tmp_path_factory):
     """A tiny model of each family, and the folder in the hub's own layout that it was saved to."""
-    model = causal_model(request.param)
-    model.save_pretrained(tmp_path / "family")
-    return model, tmp_path / "family"
+    model, folder = causal_model(request.param), tmp_path_factory.mktemp(request.param)
+    model.save_pretrained(folder)
+    return model, folder
+
+
+def alone(folder, layer, tmp_path):
+    """A copy of a folder that holds the weights of one layer only."""
+    folder = shutil.copytree(folder, tmp_path / "alone")
+    change_weights(folder, lambda weights: [weights.pop(name) for name in list(weights) if f".{layer}." not in name])
+    return folder
 
 
 def test_every_family_loads_from_the_layout_of_the_hub(family_model):
@@ -157,87 +166,139 @@ def test_every_family_loads_from_the_layout_of_the_hub(family_model):
     assert sorted(loaded.state_dict()) == sorted(expected)
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
-    assert models.describe(folder)["moe_layers"] == sorted(models.find_routers(model.model))
+    assert models.describe(folder)["moe_layers"] == sorted(find_routers(model.model))
 
 
-def test_layers_after_the_last_wanted_one_are_not_read(family_model):
+def test_layers_after_the_last_wanted_one_are_not_read(family_model, tmp_path):
     model, folder = family_model
+    folder = shutil.copytree(folder, tmp_path / "cut")
+    change_weights(folder, lambda weights: [weights.pop(name) for name in list(weights) if ".layers.2." in name])
     loaded = models.load(folder, **SETTINGS, last_layer=1)
     assert len(loaded.layers) == 2
     (seen, _), (whole, _) = (
-        watched({1: models.find_routers(base)[1]}, base, torch.arange(30)) for base in (loaded, model.model)
+        watched({1: find_routers(base)[1]}, base, torch.arange(30)) for base in (loaded, model.model)
     )
     for one, other in zip(seen[1][1], whole[1][1], strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_a_block_is_the_same_alone_and_needs_its_layer_only(family_model):
+def test_a_block_is_the_same_alone_and_needs_its_layer_only(family_model, tmp_path):
     model, folder = family_model
-
-    def keep_one_layer(weights):
-        for name in [name for name in weights if ".layers.2." not in name]:
-            del weights[name]
-
-    change_weights(folder, keep_one_layer)
-    block = models.load_block(folder, 2, dtype="auto", device=CPU)
-    expected = models.find_blocks(model.model)[2].state_dict()
+    block = models.load_block(alone(folder, 2, tmp_path), 2, dtype="auto", device=CPU)
+    expected = find_blocks(model.model)[2].state_dict()
     assert sorted(block.state_dict()) == sorted(expected)
     for name, tensor in block.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
 
 
 def test_the_gain_before_a_block_is_that_of_the_norm_whose_output_it_receives(family_model):
+    """The block's input is the norm's, divided by its root mean square and times the gain."""
     model, folder = family_model
-    layer, gain = model.model.layers[2], models.block_gain(folder, 2)
-    if hasattr(layer, "post_feedforward_layernorm"):
-        assert gain is None
+    layer, gain, name = model.model.layers[2], models.block_gain(folder, 2), find_norm(model.config)
+    if name is None:
+        assert gain is None and hasattr(layer, "post_feedforward_layernorm")
         return
-    np.testing.assert_array_equal(gain, layer.post_attention_layernorm.weight.detach().numpy())
-    modules = {1: layer.post_attention_layernorm, 2: models.find_blocks(model.model)[2]}
-    seen, _ = watched(modules, model, torch.arange(9))
-    torch.testing.assert_close(seen[1][1], seen[2][0])
+    seen, _ = watched({1: layer.get_submodule(name), 2: find_blocks(model.model)[2]}, model, torch.arange(9))
+    assert torch.equal(seen[1][1], seen[2][0])
+    given = seen[1][0]
+    if name == "input_layernorm" and model.config.model_type == "cohere2_moe":  # a LayerNorm
+        given = given - given.mean(dim=-1, keepdim=True)
+    unit = given / given.square().mean(dim=-1, keepdim=True).sqrt()
+    torch.testing.assert_close(seen[2][0], unit * torch.from_numpy(gain), atol=1e-3, rtol=1e-3)
 
 
-def test_router_rows_of_all_layers_are_read_without_the_model(family_model):
+def test_a_norm_of_one_plus_its_weight_has_that_gain(tmp_path):
+    model = causal_model("qwen3_next")
+    model.save_pretrained(tmp_path)
+    weight = model.model.layers[2].post_attention_layernorm.weight.detach().numpy()
+    np.testing.assert_array_equal(models.block_gain(tmp_path, 2), 1 + weight)
+    assert abs(weight).max() < 0.5
+
+
+def test_router_rows_of_all_layers_are_read_without_the_model(family_model, tmp_path):
     model, folder = family_model
-    rows, blocks = models.read_router_rows(folder), models.find_blocks(model.model)
+    rows, blocks = models.read_router_rows(folder), find_blocks(model.model)
     assert rows.dims == ("layer", "expert", "hidden") and rows.dtype == np.float32
     assert rows["layer"].values.tolist() == sorted(blocks)
+    seen, _ = watched(find_routers(model.model), model, torch.arange(12))
     for layer, block in blocks.items():
         np.testing.assert_array_equal(rows.sel(layer=layer), models.router_rows(block))
-    np.testing.assert_array_equal(models.read_router_rows(folder, 2), rows.sel(layer=[2]))
-    with pytest.raises(Problem, match="layers: layer 3 is not a Mixture-of-Experts layer; the model has"):
-        models.read_router_rows(folder, [1, 3])
-    change_weights(folder, lambda weights: [weights.pop(name) for name in list(weights) if ".layers.2." in name])
-    with pytest.raises(Problem, match="has no weights of the router of layer 2: fetch the checkpoint again"):
-        models.read_router_rows(folder)
+        states, (logits, *_) = seen[layer]
+        expected = states.reshape(-1, 16) @ torch.from_numpy(models.router_rows(block)).T
+        bias = getattr(routers.router_of(block), "bias", None)
+        torch.testing.assert_close(logits, expected if bias is None else expected + bias)
+    if model.config.model_type == "olmoe":
+        np.testing.assert_array_equal(models.read_router_rows(alone(folder, 2, tmp_path), 2), rows.sel(layer=[2]))
+        with pytest.raises(Problem, match="layers: layer 3 is not a Mixture-of-Experts layer; the model has"):
+            models.read_router_rows(folder, [1, 3])
+        with pytest.raises(
+            Problem, match=r"2 weights are missing .*layers\.0\.mlp\.gate\.weight: fetch the checkpoint"
+        ):
+            models.read_router_rows(tmp_path / "alone")
 
 
-def test_expert_matrices_and_router_rows_are_what_the_experts_and_the_router_apply(family_model):
+def test_expert_matrices_are_what_the_experts_apply(family_model):
     model, _ = family_model
-    block, states = models.find_blocks(model.model)[2], torch.randn(6, 16)
+    block, states = copy.deepcopy(find_blocks(model.model)[2]), torch.randn(6, 16)
     gate, up, down = models.expert_matrices(block)
-    assert (gate.shape, up.shape, down.shape) == ((8, 8, 16), (8, 8, 16), (8, 16, 8))
-    router = models.find_routers(model.model)[2]
+    gated = model.config.model_type != "nemotron_h"
+    assert (gate.shape, up.shape, down.shape) == ((8, 8 if gated else 0, 16), (8, 8, 16), (8, 16, 8))
     with torch.inference_mode():
-        expected = torch.nn.functional.linear(states, torch.from_numpy(models.router_rows(block)))
-        torch.testing.assert_close(router(states)[0], expected + getattr(router, "bias", 0))
         for name, parameter in block.experts.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
         for expert in range(8):
             given = models.expert_outputs(block, states, torch.full((6, 1), expert))[:, 0]
             inner = (states @ gate[expert].T, states @ up[expert].T)
-            if hasattr(block.experts, "alpha"):  # GPT-OSS
+            if not gated:
+                inner = (block.experts.act_fn(inner[1]), torch.tensor(1.0))
+            elif hasattr(block.experts, "alpha"):  # GPT-OSS
                 inner = (inner[0] * torch.sigmoid(block.experts.alpha * inner[0]), inner[1] + 1)
             else:
-                inner = (torch.nn.functional.silu(inner[0]), inner[1])
+                inner = (block.experts.act_fn(inner[0]), inner[1])
             torch.testing.assert_close(given, inner[0] * inner[1] @ down[expert].T)
 
 
-def test_random_experts_have_the_scale_of_the_others_and_leave_the_rest_alone(family_model):
-    model, _ = family_model
-    block = models.find_blocks(model.model)[2]
+@pytest.mark.parametrize("family", SEEING)
+def test_the_text_model_of_one_that_also_sees_is_studied(family, tmp_path):
+    model = seeing_model(family)
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert any(name.startswith("model.language_model.layers.") for name in weights)
+    text, expected = models.load(tmp_path, **SETTINGS), model.model.language_model.state_dict()
+    assert sorted(text.state_dict()) == sorted(expected)
+    for name, tensor in text.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    blocks, description = find_blocks(model.model.language_model), models.describe(tmp_path)
+    assert (description["family"], description["moe_layers"]) == (f"{family}_text", sorted(blocks))
+    assert (description["context"], description["vocabulary"]) == (64, 97)
+    block = models.load_block(tmp_path, 2, dtype="auto", device=CPU)
+    for name, tensor in block.state_dict().items():
+        assert torch.equal(tensor, blocks[2].state_dict()[name]), name
+    np.testing.assert_array_equal(models.read_router_rows(tmp_path, 2)[0], models.router_rows(blocks[2]))
+    tokens = np.arange(40, dtype=np.int32)
+    (span,) = extraction.extract(text, sorted(blocks), tokens, np.array([0, 25]), tokens_per_batch=64)
+    assert [layer for layer, _ in span.records("exact")] == sorted(blocks)
+
+
+def test_predictions_need_a_head_that_transformers_has(tmp_path):
+    seeing_model("qwen3_vl_moe").save_pretrained(tmp_path)
+    with pytest.raises(Problem, match=r"^extraction\.predictions: .* no language-model head .*: set it to false"):
+        models.load(tmp_path, **SETTINGS, head=True)
+
+
+def test_experts_whose_outputs_do_not_add_up_to_the_block_are_not_taken_out_of_it(tmp_path):
+    config = config_of("nemotron_h", moe_latent_size=8)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    assert models.describe(tmp_path)["experts"] == 8
+    with pytest.raises(Problem, match="its block has fc1_latent_proj, so what single experts return does not add up"):
+        models.load_block(tmp_path, 2, dtype="auto", device=CPU)
+
+
+@pytest.mark.parametrize("family", KINDS)
+def test_random_experts_have_the_scale_of_the_others_and_leave_the_rest_alone(family):
+    block = find_blocks(causal_model(family).model)[2]
     before = {name: parameter.detach().clone() for name, parameter in block.experts.named_parameters()}
     made = []
     for seed in ([1, 2], [1, 2], [1, 3]):
@@ -255,9 +316,9 @@ def test_random_experts_have_the_scale_of_the_others_and_leave_the_rest_alone(fa
 
 def test_a_block_whose_weights_are_missing_is_refused(copied):
     change_weights(copied, remove_one)
-    with pytest.raises(Problem, match=r"copied: 1 weights are missing .*layers\.0\.mlp\.gate\.weight: fetch"):
+    with pytest.raises(Problem, match=r"copied: 1 weights are missing .*layers\.2\.mlp\.gate\.weight: fetch"):
         models.load_block(copied, 2, dtype="auto", device=CPU)
-    with pytest.raises(Problem, match="weights are missing"):
+    with pytest.raises(Problem, match="layer: layer 7 is not a Mixture-of-Experts layer"):
         models.load_block(copied, 7, dtype="auto", device=CPU)
 
 
@@ -265,21 +326,22 @@ def test_a_block_whose_weights_are_missing_is_refused(copied):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_outputs_of_single_experts_weighted_and_summed_are_the_block(family, dtype, tolerance):
     model = causal_model(family, dtype)
-    blocks, routers = models.find_blocks(model.model), models.find_routers(model.model)
+    blocks = find_blocks(model.model)
     seen, _ = watched(blocks, model, torch.arange(40))
-    assert sorted(seen) == sorted(routers)
+    assert sorted(seen) == sorted(find_routers(model.model))
+    returned, _ = watched(find_routers(model.model), model, torch.arange(40))
     for layer, (states, output) in seen.items():
         block, states = blocks[layer], states.reshape(-1, 16)
         output = (output[0] if isinstance(output, tuple) else output).reshape(-1, 16)
         with torch.inference_mode():
-            _, weights, selected = routers[layer](states)
-            alone = models.expert_outputs(block, states, selected)
-            assert alone.shape == (40, 3, 16)
-            expected = (alone * weights[..., None]).sum(dim=1)
-            if hasattr(block, "shared_experts"):
-                expected = expected + block.shared_experts(states)
-            if hasattr(block, "shared_expert"):
-                expected = expected + block.shared_expert(states) * block.shared_expert_gate(states).sigmoid()
+            _, weights, selected = returned[layer][1]
+            single = models.expert_outputs(block, states, selected)
+            assert single.shape == (40, 3, 16)
+            expected = (single * weights[..., None]).sum(dim=1)
+            for name, shared in block.named_children():
+                if name in ("shared_experts", "shared_expert", "shared_mlp"):
+                    gate = getattr(block, "shared_expert_gate", None)
+                    expected = expected + shared(states) * (1 if gate is None else gate(states).sigmoid())
         assert (expected - output).abs().max() <= tolerance * output.abs().max()
 
 
@@ -320,7 +382,7 @@ def test_gpt_oss_as_it_is_released_is_dequantized_so_that_its_routers_are_called
     for (layer, name), values in expected.items():
         found = getattr(loaded.layers[layer].mlp.experts, name)
         assert torch.equal(found.float(), values.transpose(1, 2)), (layer, name)
-    seen, _ = watched(models.find_routers(loaded), loaded, torch.arange(20))
+    seen, _ = watched(find_routers(loaded), loaded, torch.arange(20))
     assert sorted(seen) == [0, 1, 2]
 
 

@@ -16,7 +16,7 @@ from gatebook.inputs.clusters import groups
 from gatebook.inputs.shards import split, take
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
-from gatebook.routing.rule import routing_rule
+from gatebook.routing.families import routing_rule
 from gatebook.study import routed, samples
 
 LENGTHS = np.array([9, 3, 12, 5, 7, 4, 11, 6, 8, 2])

@@ -2,34 +2,40 @@
 
 import json
 import math
-import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, FIRST_DENSE, causal_model, watched
+from families import FAMILIES, FIRST_DENSE, REFUSED, causal_model, config_of, watched
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DeepseekV2Config, DeepseekV3Config, MixtralConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
-from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
-from gatebook.routing import models
-from gatebook.routing.rule import RoutingRule, complete, routing_rule
+from gatebook.routing.families import routing_rule
+from gatebook.routing.routers import find_blocks, find_routers, selection_bias
+from gatebook.routing.rule import RoutingRule, check_rule, complete
 
 TOKENS = torch.arange(40) * 7 % 97
 
 
+def applied(rule, logits, bias=None):
+    """Weights and selected experts."""
+    selected = rule.select(logits, bias)
+    return rule.weights(logits, selected), selected
+
+
 def test_rule_of_olmoe_on_hand_computed_logits():
     rule = routing_rule(OlmoeConfig(num_experts=4, num_experts_per_tok=2, norm_topk_prob=False))
-    weights, selected = rule.apply(torch.tensor([[0.0, 3.0, 1.0, 2.0]]).log1p())
+    weights, selected = applied(rule, torch.tensor([[0.0, 3.0, 1.0, 2.0]]).log1p())
     assert selected.tolist() == [[1, 3]]
     torch.testing.assert_close(weights, torch.tensor([[0.4, 0.3]]))
 
 
-def test_rule_of_mixtral_renormalises_and_stays_float32():
+def test_rule_of_mixtral_renormalises_in_float32():
     rule = routing_rule(MixtralConfig(num_local_experts=4, num_experts_per_tok=2))
-    weights, selected = rule.apply(torch.tensor([[0.0, 3.0, 1.0, 1.0]]).log1p().bfloat16())
+    weights, selected = applied(rule, torch.tensor([[0.0, 3.0, 1.0, 1.0]]).log1p().bfloat16())
     assert selected.tolist()[0][0] == 1
     assert weights.dtype == torch.float32
     torch.testing.assert_close(weights, torch.tensor([[2 / 3, 1 / 3]]), atol=1e-2, rtol=0)
@@ -37,7 +43,7 @@ def test_rule_of_mixtral_renormalises_and_stays_float32():
 
 def test_rule_of_gpt_oss_is_a_softmax_over_the_selected_logits():
     rule = RoutingRule("gpt_oss", 3, 2, normalised=True, weighting="softmax of the selected logits")
-    weights, selected = rule.apply(torch.tensor([[0.0, math.log(3), math.log(2)]]))
+    weights, selected = applied(rule, torch.tensor([[0.0, math.log(3), math.log(2)]]))
     assert selected.tolist() == [[1, 2]]
     torch.testing.assert_close(weights, torch.tensor([[0.6, 0.4]]))
 
@@ -51,12 +57,12 @@ def test_rule_of_deepseek_v3_on_hand_computed_scores():
     """Groups {0, 1}, {2, 3}, {4, 5}; one is kept. Without bias it is the second (0.6 + 0.5), with bias the third."""
     rule = RoutingRule(
         "deepseek_v3", 6, 2, normalised=True, scores="sigmoid", bias=True, groups=3, kept_groups=1,
-        group_score="two best", scale=2.5, sorted=False, cast=False,
+        group_score="two best", scale=2.5,
     )  # fmt: skip
     logits = torch.tensor([[logit(score) for score in (0.9, 0.1, 0.6, 0.5, 0.3, 0.2)]])
     none, lifted = torch.zeros(6), torch.tensor([0, 0, 0, 0, 0.5, 0.5])
     for bias, experts, shares in ((none, [2, 3], [6 / 11, 5 / 11]), (lifted, [4, 5], [0.6, 0.4])):
-        weights, selected = rule.apply(logits, bias)
+        weights, selected = applied(rule, logits, bias)
         order = selected[0].argsort()
         assert selected[0][order].tolist() == experts
         torch.testing.assert_close(weights[0][order], 2.5 * torch.tensor(shares))  # the bias is not in the weights
@@ -99,17 +105,17 @@ def test_scalars_are_completed_from_the_weights_by_hand():
 
 @pytest.mark.parametrize("config", [OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig])
 @pytest.mark.parametrize("normalised", [False, True])
-def test_experts_top_k_and_renormalisation_are_read_from_the_config(config, normalised):
+def test_experts_top_k_and_renormalisation_are_those_of_the_config(config, normalised):
     rule = routing_rule(config(num_experts=12, num_experts_per_tok=5, norm_topk_prob=normalised))
-    assert (rule.experts, rule.top_k, rule.normalised, rule.cast) == (12, 5, normalised, True)
+    assert (rule.experts, rule.top_k, rule.normalised) == (12, 5, normalised)
     assert not rule.may_skip_the_largest
 
 
-def test_the_rest_is_read_from_the_config_too():
+def test_so_is_the_rest():
     sizes = {"num_experts_per_tok": 6, "n_routed_experts": 160, "n_shared_experts": 2, "routed_scaling_factor": 16.0}
     greedy = routing_rule(DeepseekV2Config(**sizes))
     assert (greedy.experts, greedy.top_k, greedy.groups, greedy.scale) == (160, 6, 1, 16.0)
-    assert (greedy.shared_experts, greedy.sorted, greedy.normalised) == (2, False, False)
+    assert (greedy.shared_experts, greedy.normalised) == (2, False)
     limited = routing_rule(DeepseekV2Config(**sizes, topk_method="group_limited_greedy", n_group=8, topk_group=3))
     assert (limited.groups, limited.kept_groups, limited.group_score) == (8, 3, "best")
     sigmoid = routing_rule(DeepseekV3Config())
@@ -121,30 +127,85 @@ def test_the_rest_is_read_from_the_config_too():
     assert written["family"] == "deepseek_v3"
 
 
-def test_an_unsupported_family_is_named_with_the_supported_ones(model_folder, tmp_path):
-    folder = shutil.copytree(model_folder, tmp_path / "copied")
-    config = json.loads((folder / "config.json").read_text()) | {"model_type": "dbrx"}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(Problem, match=r"model_type 'dbrx' .*: the supported families are deepseek_v2, deepseek_v3, .*"):
-        routing_rule(load_config(folder))
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_whose_rule_is_not_known_is_refused_in_one_sentence(family):
+    with pytest.raises(Problem, match=rf"model_type '{family}' .* is not supported: .*{REFUSED[family][2]}") as raised:
+        routing_rule(config_of(family))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("what", ["experts", "weights"])
+def test_a_router_that_departs_by_a_hair_from_every_rule_is_refused(what, monkeypatch):
+    """The null: a router of a supported family whose weights are one part in a million larger, or last expert another."""
+    from transformers.models.olmoe.modeling_olmoe import OlmoeTopKRouter
+
+    forward, config = OlmoeTopKRouter.forward, config_of("olmoe", num_experts_per_tok=2)
+    assert routing_rule(config).experts == 8
+
+    def changed(self, states):
+        logits, weights, selected = forward(self, states)
+        if what == "weights":
+            return logits, weights * (1 + 1e-6), selected
+        return logits, weights, torch.stack([selected[:, 0], (selected[:, 1] + 1) % 8], dim=1)
+
+    monkeypatch.setattr(OlmoeTopKRouter, "forward", changed)
+    config.eos_token_id = 5  # another model, whose rule is not known yet
+    with pytest.raises(Problem, match=f"no rule that is known: {what} of token 0: .* expected, .* returned"):
+        routing_rule(config)
+
+
+def test_a_single_bit_or_expert_that_differs_is_seen():
+    rule = RoutingRule("x", 6, 2, normalised=True)
+    logits = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+    weights, selected = applied(rule, logits)
+    assert rule.difference(logits, weights, selected) is None
+    assert rule.difference(logits, weights.flip(1), selected.flip(1)) is None  # whatever the order
+    assert rule.difference(logits, weights.bfloat16(), selected) is None  # whatever the dtype of the weights
+    weights[3, 1] = torch.nextafter(weights[3, 1], torch.tensor(1.0))
+    assert rule.difference(logits, weights, selected).startswith("weights of token 3: ")
+    selected[2, 1] = next(expert for expert in range(6) if expert not in selected[2])
+    assert rule.difference(logits, weights, selected).startswith("experts of token 2: ")
+    with pytest.raises(
+        Problem, match="^layer 7: the router did not follow .*, experts of token 2: .*cannot be trusted"
+    ):
+        check_rule(rule, 7, logits, weights, selected, None)
+
+
+def test_a_rule_in_the_precision_of_the_logits_and_one_in_float32_differ_in_bfloat16_only():
+    rule = RoutingRule("x", 6, 2, normalised=True, scores="sigmoid")
+    logits = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
+    coarse = replace(rule, precision="logits")
+    assert coarse.difference(logits, *applied(rule, logits)) is None
+    assert coarse.difference(logits.bfloat16(), *applied(rule, logits.bfloat16())) is not None
+    assert applied(coarse, logits.bfloat16())[0].dtype == torch.bfloat16
+
+
+def test_the_kinds_of_rule_that_are_found():
+    found = {family: routing_rule(config_of(family)) for family in ("lfm2_moe", "granitemoe", "minimax_m2", "jamba")}
+    lfm2 = found["lfm2_moe"]
+    assert (lfm2.scores, lfm2.bias, lfm2.epsilon, lfm2.precision) == ("sigmoid", True, 1e-6, "logits")
+    assert found["granitemoe"].weighting == "softmax of the selected logits"
+    assert (found["minimax_m2"].scores, found["minimax_m2"].bias) == ("sigmoid", True)
+    assert (found["jamba"].scores, found["jamba"].normalised) == ("softmax", False)
+    assert routing_rule(config_of("hunyuan_v1_moe")).shared_experts == 1
+    afmoe = routing_rule(config_of("afmoe"))
+    assert (afmoe.scale, afmoe.shared_experts, afmoe.bias) == (1.5, 1, True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_rule_reproduces_the_modules_bit_for_bit(family, dtype):
     model = causal_model(family, dtype)
-    routers, rule = models.find_routers(model.model), routing_rule(model.config)
+    routers, blocks, rule = find_routers(model.model), find_blocks(model.model), routing_rule(model.config)
     assert sorted(routers) == ([1, 2] if family in FIRST_DENSE else [0, 1, 2])
     seen, _ = watched(routers, model, TOKENS)
     for layer, (_, (logits, weights, selected)) in seen.items():
-        bias = models.selection_bias(routers[layer])
+        bias = selection_bias(blocks[layer])
         assert (bias is not None) == rule.bias
-        again, chosen = rule.apply(logits, bias)
-        assert torch.equal(chosen, selected)
-        assert torch.equal(again, weights)
-        assert again.dtype == weights.dtype
-        preferred = rule.preference(logits, bias)
-        assert torch.equal(preferred.gather(-1, selected).amin(dim=-1), preferred.topk(3).values[:, -1])
+        assert rule.difference(logits, weights, selected, bias) is None
+        if rule.precision == "float32":
+            preferred = rule.preference(logits, bias)
+            assert torch.equal(preferred.gather(-1, selected).amin(dim=-1), preferred.topk(3).values[:, -1])
         torch.testing.assert_close(rule.probability(logits).sum(dim=-1), torch.ones(40))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from families import FAMILIES, causal_model
+from families import KINDS, causal_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from routing_cases import Case, case, even_case, random_case, records, selection_case
@@ -16,8 +16,8 @@ from routing_cases import Case, case, even_case, random_case, records, selection
 from gatebook.files import netcdf
 from gatebook.inputs.clusters import GROUPS
 from gatebook.routing import extraction
+from gatebook.routing.families import routing_rule
 from gatebook.routing.records import BITS
-from gatebook.routing.rule import routing_rule
 from gatebook.study import counting, tallies
 
 
@@ -500,7 +500,7 @@ def test_the_largest_probability_may_be_that_of_an_expert_that_is_not_selected()
         np.testing.assert_allclose(scalars.sel(scalar="boundary_margin"), [0.01, 0.135], rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", KINDS)
 def test_compact_records_of_every_family_give_the_tally_of_exact_ones(family, tmp_path):
     model, rng = causal_model(family).model, np.random.default_rng(8)
     lengths = np.array([9, 30, 4, 21])

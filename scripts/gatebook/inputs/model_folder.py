@@ -17,18 +17,25 @@ EXPERTS, SELECTED = ("num_experts", "num_local_experts", "n_routed_experts"), "n
 
 
 def load_config(folder: str | Path, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The config of a model folder in the hub's layout; a `Problem` when it cannot be read."""
+    """The config of a model folder in the hub's layout, of its text model if it also sees or hears.
+
+    A `Problem` when it cannot be read.
+    """
     if not require_content(Path(folder) / "config.json").is_file():
         raise Problem(f"{folder} is not a model folder: it has no config.json.")
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers computes with what the file says
         raise Problem(f"{folder}/config.json cannot be read ({_reason(error)}): correct it.") from error
-    _check_sizes(folder, config.get_text_config())
-    if (quantization := getattr(config, "quantization_config", None)) is not None:
-        quantization["dequantize"] = True  # quantized kernels bypass the router modules
-        _check_quantization(folder, quantization)
-    return config
+    text = config.get_text_config()
+    _check_sizes(folder, text)
+    quantization = getattr(config, "quantization_config", None) or getattr(text, "quantization_config", None)
+    if quantization is not None:
+        # quantized kernels bypass the router modules
+        text.quantization_config = quantization | {"dequantize": True}
+        _check_quantization(folder, text.quantization_config)
+    text.name_or_path = config.name_or_path
+    return text
 
 
 def load_tokenizer(folder: str, *, trust_remote_code: bool = False):
@@ -99,7 +106,7 @@ def window_size(window: int | str, folder: str, *, trust_remote_code: bool = Fal
     """The window in tokens; "context" is the longest context of the model in `folder`."""
     if window != "context":
         return window
-    config = load_config(folder, trust_remote_code).get_text_config()
+    config = load_config(folder, trust_remote_code)
     if not hasattr(config, "max_position_embeddings"):
         raise Problem(
             f"model_type {config.model_type!r} ({folder}) has no max_position_embeddings: give the model a `window` in "

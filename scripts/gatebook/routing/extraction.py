@@ -17,9 +17,10 @@ from gatebook.files import netcdf
 from gatebook.inputs.windows import blocks
 from gatebook.problem import Problem
 from gatebook.routing import bins
-from gatebook.routing.models import find_routers, selection_bias
+from gatebook.routing.families import routing_rule
 from gatebook.routing.records import Records, RecordWriter, contents_of, expert_dtype
-from gatebook.routing.rule import RoutingRule, routing_rule
+from gatebook.routing.routers import find_routers, selection_biases
+from gatebook.routing.rule import RoutingRule, check_rule
 from gatebook.run import job
 
 BATCHES_PER_POOL = 8
@@ -217,8 +218,7 @@ def write_records(
         Is called with numbers of tokens done.
     """
     base, attrs = model.base_model, (attrs or {}) | {"first_token": first_token}
-    rule, routers = routing_rule(base.config), find_routers(base)
-    biases = {layer: selection_bias(routers[layer]) for layer in layers}
+    rule, biases = routing_rule(base.config), selection_biases(base, layers)
     extras = Extras.of(model, len(layers), len(token_id), sampled)
     with RecordWriter(
         folder,
@@ -278,7 +278,7 @@ def extract(
         If a router does not follow the rule.
     """
     rule, routers, extras = routing_rule(model.config), find_routers(model), extras or Extras()
-    biases = {layer: selection_bias(routers[layer]) for layer in layers}
+    biases = selection_biases(model, layers)
     lengths = np.diff(np.append(window_start, len(token_id)))
     checked = False
     with RouterCapture(routers, layers, whole=extras.head is not None) as capture:
@@ -386,47 +386,6 @@ def check_tokens(model: str, description: dict, window: int, token_id: np.ndarra
             f"models.{model}: token id {token_id.max()} is beyond the model's vocabulary of "
             f"{description['vocabulary']}: its tokenizer belongs to another model."
         )
-
-
-def check_rule(
-    rule: RoutingRule,
-    layer: int,
-    logits: torch.Tensor,
-    weights: torch.Tensor,
-    selected: torch.Tensor,
-    bias: torch.Tensor | None,
-) -> None:
-    """Compare the rule applied to captured logits with the module's own choice.
-
-    Parameters
-    ----------
-    rule
-        Read from the model's config.
-    layer
-        Number of the layer.
-    logits
-        (token, expert).
-    weights, selected
-        What the module returned: (token, rank).
-    bias
-        Added to scores to select, (expert,), or None.
-
-    Raises
-    ------
-    Problem
-        If a bit differs.
-    """
-    if not bool(torch.isfinite(logits).all()):
-        return  # `make_records` names it
-    expected_weights, expected = rule.apply(logits, bias)
-    for what, own, computed in (("experts", selected, expected), ("weights", weights, expected_weights)):
-        if not torch.equal(own, computed):
-            token = int((own != computed).any(dim=-1).nonzero()[0])
-            raise Problem(
-                f"layer {layer}: the router did not follow the rule read from the model's config ({rule.as_json()}): "
-                f"at token {token} of the first batch the {what} {computed[token].tolist()} were expected, it returned "
-                f"{own[token].tolist()}; its records cannot be trusted: report this model."
-            )
 
 
 def make_records(

@@ -1,6 +1,6 @@
 """Models: load the base model of a Mixture-of-Experts checkpoint, find its routers and experts."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +15,8 @@ from gatebook.files import checksums
 from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
 from gatebook.routing import weights
-from gatebook.routing.rule import routing_rule
-
-ROUTER_ROWS = ("mlp.gate.weight", "mlp.router.weight", "block_sparse_moe.gate.weight")
-"""Names that the rows of a router have within its layer, in files of the supported families."""
+from gatebook.routing.families import routing_rule
+from gatebook.routing.routers import find_blocks, find_norm, find_routers, router_of, rows_of, skeleton, unsupported
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -76,14 +74,17 @@ def load(
         If the weights cannot be read or do not fit the config.
     """
     config = load_config(folder, trust_remote_code)
-    if last_layer is not None:
-        _cut(config, last_layer + 1)
+    if head:
+        _check_head(folder, config, trust_remote_code)
     if gpus > 1 and torch.cuda.device_count() < gpus:
         raise Problem(f"gpus: {gpus} is set, but {torch.cuda.device_count()} CUDA devices are visible: set it to that.")
-    weights.check_stored(folder, weights.stored(weights.files(folder, config)), skeleton(config, trust_remote_code))
+    weights.check_stored(folder, weights.stored(weights.files(folder, config)), skeleton(config))
     placement = None if device.type == "cpu" else "auto" if gpus > 1 else {"": device}
     remote = {"trust_remote_code": True} if trust_remote_code else {}
     family = AutoModelForCausalLM if head else AutoModel
+    if last_layer is not None:
+        family = _changed(config, lambda model: setattr(model, "layers", model.layers[: last_layer + 1]))
+        remote = {}
     model = _from_pretrained(family, folder, config, dtype, attention, experts, device, device_map=placement, **remote)
     weights.check_values(folder, model)
     return model.eval()
@@ -97,15 +98,40 @@ def rehearse(
     head: bool = False,
     trust_remote_code: bool = False,
 ) -> None:
-    """Load a model as `load` does, but without its numbers: a `Problem` if names, shapes or dtypes do not fit.
+    """Load a model as `load` does, but without its numbers, which takes no memory.
 
-    `tensors` are those of the `folder` by name, on the device "meta" (see `weights.stored`).
+    Parameters
+    ----------
+    folder
+        Where the tensors are or will be.
+    tensors
+        By name, on the device "meta" (see `weights.stored`).
+    config
+        Of the model.
+    head, trust_remote_code
+        As those of `load`.
+
+    Raises
+    ------
+    Problem
+        If names, shapes or dtypes do not fit the config.
     """
+    if head:
+        _check_head(folder, config, trust_remote_code)
     with weights.readable(folder), torch.device("meta"):
         model = (AutoModelForCausalLM if head else AutoModel).from_config(config, trust_remote_code=trust_remote_code)
     weights.check_stored(folder, tensors, model)
     options = {"state_dict": tensors, "device_map": {"": "meta"}}
     _from_pretrained(type(model), None, config, "auto", "eager", "eager", torch.device("cpu"), **options)
+
+
+def _check_head(folder: str | Path, config: transformers.PreTrainedConfig, trust_remote_code: bool) -> None:
+    """A `Problem` if transformers knows no model of this config that has an output head."""
+    if not trust_remote_code and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise Problem(
+            f"extraction.predictions: transformers has no language-model head for model_type {config.model_type!r} "
+            f"({folder}): set it to false."
+        )
 
 
 def computation(model: transformers.PreTrainedModel, device: torch.device) -> dict[str, str]:
@@ -140,30 +166,46 @@ def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.devi
     Problem
         As `load` does.
     """
-    config = load_config(folder)
-    routing_rule(config)
-    tensors = {f"model.layers.0.{name}": tensor for name, tensor in _layer_tensors(folder, layer)}
-    _cut(config, 1)
-    for name, alone in {"first_k_dense_replace": 0, "mlp_only_layers": [], "decoder_sparse_step": 1}.items():
-        if hasattr(config, name):
-            setattr(config, name, alone)
-    config.vocab_size, config.pad_token_id = 1, None
-    family = transformers.MODEL_MAPPING[type(config)]
-    model = _from_pretrained(
-        family, None, config, dtype, "eager", experts, device, state_dict=tensors, needed="layers.0.mlp"
-    )
-    (block,) = find_blocks(model.eval().to(device)).values()
+    config, routed = _routed(folder)
+    choose_layers(layer, routed, "layer")
+    model = _parts(folder, config, lambda model: [find_blocks(model)[layer]], dtype, device, experts)
+    block = find_blocks(model)[layer]
+    router, weighted = router_of(block), len(block.experts.down_proj)
+    between = [
+        name
+        for name, child in block.named_children()
+        if child not in (router, block.experts) and "shared" not in name and next(child.parameters(), None) is not None
+    ]
+    if between:
+        raise unsupported(config, f"its block has {between[0]}, so what single experts return does not add up to it")
+    if len(rows_of(router)) != weighted:
+        raise unsupported(
+            config, f"its router selects among {len(rows_of(router))} experts, of which {weighted} have weights"
+        )
     return block
 
 
 def block_gain(folder: str | Path, layer: int) -> np.ndarray | None:
-    """The gain of the RMSNorm before the Mixture-of-Experts block of one layer: (hidden,) float32.
+    """The gain of the norm before the Mixture-of-Experts block of one layer: (hidden,) float32.
 
-    None for a family that normalises the block's output and not its input.
+    It is what the norm makes of ones of both signs. None for a family that normalises the block's output and not its
+    input.
     """
-    before, after = "post_attention_layernorm.weight", "post_feedforward_layernorm.weight"
-    norms = dict(_layer_tensors(folder, layer, (before, after)))
-    return None if after in norms else norms[before].float().numpy()
+    config, _ = _routed(folder)
+    if (name := find_norm(config)) is None:
+        return None
+    model = _parts(
+        folder, config, lambda model: [model.layers[layer].get_submodule(name)], "float32", torch.device("cpu")
+    )
+    norm, one = model.layers[layer].get_submodule(name), 2.0**20  # beside which the norm's epsilon is nothing
+    found = []
+    for signs in ([1, -1, 1, -1], [1, 1, -1, -1]):
+        sign = torch.tensor(signs, dtype=torch.float32).repeat(config.hidden_size // 4)
+        with torch.inference_mode():
+            found.append(((norm(one * sign) - norm(-one * sign)) / 2 * sign).numpy())
+    if not np.array_equal(*found):
+        raise unsupported(config, f"{name} before its experts does more than multiply by a gain")
+    return found[0]
 
 
 def read_router_rows(folder: str | Path, layers: str | int | list = "all") -> xr.DataArray:
@@ -195,30 +237,60 @@ def read_router_rows(folder: str | Path, layers: str | int | list = "all") -> xr
     >>> dict(rows.sizes)  # doctest: +SKIP
     {'layer': 4, 'expert': 32, 'hidden': 96}
     """
-    config = load_config(folder)
-    routing_rule(config)
-    chosen, rows = choose_layers(layers, sorted(find_routers(skeleton(config))), "layers"), []
-    for layer in chosen:
-        found = [tensor.float().numpy() for _, tensor in _layer_tensors(folder, layer, ROUTER_ROWS)]
-        if not found:
-            raise Problem(f"{folder} has no weights of the router of layer {layer}: fetch the checkpoint again.")
-        rows += found
+    config, routed = _routed(folder)
+    chosen = choose_layers(layers, routed, "layers")
+
+    def wanted(model):
+        return [router for layer, router in find_routers(model).items() if layer in chosen]
+
+    routers = find_routers(_parts(folder, config, wanted, "auto", torch.device("cpu")))
+    rows = np.stack([rows_of(routers[layer]).detach().float().numpy() for layer in chosen])
     attrs = {"long_name": "router rows", "units": "1"}
-    return xr.DataArray(np.stack(rows), dims=("layer", "expert", "hidden"), coords={"layer": chosen}, attrs=attrs)
+    return xr.DataArray(rows, dims=("layer", "expert", "hidden"), coords={"layer": chosen}, attrs=attrs)
 
 
-def _layer_tensors(folder: str | Path, layer: int, wanted: tuple[str, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names within the layer and tensors of one layer, all or the `wanted` ones, read one at a time."""
+def _routed(folder: str | Path) -> tuple[transformers.PreTrainedConfig, list[int]]:
+    """The config of a folder that holds a supported model, and the numbers of its layers with experts."""
+    config = load_config(folder)
+    weights.files(folder, config)  # or else a Problem
+    routing_rule(config)
+    return config, sorted(find_routers(skeleton(config)))
 
-    def inside(name: str) -> str:
-        before, found, rest = name.removeprefix("model.").partition(f"layers.{layer}.")
-        return rest if found and not before else ""
 
-    def is_wanted(name: str) -> bool:
-        return inside(name) in wanted if wanted else bool(inside(name))
+def _parts(
+    folder: str | Path,
+    config: transformers.PreTrainedConfig,
+    wanted: Callable[[nn.Module], list[nn.Module]],
+    dtype: str,
+    device: torch.device,
+    experts: str = "auto",
+) -> transformers.PreTrainedModel:
+    """The base model of a folder with the `wanted` modules alone; no other tensor is read."""
+    family = _changed(config, lambda model: _keep(model, wanted(model)))
+    placement = None if device.type == "cpu" else {"": device}
+    model = _from_pretrained(family, folder, config, dtype, "eager", experts, device, device_map=placement)
+    return model.eval()
 
-    named = weights.files(folder, load_config(folder))
-    return ((inside(name), tensor) for name, tensor in weights.read(named, is_wanted))
+
+def _changed(config: transformers.PreTrainedConfig, change: Callable[[nn.Module], object]) -> type:
+    """The class of a config's base model, whose instances are changed before weights are read."""
+    family = type(skeleton(config))
+
+    def build(self, config):
+        family.__init__(self, config)
+        change(self)
+
+    return type(family.__name__, (family,), {"__init__": build, "__module__": family.__module__})
+
+
+def _keep(module: nn.Module, wanted: list[nn.Module]) -> None:
+    """Put modules without weights in place of all that are not wanted, nor hold what is."""
+    for name, child in module.named_children():
+        if not any(child is one for one in wanted):
+            if any(inside is one for inside in child.modules() for one in wanted):
+                _keep(child, wanted)
+            else:
+                module.register_module(name, nn.Identity())
 
 
 def _from_pretrained(
@@ -229,8 +301,6 @@ def _from_pretrained(
     attention: str,
     experts: str,
     device: torch.device,
-    *,
-    needed: str = "",
     **options,
 ) -> transformers.PreTrainedModel:
     transformers.utils.logging.disable_progress_bar()
@@ -249,50 +319,11 @@ def _from_pretrained(
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            key_mapping={r"^(model\.)?language_model\.(model\.)?": "model."},  # of a model that sees, too
             **options,
         )
-    weights.check_report(place, model, report, needed)
+    weights.check_report(place, model, report)
     return model
-
-
-def _cut(config: transformers.PreTrainedConfig, layers: int) -> None:
-    """Keep the first `layers` layers of a config, in its lists by layer too."""
-    whole = config.num_hidden_layers
-    for name, value in vars(config).items():
-        if isinstance(value, list) and len(value) == whole and name.endswith("layer_types"):
-            setattr(config, name, value[:layers])
-    config.num_hidden_layers = layers
-
-
-def skeleton(config: transformers.PreTrainedConfig, trust_remote_code: bool = False) -> transformers.PreTrainedModel:
-    """The base model of a config, without weights."""
-    try:
-        with torch.device("meta"):
-            return AutoModel.from_config(config, trust_remote_code=trust_remote_code)
-    except Exception as error:  # transformers computes with what the config says
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise Problem(f"{config.name_or_path}/config.json describes no model ({reason}): correct it.") from error
-
-
-def find_routers(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:
-    """Router modules by layer index; dense layers have none, so indices may start above 0."""
-    recorder = type(model)._can_record_outputs["router_logits"]
-    return {
-        layer: module
-        for layer, block in enumerate(model.layers)
-        for module in block.modules()
-        if isinstance(module, recorder.target_class)
-    }
-
-
-def find_blocks(model: transformers.PreTrainedModel) -> dict[int, nn.Module]:
-    """Mixture-of-Experts blocks, which hold a router and its `experts`, by layer index."""
-    return {
-        layer: module
-        for layer, router in find_routers(model).items()
-        for module in model.layers[layer].modules()
-        if any(child is router for child in module.children())
-    }
 
 
 def expert_outputs(block: nn.Module, states: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
@@ -322,9 +353,10 @@ def all_expert_outputs(
 
 
 class ExpertMatrices(NamedTuple):
-    """The weights of a block's experts: y = down (act(gate x) * (up x)), biases aside.
+    """The weights of a block's experts: y = down (act(gate x) * (up x)), biases aside; or y = down act(up x).
 
     `gate`, `up` (expert, neuron, hidden), `down` (expert, hidden, neuron): views, in the block's dtype and device.
+    `gate` of experts without gates has no neurons.
     """
 
     gate: torch.Tensor
@@ -338,17 +370,19 @@ class ExpertMatrices(NamedTuple):
 
 def expert_matrices(block: nn.Module) -> ExpertMatrices:
     """The weights of a block's experts, whatever way its family stores them."""
-    both, down = block.experts.gate_up_proj.detach(), block.experts.down_proj.detach()
-    if block.experts.is_transposed:
-        both, down = both.mT, down.mT
-    gate, up = both.chunk(2, dim=1) if block.experts.is_concatenated else (both[:, ::2], both[:, 1::2])
+    experts = block.experts
+    up, down = (experts.gate_up_proj if experts.has_gate else experts.up_proj).detach(), experts.down_proj.detach()
+    if experts.is_transposed:
+        up, down = up.mT, down.mT
+    if not experts.has_gate:
+        return ExpertMatrices(up[:, :0], up, down)
+    gate, up = up.chunk(2, dim=1) if experts.is_concatenated else (up[:, ::2], up[:, 1::2])
     return ExpertMatrices(gate, up, down)
 
 
 def router_rows(block: nn.Module) -> np.ndarray:
     """The rows of a block's router, one per expert: (expert, hidden) float32."""
-    router = block.router if hasattr(block, "router") else block.gate
-    return router.weight.detach().float().cpu().numpy()
+    return rows_of(router_of(block)).detach().float().cpu().numpy()
 
 
 @torch.no_grad()
@@ -360,11 +394,6 @@ def randomise_experts(block: nn.Module, count: int, seed: list[int]) -> None:
         parameter[:count] = (torch.randn(parameter[:count].shape, generator=generator) * scale).to(parameter)
 
 
-def selection_bias(router: nn.Module) -> torch.Tensor | None:
-    """The trained bias that a router adds to its scores when it selects, (expert,) float32; None if it has none."""
-    return getattr(router, "e_score_correction_bias", None)
-
-
 def describe(folder: Path, trust_remote_code: bool = False, *, head: bool = False) -> dict:
     """What a model folder holds: revision, checksums and size of its weights, layers with experts, routing rule.
 
@@ -374,7 +403,7 @@ def describe(folder: Path, trust_remote_code: bool = False, *, head: bool = Fals
     """
     config = load_config(folder, trust_remote_code)
     rule = routing_rule(config)
-    model = skeleton(config, trust_remote_code)
+    model = skeleton(config)
     files = weights.files(folder, config)
     rehearse(folder, weights.stored(files), config, head=head, trust_remote_code=trust_remote_code)
     commit = folder / "commit.txt"

@@ -5,17 +5,11 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from gatebook.problem import Problem
-from gatebook.routing.families import FAMILIES
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
 
 SCALARS = {
     "entropy": ("router entropy H = -sum p ln p over all experts", "nats"),
@@ -32,13 +26,14 @@ SCALARS = {
 class RoutingRule:
     """How a router turns logits z (token, expert) into selected experts and routing weights.
 
-    scores: "softmax" (s = softmax(z) over all experts, in float32) or "sigmoid" (s = sigmoid(z)). The `top_k` experts
-    with the largest score are selected; with `bias`, the largest score plus a trained bias per expert; with `groups`
-    above 1, among the experts of the `kept_groups` groups that score best by `group_score` ("best": their best expert,
-    "two best": the sum of their two best). weighting: weights are the "scores" of the selected experts, without bias,
-    divided by their sum if `normalised`, or the "softmax of the selected logits"; they are multiplied by `scale` and,
-    if `cast`, have the dtype of the logits. sorted: whether the module returns the selected experts in the order of
-    their scores. shared_experts: how many experts every token passes through besides.
+    scores: "softmax" (s = softmax(z) over all experts) or "sigmoid" (s = sigmoid(z)). The `top_k` experts with the
+    largest score are selected; with `bias`, the largest score plus a trained bias per expert; with `groups` above 1,
+    among the experts of the `kept_groups` groups that score best by `group_score` ("best": their best expert, "two
+    best": the sum of their two best). weighting: weights are the "scores" of the selected experts, without bias, if
+    `normalised` divided by their sum plus `epsilon`, or the "softmax of the selected logits"; they are multiplied by
+    `scale`. precision: all this is computed in "float32", or in the dtype of the "logits"; routers may return weights
+    in another dtype, and the selected experts in any order. shared_experts: how many experts every token passes
+    through besides.
     """
 
     family: str
@@ -51,44 +46,60 @@ class RoutingRule:
     kept_groups: int = 1
     group_score: str = "best"
     weighting: str = "scores"
+    epsilon: float = 1e-20
     scale: float = 1.0
-    sorted: bool = True
-    cast: bool = True
+    precision: str = "float32"
     shared_experts: int = 0
 
-    def apply(self, logits: torch.Tensor, bias: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Routing weights and selected experts, both (token, rank), as the module returns them, bit for bit.
+    def select(self, logits: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """The selected experts (token, rank) int64, those preferred first, of raw router logits (token, expert).
 
-        `logits` are raw router logits (token, expert), `bias` is (expert,) and needed if the rule has one.
+        `bias` (expert,) is needed if the rule has one.
         """
-        scores = self.score(logits)
-        choice = scores if bias is None else scores + bias
-        if self.weighting == "softmax of the selected logits":
-            choice = logits
+        logits = self._exact(logits)
+        choice = logits if self.weighting == "softmax of the selected logits" else self.score(logits)
+        choice = choice + bias if self.bias else choice
         if self.groups > 1:
             choice = choice.masked_fill(~self._kept(choice), -math.inf if self.bias else 0.0)
-        selected = choice.topk(self.top_k, dim=-1, sorted=self.sorted).indices
-        return self.weights(logits, selected, scores), selected
+        return choice.topk(self.top_k, dim=-1).indices
 
-    def weights(self, logits: torch.Tensor, selected: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
-        """Routing weights (token, rank) of the selected experts (token, rank); `scores` if they are known already."""
+    def weights(self, logits: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+        """Routing weights (token, rank) of the selected experts (token, rank), of raw router logits (token, expert)."""
+        logits = self._exact(logits)
         if self.weighting == "softmax of the selected logits":
-            return torch.softmax(logits.gather(-1, selected), dim=-1, dtype=logits.dtype)
-        weights = (self.score(logits) if scores is None else scores).gather(-1, selected)
+            return torch.softmax(logits.gather(-1, selected), dim=-1) * self.scale
+        weights = self.score(logits).gather(-1, selected)
         if self.normalised:
-            weights = weights / (weights.sum(dim=-1, keepdim=True) + 1e-20)
-        weights = weights * self.scale
-        return weights.to(logits.dtype) if self.cast else weights
+            weights = weights / (weights.sum(dim=-1, keepdim=True) + self.epsilon)
+        return weights * self.scale
+
+    def difference(
+        self, logits: torch.Tensor, weights: torch.Tensor, selected: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> str | None:
+        """Where the rule differs from a router's `weights` and `selected` experts (token, rank), in words.
+
+        None if no bit differs: of the experts, in any order, and of their weights in the dtype of `weights`.
+        `logits` (token, expert) and `bias` (expert,) are the router's own.
+        """
+        experts = self.select(logits, bias).sort(dim=-1).values
+        expected = self.weights(logits, selected).to(weights.dtype)
+        for what, own, computed in (("experts", selected.sort(dim=-1).values, experts), ("weights", weights, expected)):
+            if not torch.equal(own, computed):
+                token = int((own != computed).any(dim=-1).nonzero()[0])
+                return f"{what} of token {token}: {computed[token].tolist()} expected, {own[token].tolist()} returned"
+        return None
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
-        """The scores s (token, expert) float32 of raw router logits."""
-        logits = logits.float()
+        """The scores s (token, expert) of raw router logits, in the dtype of these."""
         return logits.sigmoid() if self.scores == "sigmoid" else torch.softmax(logits, dim=-1)
+
+    def _exact(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits if self.precision == "logits" else logits.float()
 
     def probability(self, logits: torch.Tensor) -> torch.Tensor:
         """The scores (token, expert) float32 as a distribution: softmax scores are one, sigmoid scores are divided by
         their sum over all experts."""
-        scores = self.score(logits)
+        scores = self.score(logits.float())
         return scores / scores.sum(dim=-1, keepdim=True) if self.scores == "sigmoid" else scores
 
     @property
@@ -137,7 +148,7 @@ class RoutingRule:
 
         Experts of groups that are not kept have -infinity.
         """
-        preference = logits.float() if bias is None else self.score(logits) + bias
+        preference = logits.float() if bias is None else self.score(logits.float()) + bias
         return preference if self.groups == 1 else preference.masked_fill(~self._kept(preference), -math.inf)
 
     def as_json(self, **more) -> str:
@@ -153,16 +164,41 @@ class RoutingRule:
         return mask.repeat_interleave(self.experts // self.groups, dim=-1)
 
 
-def routing_rule(config: PreTrainedConfig) -> RoutingRule:
-    """The routing rule of a model's config; a `Problem` for a family that is not supported."""
-    family = config.model_type
-    if family not in FAMILIES:
+def check_rule(
+    rule: RoutingRule,
+    layer: int,
+    logits: torch.Tensor,
+    weights: torch.Tensor,
+    selected: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> None:
+    """Compare the rule applied to captured logits with the module's own choice.
+
+    Parameters
+    ----------
+    rule
+        Of the model.
+    layer
+        Number of the layer.
+    logits
+        (token, expert).
+    weights, selected
+        What the module returned: (token, rank).
+    bias
+        Added to scores to select, (expert,), or None.
+
+    Raises
+    ------
+    Problem
+        If a bit differs.
+    """
+    if not bool(torch.isfinite(logits).all()):
+        return  # `extraction.make_records` names it
+    if difference := rule.difference(logits, weights, selected, bias):
         raise Problem(
-            f"model_type {family!r} ({config.name_or_path}) is not supported: the supported families are "
-            f"{', '.join(sorted(FAMILIES))}; CONTRIBUTING.md says how to add one."
+            f"layer {layer}: the router did not follow the rule of the model's family ({rule.as_json()}) on the first "
+            f"batch, {difference}; its records cannot be trusted: report this model."
         )
-    experts = getattr(config, "num_experts", None) or config.num_local_experts
-    return RoutingRule(family=family, experts=experts, top_k=config.num_experts_per_tok, **FAMILIES[family](config))
 
 
 def _margin(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -175,7 +211,7 @@ def _margin(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 def routing_rule_of(attributes: dict) -> RoutingRule:
     """The routing rule that records, tallies and metrics carry in their attribute `routing_rule`."""
     written = json.loads(attributes["routing_rule"])
-    return RoutingRule(**{field.name: written[field.name] for field in fields(RoutingRule)})
+    return RoutingRule(**{field.name: written[field.name] for field in fields(RoutingRule) if field.name in written})
 
 
 @torch.inference_mode()

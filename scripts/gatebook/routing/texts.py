@@ -14,8 +14,9 @@ from gatebook.inputs import documents
 from gatebook.inputs.model_folder import load_config, load_tokenizer, window_size
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
+from gatebook.routing.families import routing_rule
 from gatebook.routing.records import PER_TOKEN
-from gatebook.routing.rule import routing_rule
+from gatebook.routing.routers import find_routers, selection_biases, skeleton
 
 TOKENS_PER_BATCH = 4096
 """On a CPU, as `extraction.tokens_per_batch` of the default study."""
@@ -77,7 +78,7 @@ def route(
     """
     config = load_config(folder)
     rule = routing_rule(config)
-    routed = sorted(models.find_routers(models.skeleton(config)))
+    routed = sorted(find_routers(skeleton(config)))
     chosen = models.choose_layers(layers, routed, "layers")
     tokens = _tokens(str(folder), texts, window, config)
     loading = {"dtype": dtype, "device": models.choose_device(device), "attention": "auto", "experts": "auto"}
@@ -92,8 +93,7 @@ def route(
         dimensions, long_name, units = PER_TOKEN[name]
         tokens[name] = (("layer", *dimensions), values, {"long_name": long_name, "units": units})
     if rule.bias:
-        routers = models.find_routers(model)
-        biases = [models.selection_bias(routers[layer]).float().cpu().numpy() for layer in chosen]
+        biases = [bias.float().cpu().numpy() for bias in selection_biases(model, chosen).values()]
         words = {"long_name": "bias added to scores to select", "units": "1"}
         tokens["selection_bias"] = (("layer", "expert"), np.stack(biases), words)
     dense = sorted(set(range(config.num_hidden_layers)) - set(routed))

@@ -66,14 +66,6 @@ def _without_weights(folder: Path) -> Problem:
     return Problem(f"{what}: fetch the weights of the checkpoint.")
 
 
-def read(named: list[Path], wanted=lambda name: True) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and tensors of the `wanted` names in files of weights, read one at a time."""
-    for path in named:
-        with readable(path.parent), safe_open(path, framework="pt") as file:
-            for name in filter(wanted, file.keys()):
-                yield name, file.get_tensor(name)
-
-
 def stored(named: list[Path]) -> dict[str, torch.Tensor]:
     """The tensors in files of weights by name, with their shapes and dtypes but without their contents."""
     found = {}
@@ -118,14 +110,14 @@ def check_stored(folder: str | Path, tensors: dict[str, torch.Tensor], model: tr
         )
 
 
-def check_report(folder: str | Path, model: transformers.PreTrainedModel, report: dict, needed: str = "") -> None:
+def check_report(folder: str | Path, model: transformers.PreTrainedModel, report: dict) -> None:
     """A `Problem` if what transformers loaded is not what the checkpoint holds.
 
     `report` is the loading info of transformers, which fills what is missing with random numbers and passes over what
-    it does not know; only what has `needed` in its name must be there.
+    it does not know.
     """
     mismatched = (name for name, *_ in report["mismatched_keys"])
-    unfit = [name for name in [*sorted(report["missing_keys"]), *sorted(mismatched)] if needed in name]
+    unfit = [*sorted(report["missing_keys"]), *sorted(mismatched)]
     head = model.get_output_embeddings()
     if head is not None and unfit and all(model.get_submodule(name.rpartition(".")[0]) is head for name in unfit):
         raise Problem(
@@ -143,7 +135,7 @@ def check_report(folder: str | Path, model: transformers.PreTrainedModel, report
             "use the checkpoint in bfloat16 if this one is quantized or has adapters, or the config.json that was "
             "published with it."
         )
-    left = [name for name, tensor in model.state_dict().items() if needed in name and _is_quantized(tensor.dtype)]
+    left = [name for name, tensor in model.state_dict().items() if _is_quantized(tensor.dtype)]
     if left:
         raise Problem(
             f"{folder}: {len(left)} weights have no scales and stay quantized, first {left[0]}: fetch the checkpoint "
@@ -196,6 +188,10 @@ def _within(name: str, model: nn.Module) -> bool:
 
     Checkpoints hold more: layers that were cut away or that predict further tokens, parts that see and hear.
     """
-    first, _, rest = re.sub(r"^(model\.|language_model\.)+", "", name).partition(".")
+    first, *rest = re.sub(r"^(model\.|language_model\.)+", "", name).split(".")
     part = (dict(model.named_children()) | dict(model.base_model.named_children())).get(first)
-    return part is not None and (not isinstance(part, nn.ModuleList) or rest.partition(".")[0] in part._modules)
+    if part is None or (isinstance(part, nn.ModuleList) and not part._modules.keys() & set(rest[:1])):
+        return False
+    for inner in rest:
+        part = part._modules.get(inner, part)
+    return not isinstance(part, nn.Identity)  # which stands for a part that is not wanted

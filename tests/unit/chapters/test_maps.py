@@ -20,7 +20,7 @@ from gatebook.inputs.clusters import GROUPS, groups
 from gatebook.measures import uncertainty
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
-from gatebook.routing.rule import routing_rule
+from gatebook.routing.families import routing_rule
 from gatebook.study import samples
 
 seen = partial(page_cases.seen, "maps")

@@ -23,6 +23,7 @@ from gatebook.inputs.clusters import GROUPS, groups
 from gatebook.measures import uncertainty
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
+from gatebook.routing.routers import find_blocks
 
 seen = partial(page_cases.seen, "similarity")
 
@@ -337,7 +338,7 @@ def test_intervals_of_outputs_over_documents_cover_the_truth():
 
 def block_of(seed: int = 0):
     model = causal_model("olmoe")
-    block = models.find_blocks(model.model)[0]
+    block = find_blocks(model.model)[0]
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for parameter in block.parameters():

@@ -319,8 +319,8 @@ def weight_similarity(matrices: ExpertMatrices, pairs: np.ndarray) -> dict[str, 
     that makes it largest, for the given `pairs` (pair, 2) of experts, else NaN; weight_gram: cosine of W^T W, where the
     rows of W (3 neurons, hidden) are those of gate and up and the columns of down: neuron order does not matter.
     """
-    experts, neurons, hidden = matrices.gate.shape
-    inner, gram = torch.zeros(2, experts, experts, dtype=torch.float64, device=matrices.gate.device)
+    experts, neurons, hidden = matrices.up.shape
+    inner, gram = torch.zeros(2, experts, experts, dtype=torch.float64, device=matrices.up.device)
     step = max(1, ELEMENTS_PER_BLOCK // (3 * experts * hidden))
     for start in range(0, neurons, step):
         part = slice(start, start + step)
@@ -354,8 +354,9 @@ def _stacked(matrices: ExpertMatrices, expert: int) -> torch.Tensor:
 
 
 def _neurons(matrices: ExpertMatrices, expert: int) -> torch.Tensor:
-    """The vector of each neuron of one expert: (neuron, 3 hidden) float32."""
-    return torch.cat([matrices.gate[expert], matrices.up[expert], matrices.down[expert].T], dim=1).float()
+    """The vector of each neuron of one expert: (neuron, 3 hidden) float32, without a gate (neuron, 2 hidden)."""
+    parts = (matrices.gate[expert], matrices.up[expert], matrices.down[expert].T)
+    return torch.cat([part for part in parts if len(part)], dim=1).float()
 
 
 @torch.inference_mode()
