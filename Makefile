@@ -7,7 +7,7 @@ CORES ?= all
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study check-config chapter values check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
+.PHONY: help environment study check-config chapter values convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ chapter: environment ## Answer one question alone: NAME=similarity MODEL=demo LA
 
 values: environment ## Count the values of a column: FILE=data/pile.jsonl BY='meta[pile_set_name]'
 	@$(BIN)/python -m gatebook.inputs.values $(FILE) $(if $(BY),--by '$(BY)') $(OPTIONS)
+
+convert: environment ## Write pickled weights as safetensors into a folder beside: FOLDER=path/of/the/model
+	@$(BIN)/python -m gatebook.routing.convert "$(FOLDER)"
 
 check: lint ## Style checks and the unit tests that take no time
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow" tests/unit

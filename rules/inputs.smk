@@ -55,6 +55,7 @@ rule describe_model:
     params:
         code=code("describe_model.py"),
         model=model_settings("id", "path", "layers", "trust_remote_code"),
+        predictions=config["extraction"]["predictions"],
     script:
         "../scripts/describe_model.py"
 

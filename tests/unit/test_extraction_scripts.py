@@ -69,7 +69,7 @@ def pipeline(run_script, model_folder, tmp_path):
             "describe_model": (
                 {"folder": str(folder)},
                 {"description": description},
-                {"model": settings | {"path": "data/tiny"}},
+                {"model": settings | {"path": "data/tiny"}, "predictions": True},
             ),
             "extract_routing": (
                 {"folder": str(folder), "description": description, "tokens": tokens},

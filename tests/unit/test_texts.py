@@ -36,7 +36,7 @@ def extracted(run_script, model_folder, tmp_path):
     extraction["tokens_per_batch"] = {"cpu": 4096}
     for name, input, output, params in (
         ("tokenize_dataset", {"tokenizer": model_folder, "files": files}, {"tokens": tokens}, {"dataset": dataset}),
-        ("describe_model", {"folder": model_folder}, {"description": description}, {}),
+        ("describe_model", {"folder": model_folder}, {"description": description}, {"predictions": True}),
         (
             "extract_routing",
             {"folder": model_folder, "description": description, "tokens": tokens},

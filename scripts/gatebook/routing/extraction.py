@@ -147,7 +147,10 @@ class Extras:
         found = {}
         if self.head is not None:
             parts = take(capture.hidden, rows).split(ROWS_PER_HEAD)
-            found["predicted"] = torch.cat([self.head(part).argmax(dim=-1) for part in parts])
+            largest, found["predicted"] = map(
+                torch.cat, zip(*(self.head(part).max(dim=-1) for part in parts), strict=True)
+            )
+            found["known"] = largest.isfinite().all()
         if capture.states:
             found["states"] = _stacked(list(capture.states.values()))
         return found
@@ -155,6 +158,11 @@ class Extras:
     def keep(self, tokens: np.ndarray, found: dict[str, np.ndarray]) -> None:
         """Put what a batch of these `tokens` (row,) showed in its place."""
         if "predicted" in found:
+            if not found["known"]:
+                raise Problem(
+                    "the logits of the predictions hold NaN or infinity: use another dtype (`dtype: float32`), check "
+                    "the model's weights, or set extraction.predictions to false."
+                )
             self.predicted[tokens] = found["predicted"]
         if "states" in found:
             place = np.searchsorted(self.sampled, tokens[np.isin(tokens, self.sampled)])
