@@ -28,8 +28,14 @@ model = models.load(
 )
 rule, computation = routing_rule(model.config), models.computation(model, device) | {"gpus": settings["gpus"]}
 needed = records.largest_bytes(rule, wanted["records"], computation["dtype"], total, len(layers))
+in_dataset = describe_dataset(snakemake.input.tokens)["tokens"]
+sampled = extraction.sample_of_part(tokens, in_dataset, **wanted["sample"])
+states = extraction.wanted_states(wanted.get("states"), layers, tokens, in_dataset, wanted["sample"]["seed"])
+if states:
+    size = states.largest_bytes(model.config.hidden_size)
+    job.log(f"hidden states of {len(states.tokens)} tokens: at most {size / 1e9:.3g} GB")
+    needed += size
 atomic.check_room(snakemake.output.records, needed)
-sampled = extraction.sample_of_part(tokens, describe_dataset(snakemake.input.tokens)["tokens"], **wanted["sample"])
 bar = job.progress(total=total, unit=" tokens", description=f"route {tokens.attrs['dataset']}")
 began = time.perf_counter()
 
@@ -51,6 +57,7 @@ def run(tokens_per_batch: int) -> None:
             tokens_per_batch=tokens_per_batch,
             records=wanted["records"],
             sampled=sampled,
+            states=states,
             first_token=tokens.attrs.get("first_token", 0),
             threads=wanted["threads"],
             advance=bar.update,
