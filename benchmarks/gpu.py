@@ -22,8 +22,8 @@ from transformers import OlmoeForCausalLM
 from benchmarks import analysis, extraction, measuring, olmoe
 from benchmarks.measuring import Row
 from gatebook.inputs.documents import load_tokens
-from gatebook.routing import models, records
 from gatebook.routing import extraction as routing
+from gatebook.routing import models, records
 from gatebook.routing.rule import routing_rule
 from gatebook.study import counting
 

@@ -57,8 +57,8 @@ class RouterCapture:
     """Forward hooks that keep what the routers of the wanted layers return, and stop the model at the last of them.
 
     `states` holds, by layer, the rows `rows` (row,) of what the routers received: (row, hidden). `kept` holds the same
-    of what `watched` says, by name of `records.STATES` and layer. With `whole` the model runs to its end and `hidden` is
-    its last hidden state (window, position, hidden).
+    of what `watched` says, by name of `records.STATES` and layer. With `whole` the model runs to its end and `hidden`
+    is its last hidden state (window, position, hidden).
     """
 
     def __init__(
