@@ -446,10 +446,28 @@ class States:
         return 2 * len(self.what) * len(self.layers) * len(self.tokens) * hidden
 
     def writer(self, folder: Path, hidden: int, first_token: int, attrs: dict, threads: int) -> LayerWriter:
-        """What writes them: `layer_{layer}.nc` in a folder, each of `what` (sample, hidden), and `sampled_token`.
+        """What writes them: `layer_{layer}.nc`, each of `what` (sample, hidden), and `sampled_token` (sample,).
 
         They are float32 rounded to the bits of bfloat16, which any reader of netCDF reads, and whose other two bytes
-        compress away. `sampled_token` (sample,) counts from the first token of the dataset, as does `first_token`.
+        compress away.
+
+        Parameters
+        ----------
+        folder
+            Where the files go.
+        hidden
+            Values of a state.
+        first_token
+            Place of the first token here in its dataset, from whose beginning `sampled_token` counts.
+        attrs
+            Of every file.
+        threads
+            That compress.
+
+        Returns
+        -------
+        LayerWriter
+            Already at work.
         """
         place = Variable(np.int64, ("sample",), "index of the token", "1")
         return LayerWriter(
