@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from families import FAMILIES, FIRST_DENSE, KINDS, SHARED, causal_model, watched
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -448,6 +449,57 @@ def test_a_pool_holds_no_more_logits_than_it_may(olmoe, monkeypatch):
         monkeypatch.setattr(extraction, "BYTES_PER_POOL", largest)
         ends[largest] = [batch.complete for batch in extraction.extract(*given, tokens_per_batch=8)]
     assert list(ends.values()) == [[False] * 5 + [True], [False, True] * 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["olmoe", "deepseek_v3", "gpt_oss"])
+def test_hidden_states_are_those_that_hooks_see(family, dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "BYTES_PER_CHUNK_OF_STATES", 4 * 16 * 4)  # of 4 samples
+    model = causal_model(family, dtype).model
+    token_id, starts = documents((5, 9, 3, 9, 1, 12))
+    sampled = extraction.sample_tokens(39, 11, seed=2, name="x")
+    for kept in (sampled, np.arange(39)):
+        folder = tmp_path / str(len(kept))
+        folder.mkdir()
+        states = records.States(["router_input", "block_output"], [1, 2], kept)
+        extraction.write_records(
+            folder, model, [1, 2], token_id, starts, tokens_per_batch=1, states=states, first_token=100, threads=2
+        )
+        modules = {"router_input": models.find_routers(model), "block_output": models.find_blocks(model)}
+        for layer in (1, 2):
+            found = netcdf.load(folder / "states" / f"layer_{layer}.nc")
+            np.testing.assert_array_equal(found["sampled_token"], kept + 100)
+            for index, (name, watch) in enumerate(modules.items()):
+                expected = []
+                for window in np.split(token_id, starts[1:]):
+                    seen, _ = watched({layer: watch[layer]}, model, torch.from_numpy(window).long())
+                    state = seen[layer][index]
+                    expected.append((state[0] if isinstance(state, tuple) else state).reshape(-1, 16).float().numpy())
+                expected = np.concatenate(expected)[kept]
+                assert found[name].dtype == np.float32 and not (found[name].values.view(np.uint32) & 0xFFFF).any()
+                np.testing.assert_array_equal(found[name], records.rounded(expected, 7))
+        stored = sum(path.stat().st_size for path in (folder / "states").iterdir())
+        assert stored < states.largest_bytes(16) + 40_000
+
+
+def test_the_model_runs_on_to_the_end_of_the_last_wanted_block_and_no_further(olmoe, tmp_path):
+    norms, states = [], records.States(["block_output"], [1], np.arange(9))
+    handle = olmoe.model.layers[2].input_layernorm.register_forward_hook(lambda *_: norms.append(1))
+    extraction.write_records(tmp_path, olmoe.model, [0, 1], *documents((5, 4)), tokens_per_batch=8, states=states)
+    handle.remove()
+    assert not norms
+    assert not netcdf.load(tmp_path / "states" / "layer_1.nc")["block_output"].isnull().any()
+
+
+def test_states_of_a_layer_without_records_are_refused():
+    tokens = xr.Dataset({"token_id": ("token", np.arange(9))}, attrs={"dataset": "x"})
+    wanted = {"what": ["router_input"], "tokens": "all", "layers": [3]}
+    with pytest.raises(Problem, match=r"extraction\.states\.layers: layer 3 has no records: choose from \[0, 1\]"):
+        extraction.wanted_states(wanted, [0, 1], tokens, 9, 0)
+    assert extraction.wanted_states(None, [0, 1], tokens, 9, 0) is None
+    found = extraction.wanted_states(wanted | {"layers": "all", "tokens": 4}, [0, 1], tokens, 9, 0)
+    np.testing.assert_array_equal(found.tokens, extraction.sample_tokens(9, 4, 0, "x"))
+    assert (found.layers, found.largest_bytes(16)) == ([0, 1], 2 * 1 * 2 * 4 * 16)
 
 
 def test_without_head_and_sample_there_are_records_only(olmoe, tmp_path):

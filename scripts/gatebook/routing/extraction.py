@@ -3,7 +3,7 @@
 import math
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -19,8 +19,18 @@ from gatebook.inputs.windows import blocks
 from gatebook.problem import Problem
 from gatebook.routing import bins
 from gatebook.routing.families import routing_rule
-from gatebook.routing.records import PER_TOKEN, TOTALS, Records, RecordWriter, contents_of, expert_dtype, float32
-from gatebook.routing.routers import find_routers, selection_biases
+from gatebook.routing.records import (
+    PER_TOKEN,
+    STATES,
+    TOTALS,
+    Records,
+    RecordWriter,
+    States,
+    contents_of,
+    expert_dtype,
+    float32,
+)
+from gatebook.routing.routers import find_blocks, find_routers, selection_biases
 from gatebook.routing.rule import RoutingRule, check_rule
 from gatebook.run import job
 
@@ -47,24 +57,39 @@ class _Finished(Exception):
 class RouterCapture:
     """Forward hooks that keep what the routers of the wanted layers return, and stop the model at the last of them.
 
-    `states` holds, by layer, the rows `rows` (row,) of what the routers received: (row, hidden). With `whole` the model
-    runs to its end and `hidden` is its last hidden state (window, position, hidden).
+    `states` holds, by layer, the rows `rows` (row,) of what the routers received: (row, hidden). `kept` holds the same
+    of what `watched` says, by name of `records.STATES` and layer. With `whole` the model runs to its end and `hidden`
+    is its last hidden state (window, position, hidden).
     """
 
-    def __init__(self, routers: dict[int, nn.Module], layers: list[int], whole: bool = False):
-        """Watch `routers` (by layer index) at `layers`."""
+    def __init__(
+        self,
+        routers: dict[int, nn.Module],
+        layers: list[int],
+        whole: bool = False,
+        watched: dict[str, dict[int, nn.Module]] | None = None,
+    ):
+        """Watch `routers` (by layer index) at `layers`; and `watched`, for each of `STATES`, routers or blocks."""
         self._routers = {layer: routers[layer] for layer in layers}
         self._whole = whole
         self._seen: dict[int, tuple] = {}
         self._handles: list = []
+        self._watched = watched or {}
         self.states: dict[int, torch.Tensor] = {}
+        self.kept: dict[str, dict[int, torch.Tensor]] = {}
         self.hidden: torch.Tensor | None = None
 
     def __enter__(self):
         """Attach the hooks."""
         last = max(self._routers)
+        for name, modules in self._watched.items():
+            for layer, module in modules.items():
+                self._handles.append(module.register_forward_hook(self._keep(name, layer)))
         for layer, router in self._routers.items():
-            self._handles.append(router.register_forward_hook(self._hook(layer, layer == last and not self._whole)))
+            self._handles.append(router.register_forward_hook(self._hook(layer)))
+        if not self._whole:  # hooks are called in the order in which they were attached
+            ends = self._watched.get("block_output", {}).get(last, self._routers[last])
+            self._handles.append(ends.register_forward_hook(_finish))
         return self
 
     def __exit__(self, *_):
@@ -72,25 +97,40 @@ class RouterCapture:
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, layer: int, last: bool):
+    def _hook(self, layer: int):
         def hook(module, inputs, output):
             self._seen[layer] = output
             if len(self._rows):
                 self.states[layer] = take(inputs[0], self._rows)
-            if last:
-                raise _Finished
+
+        return hook
+
+    def _keep(self, name: str, layer: int):
+        def hook(module, inputs, output):
+            output = output[0] if isinstance(output, tuple) else output
+            state = inputs[0] if name == "router_input" else output
+            self.kept.setdefault(name, {})[layer] = take(state, self._kept_rows)
 
         return hook
 
     @torch.inference_mode()
-    def run(self, model: nn.Module, token_ids: torch.Tensor, rows: torch.Tensor) -> dict[int, tuple]:
-        """(logits, weights, ids) of each wanted layer for `token_ids` (window, position), flattened over both."""
-        self._seen, self.states, self._rows = {}, {}, rows
+    def run(
+        self, model: nn.Module, token_ids: torch.Tensor, rows: torch.Tensor, kept_rows: torch.Tensor
+    ) -> dict[int, tuple]:
+        """(logits, weights, ids) of each wanted layer for `token_ids` (window, position), flattened over both.
+
+        `rows` (row,) are those of `states`, `kept_rows` (row,) those of `kept`.
+        """
+        self._seen, self.states, self.kept, self._rows, self._kept_rows = {}, {}, {}, rows, kept_rows
         with suppress(_Finished):
             self.hidden = model(input_ids=token_ids, use_cache=False).last_hidden_state
         if not self._seen:
             raise Problem(f"{type(model).__name__} did not call its routers: its family is not supported.")
         return self._seen
+
+
+def _finish(*_) -> None:
+    raise _Finished
 
 
 def take(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -191,6 +231,39 @@ def sample_of_part(tokens: xr.Dataset, in_dataset: int, size: int, seed: int) ->
     return sampled[(first <= sampled) & (sampled < first + tokens.sizes["token"])] - first
 
 
+def wanted_states(
+    wanted: dict | None, layers: list[int], tokens: xr.Dataset, in_dataset: int, seed: int
+) -> States | None:
+    """The hidden states that the key extraction.states wants of a part, None if it is not set.
+
+    Parameters
+    ----------
+    wanted
+        `what`, `layers` and `tokens`, as the config has them.
+    layers
+        Those with records.
+    tokens, in_dataset, seed
+        As those of `sample_of_part`.
+
+    Returns
+    -------
+    States or None
+
+    Raises
+    ------
+    Problem
+        If a layer has no records.
+    """
+    if not wanted:
+        return None
+    chosen = layers if wanted["layers"] == "all" else sorted(wanted["layers"])
+    if missing := sorted(set(chosen) - set(layers)):
+        raise Problem(f"extraction.states.layers: layer {missing[0]} has no records: choose from {layers}.")
+    every = wanted["tokens"] == "all"
+    kept = np.arange(tokens.sizes["token"]) if every else sample_of_part(tokens, in_dataset, wanted["tokens"], seed)
+    return States(wanted["what"], chosen, kept) if len(kept) else None
+
+
 def write_records(
     folder: Path,
     model: transformers.PreTrainedModel,
@@ -204,6 +277,7 @@ def write_records(
     first_token: int = 0,
     threads: int = 1,
     tally: Callable[[RoutingRule, np.ndarray | None], Tally] | None = None,
+    states: States | None = None,
     attrs: dict | None = None,
     advance: Callable[[int], object] = lambda tokens: None,
 ) -> None:
@@ -239,6 +313,9 @@ def write_records(
     tally
         What makes an empty tally of a layer from the rule and the selection bias (expert,) or None, such as
         `study.counting.Tally` of the tokens.
+    states
+        Which hidden states are kept in the folder `states`, see `States.writer`; their tokens are counted from the
+        first one here, their layers are some of `layers`.
     attrs
         Of every file.
     advance
@@ -249,22 +326,30 @@ def write_records(
     biases = {layer: bias.float().cpu().numpy() for layer, bias in biases.items() if bias is not None}
     tallies = {layer: tally(rule, biases.get(layer)) for layer in layers} if tally else {}
     extras = Extras.of(model, len(layers), len(token_id), sampled)
-    with RecordWriter(
-        folder,
-        rule,
-        layers,
-        tokens=len(token_id),
-        windows=len(window_start),
-        contents=records,
-        attrs=attrs,
-        bias=biases,
-        threads=threads,
-        tallies=tallies,
-    ) as writer:
-        for batch in extract(
-            base, layers, token_id, window_start, tokens_per_batch=tokens_per_batch, contents=records, extras=extras
-        ):
+    with ExitStack() as writers:
+        if states:
+            (folder / "states").mkdir()
+            hidden = states.writer(folder / "states", base.config.hidden_size, first_token, attrs, threads)
+            writers.enter_context(hidden)
+        writer = writers.enter_context(
+            RecordWriter(
+                folder,
+                rule,
+                layers,
+                tokens=len(token_id),
+                windows=len(window_start),
+                contents=records,
+                attrs=attrs,
+                bias=biases,
+                threads=threads,
+                tallies=tallies,
+            )
+        )
+        options = {"tokens_per_batch": tokens_per_batch, "contents": records, "extras": extras, "states": states}
+        for batch in extract(base, layers, token_id, window_start, **options):
             writer.write(batch.records)
+            if states:
+                hidden.write(batch.states)
             advance(len(batch.tokens))
     if tallies:
         results = (
@@ -291,6 +376,7 @@ def extract(
     tokens_per_batch: int,
     contents: str = "exact",
     extras: Extras | None = None,
+    states: States | None = None,
 ) -> Iterator["Batch"]:
     """Run the base model over all windows and yield what its routers did, batch by batch.
 
@@ -308,6 +394,8 @@ def extract(
         One of `records.CONTENTS`.
     extras
         Is filled when the records of the batches are asked for.
+    states
+        Which hidden states come with the batches.
 
     Yields
     ------
@@ -323,7 +411,11 @@ def extract(
     lengths = np.diff(np.append(window_start, len(token_id)))
     largest = BYTES_PER_POOL // (len(layers) * rule.experts * model.dtype.itemsize)
     checked = False
-    with RouterCapture(routers, layers, whole=extras.head is not None) as capture:
+    watched, sampled = {}, np.array([], dtype=np.int64) if states is None else states.tokens
+    if states:
+        modules = {"router_input": routers, "block_output": find_blocks(model)}
+        watched = {name: {layer: modules[name][layer] for layer in states.layers} for name in states.what}
+    with RouterCapture(routers, layers, whole=extras.head is not None, watched=watched) as capture:
         for pool, _ in blocks(lengths, min(BATCHES_PER_POOL * tokens_per_batch, max(tokens_per_batch, largest))):
             in_pool = list(batches(lengths[pool], tokens_per_batch))
             for batch in in_pool:
@@ -334,18 +426,25 @@ def extract(
                 ids = torch.from_numpy(np.where(valid, token_id[source], 0).astype(np.int64))
                 in_order = np.argsort(source[valid])
                 tokens, rows = source[valid][in_order], np.flatnonzero(valid)[in_order]
-                outputs = capture.run(model, _to(model.device, ids), extras.rows(tokens, rows))
+                kept = np.isin(tokens, sampled)
+                outputs = capture.run(
+                    model, _to(model.device, ids), extras.rows(tokens, rows), torch.from_numpy(rows[kept])
+                )
                 if not checked:
                     for layer, output in outputs.items():
                         check_rule(rule, layer, *output, biases[layer])
                     checked = True
                 rows, windows = torch.from_numpy(rows), np.sort(windows)
-                made = _made(rule, biases, outputs, rows, contents, lengths[windows])
+                made = _made(rule, biases, outputs, rows, contents, lengths[windows]) | extras.seen(rows, capture)
+                made |= {
+                    name: _stacked([found[layer] for layer in states.layers]) for name, found in capture.kept.items()
+                }
                 yield Batch(
                     layers,
                     tokens,
                     windows,
-                    Arrival(made | extras.seen(rows, capture)),
+                    np.searchsorted(sampled, tokens[kept]),
+                    Arrival(made),
                     extras,
                     complete=batch is in_pool[-1],
                 )
@@ -441,13 +540,15 @@ class Arrival:
 class Batch:
     """What the routers of the `layers` did to a batch, on its way to the host.
 
-    `tokens` (row,) and `windows` (window,) are their places in the dataset, in order; `complete` says whether the
-    batch is the last one of its pool.
+    `tokens` (row,) and `windows` (window,) are their places in the dataset, in order; `samples` (sample,) are those of
+    its tokens whose hidden states are kept among all of these. `complete` says whether the batch is the last one of its
+    pool.
     """
 
     layers: list[int]
     tokens: np.ndarray
     windows: np.ndarray
+    samples: np.ndarray
     arrival: Arrival
     extras: Extras
     complete: bool
@@ -464,6 +565,11 @@ class Batch:
         totals = {name: arrays[name] for name in TOTALS if name in arrays}
         per_token = {name: arrays[name] for name in PER_TOKEN if name in arrays}
         return Records(self.tokens, self.windows, per_token, totals, self.complete)
+
+    def states(self) -> Records:
+        """The hidden states that are kept, as soon as they have arrived."""
+        arrays = {name: values for name, values in self.arrival.arrays().items() if name in STATES}
+        return Records(self.samples, self.windows[:0], arrays, {}, self.complete)
 
 
 def batch_tokens(wanted: int | str, config: transformers.PreTrainedConfig, device: torch.device, window: int) -> int:

@@ -12,6 +12,7 @@ import transformers
 
 from gatebook.files import atomic
 from gatebook.files.origin import identity
+from gatebook.files.sizes import format_bytes
 from gatebook.inputs.documents import describe_dataset, load_tokens
 from gatebook.routing import extraction, models, records
 from gatebook.routing.families import routing_rule
@@ -40,9 +41,15 @@ class LoadedModel:
         model = self._model  # loaded now, if it was not
         rule, computation = routing_rule(model.config), models.computation(model, self._device)
         needed = records.largest_bytes(rule, wanted["records"], computation["dtype"], total, len(layers))
+        in_dataset = describe_dataset(tokens_file)["tokens"]
+        sampled = extraction.sample_of_part(tokens, in_dataset, **wanted["sample"])
+        states = extraction.wanted_states(wanted.get("states"), layers, tokens, in_dataset, wanted["sample"]["seed"])
+        if states:
+            size = states.largest_bytes(model.config.hidden_size)
+            job.log(f"hidden states of {len(states.tokens)} tokens: at most {format_bytes(size)}")
+            needed += size
         remedy = "lower limits.tokens of the dataset, or set extraction.records to compact"
         atomic.check_room(folder, needed, remedy)
-        sampled = extraction.sample_of_part(tokens, describe_dataset(tokens_file)["tokens"], **wanted["sample"])
         began = time.perf_counter()
         bar = job.progress(total=total, unit=" tokens", description=f"route {tokens.attrs['dataset']}")
 
@@ -64,6 +71,7 @@ class LoadedModel:
                     tokens_per_batch=tokens_per_batch,
                     records=wanted["records"],
                     sampled=sampled,
+                    states=states,
                     first_token=tokens.attrs.get("first_token", 0),
                     threads=wanted["threads"],
                     advance=bar.update,

@@ -21,7 +21,7 @@ from gatebook.files.origin import provenance_attributes
 from gatebook.routing import bins
 from gatebook.routing.rule import SCALARS, RoutingRule
 
-TOKENS_PER_CHUNK = 4096
+TOKENS_PER_CHUNK, BYTES_PER_CHUNK_OF_STATES = 4096, 1 << 20
 BITS = {"rounded": 10, "compact": 7}
 """Bits after the leading one that router logits keep in rounded records, and all floats per token in compact ones."""
 BITS_OF = {"float32": 23, "float16": 10, "bfloat16": 7}
@@ -47,8 +47,8 @@ class Records:
     `tokens` (row,) and `windows` (window,) are their places in the dataset, in order; the windows are whole. The first
     axis of an array is the layer. Full records hold `router_logits`, the module's raw output, and `selected_expert`
     uint8 or uint16, its own choice sorted by weight; weights and scalars follow from them, see `rule.complete`. Compact
-    records hold `selected_expert`, `routing_weight`, the scalars that do not follow from the weights, and totals. Floats
-    are float32, or what `float32` makes so. `complete` says that no token before the last one here is still to come.
+    records hold `selected_expert`, `routing_weight`, the scalars that do not follow from the weights, and totals.
+    Floats are float32, or what `float32` makes so. `complete` says that no token before the last one here is to come.
     """
 
     tokens: np.ndarray
@@ -254,7 +254,7 @@ class LayerWriter:
     def _keep(self, records: Records) -> None:
         """Place the rows in their chunks, and have those compressed that are whole."""
         chunks, first = np.unique(records.tokens // self._rows, return_index=True)
-        for chunk, start, stop in zip(chunks.tolist(), first, [*first[1:], len(records.tokens)], strict=True):
+        for chunk, start, stop in zip(chunks.tolist(), first, np.append(first, len(records.tokens))[1:], strict=True):
             size = min(self._rows, self._count - chunk * self._rows)
             if chunk not in self._missing:
                 self._missing[chunk] = size
@@ -424,6 +424,63 @@ class RecordWriter(LayerWriter):
         for index, layer in enumerate(self._layers):
             for name, values in sorted(self.totals.items()):
                 self._files[layer][name][...] = values[index]
+
+
+STATES = {
+    "router_input": "what the router receives",
+    "block_output": "what the Mixture-of-Experts block returns, before it is added to the residual stream",
+}
+BITS_OF_STATES = 7
+
+
+@dataclass(frozen=True)
+class States:
+    """Which hidden states are kept: some of `STATES`, at some layers, for tokens in order (sample,)."""
+
+    what: list[str]
+    layers: list[int]
+    tokens: np.ndarray
+
+    def largest_bytes(self, hidden: int) -> int:
+        """An upper estimate of the disk that they take, at `hidden` values each: two bytes a value, as in bfloat16."""
+        return 2 * len(self.what) * len(self.layers) * len(self.tokens) * hidden
+
+    def writer(self, folder: Path, hidden: int, first_token: int, attrs: dict, threads: int) -> LayerWriter:
+        """What writes them: `layer_{layer}.nc`, each of `what` (sample, hidden), and `sampled_token` (sample,).
+
+        They are float32 rounded to the bits of bfloat16, which any reader of netCDF reads, and whose other two bytes
+        compress away.
+
+        Parameters
+        ----------
+        folder
+            Where the files go.
+        hidden
+            Values of a state.
+        first_token
+            Place of the first token here in its dataset, from whose beginning `sampled_token` counts.
+        attrs
+            Of every file.
+        threads
+            That compress.
+
+        Returns
+        -------
+        LayerWriter
+            Already at work.
+        """
+        place = Variable(np.int64, ("sample",), "index of the token", "1")
+        return LayerWriter(
+            folder,
+            self.layers,
+            {name: Variable(np.float32, ("sample", "hidden"), STATES[name], "1", BITS_OF_STATES) for name in self.what},
+            {"sample": len(self.tokens), "hidden": hidden},
+            along="sample",
+            rows=max(1, BYTES_PER_CHUNK_OF_STATES // (4 * hidden)),
+            attrs=attrs,
+            threads=threads,
+            constants={layer: {"sampled_token": (place, self.tokens + first_token)} for layer in self.layers},
+        )
 
 
 class _Abandoned:
