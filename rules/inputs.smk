@@ -46,9 +46,9 @@ rule describe_model:
         "results/logs/describe_model/{model}/{checkpoint}.log",
     wildcard_constraints:
         model=MODEL_WITH_TOKENS,
+    priority: 1  # the sooner all are there, the more parts a job extracts by the model that it loaded
     conda:
         "../envs/study.yaml"
-    priority: 1  # the sooner all are there, the more parts a job extracts by the model that it loaded
     resources:
         mem_mb=growing(2000),
         runtime=growing(30),
@@ -69,9 +69,9 @@ rule tokenize_dataset:
         tokens="results/inputs/{model}/{dataset}.nc",
     log:
         "results/logs/tokenize_dataset/{model}/{dataset}.log",
+    priority: 1
     conda:
         "../envs/study.yaml"
-    priority: 1
     resources:
         mem_mb=growing(2000, per_million=60),
         runtime=growing(60),

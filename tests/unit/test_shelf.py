@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,8 +50,8 @@ def running_workflow(names=PARTS, made=(), storage=None) -> SimpleNamespace:
 class Job:
     """Jobs of parts whose model is a function that writes what it was given; `did` is what it did."""
 
-    def __init__(self, seconds: float = 0.0, broken: str | None = None):
-        self.did, self.loads, self._seconds, self._broken = [], 0, seconds, broken
+    def __init__(self, seconds: float = 0.0, loading: float = 0.0, broken: str | None = None):
+        self.did, self.loads, self._seconds, self._loading, self._broken = [], 0, seconds, loading, broken
 
     def run(self, part: str, runtime: int = 60, **changes) -> list[str]:
         """Run the job of a part, in another study if there are `changes`: the parts that it extracted."""
@@ -73,6 +74,7 @@ class Job:
 
     def _load(self) -> shelf.Extract:
         self.loads += 1
+        time.sleep(self._loading)
         return self._extract
 
     def _extract(self, tokens: Path, place: dict, folder: Path) -> tuple[float, str]:
@@ -188,12 +190,12 @@ def test_the_tokens_of_another_part_have_to_be_those_of_this_run(study):
 
 @pytest.mark.parametrize(("seconds", "runtime", "others"), [(0, 60, 3), (3600, 10**6, 0), (1e-6, 0, 0)])
 def test_a_job_goes_on_while_loading_counts_and_its_time_allows(plans, seconds, runtime, others):
-    assert len(Job(seconds).run("code", runtime)) == 1 + others
+    assert len(Job(seconds, loading=0.01).run("code", runtime)) == 1 + others
 
 
 def test_a_large_part_is_left_and_small_ones_are_done(plans):
     os.truncate(tokens("poems"), 10**10)
-    assert Job(1e-3).run("code") == ["code", "stories"]
+    assert Job(1e-3, loading=0.01).run("code") == ["code", "stories"]
 
 
 def test_a_part_that_fails_is_left_to_its_own_job(plans, study):

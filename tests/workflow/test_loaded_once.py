@@ -34,12 +34,13 @@ def without_records(tiny_study, new_workflow):
     return study
 
 
-def test_the_study_loaded_each_checkpoint_once_and_left_no_shelf(tiny_study):
+def test_on_two_cores_at_most_two_jobs_loaded_a_checkpoint_and_no_shelf_is_left(tiny_study):
     for checkpoint in ("step0", "step20"):
         folder = tiny_study.folder / "results/logs/extract_routing/demo" / checkpoint
         texts = [path.read_text() for path in folder.glob("*.log")]
-        assert sum(f"loading demo {checkpoint}\n" in text for text in texts) == 1
-        assert sum(", extracted by the job of " in text for text in texts) == 2
+        loads = sum(f"loading demo {checkpoint}\n" in text for text in texts)
+        assert loads in (1, 2)
+        assert sum(", extracted by the job of " in text for text in texts) == len(PARTS) - loads
     assert not list((tiny_study.folder / "results/routing").rglob(".finished"))
 
 
@@ -51,7 +52,7 @@ def test_every_job_for_itself_makes_the_same_bytes(tiny_study, tiny_config, with
 
 def test_a_killed_run_loses_only_the_part_in_hand(tiny_study, tiny_config, without_records):
     shelf = without_records.folder / "results/routing/demo/step20/.finished"
-    run = without_records.start("--cores", "2", *FOLDERS, configs=[tiny_config])
+    run = without_records.start("--cores", "1", *FOLDERS, configs=[tiny_config])
     try:
         end = time.monotonic() + 600
         while run.poll() is None and not list(shelf.glob("[!.]*/layer_*.nc")):
@@ -63,9 +64,10 @@ def test_a_killed_run_loses_only_the_part_in_hand(tiny_study, tiny_config, witho
     finished = {path.name for path in shelf.iterdir() if path.is_dir() and not path.name.startswith(".")}
     assert finished
     without_records.finish("--unlock", configs=[tiny_config])
-    without_records.finish("--cores", "2", "--rerun-incomplete", *FOLDERS, configs=[tiny_config])
+    without_records.finish("--cores", "1", "--rerun-incomplete", *FOLDERS, configs=[tiny_config])
     taken = {part for part, text in logs(without_records).items() if ", extracted by the job of " in text}
     assert finished <= taken and not shelf.exists()
     extracted = re.findall(r"^(?:(\w+): )?\d+ tokens .*/s$", "".join(logs(without_records).values()), re.MULTILINE)
     assert len(extracted) == len(PARTS) - len(finished)
+    assert sum("loading demo step20" in text for text in logs(without_records).values()) == (len(extracted) > 0)
     assert records(without_records) == records(tiny_study)

@@ -112,20 +112,21 @@ class _Shelf:
             if self._lies(self._own, found):
                 job.log(f"{found['line']}, extracted by the job of {found['by']}")
             else:
-                self._fill(load(), note, runtime)
+                self._fill(load, note, runtime)
             _write(note, _read(note) | {"run": self._run})
             _remove(records)
             (self._folder / self._own.name).rename(records)
 
-    def _fill(self, extract: Extract, note: TextIO, runtime: float) -> None:
+    def _fill(self, load: Callable[[], Extract], note: TextIO, runtime: float) -> None:
         """Extract the own part, and others as long as that is worth while and `runtime`, in seconds, allows."""
-        started = psutil.Process().create_time()
+        began, latest = time.time(), psutil.Process().create_time() + RUNTIME_SHARE * runtime
+        extract = load()
         spent, size = self._put(self._own, extract, note), self._own.size
-        loading = time.time() - started - spent
+        loading = time.time() - began - spent
         while part := next(filter(self._ready, self._others), None):
             self._others.remove(part)
-            end = spent + spent * part.size / size
-            if end > loading / LOADING_SHARE or loading + end > RUNTIME_SHARE * runtime:
+            needed = spent * part.size / size
+            if spent + needed > loading / LOADING_SHARE or time.time() + needed > latest:
                 continue  # a smaller one may still be worth while
             with self._claimed(part) as note:
                 if note is None or _read(note).get("run") == self._run or self._lies(part, _read(note)):
