@@ -4,6 +4,8 @@ import torch
 import transformers
 from torch import nn
 
+from gatebook.lists import ROOT
+from gatebook.routing.families import routing_rule
 from gatebook.routing.routers import find_blocks, selection_bias
 
 SHARED = {
@@ -83,7 +85,7 @@ FAMILIES = {
             "moe_layer_start_index": 1,
         },
     ),
-    "dots1": ("Dots1", ROUTED | GROUPS | {"head_dim": 8}),
+    "dots1": ("Dots1", ROUTED | GROUPS | {"head_dim": 8, "norm_topk_prob": True}),
     "hunyuan_v1_moe": ("HunYuanMoEV1", {"num_experts": 8, "moe_topk": 3, "head_dim": 8}),
     "lfm2_moe": (
         "Lfm2Moe",
@@ -96,7 +98,6 @@ FAMILIES = {
             "expert_layer_period": 1,
             "expert_layer_offset": 0,
             "mamba_dt_rank": 4,
-            "use_mamba_kernels": False,
         }
         | {"attn_layer_period": 2, "attn_layer_offset": 1}
         | MAMBA,
@@ -248,3 +249,37 @@ def watched(modules: dict[int, nn.Module], model, token_id: torch.Tensor, **opti
     for handle in handles:
         handle.remove()
     return seen, output
+
+
+BEGIN, END = "<!-- families: written by python tests/unit/families.py -->", "<!-- end of families -->"
+
+
+def tables() -> str:
+    """The supported families by what their rule is found to be, and the refused ones, as Markdown."""
+    kinds: dict[tuple[str, str, str], list[str]] = {}
+    for family in EXAMPLES:
+        config = seeing_model(family).config.get_text_config() if family in SEEING else config_of(family)
+        rule = routing_rule(config)
+        selected = "score plus a trained bias" if rule.bias else "score"
+        weights = "score, divided by their sum" if rule.normalised else "score"
+        if rule.weighting != "scores":
+            selected, weights = "logit", rule.weighting
+        shared = " ⁺" if rule.shared_experts else ""
+        grouped = " ᵍ" if rule.groups > 1 else ""
+        name = f"`{family.removesuffix('_groups')}` ({EXAMPLES[family]}){shared}{grouped}"
+        kinds.setdefault((rule.scores, selected, weights), []).append(name)
+    lines = ["| scores | top k by | routing weights | `model_type` (a model of it) |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(kind)} | {', '.join(sorted(names))} |" for kind, names in kinds.items()]
+    lines += ["", "| refused `model_type` | why |", "|---|---|", *(f"| `{family}` | {WHY[family]} |" for family in WHY)]
+    return "\n".join(lines)
+
+
+def with_tables(text: str) -> str:
+    """The text of the README with `tables` between its marks."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{tables()}\n{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(with_tables(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -7,11 +7,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 from families import FAMILIES, KINDS, SEEING, causal_model, config_of, seeing_model, watched
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from gatebook.files import checksums
+from gatebook.lists import ROOT
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models, routers
 from gatebook.routing.routers import find_blocks, find_norm, find_routers
@@ -109,14 +112,27 @@ def test_loaded_weights_are_those_of_the_file_in_the_dtype(model_folder, dtype, 
     assert model.config._experts_implementation == "eager"
 
 
-def test_experts_implementations_agree_in_float32(model_folder):
-    ids = torch.arange(20)[None]
-    hidden = {}
-    for experts in ("eager", "grouped_mm"):
-        model = models.load(model_folder, **SETTINGS | {"experts": experts})
-        with torch.inference_mode():
-            hidden[experts] = model(ids).last_hidden_state
-    torch.testing.assert_close(hidden["eager"], hidden["grouped_mm"], atol=1e-5, rtol=1e-5)
+def test_the_config_names_every_implementation_of_experts_that_transformers_has():
+    schema = yaml.safe_load((ROOT / "config/schemas/config.schema.yaml").read_text())
+    named = schema["properties"]["models"]["additionalProperties"]["properties"]["experts"]["enum"]
+    assert set(named) == {"auto", "eager", *ALL_EXPERTS_FUNCTIONS.keys()}
+
+
+@pytest.mark.parametrize("experts", sorted({"eager", *ALL_EXPERTS_FUNCTIONS.keys()}))
+def test_an_implementation_of_experts_runs_or_is_refused_in_one_sentence(model_folder, experts):
+    def loaded(chosen):
+        return models.load(model_folder, **SETTINGS | {"experts": chosen})
+
+    if experts in ("deepgemm", "sonicmoe"):  # for GPUs
+        with pytest.raises(Problem, match=rf"^experts: {experts} is set, but it does not run on .*: set it to auto"):
+            loaded(experts)
+        with pytest.raises(Problem, match=rf"^experts: {experts} is set, but it does not run on cpu"):
+            models.load_block(model_folder, 1, dtype="auto", device=CPU, experts=experts)
+        return
+    ids, model = torch.arange(20)[None], loaded(experts)
+    assert models.computation(model, CPU)["experts"] == experts
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids)[0], loaded("eager")(ids)[0], atol=1e-5, rtol=1e-5)
 
 
 def remove_one(weights):
@@ -382,6 +398,41 @@ def test_gpt_oss_as_it_is_released_is_dequantized_so_that_its_routers_are_called
     for (layer, name), values in expected.items():
         found = getattr(loaded.layers[layer].mlp.experts, name)
         assert torch.equal(found.float(), values.transpose(1, 2)), (layer, name)
+    seen, _ = watched(find_routers(loaded), loaded, torch.arange(20))
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_a_checkpoint_in_fp8_is_loaded_with_the_values_that_it_stands_for(tmp_path):
+    """Blocks of 8 x 8 weights have one scale, `weight_scale_inv`; routers, norms and embeddings are not quantized."""
+    model, expected = causal_model("qwen3_moe"), {}
+    model.save_pretrained(tmp_path)
+
+    def quantize(weights):
+        for name in [name for name in weights if name.endswith("_proj.weight")]:
+            blocks = weights[name].unfold(0, 8, 8).unfold(1, 8, 8)
+            scale = blocks.abs().amax(dim=(2, 3)) / 448
+            wide = scale.repeat_interleave(8, 0).repeat_interleave(8, 1)
+            weights[name] = (weights[name] / wide).to(torch.float8_e4m3fn)
+            weights[f"{name}_scale_inv"] = scale
+            expected[name] = weights[name].float() * wide
+
+    change_weights(tmp_path, quantize)
+    quantization = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [8, 8]}
+    change_config(tmp_path, quantization_config=quantization)
+    loaded = models.load(tmp_path, **SETTINGS | {"dtype": "float32"})
+    block = models.load_block(tmp_path, 2, dtype="float32", device=CPU)
+    for layer in range(3):
+        for experts in [loaded.layers[layer].mlp.experts] + [block.experts] * (layer == 2):
+            for expert in range(8):
+                gate, up, down = (
+                    expected[f"model.layers.{layer}.mlp.experts.{expert}.{name}_proj.weight"]
+                    for name in ("gate", "up", "down")
+                )
+                torch.testing.assert_close(experts.gate_up_proj[expert], torch.cat([gate, up]))
+                torch.testing.assert_close(experts.down_proj[expert], down)
+    query = expected["model.layers.1.self_attn.q_proj.weight"]
+    torch.testing.assert_close(loaded.layers[1].self_attn.q_proj.weight, query)
+    assert (query - model.model.layers[1].self_attn.q_proj.weight).abs().max() > 1e-3  # of the original
     seen, _ = watched(find_routers(loaded), loaded, torch.arange(20))
     assert sorted(seen) == [0, 1, 2]
 

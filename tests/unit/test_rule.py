@@ -7,11 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, FIRST_DENSE, REFUSED, causal_model, config_of, watched
+from families import (
+    EXAMPLES,
+    FAMILIES,
+    FIRST_DENSE,
+    REFUSED,
+    SEEING,
+    WHY,
+    causal_model,
+    config_of,
+    watched,
+    with_tables,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DeepseekV2Config, DeepseekV3Config, MixtralConfig, OlmoeConfig, Qwen2MoeConfig, Qwen3MoeConfig
 
+from gatebook.lists import ROOT
 from gatebook.problem import Problem
 from gatebook.routing.families import routing_rule
 from gatebook.routing.routers import find_blocks, find_routers, selection_bias
@@ -113,15 +125,16 @@ def test_experts_top_k_and_renormalisation_are_those_of_the_config(config, norma
 
 def test_so_is_the_rest():
     sizes = {"num_experts_per_tok": 6, "n_routed_experts": 160, "n_shared_experts": 2, "routed_scaling_factor": 16.0}
+    sizes["num_hidden_layers"] = 2
     greedy = routing_rule(DeepseekV2Config(**sizes))
     assert (greedy.experts, greedy.top_k, greedy.groups, greedy.scale) == (160, 6, 1, 16.0)
     assert (greedy.shared_experts, greedy.normalised) == (2, False)
     limited = routing_rule(DeepseekV2Config(**sizes, topk_method="group_limited_greedy", n_group=8, topk_group=3))
     assert (limited.groups, limited.kept_groups, limited.group_score) == (8, 3, "best")
-    sigmoid = routing_rule(DeepseekV3Config())
+    sigmoid = routing_rule(DeepseekV3Config(num_hidden_layers=4))
     assert (sigmoid.scores, sigmoid.bias, sigmoid.groups, sigmoid.kept_groups) == ("sigmoid", True, 8, 4)
     assert (sigmoid.experts, sigmoid.top_k, sigmoid.scale, sigmoid.group_score) == (256, 8, 2.5, "two best")
-    assert routing_rule(Qwen2MoeConfig()).shared_experts == 1
+    assert routing_rule(Qwen2MoeConfig(num_hidden_layers=2)).shared_experts == 1
     written = json.loads(sigmoid.as_json(dense_layers=[0, 1, 2]))
     assert written["dense_layers"] == [0, 1, 2]
     assert written["family"] == "deepseek_v3"
@@ -136,7 +149,7 @@ def test_a_family_whose_rule_is_not_known_is_refused_in_one_sentence(family):
 
 @pytest.mark.parametrize("what", ["experts", "weights"])
 def test_a_router_that_departs_by_a_hair_from_every_rule_is_refused(what, monkeypatch):
-    """The null: a router of a supported family whose weights are one part in a million larger, or last expert another."""
+    """The null: weights of a supported family one part in a million larger, or its last expert another one."""
     from transformers.models.olmoe.modeling_olmoe import OlmoeTopKRouter
 
     forward, config = OlmoeTopKRouter.forward, config_of("olmoe", num_experts_per_tok=2)
@@ -166,7 +179,7 @@ def test_a_single_bit_or_expert_that_differs_is_seen():
     selected[2, 1] = next(expert for expert in range(6) if expert not in selected[2])
     assert rule.difference(logits, weights, selected).startswith("experts of token 2: ")
     with pytest.raises(
-        Problem, match="^layer 7: the router did not follow .*, experts of token 2: .*cannot be trusted"
+        Problem, match=r"^layer 7: the router did not follow .*, experts of token 2: .*cannot be trusted"
     ):
         check_rule(rule, 7, logits, weights, selected, None)
 
@@ -207,6 +220,12 @@ def test_the_rule_reproduces_the_modules_bit_for_bit(family, dtype):
             preferred = rule.preference(logits, bias)
             assert torch.equal(preferred.gather(-1, selected).amin(dim=-1), preferred.topk(3).values[:, -1])
         torch.testing.assert_close(rule.probability(logits).sum(dim=-1), torch.ones(40))
+
+
+def test_the_readme_says_what_is_tested():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(REFUSED) == set(WHY) and set(EXAMPLES) == set(FAMILIES) | set(SEEING)
+    assert with_tables(text) == text, "write it: python tests/unit/families.py"
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.randoms())

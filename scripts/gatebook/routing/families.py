@@ -67,7 +67,7 @@ def candidates(router: nn.Module, bias: bool) -> Iterator[dict]:
     weightings = [{"scores": scores} | sums for scores in ("softmax", "sigmoid") for sums in SUMS]
     weightings.append({"weighting": "softmax of the selected logits", "normalised": True})
     for precision, biased, grouping, scale, weighting in product(
-        ("float32", "logits"), {bias, False}, groups, scales, weightings
+        ("float32", "logits"), (False, True) if bias else (False,), groups, scales, weightings
     ):
         yield {"precision": precision, "bias": biased, "scale": scale} | grouping | weighting
 

@@ -83,7 +83,9 @@ def load(
     remote = {"trust_remote_code": True} if trust_remote_code else {}
     family = AutoModelForCausalLM if head else AutoModel
     if last_layer is not None:
-        family = _changed(config, lambda model: setattr(model, "layers", model.layers[: last_layer + 1]))
+        family = _changed(
+            type(skeleton(config)), lambda model: setattr(model, "layers", model.layers[: last_layer + 1])
+        )
         remote = {}
     model = _from_pretrained(family, folder, config, dtype, attention, experts, device, device_map=placement, **remote)
     weights.check_values(folder, model)
@@ -166,9 +168,10 @@ def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.devi
     Problem
         As `load` does.
     """
-    config, routed = _routed(folder)
-    choose_layers(layer, routed, "layer")
-    model = _parts(folder, config, lambda model: [find_blocks(model)[layer]], dtype, device, experts)
+    empty = _empty(folder)
+    config = empty.config
+    choose_layers(layer, sorted(find_blocks(empty)), "layer")
+    model = _parts(folder, empty, lambda model: [find_blocks(model)[layer]], dtype, device, experts)
     block = find_blocks(model)[layer]
     router, weighted = router_of(block), len(block.experts.down_proj)
     between = [
@@ -191,11 +194,12 @@ def block_gain(folder: str | Path, layer: int) -> np.ndarray | None:
     It is what the norm makes of ones of both signs. None for a family that normalises the block's output and not its
     input.
     """
-    config, _ = _routed(folder)
+    empty = _empty(folder)
+    config = empty.config
     if (name := find_norm(config)) is None:
         return None
     model = _parts(
-        folder, config, lambda model: [model.layers[layer].get_submodule(name)], "float32", torch.device("cpu")
+        folder, empty, lambda model: [model.layers[layer].get_submodule(name)], "float32", torch.device("cpu")
     )
     norm, one = model.layers[layer].get_submodule(name), 2.0**20  # beside which the norm's epsilon is nothing
     found = []
@@ -237,44 +241,43 @@ def read_router_rows(folder: str | Path, layers: str | int | list = "all") -> xr
     >>> dict(rows.sizes)  # doctest: +SKIP
     {'layer': 4, 'expert': 32, 'hidden': 96}
     """
-    config, routed = _routed(folder)
-    chosen = choose_layers(layers, routed, "layers")
+    empty = _empty(folder)
+    chosen = choose_layers(layers, sorted(find_routers(empty)), "layers")
 
     def wanted(model):
         return [router for layer, router in find_routers(model).items() if layer in chosen]
 
-    routers = find_routers(_parts(folder, config, wanted, "auto", torch.device("cpu")))
+    routers = find_routers(_parts(folder, empty, wanted, "auto", torch.device("cpu")))
     rows = np.stack([rows_of(routers[layer]).detach().float().numpy() for layer in chosen])
     attrs = {"long_name": "router rows", "units": "1"}
     return xr.DataArray(rows, dims=("layer", "expert", "hidden"), coords={"layer": chosen}, attrs=attrs)
 
 
-def _routed(folder: str | Path) -> tuple[transformers.PreTrainedConfig, list[int]]:
-    """The config of a folder that holds a supported model, and the numbers of its layers with experts."""
+def _empty(folder: str | Path) -> transformers.PreTrainedModel:
+    """The skeleton of the model in a folder; a `Problem` if it follows no routing rule that is known."""
     config = load_config(folder)
     weights.files(folder, config)  # or else a Problem
     routing_rule(config)
-    return config, sorted(find_routers(skeleton(config)))
+    return skeleton(config)
 
 
 def _parts(
     folder: str | Path,
-    config: transformers.PreTrainedConfig,
+    empty: transformers.PreTrainedModel,
     wanted: Callable[[nn.Module], list[nn.Module]],
     dtype: str,
     device: torch.device,
     experts: str = "auto",
 ) -> transformers.PreTrainedModel:
-    """The base model of a folder with the `wanted` modules alone; no other tensor is read."""
-    family = _changed(config, lambda model: _keep(model, wanted(model)))
+    """The model of a folder, of which `empty` is the skeleton, with the `wanted` modules alone; no more is read."""
+    family = _changed(type(empty), lambda model: _keep(model, wanted(model)))
     placement = None if device.type == "cpu" else {"": device}
-    model = _from_pretrained(family, folder, config, dtype, "eager", experts, device, device_map=placement)
+    model = _from_pretrained(family, folder, empty.config, dtype, "eager", experts, device, device_map=placement)
     return model.eval()
 
 
-def _changed(config: transformers.PreTrainedConfig, change: Callable[[nn.Module], object]) -> type:
-    """The class of a config's base model, whose instances are changed before weights are read."""
-    family = type(skeleton(config))
+def _changed(family: type, change: Callable[[nn.Module], object]) -> type:
+    """A class of models whose instances are changed before weights are read."""
 
     def build(self, config):
         family.__init__(self, config)
@@ -323,7 +326,25 @@ def _from_pretrained(
             **options,
         )
     weights.check_report(place, model, report)
+    if experts != "eager":
+        _try_experts(model, experts)
     return model
+
+
+@torch.inference_mode()
+def _try_experts(model: transformers.PreTrainedModel, experts: str) -> None:
+    """A `Problem` if an implementation of experts, tried with one token, does not run on the model's device."""
+    for block in list(find_blocks(model.base_model).values())[:1]:
+        up = expert_matrices(block).up
+        states = torch.ones(1, up.shape[-1], dtype=model.dtype, device=up.device)
+        one = torch.ones(1, 1, dtype=model.dtype, device=up.device)
+        try:
+            block.experts(states, torch.zeros(1, 1, dtype=torch.int64, device=up.device), one)
+        except Exception as error:
+            raise Problem(
+                f"experts: {experts} is set, but it does not run on {up.device.type} in {model.dtype} "
+                f"({str(error).splitlines()[0]}): set it to auto."
+            ) from error
 
 
 def expert_outputs(block: nn.Module, states: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:

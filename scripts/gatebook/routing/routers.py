@@ -100,8 +100,14 @@ def find_norm(config: transformers.PreTrainedConfig) -> str | None:
     for name, module in model.layers[layer].named_modules():
         if name and module not in inside:
             module.register_forward_hook(remember(name))
-    with torch.device("meta"), suppress(_Called):
-        model(input_ids=torch.zeros(1, 4, dtype=torch.long), attention_mask=torch.zeros(1, 1, 4, 4), use_cache=False)
+    ids, mask = torch.zeros(1, 4, dtype=torch.int64, device="meta"), torch.zeros(1, 1, 4, 4, device="meta")
+    try:
+        model(input_ids=ids, attention_mask=mask, use_cache=False)
+    except _Called:
+        pass
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = f"its layers cannot be followed to the experts without weights ({str(error).splitlines()[0]})"
+        raise unsupported(config, reason) from error
     states = returned.pop("")
     return next((name for name, output in returned.items() if output is states or output is states._base), None)
 
