@@ -20,6 +20,8 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 LARGEST = 10.0
 """Root mean square of a layer's matrices above which they are no weights: those of networks, trained or initialised,
 stay below 1, while quantized numbers whose scales are lost have 30 (int8) or 100 (FP8)."""
+AT_ONCE = 1 << 24
+"""Numbers of a tensor that are looked at together."""
 
 
 def files(folder: str | Path, config: transformers.PreTrainedConfig) -> list[Path]:
@@ -149,31 +151,33 @@ def check_values(folder: str | Path, model: transformers.PreTrainedModel) -> Non
 
     Weights that wait on a disk or in another memory for their turn are passed over.
     """
-    norms = {
-        name: torch.linalg.vector_norm(tensor, dtype=torch.float32).item()
-        for name, tensor in model.base_model.state_dict().items()
+    base, head = model.base_model, model.get_output_embeddings()
+    tensors = base.state_dict() | ({} if head is None else {"lm_head.weight": head.weight})
+    squares = {
+        name: _sum_of_squares(tensor)
+        for name, tensor in tensors.items()
         if tensor.is_floating_point() and not tensor.is_meta
     }
-    if model is not model.base_model and not (head := model.get_output_embeddings().weight).is_meta:
-        norms["lm_head.weight"] = torch.linalg.vector_norm(head, dtype=torch.float32).item()
-    if spoiled := [name for name, norm in norms.items() if not math.isfinite(norm)]:
+    if spoiled := [name for name, square in squares.items() if not math.isfinite(square)]:
         raise Problem(
             f"{folder}: {spoiled[0]} holds NaN or infinity in {str(model.dtype).removeprefix('torch.')}: fetch the "
             "checkpoint again, or set another dtype (`dtype: float32`) if it is whole."
         )
-    for layer, module in enumerate(model.base_model.layers):
-        matrices = {
-            f"layers.{layer}.{name}": tensor.numel()
-            for name, tensor in module.state_dict().items()
-            if tensor.dim() > 1 and f"layers.{layer}.{name}" in norms
-        }
-        size = (sum(norms[name] ** 2 for name in matrices) / max(sum(matrices.values()), 1)) ** 0.5
+    for layer in range(len(base.layers)):
+        matrices = [name for name in squares if name.startswith(f"layers.{layer}.") and tensors[name].dim() > 1]
+        numbers = sum(tensors[name].numel() for name in matrices)
+        size = (sum(squares[name] for name in matrices) / max(numbers, 1)) ** 0.5
         if size > LARGEST:
             raise Problem(
                 f"{folder}: the weights of layer {layer} have a root mean square of {size:.3g}, and those of networks "
                 "stay below 1: they seem to be quantized numbers without their scales, so use the checkpoint in "
                 "bfloat16."
             )
+
+
+def _sum_of_squares(tensor: torch.Tensor) -> float:
+    """The sum of the squares of a tensor's numbers, in float32 by parts, so that no copy of all of them is made."""
+    return sum(part.float().square().sum() for part in tensor.reshape(-1).split(AT_ONCE)).item()
 
 
 def _is_quantized(dtype: torch.dtype) -> bool:
