@@ -90,7 +90,7 @@ def make_study(folder: Path, size: Size) -> tuple[list[Path], list[Path]]:
                 logits = rng.standard_normal((count, RULE.experts), dtype=np.float32)
                 logits += of_type[layer][token_id] + preferred[document] + preferred[-1]
                 rounded = torch.from_numpy(logits).bfloat16()
-                selected = RULE.apply(rounded)[1].numpy().astype(np.uint8)
+                selected = RULE.select(rounded).numpy().astype(np.uint8)
                 layer_records = {"router_logits": rounded.float().numpy(), "selected_expert": selected}
                 writer.write([(layer, records.Records(layer_records, {}))])
     return tokens, routing
