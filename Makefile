@@ -52,8 +52,9 @@ lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/snakefmt --check Snakefile workflow rules
 	$(BIN)/snakemake --lint
 
-lists: environment ## Write what follows from the code: rules/files.txt, tables of config/README.md
+lists: environment ## Write what follows from the code: rules/files.txt, tables of config/README.md and README.md
 	$(BIN)/python -m gatebook.lists
+	$(BIN)/python tests/unit/families.py
 
 benchmark: environment ## Measure cost, size and memory on the CPU; prints a table (benchmarks/README.md)
 	$(BIN)/python -m benchmarks

@@ -100,7 +100,7 @@ def make_study(folder: Path, size: Size) -> tuple[list[Path], list[Path]]:
             logits = rng.standard_normal((count, RULE.experts), dtype=np.float32)
             logits += of_type[layer][token_id] + preferred[document] + preferred[-1]
             rounded = torch.from_numpy(logits).bfloat16()
-            selected = RULE.apply(rounded)[1].numpy().astype(np.uint8)
+            selected = RULE.select(rounded).numpy().astype(np.uint8)
             values = {"router_logits": rounded.float().numpy()[None], "selected_expert": selected[None]}
             made = records.Records(np.arange(count), np.arange(len(lengths)), values, {})
             with records.RecordWriter(routing[-1], RULE, [layer], **options) as writer:

@@ -78,9 +78,9 @@ def test_records_are_bit_for_bit_what_the_router_modules_returned(family, dtype)
         expected = weights.gather(-1, order).float().numpy()
         assert (np.diff(expected, axis=1) <= 0).all()
         np.testing.assert_array_equal(compact[layer]["routing_weight"], expected)
-        np.testing.assert_allclose(
-            full[layer]["routing_weight"], expected, rtol=1e-6 if dtype is torch.float32 else 5e-3
-        )
+        coarse = 2e-2 if family == "lfm2_moe" else 5e-3  # its router computes in bfloat16 throughout
+        rtol = 1e-6 if dtype is torch.float32 else coarse
+        np.testing.assert_allclose(full[layer]["routing_weight"], expected, rtol=rtol)
 
 
 @pytest.mark.parametrize("family", ["olmoe", "qwen3_moe", "mixtral", "gpt_oss"])
@@ -284,11 +284,11 @@ def test_a_router_that_does_not_follow_the_rule_is_refused(change):
 
     def changed(module, inputs, output):
         logits, weights, selected = output
-        return (logits, weights * 2, selected) if change == "weights" else (logits, weights, selected.flip(-1))
+        return (logits, weights * 2, selected) if change == "weights" else (logits, weights, (selected + 1) % 8)
 
     model.model.layers[2].mlp.gate.register_forward_hook(changed)
     with pytest.raises(
-        Problem, match=f"layer 2: the router did not follow .*: at token 0 of the first batch the {change} "
+        Problem, match=f"layer 2: the router did not follow .* on the first batch, {change} of token 0: .*: report"
     ):
         run(model)
 

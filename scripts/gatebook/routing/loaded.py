@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
+import xarray as xr
 
 from gatebook.files import atomic
 from gatebook.files.origin import identity
@@ -16,15 +17,41 @@ from gatebook.files.sizes import format_bytes
 from gatebook.inputs.documents import describe_dataset, load_tokens
 from gatebook.routing import extraction, models, records
 from gatebook.routing.families import routing_rule
+from gatebook.routing.rule import RoutingRule
 from gatebook.run import job
 
 
 class LoadedModel:
     """The model of a folder, loaded when its first part is extracted."""
 
-    def __init__(self, folder: str, description: dict, settings: Mapping, wanted: Mapping):
-        """`description` is that of `models.describe`; `settings` are the model's, `wanted` the section `extraction`."""
+    def __init__(
+        self,
+        folder: str,
+        description: dict,
+        settings: Mapping,
+        wanted: Mapping,
+        tally: Callable[[xr.Dataset, RoutingRule, np.ndarray | None], records.Tally],
+        tally_path: Callable[[Path], Path],
+    ):
+        """A model that is not loaded yet.
+
+        Parameters
+        ----------
+        folder
+            In the hub's layout.
+        description
+            That of `models.describe`.
+        settings
+            The model's in the config.
+        wanted
+            The section `extraction` of the config.
+        tally
+            What makes an empty tally of a layer from a part's tokens, the routing rule and the selection bias (expert,).
+        tally_path
+            Where the tally of a folder of records goes.
+        """
         self._folder, self._description, self._settings, self._wanted = folder, description, settings, wanted
+        self._tally, self._tally_path = tally, tally_path
         self._device = models.choose_device(settings["device"])
         self._batch: int | None = None
         torch.set_num_threads(wanted["threads"])
@@ -61,9 +88,9 @@ class LoadedModel:
                 "routing_rule": rule.as_json(dense_layers=description["dense_layers"]),
                 "computation": json.dumps(computed, sort_keys=True),
             }
-            with atomic.atomic_directory(folder) as partial:
+            with atomic.atomic_directory(folder) as unfinished:
                 extraction.write_records(
-                    partial,
+                    unfinished,
                     model,
                     layers,
                     tokens["token_id"].values,
@@ -72,11 +99,13 @@ class LoadedModel:
                     records=wanted["records"],
                     sampled=sampled,
                     states=states,
+                    tally=partial(self._tally, tokens),
                     first_token=tokens.attrs.get("first_token", 0),
                     threads=wanted["threads"],
                     advance=bar.update,
                     attrs=identity(description | tokens.attrs) | attrs,
                 )
+                (unfinished / "tally.nc").rename(self._tally_path(unfinished))
 
         with bar:
             extraction.with_less_memory(self._tokens_per_batch(window), run)
