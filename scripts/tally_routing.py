@@ -20,7 +20,9 @@ def of_extraction() -> Iterator[xr.Dataset]:
     """One layer after another of the tally that was taken while the records were made."""
     with netcdf.open_lazily(taken) as tally:
         for index in range(tally.sizes["layer"]):
-            yield tally.isel(layer=[index]).load().assign_attrs(identity(tally.attrs))
+            layer = tally.isel(layer=[index]).load()
+            layer.attrs = identity(tally.attrs)  # made by this job, not by that of the records
+            yield layer
 
 
 def from_files() -> Iterator[xr.Dataset]:

@@ -1,6 +1,8 @@
 """The scripts from a dataset's rows to its tally, one after another, on the tiny model."""
 
+import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from gatebook.files import checksums, netcdf, parts
 from gatebook.problem import Problem
-from gatebook.routing.records import RecordWriter
+from gatebook.routing.records import CONTENTS, RecordWriter
+from gatebook.study import counting, tallied
 
 ROWS = [
     {"question": f"{name} sold {number} eggs for 2 dollars; how much did {name} get?", "answer": str(2 * number)}
@@ -147,7 +150,20 @@ def test_two_runs_write_identical_bytes(pipeline):
     kept = {path.name: path.read_bytes() for path in sorted(first.rglob("*.nc"))}
     second = pipeline("tally_routing")
     assert kept == {path.name: path.read_bytes() for path in sorted(second.rglob("*.nc"))}
-    assert len(kept) == 6
+    assert len(kept) == 7
+
+
+@pytest.mark.parametrize("contents", CONTENTS)
+def test_the_tally_that_extraction_takes_is_the_one_from_the_files(pipeline, monkeypatch, contents):
+    with monkeypatch.context() as without_counting:
+        without_counting.setattr(counting, "tally_layer", None)
+        out = pipeline("tally_routing", extraction={"records": contents})
+    (beside,) = (out / "records").glob("tally_*.nc")
+    assert beside == tallied.path(out / "records")
+    taken, numbers = (out / "tally.nc").read_bytes(), itertools.count()
+    # As after an edit of the code: what lies beside the records has another name.
+    monkeypatch.setattr(tallied, "path", lambda records: Path(records) / f"tally_{next(numbers)}.nc")
+    assert (pipeline("tally_routing", extraction={"records": contents}) / "tally.nc").read_bytes() == taken
 
 
 def test_shards_of_a_dataset_combine_into_the_whole(pipeline, run_script, tmp_path):

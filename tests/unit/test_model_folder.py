@@ -150,9 +150,10 @@ with job.without_torch(unless=False):
     tokenizer = load_tokenizer(folder)
 file = Path(cache, "rows.txt")
 file.write_text("Janet sold 3 eggs.")
-(row,) = documents.read_rows("eggs", [str(file)], "text", "line", Path(cache), None)
+settings = {"template": "{text}", "sample_by": "line", "cluster": [], "limits": {}}
+(document,) = documents.of_dataset("eggs", [str(file)], settings)
 assert "torch" not in sys.modules
-print(*tokenizer(row["text"])["input_ids"])
+print(*tokenizer(document.text)["input_ids"])
 """
 
 

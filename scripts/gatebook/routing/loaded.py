@@ -30,7 +30,7 @@ class LoadedModel:
         description: dict,
         settings: Mapping,
         wanted: Mapping,
-        tally: Callable[[xr.Dataset, RoutingRule, np.ndarray | None], records.Tally],
+        tally: Callable[[xr.Dataset, RoutingRule, np.ndarray | None], extraction.Tally],
         tally_path: Callable[[Path], Path],
     ):
         """A model that is not loaded yet.
@@ -46,7 +46,7 @@ class LoadedModel:
         wanted
             The section `extraction` of the config.
         tally
-            What makes an empty tally of a layer from a part's tokens, the routing rule and the selection bias (expert,).
+            What makes an empty tally of a layer from tokens, the routing rule and the selection bias (expert,).
         tally_path
             Where the tally of a folder of records goes.
         """
