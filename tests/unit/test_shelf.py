@@ -130,7 +130,7 @@ def test_the_model_is_loaded_once_and_the_bytes_are_those_of_own_jobs(study):
     assert together.loads == 1 and sorted(together.did) == sorted(PARTS)
     assert written() == expected and lying() == set()
     assert "stories in no time, extracted by the job of code" in study.messages
-    shelf.clear(plans)
+    shelf.clear(plans, Path("results"))
     assert not (RECORDS / ".finished").exists()
 
 
@@ -163,6 +163,19 @@ def test_a_part_that_this_run_extracted_is_not_extracted_again(plans):
     assert job.run("stories") == []
     assert job.run("code") == ["code"]  # a second attempt; the others were made, one of them even taken
     assert lying() == {"poems.shard_1_of_2", "poems.shard_2_of_2"}
+
+
+def test_a_run_without_extractions_keeps_what_lies_on_a_shelf_and_deletes_an_empty_one(study):
+    (file,) = shelf.plan(running_workflow(PARTS[2:]))
+    Job().run("stories")
+    file.close()  # the run was killed
+    shelf.clear([], Path("results"))
+    assert lying() == {"poems.shard_2_of_2"}
+    (file,) = shelf.plan(running_workflow(PARTS[2:]))
+    Job().run("poems.shard_2_of_2")
+    file.close()
+    shelf.clear([], Path("results"))
+    assert not (RECORDS / ".finished").exists()
 
 
 def test_a_next_run_takes_what_an_earlier_one_left(study):
@@ -274,5 +287,5 @@ def test_where_no_file_can_be_locked_every_job_loads_the_model(study, monkeypatc
     monkeypatch.setattr(fcntl, "flock", refused)
     plans, job = shelf.plan(running_workflow()), Job()
     assert job.run("code") == ["code"] and job.run("stories") == ["stories"]
-    shelf.clear(plans)
+    shelf.clear(plans, Path("results"))
     assert set(written()) == {"code", "stories"}

@@ -73,11 +73,15 @@ def plan(workflow: "Workflow") -> list[TextIO]:
     return files
 
 
-def clear(plans: list[TextIO]) -> None:
-    """Delete the shelves of a workflow that succeeded, by its plans: nobody waits for what is left there."""
+def clear(plans: list[TextIO], results: Path) -> None:
+    """Delete the shelves of a workflow that succeeded, by its plans, and earlier ones on which nothing lies."""
     for file in plans:
         file.close()
-        shutil.rmtree(Path(file.name).parent)
+    served = {Path(file.name).parent for file in plans}
+    others = results.glob("routing/*/*/.finished")
+    empty = {folder for folder in others if not any(path.is_dir() for path in folder.iterdir())}
+    for folder in served | empty:
+        shutil.rmtree(folder)
 
 
 def extract(snakemake: "Snakemake", load: Callable[[], Extract]) -> None:
