@@ -190,6 +190,15 @@ def test_a_next_run_takes_what_an_earlier_one_left(study):
     assert job.loads == 2 and plans
 
 
+def test_a_job_does_no_more_for_others_when_its_workflow_has_ended(plans):
+    class Killed(Job):
+        def _extract(self, *given):
+            plans[0].close()
+            return super()._extract(*given)
+
+    assert Killed().run("code") == ["code"]
+
+
 def test_the_tokens_of_another_part_have_to_be_those_of_this_run(study):
     files = shelf.plan(running_workflow(made=[tokens("stories"), tokens("poems")]))
     plan = RECORDS / ".finished/plan.json"

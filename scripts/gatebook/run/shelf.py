@@ -127,8 +127,7 @@ class _Shelf:
         extract = load()
         spent, size = self._put(self._own, extract, note), self._own.size
         loading = time.time() - began - spent
-        while part := next(filter(self._ready, self._others), None):
-            self._others.remove(part)
+        while part := self._next():
             needed = spent * part.size / size
             if spent + needed > loading / LOADING_SHARE or time.time() + needed > latest:
                 continue  # a smaller one may still be worth while
@@ -155,6 +154,14 @@ class _Shelf:
         job.log(line if part == self._own else f"{part.name}: {line}")
         _write(note, {"run": self._run, "key": self._key(part), "by": self._own.name, "line": line})
         return seconds
+
+    def _next(self) -> Part | None:
+        """A part that may be extracted now, and that was not asked for before; None if the workflow has ended, too."""
+        if (_living(self._folder / "plan.json") or {}).get("run") != self._run:
+            return None
+        part = next(filter(self._ready, self._others), None)
+        self._others = [each for each in self._others if each != part]
+        return part
 
     def _ready(self, part: Part) -> bool:
         """Whether the tokens of a part are there, and those that this run makes anew were made."""
