@@ -3,6 +3,8 @@
 Snakemake heeds this in the main Snakefile only, not in one that is imported.
 """
 
+from pathlib import Path
+
 from gatebook.run import shelf
 
 plans = []
@@ -13,4 +15,4 @@ onstart:
 
 
 onsuccess:
-    shelf.clear(plans)
+    shelf.clear(plans, Path("results"))

@@ -130,7 +130,7 @@ def test_the_model_is_loaded_once_and_the_bytes_are_those_of_own_jobs(study):
     assert together.loads == 1 and sorted(together.did) == sorted(PARTS)
     assert written() == expected and lying() == set()
     assert "stories in no time, extracted by the job of code" in study.messages
-    shelf.clear(plans)
+    shelf.clear(plans, Path("results"))
     assert not (RECORDS / ".finished").exists()
 
 
@@ -165,6 +165,19 @@ def test_a_part_that_this_run_extracted_is_not_extracted_again(plans):
     assert lying() == {"poems.shard_1_of_2", "poems.shard_2_of_2"}
 
 
+def test_a_run_without_extractions_keeps_what_lies_on_a_shelf_and_deletes_an_empty_one(study):
+    (file,) = shelf.plan(running_workflow(PARTS[2:]))
+    Job().run("stories")
+    file.close()  # the run was killed
+    shelf.clear([], Path("results"))
+    assert lying() == {"poems.shard_2_of_2"}
+    (file,) = shelf.plan(running_workflow(PARTS[2:]))
+    Job().run("poems.shard_2_of_2")
+    file.close()
+    shelf.clear([], Path("results"))
+    assert not (RECORDS / ".finished").exists()
+
+
 def test_a_next_run_takes_what_an_earlier_one_left(study):
     (file,) = shelf.plan(running_workflow())
     job = Job()
@@ -175,6 +188,15 @@ def test_a_next_run_takes_what_an_earlier_one_left(study):
     for part in PARTS[1:3]:
         assert job.run(part) == []
     assert job.loads == 2 and plans
+
+
+def test_a_job_does_no_more_for_others_when_its_workflow_has_ended(plans):
+    class Killed(Job):
+        def _extract(self, *given):
+            plans[0].close()
+            return super()._extract(*given)
+
+    assert Killed().run("code") == ["code"]
 
 
 def test_the_tokens_of_another_part_have_to_be_those_of_this_run(study):
@@ -274,5 +296,5 @@ def test_where_no_file_can_be_locked_every_job_loads_the_model(study, monkeypatc
     monkeypatch.setattr(fcntl, "flock", refused)
     plans, job = shelf.plan(running_workflow()), Job()
     assert job.run("code") == ["code"] and job.run("stories") == ["stories"]
-    shelf.clear(plans)
+    shelf.clear(plans, Path("results"))
     assert set(written()) == {"code", "stories"}

@@ -73,11 +73,15 @@ def plan(workflow: "Workflow") -> list[TextIO]:
     return files
 
 
-def clear(plans: list[TextIO]) -> None:
-    """Delete the shelves of a workflow that succeeded, by its plans: nobody waits for what is left there."""
+def clear(plans: list[TextIO], results: Path) -> None:
+    """Delete the shelves of a workflow that succeeded, by its plans, and earlier ones on which nothing lies."""
     for file in plans:
         file.close()
-        shutil.rmtree(Path(file.name).parent)
+    served = {Path(file.name).parent for file in plans}
+    others = results.glob("routing/*/*/.finished")
+    empty = {folder for folder in others if not any(path.is_dir() for path in folder.iterdir())}
+    for folder in served | empty:
+        shutil.rmtree(folder)
 
 
 def extract(snakemake: "Snakemake", load: Callable[[], Extract]) -> None:
@@ -123,8 +127,7 @@ class _Shelf:
         extract = load()
         spent, size = self._put(self._own, extract, note), self._own.size
         loading = time.time() - began - spent
-        while part := next(filter(self._ready, self._others), None):
-            self._others.remove(part)
+        while part := self._next():
             needed = spent * part.size / size
             if spent + needed > loading / LOADING_SHARE or time.time() + needed > latest:
                 continue  # a smaller one may still be worth while
@@ -151,6 +154,14 @@ class _Shelf:
         job.log(line if part == self._own else f"{part.name}: {line}")
         _write(note, {"run": self._run, "key": self._key(part), "by": self._own.name, "line": line})
         return seconds
+
+    def _next(self) -> Part | None:
+        """A part that may be extracted now, and that was not asked for before; None if the workflow has ended, too."""
+        if (_living(self._folder / "plan.json") or {}).get("run") != self._run:
+            return None
+        part = next(filter(self._ready, self._others), None)
+        self._others = [each for each in self._others if each != part]
+        return part
 
     def _ready(self, part: Part) -> bool:
         """Whether the tokens of a part are there, and those that this run makes anew were made."""
