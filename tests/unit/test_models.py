@@ -10,7 +10,7 @@ import torch
 import yaml
 from families import FAMILIES, KINDS, SEEING, causal_model, config_of, seeing_model, watched
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM, Qwen2MoeConfig
+from transformers import AutoModel, AutoModelForCausalLM
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from gatebook.files import checksums
@@ -68,17 +68,17 @@ def test_description_of_the_tiny_model(model_folder, other_model_folder):
 def test_description_takes_the_commit_of_the_hub_and_skips_dense_layers(tmp_path, copied):
     (copied / "commit.txt").write_text("0123abcd\n")
     assert models.describe(copied)["model_revision"] == "0123abcd"
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 50}
-    Qwen2MoeConfig(num_hidden_layers=4, mlp_only_layers=[0, 2], num_experts=4, **sizes).save_pretrained(tmp_path / "q")
-    shutil.copy(copied / "model.safetensors", tmp_path / "q")
+    causal_model("qwen2_moe", num_hidden_layers=4, mlp_only_layers=[0, 2]).save_pretrained(tmp_path / "q")
     description = models.describe(tmp_path / "q")
     assert (description["moe_layers"], description["dense_layers"]) == ([1, 3], [0, 2])
 
 
-def test_description_needs_safetensors(copied):
-    (copied / "model.safetensors").unlink()
-    with pytest.raises(Problem, match=r"copied has no \*\.safetensors file: convert"):
-        models.describe(copied)
+def test_a_config_of_which_no_model_can_be_made_is_one_sentence(tmp_path):
+    causal_model("qwen3_moe").save_pretrained(tmp_path)
+    for head_dim in (0, -1):
+        change_config(tmp_path, head_dim=head_dim)
+        with pytest.raises(Problem, match=r"transformers builds no model of its config \(.+\); the README"):
+            models.describe(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -471,11 +471,10 @@ def test_layers_spread_over_devices_are_captured_as_if_they_were_on_one(tmp_path
     tokens = np.arange(40, dtype=np.int32)
     found = []
     for each in (model.model, loaded):
-        (span,) = extraction.extract(each, [0, 1, 2], tokens, np.array([0, 25]), tokens_per_batch=64)
-        found.append(dict(span.records("exact")))
-    for layer in (0, 1, 2):
-        one, other = (records[layer].per_token["router_logits"] for records in found)
-        np.testing.assert_allclose(one, other, atol=1e-5)
+        (batch,) = extraction.extract(each, [0, 1, 2], tokens, np.array([0, 25]), tokens_per_batch=64)
+        found.append(batch.records().per_token["router_logits"])
+    assert found[0].shape[0] == 3
+    np.testing.assert_allclose(*found, atol=1e-5)
 
 
 def test_more_gpus_than_there_are_is_refused(model_folder, monkeypatch):

@@ -27,7 +27,7 @@ def extracted(run_script, model_folder, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     files = [str(tmp_path / "rows.jsonl")]
     tokens, description, folder = (str(tmp_path / name) for name in ("tokens.nc", "model.json", "records"))
-    wildcards = {"model": "tiny", "checkpoint": "final", "dataset": "texts"}
+    wildcards = {"model": "tiny", "checkpoint": "final", "dataset": "texts", "part": "texts"}
     dataset = {"source": "files", "files": files, "template": "{text}", "sample_by": "line", "limits": {}} | {
         "cluster": []
     }
@@ -36,7 +36,7 @@ def extracted(run_script, model_folder, tmp_path):
     extraction["tokens_per_batch"] = {"cpu": 4096}
     for name, input, output, params in (
         ("tokenize_dataset", {"tokenizer": model_folder, "files": files}, {"tokens": tokens}, {"dataset": dataset}),
-        ("describe_model", {"folder": model_folder}, {"description": description}, {}),
+        ("describe_model", {"folder": model_folder}, {"description": description}, {"predictions": True}),
         (
             "extract_routing",
             {"folder": model_folder, "description": description, "tokens": tokens},

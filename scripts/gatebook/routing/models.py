@@ -1,7 +1,6 @@
 """Models: load the base model of a Mixture-of-Experts checkpoint, find its routers and experts."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +8,13 @@ import numpy as np
 import torch
 import transformers
 import xarray as xr
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModel, AutoModelForCausalLM
 
 from gatebook.files import checksums
 from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
+from gatebook.routing import weights
 from gatebook.routing.families import routing_rule
 from gatebook.routing.routers import find_blocks, find_norm, find_routers, router_of, rows_of, skeleton, unsupported
 
@@ -75,13 +74,11 @@ def load(
         If the weights cannot be read or do not fit the config.
     """
     config = load_config(folder, trust_remote_code)
-    if head and not trust_remote_code and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise Problem(
-            f"extraction.predictions: transformers has no language-model head for model_type {config.model_type!r} "
-            f"({folder}): set it to false."
-        )
+    if head:
+        _check_head(folder, config, trust_remote_code)
     if gpus > 1 and torch.cuda.device_count() < gpus:
         raise Problem(f"gpus: {gpus} is set, but {torch.cuda.device_count()} CUDA devices are visible: set it to that.")
+    weights.check_stored(folder, weights.stored(weights.files(folder, config)), skeleton(config))
     placement = None if device.type == "cpu" else "auto" if gpus > 1 else {"": device}
     remote = {"trust_remote_code": True} if trust_remote_code else {}
     family = AutoModelForCausalLM if head else AutoModel
@@ -91,7 +88,52 @@ def load(
         )
         remote = {}
     model = _from_pretrained(family, folder, config, dtype, attention, experts, device, device_map=placement, **remote)
+    weights.check_values(folder, model)
     return model.eval()
+
+
+def rehearse(
+    folder: str | Path,
+    tensors: dict[str, torch.Tensor],
+    config: transformers.PreTrainedConfig,
+    *,
+    head: bool = False,
+    trust_remote_code: bool = False,
+) -> None:
+    """Load a model as `load` does, but without its numbers, which takes no memory.
+
+    Parameters
+    ----------
+    folder
+        Where the tensors are or will be.
+    tensors
+        By name, on the device "meta" (see `weights.stored`).
+    config
+        Of the model.
+    head, trust_remote_code
+        As those of `load`.
+
+    Raises
+    ------
+    Problem
+        If names, shapes or dtypes do not fit the config.
+    """
+    if head:
+        _check_head(folder, config, trust_remote_code)
+    with weights.readable(folder), torch.device("meta"):
+        model = (AutoModelForCausalLM if head else AutoModel).from_config(config, trust_remote_code=trust_remote_code)
+    weights.check_stored(folder, tensors, model)
+    options = {"state_dict": tensors, "device_map": {"": "meta"}}
+    _from_pretrained(type(model), None, config, "auto", "eager", "eager", torch.device("cpu"), **options)
+
+
+def _check_head(folder: str | Path, config: transformers.PreTrainedConfig, trust_remote_code: bool) -> None:
+    """A `Problem` if transformers knows no model of this config that has an output head."""
+    if not trust_remote_code and type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise Problem(
+            f"extraction.predictions: transformers has no language-model head for model_type {config.model_type!r} "
+            f"({folder}): set it to false."
+        )
 
 
 def computation(model: transformers.PreTrainedModel, device: torch.device) -> dict[str, str]:
@@ -214,6 +256,7 @@ def read_router_rows(folder: str | Path, layers: str | int | list = "all") -> xr
 def _empty(folder: str | Path) -> transformers.PreTrainedModel:
     """The skeleton of the model in a folder; a `Problem` if it follows no routing rule that is known."""
     config = load_config(folder)
+    weights.files(folder, config)  # or else a Problem
     routing_rule(config)
     return skeleton(config)
 
@@ -267,7 +310,8 @@ def _from_pretrained(
     transformers.utils.logging.set_verbosity_error()
     if experts == "auto":
         experts = "eager" if device.type == "cpu" else "grouped_mm"
-    with _readable(folder):
+    place = folder or config.name_or_path
+    with weights.readable(place):
         model, report = family.from_pretrained(
             folder,
             config=config,
@@ -281,14 +325,7 @@ def _from_pretrained(
             key_mapping={r"^(model\.)?language_model\.(model\.)?": "model."},  # of a model that sees, too
             **options,
         )
-    # transformers fills what is missing with random numbers
-    mismatched = (name for name, *_ in report["mismatched_keys"])
-    unfit = [*sorted(report["missing_keys"]), *sorted(mismatched)]
-    if unfit:
-        raise Problem(
-            f"{folder}: {len(unfit)} weights are missing or do not have the shape that "
-            f"config.json says, first {unfit[0]}: fetch the checkpoint again."
-        )
+    weights.check_report(place, model, report)
     if experts != "eager":
         _try_experts(model, experts)
     return model
@@ -308,17 +345,6 @@ def _try_experts(model: transformers.PreTrainedModel, experts: str) -> None:
                 f"experts: {experts} is set, but it does not run on {up.device.type} in {model.dtype} "
                 f"({str(error).splitlines()[0]}): set it to auto."
             ) from error
-
-
-@contextmanager
-def _readable(folder: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise Problem(
-            f"{folder} cannot be loaded as a model ({str(error).splitlines()[0]}): mend the folder or the model's "
-            "settings."
-        ) from error
 
 
 def expert_outputs(block: nn.Module, states: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
@@ -389,25 +415,25 @@ def randomise_experts(block: nn.Module, count: int, seed: list[int]) -> None:
         parameter[:count] = (torch.randn(parameter[:count].shape, generator=generator) * scale).to(parameter)
 
 
-def describe(folder: Path, trust_remote_code: bool = False) -> dict:
+def describe(folder: Path, trust_remote_code: bool = False, *, head: bool = False) -> dict:
     """What a model folder holds: revision, checksums and size of its weights, layers with experts, routing rule.
 
     The layers are found on the model's skeleton, without reading its weights. `model_revision` is the hub's commit, or
-    "local" for a folder that did not come from the hub.
+    "local" for a folder that did not come from the hub. A `Problem` if the weights do not fit the model, with `head` of
+    the whole one (see `rehearse`).
     """
     config = load_config(folder, trust_remote_code)
     rule = routing_rule(config)
     model = skeleton(config)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise Problem(f"{folder} has no *.safetensors file: convert the weights to safetensors.")
+    files = weights.files(folder, config)
+    rehearse(folder, weights.stored(files), config, head=head, trust_remote_code=trust_remote_code)
     commit = folder / "commit.txt"
     layers = sorted(find_routers(model))
     return {
         "model_revision": commit.read_text().strip() if commit.is_file() else "local",
-        "weights_sha256": checksums.sha256(*weights),
-        "weights_bytes": sum(path.stat().st_size for path in weights),
-        "files": {path.name: checksums.sha256(path) for path in [folder / "config.json", *weights]},
+        "weights_sha256": checksums.sha256(*files),
+        "weights_bytes": sum(path.stat().st_size for path in files),
+        "files": {path.name: checksums.sha256(path) for path in [folder / "config.json", *files]},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "moe_layers": layers,
         "dense_layers": sorted(set(range(config.num_hidden_layers)) - set(layers)),

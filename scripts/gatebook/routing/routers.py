@@ -27,7 +27,7 @@ def skeleton(config: transformers.PreTrainedConfig) -> transformers.PreTrainedMo
     try:
         with torch.device("meta"):
             return AutoModel.from_config(config, trust_remote_code=allowed)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise unsupported(
             config, f"transformers builds no model of its config ({str(error).splitlines()[0]})"
         ) from error

@@ -1,0 +1,197 @@
+"""Weights: which files of a folder hold them, and whether what they hold is what the model computes with."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from gatebook.inputs.model_folder import require_content
+from gatebook.problem import Problem
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+LARGEST = 10.0
+"""Root mean square of a layer's matrices above which they are no weights: those of networks, trained or initialised,
+stay below 1, while quantized numbers whose scales are lost have 30 (int8) or 100 (FP8)."""
+
+
+def files(folder: str | Path, config: transformers.PreTrainedConfig) -> list[Path]:
+    """The files that hold a model's weights, in the order of their names, as transformers finds them.
+
+    That is the file that the config names, or else model.safetensors, or else what model.safetensors.index.json names.
+    A `Problem` if one of them is not there.
+    """
+    folder = Path(folder)
+    own = getattr(config, "transformers_weights", None)
+    found = [name for name in ([own] if own else [WHOLE, INDEX]) if require_content(folder / name).is_file()]
+    if not found:
+        raise _without_weights(folder)
+    if not found[0].endswith(".json"):
+        return [folder / found[0]]
+    with readable(folder):
+        index = json.loads((folder / found[0]).read_text(encoding="utf-8"))
+    for key in ("weight_map", "metadata"):
+        if key not in index:
+            raise Problem(f"{folder}/{found[0]} has no `{key}`: fetch it again.")
+    named = sorted(set(index["weight_map"].values()))
+    absent = [name for name in named if not require_content(folder / name).is_file()]
+    if absent or not named:
+        raise Problem(
+            f"{folder}/{found[0]} names {len(named)} files of weights, and {len(absent)} of them are not there, first "
+            f"{(absent or ['all'])[0]}: fetch the checkpoint again."
+        )
+    return [folder / name for name in named]
+
+
+def _without_weights(folder: Path) -> Problem:
+    """What to say of a folder without weights that can be read."""
+    what = f"{folder} has neither {WHOLE} nor {INDEX}"
+    if pickled := sorted(path.name for pattern in PICKLED for path in folder.glob(pattern)):
+        return Problem(
+            f"{what}, and pickled weights such as {pickled[0]} are never loaded: run `make convert FOLDER={folder}` "
+            "and study the folder that it writes."
+        )
+    if beside := sorted(path.name for pattern in ("*.safetensors", "*.gguf") for path in folder.glob(pattern)):
+        return Problem(
+            f"{what}, and {beside[0]} is not a whole model in the hub's layout: fetch the missing file, merge an "
+            "adapter into its model, or use the original of a GGUF."
+        )
+    return Problem(f"{what}: fetch the weights of the checkpoint.")
+
+
+def stored(named: list[Path]) -> dict[str, torch.Tensor]:
+    """The tensors in files of weights by name, with their shapes and dtypes but without their contents."""
+    found = {}
+    for path in named:
+        with readable(path.parent), safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118, not a dict
+                part = file.get_slice(name)
+                first = part[:0] if (shape := part.get_shape()) else file.get_tensor(name)
+                found[name] = torch.empty(shape, dtype=first.dtype, device="meta")
+    return found
+
+
+@contextmanager
+def readable(folder: str | Path) -> Iterator[None]:
+    """Turn what libraries raise over a model's files into a `Problem`."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "conversion of the weights" in reason:  # it points to a report that is not shown
+            raise Problem(
+                f"{folder}: the tensors of an expert or the scales of its weights are not complete: fetch the "
+                "checkpoint again."
+            ) from error
+        raise Problem(
+            f"{folder} cannot be loaded as a model ({reason}): mend the folder or the model's settings."
+        ) from error
+
+
+def check_stored(folder: str | Path, tensors: dict[str, torch.Tensor], model: transformers.PreTrainedModel) -> None:
+    """A `Problem` if tensors of a model hold quantized numbers and its config does not say what they stand for.
+
+    `tensors` are those of `stored`; what lies in other parts of the checkpoint does not matter.
+    """
+    quantized = [name for name, tensor in tensors.items() if _is_quantized(tensor.dtype) and _within(name, model)]
+    if quantized and getattr(model.config, "quantization_config", None) is None:
+        dtype = str(tensors[quantized[0]].dtype).removeprefix("torch.")
+        raise Problem(
+            f"{folder}: {len(quantized)} tensors hold quantized numbers, first {quantized[0]} ({dtype}), and "
+            "config.json has no quantization_config that says what they stand for: use the checkpoint in bfloat16, or "
+            "the config.json that was published with this one."
+        )
+
+
+def check_report(folder: str | Path, model: transformers.PreTrainedModel, report: dict) -> None:
+    """A `Problem` if what transformers loaded is not what the checkpoint holds.
+
+    `report` is the loading info of transformers, which fills what is missing with random numbers and passes over what
+    it does not know.
+    """
+    mismatched = (name for name, *_ in report["mismatched_keys"])
+    unfit = [*sorted(report["missing_keys"]), *sorted(mismatched)]
+    head = model.get_output_embeddings()
+    if head is not None and unfit and all(model.get_submodule(name.rpartition(".")[0]) is head for name in unfit):
+        raise Problem(
+            f"{folder} has no output head ({unfit[0]} is missing): set extraction.predictions to false, or use a "
+            "checkpoint that has it."
+        )
+    if unfit:
+        raise Problem(
+            f"{folder}: {len(unfit)} weights are missing or do not have the shape that config.json says, first "
+            f"{unfit[0]}: fetch the checkpoint again."
+        )
+    if unread := sorted(name for name in report["unexpected_keys"] if _within(name, model)):
+        raise Problem(
+            f"{folder}: {len(unread)} tensors belong to parts of the model that do not read them, first {unread[0]}: "
+            "use the checkpoint in bfloat16 if this one is quantized or has adapters, or the config.json that was "
+            "published with it."
+        )
+    left = [name for name, tensor in model.state_dict().items() if _is_quantized(tensor.dtype)]
+    if left:
+        raise Problem(
+            f"{folder}: {len(left)} weights have no scales and stay quantized, first {left[0]}: fetch the checkpoint "
+            "again, or use it in bfloat16."
+        )
+
+
+@torch.inference_mode()
+def check_values(folder: str | Path, model: transformers.PreTrainedModel) -> None:
+    """A `Problem` if weights of a loaded model are not finite, or a layer's are larger than those of any network.
+
+    Weights that wait on a disk or in another memory for their turn are passed over.
+    """
+    norms = {
+        name: torch.linalg.vector_norm(tensor, dtype=torch.float32).item()
+        for name, tensor in model.base_model.state_dict().items()
+        if tensor.is_floating_point() and not tensor.is_meta
+    }
+    if model is not model.base_model and not (head := model.get_output_embeddings().weight).is_meta:
+        norms["lm_head.weight"] = torch.linalg.vector_norm(head, dtype=torch.float32).item()
+    if spoiled := [name for name, norm in norms.items() if not math.isfinite(norm)]:
+        raise Problem(
+            f"{folder}: {spoiled[0]} holds NaN or infinity in {str(model.dtype).removeprefix('torch.')}: fetch the "
+            "checkpoint again, or set another dtype (`dtype: float32`) if it is whole."
+        )
+    for layer, module in enumerate(model.base_model.layers):
+        matrices = {
+            f"layers.{layer}.{name}": tensor.numel()
+            for name, tensor in module.state_dict().items()
+            if tensor.dim() > 1 and f"layers.{layer}.{name}" in norms
+        }
+        size = (sum(norms[name] ** 2 for name in matrices) / max(sum(matrices.values()), 1)) ** 0.5
+        if size > LARGEST:
+            raise Problem(
+                f"{folder}: the weights of layer {layer} have a root mean square of {size:.3g}, and those of networks "
+                "stay below 1: they seem to be quantized numbers without their scales, so use the checkpoint in "
+                "bfloat16."
+            )
+
+
+def _is_quantized(dtype: torch.dtype) -> bool:
+    """Whether numbers of this dtype stand for others: 8-bit floats and all integers but indices."""
+    if dtype in (torch.bool, torch.int64):
+        return False
+    return not dtype.is_floating_point or dtype.itemsize < 2
+
+
+def _within(name: str, model: nn.Module) -> bool:
+    """Whether a stored tensor lies in a layer of the model or in another of its parts.
+
+    Checkpoints hold more: layers that were cut away or that predict further tokens, parts that see and hear.
+    """
+    first, *rest = re.sub(r"^(model\.|language_model\.)+", "", name).split(".")
+    part = (dict(model.named_children()) | dict(model.base_model.named_children())).get(first)
+    if part is None or (isinstance(part, nn.ModuleList) and not part._modules.keys() & set(rest[:1])):
+        return False
+    for inner in rest:
+        part = part._modules.get(inner, part)
+    return not isinstance(part, nn.Identity)  # which stands for a part that is not wanted
