@@ -24,7 +24,7 @@ from benchmarks.measuring import Row
 from gatebook.inputs.documents import load_tokens
 from gatebook.routing import extraction as routing
 from gatebook.routing import models, records
-from gatebook.routing.rule import routing_rule
+from gatebook.routing.families import routing_rule
 from gatebook.study import counting
 
 LIMIT = 100_000.0
