@@ -185,6 +185,25 @@ def spaces(down, directions: int) -> dict[str, np.ndarray]:
     return geometry.spectra(squares) | geometry.overlaps(bases)
 
 
+def test_experts_without_gates_are_compared_by_the_matrices_that_they_have():
+    """The second expert is the first with its neurons in another order, the third another one."""
+    generator = torch.Generator().manual_seed(4)
+    up, down = torch.randn(3, 5, 8, generator=generator), torch.randn(3, 8, 5, generator=generator)
+    order = torch.tensor([2, 0, 4, 1, 3])
+    up[1], down[1] = up[0, order], down[0][:, order]
+    matrices = ExpertMatrices(up[:, :0], up, down)
+    found = weights(matrices, np.array([[0, 1], [0, 2]]))
+    flat = torch.cat([up, down.mT], dim=1).flatten(start_dim=1).double()
+    flat = flat / flat.norm(dim=1, keepdim=True)
+    np.testing.assert_allclose(found["weight_cosine"], flat @ flat.T, atol=1e-6)
+    assert found["matched_weight_cosine"][0, 1] == pytest.approx(1, abs=1e-6)
+    assert found["matched_weight_cosine"][0, 2] < 0.9
+    assert found["weight_gram"][0, 1] == pytest.approx(1, abs=1e-6)
+    rows = torch.eye(8)[:3].numpy()
+    expected = up[:, :, :3].norm(dim=1) / (up.flatten(start_dim=1).norm(dim=1)[:, None] / np.sqrt(8))
+    np.testing.assert_allclose(geometry.alignment(matrices, rows), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("elements", [1, 40, 1 << 24])
 def test_weights_equal_their_definitions(monkeypatch, elements):
     monkeypatch.setattr(geometry, "ELEMENTS_PER_BLOCK", elements)

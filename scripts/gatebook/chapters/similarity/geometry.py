@@ -140,7 +140,7 @@ def measure_layer(
     pairs = _drawn_pairs(experts, matched_pairs, seed)
     sums = matched_sums(matrices, pairs, workers)
     found, permuted = output_similarity(every_output(block, states, experts), chosen, group)
-    spanned = min(*rows.shape, matrices.gate.shape[1])
+    spanned = min(*rows.shape, matrices.up.shape[1])
     squares, written = leading(matrices.down, max(directions, spanned))
     found |= weight_similarity(matrices, pairs, sums) | spectra(squares) | overlaps(written[..., :directions])
     direction = rows if gain is None else rows * gain
