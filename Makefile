@@ -7,7 +7,7 @@ CORES ?= all
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study chapter convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
+.PHONY: help environment study check-config chapter values convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,10 +18,16 @@ study: environment ## Run the default study; ends with results/report/index.html
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 	@echo "Report: $(CURDIR)/results/report/index.html"
 
+check-config: environment ## Check a config before a study, and say which study it is: OVERLAY=my_study.yaml
+	@$(BIN)/python -m gatebook.run.check_config $(OVERLAY)
+
 chapter: environment ## Answer one question alone: NAME=similarity MODEL=demo LAYERS=1 TOKENS=10000 DATASETS=python,cpp
 	@$(BIN)/python -m gatebook.chapters $(NAME) $(if $(MODEL),--model $(MODEL)) $(if $(LAYERS),--layers $(LAYERS)) \
 	  $(if $(TOKENS),--tokens $(TOKENS)) $(if $(DATASETS),--datasets $(DATASETS)) $(if $(CONFIG),--configfile $(CONFIG)) \
 	  $(if $(NAME),--cores $(CORES)) $(OPTIONS)
+
+values: environment ## Count the values of a column: FILE=data/pile.jsonl BY='meta[pile_set_name]'
+	@$(BIN)/python -m gatebook.inputs.values $(FILE) $(if $(BY),--by '$(BY)') $(OPTIONS)
 
 convert: environment ## Write pickled weights as safetensors into a folder beside: FOLDER=path/of/the/model
 	@$(BIN)/python -m gatebook.routing.convert "$(FOLDER)"
@@ -46,8 +52,9 @@ lint: $(VENV)/test.done ## Check style: ruff, snakefmt, snakemake --lint
 	$(BIN)/snakefmt --check Snakefile workflow rules
 	$(BIN)/snakemake --lint
 
-lists: environment ## Write what follows from the code: rules/files.txt, tables of config/README.md
+lists: environment ## Write what follows from the code: rules/files.txt, tables of config/README.md and README.md
 	$(BIN)/python -m gatebook.lists
+	$(BIN)/python tests/unit/families.py
 
 benchmark: environment ## Measure cost, size and memory on the CPU; prints a table (benchmarks/README.md)
 	$(BIN)/python -m benchmarks

@@ -23,6 +23,7 @@ from benchmarks.measuring import Row, Usage
 from gatebook import lists
 from gatebook.files import checksums, netcdf, parts
 from gatebook.inputs.clusters import groups
+from gatebook.inputs.documents import load_tokens
 from gatebook.routing import records
 from gatebook.routing.rule import RoutingRule
 from gatebook.run import configuration
@@ -63,36 +64,47 @@ MODEL = {
 STUDY = Size(1_000_000, 12, 16)
 
 
-def make_study(folder: Path, size: Size) -> tuple[list[Path], list[Path]]:
-    """Write the token files and the folders of records, with predictions, of a study's datasets."""
+def make_tokens(folder: Path, size: Size, types: int = TYPES) -> tuple[list[Path], list[np.ndarray]]:
+    """Write the token files of a study's datasets, with ids below `types`; and the tokens of each document."""
     rng, count = np.random.default_rng(0), size.tokens // size.datasets
-    frequency = 1 / np.arange(1, TYPES + 1)
-    of_type = rng.standard_normal((size.layers, TYPES, RULE.experts), dtype=np.float32)
+    frequency = 1 / np.arange(1, types + 1)
     _, starts = olmoe.documents("tiny", count, typical=300, longest=2048)
     lengths = np.diff(np.append(starts, count))
     document = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-    tokens, routing = [], []
-    for number in range(size.datasets):
-        tokens.append(folder / f"dataset_{number}.nc")
-        routing.append(folder / f"dataset_{number}")
-        token_id, predicted = rng.choice(TYPES, (2, count), p=frequency / frequency.sum()).astype(np.int32)
-        attrs = {"dataset": routing[-1].name, "tokens_sha256": checksums.array_sha256(token_id), "window": 2048}
+    paths = [folder / f"dataset_{number}.nc" for number in range(size.datasets)]
+    for path in paths:
+        token_id = rng.choice(types, count, p=frequency / frequency.sum()).astype(np.int32)
+        attrs = {"dataset": path.stem, "tokens_sha256": checksums.array_sha256(token_id), "window": 2048}
         attrs |= {"model": "random", "dataset_id": "random", "dataset_revision": "local", "documents_left_out": 0}
         attrs |= {"dataset_sha256": attrs["tokens_sha256"], "dataset_bytes": token_id.nbytes}
-        _write_tokens(tokens[-1], token_id, document, lengths, attrs)
+        _write_tokens(path, token_id, document, lengths, attrs)
+    return paths, lengths
+
+
+def make_study(folder: Path, size: Size) -> tuple[list[Path], list[Path]]:
+    """Write the token files and the folders of records, with predictions, of a study's datasets."""
+    tokens, lengths = make_tokens(folder, size)
+    rng, count = np.random.default_rng(1), size.tokens // size.datasets
+    of_type = rng.standard_normal((size.layers, TYPES, RULE.experts), dtype=np.float32)
+    document, routing = np.repeat(np.arange(len(lengths)), lengths), []
+    for path in tokens:
+        routing.append(folder / path.stem)
+        known = load_tokens(path)
+        token_id, predicted = known["token_id"].values, rng.permutation(known["token_id"].values)
         routing[-1].mkdir()
         netcdf.save(xr.Dataset({"predicted_token": ("token", predicted)}), routing[-1] / "predictions.nc")
-        attrs |= MODEL | {"routing_rule": RULE.as_json()}
+        attrs = known.attrs | MODEL | {"routing_rule": RULE.as_json()}
         options = {"tokens": count, "windows": len(lengths), "contents": "exact", "attrs": attrs, "threads": 2}
-        with records.RecordWriter(routing[-1], RULE, list(range(size.layers)), **options) as writer:
-            for layer in range(size.layers):
-                preferred = 0.5 * rng.standard_normal((1 + len(lengths), RULE.experts), dtype=np.float32)
-                logits = rng.standard_normal((count, RULE.experts), dtype=np.float32)
-                logits += of_type[layer][token_id] + preferred[document] + preferred[-1]
-                rounded = torch.from_numpy(logits).bfloat16()
-                selected = RULE.apply(rounded)[1].numpy().astype(np.uint8)
-                layer_records = {"router_logits": rounded.float().numpy(), "selected_expert": selected}
-                writer.write([(layer, records.Records(layer_records, {}))])
+        for layer in range(size.layers):
+            preferred = 0.5 * rng.standard_normal((1 + len(lengths), RULE.experts), dtype=np.float32)
+            logits = rng.standard_normal((count, RULE.experts), dtype=np.float32)
+            logits += of_type[layer][token_id] + preferred[document] + preferred[-1]
+            rounded = torch.from_numpy(logits).bfloat16()
+            selected = RULE.select(rounded).numpy().astype(np.uint8)
+            values = {"router_logits": rounded.float().numpy()[None], "selected_expert": selected[None]}
+            made = records.Records(np.arange(count), np.arange(len(lengths)), values, {})
+            with records.RecordWriter(routing[-1], RULE, [layer], **options) as writer:
+                writer.write(lambda made=made: made)
     return tokens, routing
 
 
@@ -132,12 +144,25 @@ def analyse(folder: Path, size: Size, config: dict) -> dict[str, list[Usage]]:
         ]
     }
     for name, chapter in CHAPTERS.items():
-        script = f"measure_{name}"
-        kinds = {"metrics": "nc", "draws": "nc", "table": "csv"}
-        output = {kind: folder / kind / RUN / f"{name}.{ending}" for kind, ending in kinds.items()}
-        input = {"tallies": of_tallies, "tokens": of_records}[chapter.reads] | {"untrained": []}
-        usages[script] = [measuring.run_job(script, MODULES[script], input, output, params(name, config))]
+        given = {"tallies": of_tallies, "tokens": of_records}[chapter.reads]
+        usages[f"measure_{name}"] = [measure(folder, name, given, config)]
     return usages
+
+
+def measure(folder: Path, name: str, given: dict, config: dict) -> Usage:
+    """Run the script of a chapter on the `given` files of a study."""
+    kinds = {"metrics": "nc", "draws": "nc", "table": "csv"}
+    output = {kind: folder / kind / RUN / f"{name}.{ending}" for kind, ending in kinds.items()}
+    script = f"measure_{name}"
+    return measuring.run_job(script, MODULES[script], given | {"untrained": []}, output, params(name, config))
+
+
+def measure_tallies(folder: Path, tallies: list[Path]) -> None:
+    """Run the chapters that read nothing but tallies, with the settings of the embedded study."""
+    config = whole_config()
+    for name, chapter in CHAPTERS.items():
+        if chapter.reads == "tallies":
+            measure(folder, name, {"tallies": tallies}, config)
 
 
 def params(name: str, config: dict) -> dict:

@@ -6,15 +6,26 @@ python -m benchmarks.gpu --size tiny --device cpu      the same code in seconds
 
 import argparse
 import os
-from collections.abc import Callable
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import OlmoeForCausalLM
 
-from benchmarks import extraction, measuring, olmoe
+from benchmarks import analysis, extraction, measuring, olmoe
 from benchmarks.measuring import Row
+from gatebook.inputs.documents import load_tokens
+from gatebook.routing import extraction as routing
+from gatebook.routing import models, records
+from gatebook.routing.families import routing_rule
+from gatebook.study import counting
 
 LIMIT = 100_000.0
 BATCHES = 16
@@ -88,6 +99,78 @@ def profile_table(run: Callable[[], None], device: str, lines: int) -> str:
     return profiler.key_averages().table(sort_by=order, row_limit=lines, max_name_column_width=80)
 
 
+@contextmanager
+def clocked(functions: dict[str, tuple[object, str]]) -> Iterator[dict[str, float]]:
+    """Seconds spent in functions, (their module or class, their name), by label, all threads added up."""
+    seconds, lock = dict.fromkeys(functions, 0.0), threading.Lock()
+
+    def timed(label: str, function: Callable) -> Callable:
+        def run(*given, **named):
+            began = time.perf_counter()
+            try:
+                return function(*given, **named)
+            finally:
+                with lock:
+                    seconds[label] += time.perf_counter() - began
+
+        return run
+
+    kept = {label: getattr(*place) for label, place in functions.items()}
+    for label, (owner, name) in functions.items():
+        setattr(owner, name, timed(label, kept[label]))
+    try:
+        yield seconds
+    finally:
+        for label, (owner, name) in functions.items():
+            setattr(owner, name, kept[label])
+
+
+STEPS = {
+    "waiting for batches to arrive": (routing.Arrival, "arrays"),
+    "compressing": (records, "packed"),
+    "tallying": (counting.Tally, "add"),
+}
+"""What the threads beside the model do."""
+
+
+def study(model: OlmoeForCausalLM, device: str, tokens_per_batch: int, tokens: int, threads: int) -> list[Row]:
+    """Seconds of a small study of two datasets of `tokens` tokens each, from the folder of a model to its chapters.
+
+    `threads` compress while batches of at most `tokens_per_batch` tokens are computed on `device`.
+    """
+    found, size = [], analysis.Size(2 * tokens, 2, model.config.num_hidden_layers)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model.save_pretrained(folder / "model")
+        options = {"dtype": "auto", "attention": "auto", "experts": "auto"}
+
+        def timed(what: str, run: Callable[[], object]):
+            began = time.perf_counter()
+            done = run()
+            found.append(measuring.judged(f"- {what}", time.perf_counter() - began, "s"))
+            return done
+
+        load = partial(models.load, folder / "model", device=torch.device(device), last_layer=None, **options)
+        loaded = timed("loading the model", load)
+        paths, _ = analysis.make_tokens(folder, size, model.config.vocab_size)
+        tallies = []
+        for path in paths:
+            (made := folder / path.stem).mkdir()
+            known, layers = load_tokens(path), sorted(models.find_routers(loaded))
+            attrs = known.attrs | analysis.MODEL | {"routing_rule": routing_rule(loaded.config).as_json()}
+            given = (made, loaded, layers, known["token_id"].values, np.flatnonzero(known["position"].values == 0))
+            extract = partial(
+                routing.write_records, *given, tokens_per_batch=tokens_per_batch, threads=threads,
+                attrs=attrs, tally=partial(counting.Tally, known),
+            )  # fmt: skip
+            with clocked(STEPS) as seconds:
+                timed(f"extraction of {path.stem}, records and tally written", synchronised(extract, device))
+            found += [measuring.judged(f"  - {step}, all threads", spent, "s") for step, spent in seconds.items()]
+            tallies.append(made / "tally.nc")
+        timed("chapters that read tallies", lambda: analysis.measure_tallies(folder, tallies))
+    return found
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print the table of speeds, and the profile of extraction at the first batch size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,6 +200,9 @@ def main(arguments: list[str] | None = None) -> None:
         found += speeds(
             model, options.size, options.device, tokens_per_batch, window, options.rounds, rate, options.threads
         )
+    measuring.say("a small study")
+    found.append(Row("a study of two datasets, one after another", ""))
+    found += study(model, options.device, sizes[0], 4 * sizes[0], options.threads)
     print(measuring.table(found), flush=True)
     tokens = np.ones(4 * sizes[0], dtype=np.int32)
     runs = extraction.passes(model, tokens, np.arange(0, len(tokens), window), sizes[0], options.threads)

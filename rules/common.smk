@@ -3,14 +3,14 @@
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, reduce
 
 import yaml
 from snakemake.exceptions import WorkflowError
-from snakemake.utils import update_config
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 if HERE.is_dir():  # else this workflow is imported over the network, where no folder can be listed
@@ -31,6 +31,9 @@ REFERENCES = [
 FOLDERS = [Path(file).parts[3] for file in FILES if fnmatch(file, "scripts/gatebook/chapters/*/measure.py")]
 sys.path.insert(0, str(library.parent))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
+if shlex.quote(sys.executable) != sys.executable:  # Snakemake writes it into command lines without quotes
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    sys.executable = Path(sys.executable).name
 
 from gatebook import chapters as declarations
 from gatebook.atlas import profiles_page
@@ -38,23 +41,33 @@ from gatebook.files import parts
 from gatebook.files.checksums import sha256
 from gatebook.inputs import catalogues
 from gatebook.problem import Problem
-from gatebook.run import configuration, metadata, receipts
+from gatebook.run import configuration, failures, metadata, receipts
 from gatebook.run.code import code_hash
+
+if workflow.is_main_process:
+    failures.tell_at_the_end()
 
 KNOWN_CHAPTERS = {name: declarations.declared(name) for name in FOLDERS}  # selected by the config or not
 
 
-def checked():
-    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong.
+def overlays():
+    """What lies over the default study, the last one on top; an importing workflow hands it over by `module:`.
 
-    The config that an importing workflow hands over by `module:` is an overlay, too, of the default study.
+    Snakemake has merged them in `config` key by key, where an entry of another source would inherit keys.
     """
-    schema = yaml.safe_load(Path(workflow.source_path("../config/schemas/config.schema.yaml")).read_text())
-    default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
-    update_config(default, config)
+    if workflow.modifier.skip_configfile:
+        return [config]
+    files = [workflow.configfiles[-1], *workflow.overwrite_configfiles]
+    return [*map(configuration.read, files), workflow.config_settings.config]
+
+
+def checked():
+    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong."""
     try:
+        schema = yaml.safe_load(Path(workflow.source_path("../config/schemas/config.schema.yaml")).read_text())
+        default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
         schema = catalogues.with_sources(configuration.with_chapters(schema, KNOWN_CHAPTERS))
-        complete = configuration.check(default, schema)
+        complete = configuration.check(reduce(configuration.laid_over, overlays(), default), schema)
         return complete, catalogues.resolve(complete, KNOWN_CHAPTERS)
     except Problem as problem:
         sys.exit(f"Error: {problem}")
@@ -74,7 +87,7 @@ def check_paths():
     if ON_OBJECT_STORAGE:
         return
     for key, path in study.local_paths().items():
-        if not Path(prefixed(path)).exists():
+        if not os.path.exists(prefixed(path)):  # unlike Path.exists, false of a name that is too long
             sys.exit(f"Error: config: {key}: {prefixed(path)} does not exist: correct the path.")
     results = Path(RESULTS).absolute()
     folder = results if results.exists() else results.parent
@@ -137,7 +150,7 @@ def hub_model(wildcards):
 
 def hub_dataset(wildcards):
     """Which rows on the hub a dataset is made from, whatever its template."""
-    return catalogues.DATASETS["hub"].fetched(config["datasets"][wildcards.dataset])
+    return study.fetched(wildcards.dataset)
 
 
 def model_folder(wildcards):
@@ -276,6 +289,12 @@ def profiled(model):
     """Whether the chapters of a model's report say enough of its experts for profiles."""
     parts_known = {part for name in chapters(model) for part in CHAPTERS[name].expert_page}
     return parts_known.issuperset(profiles_page.NEEDS)
+
+
+def size_limits():
+    """The limits of the report's size in MB, by their key in the config."""
+    keys = ("browser.megabytes", "report.megabytes", "report.download_megabytes")
+    return {key: config[key.split(".")[0]][key.split(".")[1]] for key in keys}
 
 
 def expert_sets():

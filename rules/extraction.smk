@@ -1,6 +1,7 @@
 """Extraction: one forward pass per model, checkpoint and part of a dataset; then tallies, which all chapters read.
 
-A part is a whole dataset, or one of its shards.
+A part is a whole dataset, or one of its shards. A job that loads the model extracts parts of other jobs, too, which take
+them from a shelf: `gatebook.run.shelf`.
 """
 
 

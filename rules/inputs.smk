@@ -46,6 +46,7 @@ rule describe_model:
         "results/logs/describe_model/{model}/{checkpoint}.log",
     wildcard_constraints:
         model=MODEL_WITH_TOKENS,
+    priority: 1  # the sooner all are there, the more parts a job extracts by the model that it loaded
     conda:
         "../envs/study.yaml"
     resources:
@@ -68,6 +69,7 @@ rule tokenize_dataset:
         tokens="results/inputs/{model}/{dataset}.nc",
     log:
         "results/logs/tokenize_dataset/{model}/{dataset}.log",
+    priority: 1
     conda:
         "../envs/study.yaml"
     resources:

@@ -1,6 +1,35 @@
 """The report: one folder of pages that opens by double-click."""
 
 
+localrules:
+    estimate_report,
+
+
+rule estimate_report:
+    """How large the report will be: asked as soon as the sizes of the models are known, before what it takes to make."""
+    input:
+        models=studied("results/inputs/{model}/checkpoints/{checkpoint}.json"),
+    output:
+        sizes="results/inputs/report_size.json",
+    log:
+        "results/logs/estimate_report.log",
+    priority: 100
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=growing(500),
+        runtime=growing(5),
+    params:
+        code=code("estimate_report.py"),
+        datasets=len(study.datasets),
+        tokens={model: study.most_tokens(model) for model in study.models},
+        chapters=list(CHAPTERS),
+        browser=config["browser"],
+        limits=size_limits(),
+    script:
+        "../scripts/estimate_report.py"
+
+
 rule build_report:
     """The HTML report, results/report/index.html, with every figure and table of the study."""
     input:
@@ -11,6 +40,7 @@ rule build_report:
         pages=model_pages(),
         models=studied("results/inputs/{model}/checkpoints/{checkpoint}.json"),
         datasets=described_datasets(),
+        estimate=[] if study.of_counts else "results/inputs/report_size.json",
     output:
         folder=report(
             directory("results/report"),

@@ -18,7 +18,7 @@ rule measure_similarity:
     threads: config["extraction"]["threads"]
     resources:
         gpu=gpus,
-        mem_mb=growing(8000),
+        mem_mb=growing(8000 + 150 * config["extraction"]["threads"]),
         runtime=growing(480),
     params:
         code=code("measure_similarity.py"),

@@ -15,6 +15,7 @@ rows = hub.fetch_rows(
     split=settings["split"],
     revision=settings["revision"],
     limit=settings["documents"],
+    where=settings.get("where", {}),
 )
 with atomic.atomic_file(snakemake.output.rows) as path:
     pq.write_table(rows, path)

@@ -22,6 +22,7 @@ layers = geometry.layers(
     sample["group"].values,
     matched_pairs=settings["matched_pairs"],
     seed=statistics["seed"],
+    workers=snakemake.threads,
 )
 measured = similarity.measure(
     sample,

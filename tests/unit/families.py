@@ -251,7 +251,7 @@ def watched(modules: dict[int, nn.Module], model, token_id: torch.Tensor, **opti
     return seen, output
 
 
-BEGIN, END = "<!-- families: written by python tests/unit/families.py -->", "<!-- end of families -->"
+BEGIN, END = "<!-- families: written by make lists -->", "<!-- end of families -->"
 
 
 def tables() -> str:

@@ -1,3 +1,5 @@
+import pytest
+
 from gatebook.report import assemble
 
 CONFIG = {"statistics": {"fewest_clusters": 8, "few_clusters": 30}}
@@ -16,3 +18,21 @@ def test_a_package_that_is_named_in_two_ways_has_one_licence():
     demo = {"models": {"demo": {"source": "demo"}}, "study": {"models": ["demo"]}}
     found = assemble.packages(demo)
     assert found == sorted(found, key=str.lower) and len({name.lower() for name in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("sources", "datasets", "text"),
+    [
+        ({"demo": "demo"}, 14, assemble.EMBEDDED),
+        ({"mine": "local"}, 1, "How the routers of mine treat 1 dataset."),
+        (
+            {"demo": "demo", "mine": "hub", "other": "hub"},
+            2,
+            "How the routers of demo, mine and other treat 2 datasets.",
+        ),
+    ],
+)
+def test_a_study_without_a_description_has_one_of_its_own(sources, datasets, text):
+    study = {"models": list(sources), "datasets": list(range(datasets))}
+    config = {"study": study, "models": {name: {"source": source} for name, source in sources.items()}}
+    assert assemble._description(config) == text

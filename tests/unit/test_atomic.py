@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -95,6 +97,7 @@ def test_a_job_at_work_on_a_name_that_starts_alike_is_left_alone(tmp_path):
 
 FULL_DISK = """
 import sys
+import tempfile
 sys.path.insert(0, sys.argv[1])
 import numpy as np, pandas as pd, xarray as xr
 from gatebook.files import atomic, netcdf, tables
@@ -113,15 +116,16 @@ try:
         tables.save_table(pd.DataFrame({"x": rng.normal(size=400_000)}), target)
     else:
         logits = rng.normal(size=(4096, 64)).astype("f4")
-        record = Records({"router_logits": logits, "selected_expert": logits[:, :2].astype("u1")}, {})
+        values = {"router_logits": logits[None], "selected_expert": logits[None, :, :2].astype("u1")}
         rule = RoutingRule("olmoe", experts=64, top_k=2, normalised=False)
         sizes = {"tokens": 40960, "windows": 10}
         with (
             atomic.atomic_directory(target) as folder,
             RecordWriter(folder, rule, [0], **sizes, contents="exact", attrs={}) as writer,
         ):
-            for _ in range(10):
-                writer.write([(0, record)])
+            for first in range(0, 40960, 4096):
+                record = Records(np.arange(first, first + 4096), np.array([first // 4096]), values, {})
+                writer.write(lambda record=record: record)
 except Problem as problem:
     print(problem)
 """
@@ -147,14 +151,14 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk, what, name):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     sentence = done.stdout.strip()
     assert sentence.startswith(f"{small_disk / name} cannot be written (")
-    assert sentence.endswith("0.0 GB free on that disk): make room or make it writable, then run again.")
+    assert re.search(r"; \S+ k?M?B free on that disk\): make room or make it writable, then run again\.$", sentence)
     assert "\n" not in sentence
     assert names(small_disk) == []
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
 def test_an_error_of_the_disk_in_the_body_is_one_sentence(tmp_path, code):
-    with pytest.raises(Problem, match=r"a\.txt cannot be written .*GB free on that disk.*: make room"):  # noqa: SIM117
+    with pytest.raises(Problem, match=r"a\.txt cannot be written .*B free on that disk.*: make room"):  # noqa: SIM117
         with atomic.atomic_file(tmp_path / "a.txt") as path:
             path.write_text("half")
             raise OSError(code, os.strerror(code))
@@ -174,6 +178,38 @@ def test_a_place_that_is_no_folder_is_one_sentence(tmp_path):
         with pytest.raises(Problem, match=f"{target} cannot be written"):
             netcdf.save(xr.Dataset({"x": ("a", [1.0])}), tmp_path / target)
     assert names(tmp_path) == ["file", "folder"]
+
+
+@pytest.fixture
+def small_temporary(small_disk, monkeypatch):
+    """The small disk, where temporary files go."""
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    return small_disk
+
+
+def test_a_temporary_folder_that_is_too_small_is_refused_at_once(small_temporary):
+    with atomic.temporary_folder(10**6) as folder:
+        (folder / "a").write_text("whole")
+    with pytest.raises(Problem) as raised, atomic.temporary_folder(3 * 10**6):
+        raise AssertionError("it has room")
+    assert str(raised.value) == (
+        f"{small_temporary}/a copy of the dataset would take about 3.00 MB, but 1.05 MB are free on that disk: make "
+        "room, or set TMPDIR to a folder on a larger disk."
+    )
+    assert names(small_temporary) == []
+
+
+def test_a_temporary_folder_that_fills_up_is_named_whatever_the_error_says(small_temporary):
+    with pytest.raises(Problem) as raised, atomic.temporary_folder(1000) as folder:
+        try:
+            (folder / "a").write_bytes(b"0" * 2 * 10**6)
+        except OSError as error:
+            raise Problem("a.jsonl cannot be read: mend it.") from error
+    assert str(raised.value).startswith(f"{small_temporary}, where temporary files go, is full (")
+    assert str(raised.value).endswith("free): make room, or set TMPDIR to a folder on a larger disk.")
+    assert names(small_temporary) == []
+    with pytest.raises(Problem, match=r"^a\.jsonl has no rows\.$"), atomic.temporary_folder(1000):
+        raise Problem("a.jsonl has no rows.")
 
 
 def test_a_read_only_disk_is_one_sentence(small_disk):

@@ -3,7 +3,8 @@
 import json
 import multiprocessing
 import shutil
-from concurrent.futures import ProcessPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 
 import h5py
@@ -345,13 +346,27 @@ def test_one_pass_per_layer_gives_the_logits_of_one_pass(model):
 
 
 @pytest.mark.slow
-def test_the_gpu_benchmark_runs_the_same_code_on_the_cpu(capsys):
+def test_the_gpu_benchmark_runs_the_same_code_on_the_cpu(capsys, jobs):
     gpu.main(["--size", "tiny", "--device", "cpu", "--rounds", "1", "--threads", "1", "--tokens-per-batch", "128"])
     printed = capsys.readouterr().out
     for what in ("GFLOP", "128 tokens per batch: extraction, exact records", "tokens/s", "extraction / base model"):
         assert what in printed
     assert "at least" not in printed  # the goal is one of the full size
     assert "aten::" in printed
+    for what in ("loading the model", "records and tally written", "compressing, all threads", "chapters that read"):
+        assert what in printed
+    assert [script for script, _ in jobs] == [
+        f"measure_{name}" for name, chapter in analysis.CHAPTERS.items() if chapter.reads == "tallies"
+    ]
+
+
+def test_seconds_are_those_of_all_threads_and_functions_are_put_back():
+    place = type("Place", (), {"work": staticmethod(lambda wait: time.sleep(wait) or wait)})
+    before = place.work
+    with gpu.clocked({"work": (place, "work")}) as seconds, ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda wait: place.work(wait), [0.01, 0.02])) == [0.01, 0.02]
+    assert seconds["work"] >= 0.03
+    assert place.work is before
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

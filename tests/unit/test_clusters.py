@@ -2,18 +2,25 @@
 
 import json
 
-import datasets
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gatebook.inputs import clusters
+from gatebook.inputs.rows import Row
+from gatebook.inputs.templates import Column
 from gatebook.problem import Problem
 
 
-def rows_of(**columns: list) -> datasets.Dataset:
-    return datasets.Dataset.from_dict(columns)
+def rows_of(**columns: list) -> list[Row]:
+    values = zip(*columns.values(), strict=True)
+    return [Row(number, f"row {number}", dict(zip(columns, row, strict=True))) for number, row in enumerate(values)]
+
+
+def of_rows(rows: list[Row], columns: list[str]) -> list[str]:
+    cluster = clusters.of_rows("poems", lambda _: rows, [Column(name) for name in columns])
+    return [cluster(row) for row in rows]
 
 
 # ---------------------------------------------------------------- clusters of rows
@@ -21,20 +28,20 @@ def rows_of(**columns: list) -> datasets.Dataset:
 
 def test_rows_with_the_same_value_of_one_column_are_one_cluster():
     rows = rows_of(url=["b", "a", "b", "a, c"], number=[3, 1, 3, 2])
-    assert clusters.of_rows("poems", rows, ["url"]).tolist() == ["b", "a", "b", "a, c"]
-    assert clusters.of_rows("poems", rows, ["number"]).tolist() == ["3", "1", "3", "2"]
+    assert of_rows(rows, ["url"]) == ["b", "a", "b", "a, c"]
+    assert of_rows(rows, ["number"]) == ["3", "1", "3", "2"]
 
 
 def test_a_cluster_of_several_columns_is_named_after_its_first_row():
     # Rows 0 and 2 have the same author, 2 and 3 the same page; row 1 shares none, though its author is a page elsewhere
     rows = rows_of(author=["x", "p", "x", "y"], page=["m", "n", "p", "p"])
     first, alone = '["x", "m"]', '["p", "n"]'
-    assert clusters.of_rows("poems", rows, ["author", "page"]).tolist() == [first, alone, first, first]
+    assert of_rows(rows, ["author", "page"]) == [first, alone, first, first]
 
 
 def test_different_clusters_have_different_names():
     rows = rows_of(author=["x, y", "x"], page=["z", "y, z"])
-    assert len(set(clusters.of_rows("poems", rows, ["author", "page"]))) == 2
+    assert len(set(of_rows(rows, ["author", "page"]))) == 2
 
 
 class UnionFind:
@@ -66,21 +73,24 @@ def test_clusters_are_the_connected_components(values, columns):
                 joined.join(one, other)
     first = [list(map(str, values[joined.find(row)][:columns])) for row in range(len(values))]
     expected = [each[0] if columns == 1 else json.dumps(each) for each in first]
-    assert clusters.of_rows("poems", rows, names).tolist() == expected
+    assert of_rows(rows, names) == expected
 
 
-def test_an_absent_column_and_a_null_are_one_sentence():
+def test_without_columns_every_row_is_a_cluster():
+    assert of_rows(rows_of(author=["x", "x"]), []) == ["0", "1"]
+
+
+@pytest.mark.parametrize("columns", [["author"], ["text", "author"]])
+def test_an_absent_column_and_a_null_are_one_sentence(columns):
     rows = rows_of(text=["a", "b"], author=["x", None])
     with pytest.raises(Problem) as raised:
-        clusters.of_rows("poems", rows, ["text", "writer"])
+        of_rows(rows, [*columns, "writer"])
     assert str(raised.value) == (
-        "datasets.poems: there is no column 'writer'; the columns are author, text: correct `cluster`."
+        "datasets.poems.cluster: row 0: there is no column 'writer'; the columns are author, text: correct the name."
     )
     with pytest.raises(Problem) as raised:
-        clusters.of_rows("poems", rows, ["author"])
-    assert str(raised.value) == (
-        "datasets.poems: row 1 has no value in the column 'author': mend the row, or take another column as `cluster`."
-    )
+        of_rows(rows, columns)
+    assert str(raised.value) == ("datasets.poems.cluster: row 1: author is null: mend the row, or take another column.")
 
 
 def test_datasets_of_the_same_files_share_their_sources():

@@ -1,5 +1,6 @@
 """A right config is completed, and each wrong one is a single sentence with the key, the value and the remedy."""
 
+import math
 import re
 from copy import deepcopy
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 from gatebook import lists
 from gatebook.inputs import catalogues
 from gatebook.problem import Problem
-from gatebook.run import configuration
+from gatebook.run import check_config, configuration
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = lists.known_chapters(ROOT)
@@ -18,13 +19,19 @@ BASE = yaml.safe_load((ROOT / "config" / "schemas" / "config.schema.yaml").read_
 SCHEMA = catalogues.with_sources(configuration.with_chapters(BASE, CHAPTERS))
 HUB = {"source": "hub", "id": "allenai/OLMoE-1B-7B-0924", "revision": "main"}
 DELETE = "delete this key"
+NAN = math.nan
 
 
 def config() -> dict:
     """A config with a model and a dataset of every source."""
     base = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     base["models"] = {
-        "demo": {"source": "demo", "checkpoints": ["step0", "step600"], "untrained": "step0"},
+        "demo": {
+            "source": "demo",
+            "checkpoints": ["step0", "step600"],
+            "untrained": "step0",
+            "tokens_per_dataset": 12_000,
+        },
         "olmoe": dict(HUB),
         "mine": {"source": "local", "path": "data/mine"},
     }
@@ -37,6 +44,7 @@ def config() -> dict:
             "template": "{question} {answer}",
             "question_only": "{question}",
         },
+        "wordless": {"source": "files", "files": ["a.jsonl"], "template": "Q:", "question_only": "{a"},
     }
     base["demo"]["corpora"]["domains"] = ["python", "json"]
     base["demo"]["training"] |= {"steps": 600, "checkpoints": [0, 10, 600]}
@@ -140,7 +148,7 @@ def test_defaults_are_filled_at_every_level_and_given_values_kept():
     assert complete["datasets"]["gsm8k"]["limits"] == {}  # no default is shared
 
 
-@pytest.mark.parametrize("layers", ["all", 0, 3, "0-3", "3-3", [0, "2-3", 1]])
+@pytest.mark.parametrize("layers", ["all", 0, 3, "0", "0-3", "3-3", [0, "2-3", 1]])
 def test_layers_may_be_written_in_these_ways(layers):
     assert resolved(changed("models/demo/layers", layers)).models["demo"]["layers"] == layers
 
@@ -203,6 +211,35 @@ def test_a_question_only_variant_takes_the_other_template_and_nothing_else():
     assert datasets["gsm8k.question_only"] == datasets["gsm8k"] | {"template": "{question}"}
 
 
+def test_the_name_of_an_entry_with_values_selects_all_of_its_domains():
+    whole = changed("study/datasets", ["python", "gsm8k", "gsm8k.question_only"])
+    whole["datasets"]["gsm8k"] |= {"by": "topic", "values": ["sums", "rates"], "cluster": "author"}
+    study = resolved(deepcopy(whole))
+    names = ["gsm8k_sums", "gsm8k_rates"]
+    assert list(study.datasets) == ["python", *names, *(f"{name}.question_only" for name in names)]
+    assert study.datasets["gsm8k_rates"]["where"] == {"topic": "rates"}
+    assert study.datasets["gsm8k_rates.question_only"]["template"] == "{question}"
+    assert not {"by", "values"} & study.datasets["gsm8k_rates"].keys()
+    assert study.dataset_files("gsm8k_sums.question_only") == ["a.jsonl"]
+    whole["study"]["datasets"] = ["gsm8k_rates"]
+    assert list(resolved(deepcopy(whole)).datasets) == ["gsm8k_rates"]
+    before = study.datasets["gsm8k_sums"]
+    whole["datasets"]["gsm8k"]["values"] = ["distances", "sums"]
+    whole["study"]["datasets"] = ["gsm8k"]
+    assert resolved(whole).datasets["gsm8k_sums"] == before  # so it is not made again
+
+
+def test_what_is_fetched_of_a_domain_on_the_hub_is_its_rows():
+    whole = changed("study/datasets", ["c4.question_only"])
+    whole["datasets"]["c4"] |= {"question_only": "{text}", "limits": {"documents": 7}}
+    rows = {"path": "allenai/c4", "name": None, "split": "validation", "revision": "main", "documents": 7}
+    assert resolved(deepcopy(whole)).fetched("c4") == rows
+    whole["datasets"]["c4"] |= {"by": "lang", "values": ["en"]}
+    study = resolved(whole)
+    assert study.fetched("c4_en") == rows | {"where": {"lang": "en"}}
+    assert study.dataset_files("c4_en.question_only") == ["results/datasets/c4_en.parquet"]
+
+
 @pytest.mark.parametrize(
     ("stated", "columns"), [(DELETE, []), ("url", ["url"]), (["url", "author"], ["url", "author"])]
 )
@@ -232,6 +269,33 @@ def test_datasets_of_the_same_files_must_have_the_same_clusters():
 def test_local_paths_are_those_of_the_selected_models_and_datasets():
     whole = changed("study", {"title": "A study", "models": ["mine"], "datasets": ["python", "gsm8k"]})
     assert resolved(whole).local_paths() == {"models.mine.path": "data/mine", "datasets.gsm8k.files[0]": "a.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("overlay", "merged"),
+    [
+        ({}, {"a": {"b": 1, "c": {"d": 2}}, "x": {"source": "demo", "domain": "x"}}),
+        (
+            {"a": {"c": {"d": 3, "e": 4}}},
+            {"a": {"b": 1, "c": {"d": 3, "e": 4}}, "x": {"source": "demo", "domain": "x"}},
+        ),
+        ({"a": [1]}, {"a": [1], "x": {"source": "demo", "domain": "x"}}),
+        (
+            {"a": {"b": {"f": 5}}, "x": {"domain": "y"}},
+            {"a": {"b": {"f": 5}, "c": {"d": 2}}} | {"x": {"source": "demo", "domain": "y"}},
+        ),
+        (
+            {"x": {"source": "demo", "limits": {}}},
+            {"a": {"b": 1, "c": {"d": 2}}} | {"x": {"source": "demo", "domain": "x", "limits": {}}},
+        ),
+        ({"x": {"source": "files"}}, {"a": {"b": 1, "c": {"d": 2}}, "x": {"source": "files"}}),
+    ],
+)
+def test_overlays_are_merged_and_an_entry_of_another_source_replaces(overlay, merged):
+    default = {"a": {"b": 1, "c": {"d": 2}}, "x": {"source": "demo", "domain": "x"}}
+    before = deepcopy(default)
+    assert configuration.laid_over(default, overlay) == merged
+    assert default == before
 
 
 # ---------------------------------------------------------------- wrong ones
@@ -281,10 +345,10 @@ WRONG = [
     ("models/mine/revision", "x", "models.mine: the key 'revision' does not go with `source: local`: remove it."),
     ("datasets/c4/files", ["x"], "datasets.c4: the key 'files' does not go with `source: hub`: remove it."),
     # a wrong type
-    ("models", None, "models: None is not allowed: write a mapping of keys to values."),
+    ("models", None, "models: it is empty: write a mapping of keys to values."),
     ("models/demo", "olmoe", "models.demo: 'olmoe' is not allowed: write a mapping of keys to values."),
     ("study/models", "demo", "study.models: 'demo' is not allowed: write a list with at least one entry."),
-    ("study/title", 2024, "study.title: 2024 is not allowed: write text (put it in quotes)."),
+    ("study/title", 2024, "study.title: 2024 is not allowed: write text in quotes that is not empty."),
     (
         "statistics/resamples",
         "1000",
@@ -329,7 +393,84 @@ WRONG = [
     ("models/demo/layers", True, "models.demo.layers: True is not allowed: write all, a layer such as 3, a range"),
     ("models/demo/layers", "3-1", 'models.demo.layers: "3-1" holds no layer: write "1-3".'),
     ("models/demo/layers", [0, "3-2"], 'models.demo.layers: "3-2" holds no layer: write "2-3".'),
+    ("models/mine/layers", "0-3000000000", "models.mine.layers: '0-3000000000' is not allowed: write all, a layer"),
+    ("models/mine/layers", 10000, "models.mine.layers: 10000 is not allowed: write all, a layer such as 3, a range"),
+    # numbers that are none, or too large
+    (
+        "statistics/confidence",
+        NAN,
+        "statistics.confidence: nan is not allowed: write a number above 0 and below 1.",
+    ),
+    (
+        "coactivation",
+        {"thresholds": {"strong_lift": NAN}},
+        "coactivation.thresholds.strong_lift: nan is not allowed: write a number above 1.",
+    ),
+    ("report/megabytes", math.inf, "report.megabytes: inf is not allowed: write a number above 0."),
+    ("browser/pairs", 64.0, "browser.pairs: 64.0 is not a whole number: write 64."),
+    ("models/demo/window", 64.0, "models.demo.window: 64.0 is not a whole number: write 64."),
+    ("models/demo/layers", 3.0, "models.demo.layers: 3.0 is not a whole number: write 3."),
+    ("browser/pairs", 2.5, "browser.pairs: 2.5 is not allowed: write a whole number of at least 0."),
+    (
+        "statistics/seed",
+        2**63,
+        "statistics.seed: 9223372036854775808 is too large: write a whole number of at least 0 and below 2^63.",
+    ),
+    (
+        "datasets/gsm8k/shards",
+        200_000,
+        "datasets.gsm8k.shards: 200000 is not allowed: write a whole number of at least 1 and of at most 10000.",
+    ),
+    (
+        "storage/tokens_per_shard",
+        1,
+        "storage.tokens_per_shard: datasets.python would have 12,000 shards, more than 10,000: raise it.",
+    ),
+    # names and paths
+    ("study/title", "", "study.title: '' is not allowed: write text in quotes that is not empty."),
+    ("datasets/gsm8k/files", [""], "datasets.gsm8k.files.0: '' is not allowed: write a path in quotes that is not"),
+    ("datasets/gsm8k/files", ["{a}.txt"], "datasets.gsm8k.files.0: '{a}.txt' is not allowed: write a path in quotes"),
+    ("models/mine/path", "a\n", "models.mine.path: 'a\\n' is not allowed: write a path in quotes that is not empty"),
+    ("models/a\n", HUB, "models: 'a\\n' is not allowed: write a name of letters, digits, _ and -, at most 100,"),
+    (f"models/{300 * 'a'}", HUB, f"models: '{99 * 'a'}… is not allowed: write a name of letters, digits, _ and -"),
+    ("models/olmoe/id", "a/b\n", "models.olmoe.id: 'a/b\\n' is not allowed: write the repository on the hub, such as"),
+    (
+        "models/olmoe/revision",
+        "refs/pr/1",
+        "models.olmoe.revision: 'refs/pr/1' is not allowed: write a branch, tag or commit in quotes, of letters, "
+        "digits, ., _ and -, at most 100 (instead of one with a slash, such as refs/pr/1, the commit that it stands",
+    ),
+    # domains and templates
+    (
+        "datasets/gsm8k/values",
+        ["a"],
+        "datasets.gsm8k: `values` needs `by`: add it; `make values` prints the values of a",
+    ),
+    (
+        "datasets/c4/by",
+        "lang",
+        "datasets.c4: `by` needs `values`: add it; `make values` prints the values of a column.",
+    ),
+    ("datasets/gsm8k/values", [True], "datasets.gsm8k.values.0: True is not allowed: write text in quotes, or a whole"),
+    ("datasets/gsm8k/values", ["a", "a"], "datasets.gsm8k.values: ['a', 'a'] holds an entry twice: remove one."),
+    (
+        "datasets/gsm8k/where",
+        {"x": 1.5},
+        "datasets.gsm8k.where.x: 1.5 is not allowed: write a value, or a list of values,",
+    ),
+    ("datasets/python/where", {"x": 1}, "datasets.python: the key 'where' does not go with `source: demo`: remove it."),
+    (
+        "study/datasets",
+        ["wordless"],
+        "datasets.wordless.template: 'Q:' is no template (it names no column): write {column} for a column,",
+    ),
+    (
+        "study/datasets",
+        ["wordless.question_only"],
+        "datasets.wordless.question_only: '{a' is no template (a brace has no pair): write {column} for a column,",
+    ),
     # lists
+    ("compare", None, 'compare: it is empty: write a list of runs, such as ["demo/step0", "demo/step400"], or [].'),
     ("study/models", [], "study.models: [] is not allowed: write a list with at least one entry."),
     (
         "models/demo/checkpoints",
@@ -518,3 +659,78 @@ def test_wrong_settings_of_published_counts(changes, sentence):
 def test_only_what_the_study_selects_must_fit_together():
     whole = changed("datasets/other", {"source": "demo", "domain": "cpp"})
     assert list(resolved(whole).datasets) == ["python"]
+
+
+# ---------------------------------------------------------------- files
+
+
+FILES = {  # content, and what is said of it after the path
+    "twice": (
+        b"study: {}\nmodels:\n  a: 1\n  a: 2\n",
+        ": line 4: the key 'a' stands in line 3 already: keep one of them.",
+    ),
+    "twice at the top": (b"a: 1\nb: 1\n'a': 2\n", ": line 3: the key 'a' stands in line 1 already: keep one of them."),
+    "twice in one line": (b"{a: 1, a: 2}", ": line 1: the key 'a' stands in line 1 already: keep one of them."),
+    "not YAML": (b"study: {title: x\nmodels: [\n", ": line 2: expected ',' or '}', but got ':': correct the YAML."),
+    "a tab": (
+        b"study:\n\ttitle: x\n",
+        ": line 2: found character '\\t' that cannot start any token: correct the YAML.",
+    ),
+    "Latin-1": ("study:\n  title: é\n".encode("latin-1"), ": line 2 is not UTF-8: save the file as UTF-8."),
+    "a null byte": (b"a: \0", " is not right YAML: unacceptable character #x0000: special characters are not allowed"),
+    "empty": (b"", " holds no mapping of keys to values: write the config's keys and their values."),
+    "a list": (b"- study\n", " holds no mapping of keys to values: write the config's keys and their values."),
+    "a huge number": (b"a: " + b"9" * 5000, " is not right YAML: Exceeds the limit"),
+}
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_that_is_no_config_is_one_sentence_with_its_line(tmp_path, case):
+    content, sentence = FILES[case]
+    path = tmp_path / "overlay.yaml"
+    path.write_bytes(content)
+    with pytest.raises(Problem) as raised:
+        configuration.read(path)
+    assert str(raised.value).startswith(f"{path}{sentence}") and "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
+    with pytest.raises(Problem, match=r"gone\.yaml cannot be read \(No such file or directory\): name a config file"):
+        configuration.read(tmp_path / "gone.yaml")
+    with pytest.raises(Problem, match=r"cannot be read \(Is a directory\): name a config file"):
+        configuration.read(tmp_path)
+
+
+def test_a_right_file_is_read_as_yaml_has_it(tmp_path):
+    path = tmp_path / "overlay.yaml"
+    path.write_text("base: &base {a: 1, b: 2}\nmore: {<<: *base, b: 3}\nlist: [{a: 1}, {a: 2}]\n", encoding="utf-8")
+    assert configuration.read(path) == {
+        "base": {"a": 1, "b": 2},
+        "more": {"a": 1, "b": 3},
+        "list": [{"a": 1}, {"a": 2}],
+    }
+
+
+def test_what_a_checked_config_is_is_told_in_a_few_lines():
+    whole = changed("study/datasets", ["python", "gsm8k"])
+    whole["chapters"] = ["router_decisiveness", "selection_frequency", "compare"]
+    complete = configuration.check(whole, SCHEMA)
+    assert check_config.summary(complete, catalogues.resolve(complete, CHAPTERS)).splitlines() == [
+        "Study:    A study",
+        "Models:   demo (step0, step600)",
+        "Datasets: python, gsm8k",
+        "Chapters: router_decisiveness, selection_frequency, compare",
+        "Compared: demo/step0, demo/step600",
+    ]
+
+
+def test_the_config_is_checked_from_the_command_line(tmp_path, capsys):
+    path = tmp_path / "overlay.yaml"
+    path.write_text("study: {title: Mine, models: [demo], datasets: [python]}\n", encoding="utf-8")
+    check_config.main([str(path)])
+    assert capsys.readouterr().out.startswith("Study:    Mine\nModels:   demo (step0, step400)\nDatasets: python\n")
+    path.write_text("study: {title: Mine, models: [demo], datasets: [pyton]}\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"^Error: config: study\.datasets: 'pyton' is not in the catalogue"):
+        check_config.main([str(path)])
+    with pytest.raises(SystemExit, match=r"^Error: .*gone\.yaml cannot be read"):
+        check_config.main([str(tmp_path / "gone.yaml")])

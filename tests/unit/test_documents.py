@@ -1,11 +1,8 @@
-"""Rows are read for real, templates fill them, documents become tokens and windows, or one sentence says why not."""
+"""Rows become documents, documents become tokens and windows, or one sentence says why not."""
 
-import csv
 import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,27 +12,19 @@ from gatebook.inputs import documents
 from gatebook.inputs.documents import Document
 from gatebook.problem import Problem
 
-ROWS = [
-    {"question": "What is 2 + 3?", "answer": "5", "options": ["4", "5"]},
-    {"question": 'Is "naïve, 漢字 🐍" text?\nYes.', "answer": "ja", "options": ["ja", "nein", "é"]},
-]
+ENTRY = {"template": "{text}", "sample_by": "line", "cluster": [], "limits": {}}
 
 
 @pytest.fixture
-def read(tmp_path):
-    """Read one file with the given name and content; `read(name, content, format=None, sample_by="line")`."""
+def made(tmp_path):
+    """The documents of one file of JSON lines, as the entry of a dataset says."""
 
-    def run(name: str, content: bytes, stated: str | None = None, sample_by: str = "line") -> list[dict]:
-        path = str(tmp_path / name)
-        (tmp_path / name).write_bytes(content)
-        builder = documents.file_format("gsm8k", path, stated)
-        return list(documents.read_rows("gsm8k", [path], builder, sample_by, tmp_path / "cache", None))
+    def run(rows: list[dict], **entry) -> list[Document]:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return list(documents.of_dataset("gsm8k", [str(path)], ENTRY | entry))
 
     return run
-
-
-def lines(rows) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def one_sentence(raised) -> str:
@@ -45,170 +34,47 @@ def one_sentence(raised) -> str:
     return text
 
 
-# ---------------------------------------------------------------- reading files
+# ---------------------------------------------------------------- documents of rows
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.JSONL", "rows.json"])
-def test_json_lines(read, name):
-    assert read(name, lines(ROWS)) == ROWS
-
-
-def test_json_array(read):
-    assert read("rows.json", json.dumps(ROWS).encode()) == ROWS
-
-
-def test_json_lines_by_stated_format(read):
-    assert read("rows.data", lines(ROWS), "jsonl") == ROWS
-
-
-def test_csv_with_quotes_commas_and_line_breaks(read, tmp_path):
-    flat = [{"question": row["question"], "answer": row["answer"] + "!"} for row in ROWS]
-    with (tmp_path / "source").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["question", "answer"])
-        writer.writeheader()
-        writer.writerows(flat)
-    assert read("rows.csv", (tmp_path / "source").read_bytes()) == flat
-
-
-def test_parquet(read):
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(ROWS), sink)
-    assert read("rows.parquet", sink.getvalue().to_pybytes()) == ROWS
-
-
-@pytest.mark.parametrize(
-    ("sample_by", "texts"),
-    [
-        ("line", ["one", "two", "", "three é"]),
-        ("paragraph", ["one\ntwo", "three é\n"]),
-        ("document", ["one\ntwo\n\nthree é\n"]),
-    ],
-)
-def test_text_by_line_paragraph_and_document(read, sample_by, texts):
-    rows = read("book.txt", "one\ntwo\n\nthree é\n".encode(), sample_by=sample_by)
-    assert [row["text"] for row in rows] == texts
-
-
-def test_several_files_are_read_in_the_given_order(tmp_path):
-    paths = [tmp_path / name for name in ("b.jsonl", "a.jsonl", "c[1].jsonl")]
-    for number, path in enumerate(paths):
-        path.write_bytes(lines([{"text": str(number)}]))
-    for limit, expected in ((None, "012"), (2, "01"), (9, "012")):
-        rows = documents.read_rows("gsm8k", [str(path) for path in paths], "json", "line", tmp_path / "cache", limit)
-        assert rows["text"][:] == list(expected)
-
-
-def test_an_ending_that_is_not_known_names_the_endings_and_the_key():
-    with pytest.raises(
-        Problem, match=r"datasets\.gsm8k\.files: a\.xlsx has the ending '\.xlsx'.*\.jsonl.*set `format`"
-    ):
-        documents.file_format("gsm8k", "a.xlsx")
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "reason"),
-    [
-        ("empty.jsonl", b"", "it is empty"),
-        ("blank.jsonl", b"\n\n", "no data"),
-        ("empty.json", b"[]", "no data"),
-        ("half.json", b'[{"text": "a"}, {"te', "string"),
-        ("half.jsonl", b'{"text": "a"}\n{"te', "closing quotation mark"),
-        ("scalar.json", b"3", "JSON parse error"),
-        ("binary.jsonl", bytes(range(256)), "JSON parse error"),
-        ("empty.csv", b"", "No columns"),
-        ("header.csv", b"text\n", "no data"),
-        ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n", "Expected 2 fields in line 3"),
-        ("latin1.csv", "text\né\n".encode("latin1"), "utf-8"),
-        ("empty.txt", b"", "at least one example"),
-        ("latin1.txt", "é à".encode("latin1"), "utf-8"),
-        ("empty.parquet", b"", "0 bytes"),
-        ("text.parquet", b"this is not parquet", "not a parquet file"),
-    ],
-)
-def test_a_file_that_cannot_be_read_is_one_sentence(read, name, content, reason, capfd):
-    with pytest.raises(Problem, match=rf"datasets\.gsm8k: .*{name} cannot be read as ") as raised:
-        read(name, content)
-    assert reason in one_sentence(raised)
-    assert "Failed to" not in capfd.readouterr().err  # the library's own messages
-
-
-def test_a_file_in_another_format_than_stated_is_one_sentence(read):
-    with pytest.raises(
-        Problem, match=r"rows\.jsonl cannot be read as parquet .*mend the file or its `format`"
-    ) as raised:
-        read("rows.jsonl", lines(ROWS), "parquet")
-    one_sentence(raised)
-
-
-def test_a_file_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(Problem, match=r"absent\.jsonl cannot be read as json \(Unable to find") as raised:
-        list(documents.read_rows("gsm8k", [str(tmp_path / "absent.jsonl")], "json", "line", tmp_path / "cache", None))
-    one_sentence(raised)
-
-
-# ---------------------------------------------------------------- templates
-
-
-def rendered(rows, template, id_column=None, clusters=None):
-    return list(documents.render("gsm8k", rows, template, id_column, clusters))
-
-
-def texts(*arguments):
-    return [(document.id, document.text) for document in rendered(*arguments)]
-
-
-def test_templates_fill_columns_lists_and_nested_fields():
-    assert texts(ROWS, "Q: {question}\nA: {answer}")[0] == ("0", "Q: What is 2 + 3?\nA: 5")
-    assert texts(ROWS, "{options}")[1] == ("1", "ja\nnein\né")
-    assert texts(ROWS, "{options[1]}") == [("0", "5"), ("1", "nein")]
-    arc = [{"choices": {"text": ["red", "blue"], "label": ["A", "B"]}, "id": 7}]
-    assert texts(arc, "{choices[text]}; {choices[label]}", "id") == [("7", "red\nblue; A\nB")]
-    assert texts(arc, "{{kept}} {id:03d} {id!r}") == [("0", "{kept} 007 7")]
-
-
-def test_a_document_knows_its_row_its_identifier_and_its_cluster():
-    rows = [{"text": "a", "name": 7}, {"text": "b", "name": "x"}]
-    assert rendered(rows, "{text}") == [Document(0, "0", "0", "a"), Document(1, "1", "1", "b")]
-    assert rendered(rows, "{text}", "name", np.array(["one", "one"])) == [
-        Document(0, "7", "one", "a"),
-        Document(1, "x", "one", "b"),
+def test_a_document_knows_its_row_its_identifier_and_its_cluster(made):
+    rows = [{"text": "a", "name": 7, "by": {"who": "one"}}, {"text": "b", "name": "x", "by": {"who": "one"}}]
+    assert made(rows) == [Document(0, "0", "0", "a"), Document(1, "1", "1", "b")]
+    assert made(rows, id="name", cluster=["by[who]"], template="{name}{text}") == [
+        Document(0, "7", "one", "7a"),
+        Document(1, "x", "one", "xb"),
     ]
 
 
-def test_columns_of_a_template():
-    assert documents.Template().columns("{a} {b.c} {d[e]} {a!r:>3} {{x}}") == {"a", "b", "d"}
+def test_rows_are_kept_by_value_before_they_are_limited(made):
+    rows = [{"text": text, "kind": kind} for text, kind in zip("abcde", "xyxyx", strict=True)]
+    assert [each.row for each in made(rows, where={"kind": "x"}, limits={"documents": 2})] == [0, 2]
+    assert [each.row for each in made(rows, limits={"documents": 9})] == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(("template", "column"), [("{text}", "text"), ("{question} {Answer}", "Answer")])
-def test_a_missing_column_names_the_dataset_the_column_and_those_there_are(template, column):
-    with pytest.raises(Problem) as raised:
-        texts(ROWS, template)
-    expected = f"datasets.gsm8k: there is no column '{column}'; the columns are answer, options, question: "
-    assert one_sentence(raised) == expected + "correct `template` or `id`."
-    with pytest.raises(Problem, match="there is no column 'task_id'"):
-        texts(ROWS, "{question}", "task_id")
-
-
-@pytest.mark.parametrize("template", ["{question", "question}", "{question!}", "{question!x", "{question!rr}"])
-def test_a_template_with_a_typing_error_is_one_sentence(template):
-    with pytest.raises(Problem, match=r"datasets\.gsm8k: the template .* is not a format string") as raised:
-        texts(ROWS, template)
-    assert repr(template) in one_sentence(raised)
+def test_clusters_of_several_columns_are_those_among_all_rows(made):
+    rows = [{"text": "a", "author": "x", "page": "m"}, {"text": "b", "author": "x", "page": "n"}]
+    columns = {"cluster": ["author", "page"]}
+    first, second = (made(rows, where={"text": text}, **columns) for text in "ab")
+    assert first[0].cluster == second[0].cluster == '["x", "m"]'
 
 
 @pytest.mark.parametrize(
-    "template", ["{options[7]}", "{question.name}", "{question[text]}", "{answer:05d}", "{answer!z}"]
+    ("entry", "sentence"),
+    [
+        ({"template": "{question}"}, ".template: FILE, line 1: there is no column 'question'; the columns are text: "),
+        ({"id": "name"}, ".id: FILE, line 1: there is no column 'name'"),
+        ({"template": "{text}{id}"}, ".template: FILE, line 1: there is no column 'id'"),
+        ({"cluster": ["page"]}, ".cluster: FILE, line 1: there is no column 'page'"),
+        ({"id": "text"}, ".id: FILE, line 2: text is empty: mend the row, or take another column."),
+        ({"cluster": ["text"]}, ".cluster: FILE, line 2: text is empty"),
+    ],
 )
-def test_a_template_that_does_not_fit_a_row_names_the_row(template):
-    with pytest.raises(Problem, match=r"datasets\.gsm8k: the template .* does not fit row 0 ") as raised:
-        texts(ROWS, template)
-    assert repr(template) in one_sentence(raised)
-
-
-def test_a_null_is_never_written_as_the_word_none():
-    rows = [{"text": "fine"}, {"text": None}]
-    with pytest.raises(Problem, match=r"does not fit row 1 .*text is null"):
-        texts(rows, "{text}")
+def test_what_does_not_fit_names_the_key_the_file_and_the_line(made, tmp_path, entry, sentence):
+    with pytest.raises(Problem) as raised:
+        made([{"text": "a"}, {"text": ""}], **entry)
+    expected = sentence.replace("FILE", str(tmp_path / "rows.jsonl"))
+    assert one_sentence(raised).startswith("datasets.gsm8k" + expected)
 
 
 # ---------------------------------------------------------------- windows and tokens
@@ -287,6 +153,24 @@ def test_a_document_too_short_to_route_names_itself_and_the_remedy(tokenizer, te
     with pytest.raises(Problem, match=r"datasets\.gsm8k: document x has \d token.*limits\.minimum_tokens") as raised:
         tokenize([*DOCUMENTS, alone(text)], tokenizer)
     one_sentence(raised)
+
+
+def test_repeated_identifiers_are_told_apart_by_a_number(tokenizer):
+    names = ["a", "b", "a", "a (2)", "a", "b"]
+    tokens = tokenize([Document(row, name, "x", "Yuki got 9") for row, name in enumerate(names)], tokenizer)
+    assert tokens["document_id"].values.tolist() == ["a", "b", "a (2)", "a (2) (2)", "a (3)", "b (2)"]
+    assert tokens.attrs["ids_repeated"] == 4
+    assert tokenize(DOCUMENTS, tokenizer).attrs["ids_repeated"] == 0
+
+
+def test_a_nul_is_a_token_and_its_symbol_in_the_file(tokenizer, tmp_path):
+    text = "Omar\0got 9"
+    tokens = tokenize([Document(0, "a\0b", "c\0d", text)], tokenizer)
+    assert tokenizer.decode(tokens["token_id"].values) == text
+    netcdf.save(tokens, tmp_path / "t.nc")
+    loaded = netcdf.load(tmp_path / "t.nc")
+    stored = [loaded[part].item() for part in ("text", "document_id", "cluster")]
+    assert stored == ["Omar␀got 9", "a␀b", "c␀d"]
 
 
 def test_minimum_tokens_leaves_short_documents_out_and_counts_them(tokenizer):

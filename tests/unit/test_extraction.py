@@ -1,17 +1,21 @@
 """What extraction keeps is what the routers returned, whatever the family, the dtype and the batching."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from families import FAMILIES, FIRST_DENSE, KINDS, SHARED, causal_model, watched
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from gatebook.files import atomic, checksums, netcdf
 from gatebook.problem import Problem
-from gatebook.routing import bins, extraction, models
+from gatebook.routing import bins, extraction, models, records
 from gatebook.routing.families import routing_rule
-from gatebook.routing.records import TOTALS, contents_of
+from gatebook.routing.records import TOTALS, contents_of, float32
 from gatebook.routing.routers import find_routers, selection_biases
 from gatebook.routing.rule import SCALARS, complete
 
@@ -30,25 +34,30 @@ def documents(lengths, seed: int = 0):
 
 
 def run(model, layers=None, lengths=(5, 9, 3, 9, 1, 12), tokens_per_batch=24, contents="exact", completed=True):
-    """All records by layer, joined over the spans that `extract` yields, with what follows from them."""
+    """All records by layer, in the order of the tokens, with what follows from them."""
     base = getattr(model, "model", model)
     token_id, starts = documents(lengths)
-    parts, routers, rule = {}, find_routers(base), routing_rule(model.config)
-    biases = selection_biases(base, sorted(routers))
-    for span in extraction.extract(
-        base, layers or sorted(routers), token_id, starts, tokens_per_batch=tokens_per_batch
-    ):
-        for layer, records in span.records(contents):
-            assert len(records.per_token["selected_expert"]) == span.tokens
-            parts.setdefault(layer, []).append(records)
+    routers, rule = find_routers(base), routing_rule(model.config)
+    layers = layers or sorted(routers)
+    biases = selection_biases(base, layers)
+    made = extraction.extract(base, layers, token_id, starts, tokens_per_batch=tokens_per_batch, contents=contents)
+    found = [batch.records() for batch in made]
+    tokens, windows = (np.concatenate([getattr(each, name) for each in found]) for name in ("tokens", "windows"))
+    assert sorted(tokens) == list(range(len(token_id))) and sorted(windows) == list(range(len(lengths)))
     joined = {}
-    for layer, spans in parts.items():
-        record = {name: np.concatenate([span.per_token[name] for span in spans]) for name in spans[0].per_token}
+    for index, layer in enumerate(layers):
+        record = {
+            name: np.concatenate([each.per_token[name][index] for each in found])[np.argsort(tokens)]
+            for name in found[0].per_token
+        }
+        record = {name: values if name == "selected_expert" else float32(values) for name, values in record.items()}
         bias = biases[layer]
         joined[layer] = complete(record, rule, None if bias is None else bias.float().numpy()) if completed else record
-        for name in spans[0].totals:
-            totals = [span.totals[name] for span in spans]
-            joined[layer][name] = np.concatenate(totals) if name == "probability_sum" else sum(totals)
+        for name in found[0].totals:
+            totals = [each.totals[name][index] for each in found]
+            joined[layer][name] = (
+                np.concatenate(totals)[np.argsort(windows)] if name == "probability_sum" else sum(totals)
+            )
     return joined
 
 
@@ -69,9 +78,9 @@ def test_records_are_bit_for_bit_what_the_router_modules_returned(family, dtype)
         expected = weights.gather(-1, order).float().numpy()
         assert (np.diff(expected, axis=1) <= 0).all()
         np.testing.assert_array_equal(compact[layer]["routing_weight"], expected)
-        np.testing.assert_allclose(
-            full[layer]["routing_weight"], expected, rtol=1e-6 if dtype is torch.float32 else 5e-3
-        )
+        coarse = 2e-2 if family == "lfm2_moe" else 5e-3  # its router computes in bfloat16 throughout
+        rtol = 1e-6 if dtype is torch.float32 else coarse
+        np.testing.assert_allclose(full[layer]["routing_weight"], expected, rtol=rtol)
 
 
 @pytest.mark.parametrize("family", ["olmoe", "qwen3_moe", "mixtral", "gpt_oss"])
@@ -134,9 +143,8 @@ def test_batched_windows_equal_one_window_at_a_time(olmoe):
 def test_two_windows_of_the_same_tokens_route_alike_and_each_starts_anew(olmoe):
     once, _ = documents([8])
     twice = np.concatenate([once, once])
-    (span,) = extraction.extract(olmoe.model, [2], twice, np.array([0, 8]), tokens_per_batch=100)
-    ((_, records),) = span.records("exact")
-    np.testing.assert_array_equal(*np.split(records.per_token["router_logits"], 2))
+    (batch,) = extraction.extract(olmoe.model, [2], twice, np.array([0, 8]), tokens_per_batch=100)
+    np.testing.assert_array_equal(*np.split(batch.records().per_token["router_logits"][0], 2))
 
 
 @pytest.mark.parametrize("family", ["olmoe", "deepseek_v3", "gpt_oss"])
@@ -229,10 +237,9 @@ def test_records_come_in_the_order_of_the_tokens(lengths, budget):
     model = one_token_model()
     token_id, starts = documents(lengths)
     found = extraction.extract(model, [0], token_id, starts, tokens_per_batch=budget)
-    logits = np.concatenate(
-        [records.per_token["router_logits"] for span in found for _, records in span.records("exact")]
-    )
-    np.testing.assert_allclose(logits, model.expected[token_id], atol=1e-5)
+    for made in (batch.records() for batch in found):
+        assert (np.diff(made.tokens) > 0).all()
+        np.testing.assert_allclose(made.per_token["router_logits"][0], model.expected[token_id[made.tokens]], atol=1e-5)
 
 
 def one_token_model():
@@ -277,11 +284,11 @@ def test_a_router_that_does_not_follow_the_rule_is_refused(change):
 
     def changed(module, inputs, output):
         logits, weights, selected = output
-        return (logits, weights * 2, selected) if change == "weights" else (logits, weights, selected.flip(-1))
+        return (logits, weights * 2, selected) if change == "weights" else (logits, weights, (selected + 1) % 8)
 
     model.model.layers[2].mlp.gate.register_forward_hook(changed)
     with pytest.raises(
-        Problem, match=f"layer 2: the router did not follow .*: at token 0 of the first batch the {change} "
+        Problem, match=f"layer 2: the router did not follow .* on the first batch, {change} of token 0: .*: report"
     ):
         run(model)
 
@@ -316,7 +323,7 @@ def test_two_runs_write_identical_bytes_with_one_thread_or_more(family, contents
     )
     for name, values in expected.items():
         whole = contents == "exact" or name == "selected_expert" or name in TOTALS
-        bits = {"rounded": 11, "compact": 8}.get(contents)
+        bits = {"rounded": 11, "compact": 9}.get(contents)
         np.testing.assert_allclose(written[name], values, rtol=0 if whole else 2.0**-bits)
 
 
@@ -342,6 +349,157 @@ def test_predictions_and_router_inputs_of_a_sample_are_those_of_one_document_at_
     for layer in layers:
         expected = np.concatenate(received[layer])[sampled]
         np.testing.assert_allclose(states["state"].sel(layer=layer), expected, atol=1e-4)
+
+
+class Waits(TorchFunctionMode):
+    """Notes what makes the host wait for the device, but for what the model itself does."""
+
+    WORDS = ("item", "__bool__", "tolist", "cpu", "numpy", "nonzero", "equal", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.inside = [], False
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if not self.inside and getattr(function, "__name__", "") in self.WORDS:
+            self.seen.append(function.__name__)
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("contents", ["exact", "compact"])
+def test_copies_to_the_host_do_not_grow_with_layers_and_nothing_waits_for_the_device(contents, monkeypatch):
+    model, waits, copies = causal_model("olmoe"), Waits(), []
+    run_model, to_host = extraction.RouterCapture.run, extraction.to_host
+
+    def watched_run(*given):
+        waits.inside = True
+        try:
+            return run_model(*given)
+        finally:
+            waits.inside = False
+
+    monkeypatch.setattr(extraction.RouterCapture, "run", watched_run)
+    monkeypatch.setattr(extraction, "to_host", lambda tensor: copies.append(tensor.shape) or to_host(tensor))
+    monkeypatch.setattr(extraction.Arrival, "arrays", None)  # what waits is in another thread
+    found = {}
+    for layers in ([0], [0, 1, 2]):
+        extras = extraction.Extras.of(model, len(layers), 24, np.arange(0, 24, 3))
+        given = (model.model, layers, *documents((4, 4, 4, 4, 4, 4)))
+        batches = extraction.extract(*given, tokens_per_batch=8, contents=contents, extras=extras)
+        next(batches)  # the rule is checked here
+        copies.clear()
+        with waits:
+            assert len(list(batches)) == 2
+        found[len(layers)] = len(copies)
+    assert found[1] == found[3] == 2 * (2 + {"exact": 3, "compact": 9}[contents])
+    assert waits.seen == []
+    with waits:
+        bool(torch.ones(1) > 0)
+    assert waits.seen
+
+
+def test_the_device_counts_as_the_host_does():
+    key = torch.randint(0, 50, (1000,), dtype=torch.int32)
+    away = torch.zeros(60, dtype=torch.int64).index_add_(0, key, torch.ones_like(key, dtype=torch.int64))
+    assert torch.equal(extraction.occurrences(key, 60), away)
+
+
+def test_the_model_goes_on_while_a_batch_is_on_its_way_and_chunks_are_packed_while_it_computes(
+    olmoe, tmp_path, monkeypatch
+):
+    """A slow device and a slow disk: each waits for the other to be seen at work on another batch."""
+    begun, packed, order = threading.Event(), threading.Event(), []
+    run_model, arrays, pack = extraction.RouterCapture.run, extraction.Arrival.arrays, records.packed
+
+    def slow_model(*given):
+        order.append("model")
+        if len(order) > 1:
+            begun.set()
+        if order.count("model") == 6:
+            assert packed.wait(60), "nothing was packed before the last batch"
+        return run_model(*given)
+
+    def slow_arrival(self):
+        assert begun.wait(60), "the second batch did not begin before the first had arrived"
+        return arrays(self)
+
+    def slow_disk(*given):
+        packed.set()
+        return pack(*given)
+
+    monkeypatch.setattr(extraction.RouterCapture, "run", slow_model)
+    monkeypatch.setattr(extraction.Arrival, "arrays", slow_arrival)
+    monkeypatch.setattr(records, "packed", slow_disk)
+    monkeypatch.setattr(records, "TOKENS_PER_CHUNK", 8)
+    extraction.write_records(tmp_path, olmoe.model, [0, 2], *documents([8] * 6), tokens_per_batch=8)
+    assert order == ["model"] * 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_every_float_of_a_model_arrives_as_the_same_number(dtype):
+    values = torch.tensor([0.1, -3.0, 2.0**-14, 0.0, 65504.0]).to(dtype)
+    arrived = extraction.Arrival({"x": values}).arrays()["x"]
+    np.testing.assert_array_equal(float32(arrived), values.float().numpy())
+
+
+def test_a_pool_holds_no_more_logits_than_it_may(olmoe, monkeypatch):
+    given = (olmoe.model, [0, 1], *documents([4] * 12))
+    ends = {}
+    for largest in (1 << 30, 2 * 8 * 4 * 16):  # that of 16 tokens
+        monkeypatch.setattr(extraction, "BYTES_PER_POOL", largest)
+        ends[largest] = [batch.complete for batch in extraction.extract(*given, tokens_per_batch=8)]
+    assert list(ends.values()) == [[False] * 5 + [True], [False, True] * 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["olmoe", "deepseek_v3", "gpt_oss"])
+def test_hidden_states_are_those_that_hooks_see(family, dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "BYTES_PER_CHUNK_OF_STATES", 4 * 16 * 4)  # of 4 samples
+    model = causal_model(family, dtype).model
+    token_id, starts = documents((5, 9, 3, 9, 1, 12))
+    sampled = extraction.sample_tokens(39, 11, seed=2, name="x")
+    for kept in (sampled, np.arange(39)):
+        folder = tmp_path / str(len(kept))
+        folder.mkdir()
+        states = records.States(["router_input", "block_output"], [1, 2], kept)
+        extraction.write_records(
+            folder, model, [1, 2], token_id, starts, tokens_per_batch=1, states=states, first_token=100, threads=2
+        )
+        modules = {"router_input": models.find_routers(model), "block_output": models.find_blocks(model)}
+        for layer in (1, 2):
+            found = netcdf.load(folder / "states" / f"layer_{layer}.nc")
+            np.testing.assert_array_equal(found["sampled_token"], kept + 100)
+            for index, (name, watch) in enumerate(modules.items()):
+                expected = []
+                for window in np.split(token_id, starts[1:]):
+                    seen, _ = watched({layer: watch[layer]}, model, torch.from_numpy(window).long())
+                    state = seen[layer][index]
+                    expected.append((state[0] if isinstance(state, tuple) else state).reshape(-1, 16).float().numpy())
+                expected = np.concatenate(expected)[kept]
+                assert found[name].dtype == np.float32 and not (found[name].values.view(np.uint32) & 0xFFFF).any()
+                np.testing.assert_array_equal(found[name], records.rounded(expected, 7))
+        stored = sum(path.stat().st_size for path in (folder / "states").iterdir())
+        assert stored < states.largest_bytes(16) + 40_000
+
+
+def test_the_model_runs_on_to_the_end_of_the_last_wanted_block_and_no_further(olmoe, tmp_path):
+    norms, states = [], records.States(["block_output"], [1], np.arange(9))
+    handle = olmoe.model.layers[2].input_layernorm.register_forward_hook(lambda *_: norms.append(1))
+    extraction.write_records(tmp_path, olmoe.model, [0, 1], *documents((5, 4)), tokens_per_batch=8, states=states)
+    handle.remove()
+    assert not norms
+    assert not netcdf.load(tmp_path / "states" / "layer_1.nc")["block_output"].isnull().any()
+
+
+def test_states_of_a_layer_without_records_are_refused():
+    tokens = xr.Dataset({"token_id": ("token", np.arange(9))}, attrs={"dataset": "x"})
+    wanted = {"what": ["router_input"], "tokens": "all", "layers": [3]}
+    with pytest.raises(Problem, match=r"extraction\.states\.layers: layer 3 has no records: choose from \[0, 1\]"):
+        extraction.wanted_states(wanted, [0, 1], tokens, 9, 0)
+    assert extraction.wanted_states(None, [0, 1], tokens, 9, 0) is None
+    found = extraction.wanted_states(wanted | {"layers": "all", "tokens": 4}, [0, 1], tokens, 9, 0)
+    np.testing.assert_array_equal(found.tokens, extraction.sample_tokens(9, 4, 0, "x"))
+    assert (found.layers, found.largest_bytes(16)) == ([0, 1], 2 * 1 * 2 * 4 * 16)
 
 
 def test_without_head_and_sample_there_are_records_only(olmoe, tmp_path):
@@ -389,7 +547,7 @@ def test_the_budget_grows_with_free_memory_and_shrinks_with_the_model():
     sizes = [extraction.tokens_that_fit(config, free, 64) for free in (0, 10**6, 10**7, 10**12)]
     assert sizes == sorted(sizes)
     assert sizes[0] == 256
-    assert sizes[-1] == 32_768
+    assert sizes[-1] == 16_384
     assert all(size & (size - 1) == 0 for size in sizes)
     config.hidden_size *= 64
     assert extraction.tokens_that_fit(config, 10**7, 64) < sizes[2]

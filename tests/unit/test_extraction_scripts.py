@@ -56,7 +56,7 @@ def pipeline(run_script, model_folder, tmp_path):
         out.mkdir(exist_ok=True)
         (out / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         settings = MODEL | (model or {})
-        wildcards = {"model": "tiny", "checkpoint": "final", "dataset": "gsm8k"}
+        wildcards = {"model": "tiny", "checkpoint": "final", "dataset": "gsm8k", "part": part}
         tokens, description, records = (str(out / name) for name in ("tokens.nc", "model.json", "records"))
         window = {key: settings[key] for key in ("window", "tokens_per_dataset", "trust_remote_code")}
         files = [str(out / "rows.jsonl")]

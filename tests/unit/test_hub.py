@@ -18,8 +18,10 @@ from huggingface_hub import constants
 from transformers import AutoModel, AutoTokenizer
 
 from gatebook.files import atomic
-from gatebook.inputs import documents, hub
+from gatebook.inputs import hub
 from gatebook.inputs.model_folder import load_tokenizer
+from gatebook.inputs.rows import read
+from gatebook.inputs.templates import Column
 from gatebook.problem import Problem
 from gatebook.routing import models
 
@@ -75,8 +77,8 @@ def server(model, rows, monkeypatch, tmp_path):
         yield server
 
 
-def fetch_rows(revision: str = "main", *, path: str = ROWS, split: str = "test", limit: int | None = None) -> pa.Table:
-    return hub.fetch_rows("lines", path, name=None, split=split, revision=revision, limit=limit)
+def fetch_rows(revision: str = "main", *, path: str = ROWS, split: str = "test", **options) -> pa.Table:
+    return hub.fetch_rows("lines", path, name=None, split=split, revision=revision, **{"limit": None} | options)
 
 
 def sentence(raised) -> str:
@@ -153,7 +155,7 @@ def test_a_disk_without_room_is_refused_before_the_download(server, monkeypatch,
         patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
         with pytest.raises(Problem) as raised:
             hub.fetch_model("tiny", MODEL, "main")
-        assert f"needs 0.0 GB more, and {tmp_path}/hub has 0.0 GB free: make room" in sentence(raised)
+        assert "hub has 1.00 kB free: make room" in sentence(raised)
         assert not server.asked("/config.json")
     hub.fetch_model("tiny", MODEL, "main")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
@@ -178,6 +180,12 @@ def test_rows_are_the_first_of_the_split_and_keep_their_commit(server, rows, lim
     table = fetch_rows(limit=limit)
     assert table.to_pylist() == expected
     assert table.schema.metadata == {b"commit": rows.commit("main").encode()}
+
+
+def test_rows_are_those_that_have_a_value(server, rows):
+    assert fetch_rows(where={"label": [1, 3, 4]}, limit=2).to_pylist() == [TEXTS[1], TEXTS[3]]
+    with pytest.raises(Problem, match=r"datasets\.lines\.where: no row has label: 9"):
+        fetch_rows(where={"label": 9})
 
 
 def test_rows_are_those_of_the_revision(server, rows):
@@ -357,7 +365,7 @@ def test_the_script_writes_rows_that_can_be_read(server, rows, run_script, tmp_p
         wildcards={"dataset": "lines"},
     )
     file = str(tmp_path / "lines.parquet")
-    assert list(documents.read_rows("lines", [file], "parquet", "line", tmp_path / "cache", None)) == TEXTS[:2]
+    assert [row.columns for row in read("datasets.lines", [file], [Column("text"), Column("label")])] == TEXTS[:2]
     assert pq.read_schema(file).metadata[b"commit"].decode() == rows.commit("main")
     log = (tmp_path / "fetch_dataset.log").read_text()
     assert log == f"{ROWS} at main: commit {rows.commit('main')}, 2 rows\n"

@@ -1,11 +1,15 @@
 """Imports run down only: a package knows those before it, never those after it, and no module needs itself."""
 
 import ast
+import os
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from gatebook import chapters
 from gatebook.run.code import closure
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -76,3 +80,25 @@ def test_scripts_that_draw_nothing_reach_neither_figures_nor_the_report(script):
     reached = {module_of(path) for path in closure(SCRIPTS / script, LIBRARY)}
     assert {name for name in reached if name.split(".")[0] in ("figures", "report")} == set()
     assert not any(name.endswith("page") for name in reached)
+
+
+def loaded(*scripts: str) -> set[str]:
+    """The packages that a process has loaded when it has run the imports of scripts."""
+    lines = [line for name in scripts for line in (SCRIPTS / name).read_text(encoding="utf-8").splitlines()]
+    imports = [line for line in lines if line.startswith(("import ", "from "))]
+    code = "\n".join([*imports, "import sys", "print(*sys.modules)"])
+    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_chapters_that_need_no_model_and_tokenizing_load_no_framework():
+    names = [path.stem.removeprefix("measure_") for path in SCRIPTS.glob("measure_*.py")]
+    light = [name for name in names if not {"model", "sample"} & set(chapters.declared(name).needs)]
+    assert len(light) >= 8
+    found = loaded("tokenize_dataset.py", *(f"measure_{name}.py" for name in light))
+    assert not found & {"torch", "transformers", "matplotlib", "datasets"}
+
+
+def test_a_job_that_finds_its_records_on_the_shelf_loads_nothing_that_computes():
+    assert not loaded("extract_routing.py") & {"torch", "transformers", "xarray", "numpy", "netCDF4"}

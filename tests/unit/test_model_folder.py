@@ -1,7 +1,11 @@
 """A model's folder: its config and tokenizer are read, or one sentence says why not; its code is not run unasked."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +136,29 @@ def test_a_tokenizer_of_the_repository_is_run_only_when_it_is_trusted(model_fold
     untrusted = load_tokenizer(str(folder))  # transformers' own class reads the same tokenizer.json
     assert type(untrusted).__name__ != "OwnTokenizer"
     assert untrusted("Omar sold 4 eggs")["input_ids"] == trusted("Omar sold 4 eggs")["input_ids"]
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from gatebook.inputs import documents
+from gatebook.inputs.model_folder import load_tokenizer
+from gatebook.run import job
+
+folder, cache = sys.argv[1:]
+with job.without_torch(unless=False):
+    tokenizer = load_tokenizer(folder)
+file = Path(cache, "rows.txt")
+file.write_text("Janet sold 3 eggs.")
+(row,) = documents.read_rows("eggs", [str(file)], "text", "line", Path(cache), None)
+assert "torch" not in sys.modules
+print(*tokenizer(row["text"])["input_ids"])
+"""
+
+
+def test_a_job_tokenizes_without_torch_as_with_it(model_folder, tokenizer, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "scripts")}
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(model_folder), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "PyTorch" not in done.stderr, done.stderr
+    assert list(map(int, done.stdout.split())) == tokenizer("Janet sold 3 eggs.")["input_ids"]

@@ -117,24 +117,34 @@ def test_what_paired_datasets_have_of_a_cluster_goes_together():
     assert (numbers.sum(axis=1) == 9).all() and (abs(numbers - 3) <= 1).all()
 
 
+def test_paired_items_lie_where_the_first_of_their_cluster_is_dealt_to():
+    dealing, rng = permutation.deal(paired("aabc", "bcd"), 20, seed=1), np.random.default_rng(1)
+    cluster = [0, 1, 2, 1, 2, 3, 4, 5, 6]  # of the items
+    for draw in dealing.dealt[1:]:
+        rank, place = rng.permutation(7), {}
+        for item, dataset in zip(sorted(range(9), key=lambda one: rank[cluster[one]]), dealing.dealt[0], strict=True):
+            place.setdefault(cluster[item], dataset)
+        assert draw.tolist() == [place[one] for one in cluster]
+
+
 def test_studentised_distances_equal_the_definition():
-    study = random_study(3)
+    study = random_study(3) | {"letters": tally("abcc", np.arange(12))}
     dealing = permutation.deal(study, 6, seed=1)
     count, tokens = dealing.of_items(study, "count"), dealing.of_items(study, "tokens")
     found = permutation.studentised(count, tokens, dealing)
     assert found.dims == ("dataset", "draw", "layer", "expert") and found["dataset"].values.tolist() == list(study)
     for draw, expert in itertools.product(range(7), range(3)):
         share, square = [], []
-        for index in range(3):
+        for index in range(4):
             held = np.flatnonzero(dealing.dealt[draw] == index)
             c, t = count.values[held, 0, expert], tokens.values[held]
             share.append(c.sum() / t.sum())
             residual = ((c - share[-1] * t) ** 2).sum()
             square.append(len(held) / (len(held) - 1) * residual / t.sum() ** 2)
-        for index in range(3):
-            others = [other for other in range(3) if other != index]
+        for index in range(4):
+            others = [other for other in range(4) if other != index]
             distance = share[index] - np.mean([share[other] for other in others])
-            error = np.sqrt(square[index] + sum(square[other] for other in others) / 4)
+            error = np.sqrt(square[index] + sum(square[other] for other in others) / 9)
             assert found.values[index, draw, 0, expert] == pytest.approx(distance / error, rel=1e-9)
 
 

@@ -65,6 +65,30 @@ def test_truncated_missing_and_unknown_files_are_found(study):
     }
 
 
+def test_hidden_files_and_links_are_found(study):
+    folder = Path("results/figures/tiny")
+    (folder / ".hidden").touch()
+    (folder / "to_a_file").symlink_to("a.nc")
+    (folder / "to_a_folder").symlink_to("/")
+    (folder / "to_nothing").symlink_to("nothing")
+    names = (".hidden", "to_a_file", "to_a_folder", "to_nothing")
+    assert found() == {(folder / name).as_posix(): "was written by no finished job" for name in names}
+
+
+def test_a_job_whose_receipt_is_gone_is_lost(study):
+    known = [receipt for _, receipt in receipts.read(Path("results/receipts"))]
+    jobs = [{"rule": "measure", "wildcards": {"model": name}} for name in ("tiny", "large")]
+    assert receipts.lost(known, jobs) == ["measure model=large"]
+    assert receipts.lost(known, jobs[:1]) == []
+
+
+@pytest.mark.parametrize("content", ["[]", "[1, 2]", "null", "3", '"a"', "{}", "{", '{"sha256": 1}'])
+def test_a_receipt_of_another_kind_is_a_changed_one(study, content):
+    study.write_text(content, encoding="utf-8")
+    assert [receipt for _, receipt in receipts.read(study.parent)] == [None]
+    assert receipts.run_times("results/logs", "")["unfinished"] == ["measure.log"]
+
+
 def test_temporary_files_may_be_gone_but_not_changed(study):
     Path("results/figures/tiny/a.nc").unlink()
     assert found(temporary=("figures",)) == {}

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import netCDF4
 import numpy as np
@@ -33,7 +34,12 @@ def some_records(tokens: int, seed: int = 0, contents: str = "exact", rule: Rout
     }
     assert sorted(totals) == sorted(TOTALS)
     wanted = records.contents_of(rule, contents)
-    return Records({name: per_token[name] for name in wanted}, totals if contents == "compact" else {})
+    return Records(
+        np.arange(tokens),
+        np.arange(1),
+        {name: per_token[name][None] for name in wanted},
+        {name: values[None] for name, values in totals.items()} if contents == "compact" else {},
+    )
 
 
 def writer(folder, tokens: int, layers=(0, 3), contents: str = "exact", rule=RULE, **options) -> RecordWriter:
@@ -43,14 +49,18 @@ def writer(folder, tokens: int, layers=(0, 3), contents: str = "exact", rule=RUL
 
 def write(folder, spans, layers=(0, 3), **options):
     folder.mkdir()
-    total = sum(len(span.per_token["selected_expert"]) for span in spans)
+    first, total = 0, sum(len(span.tokens) for span in spans)
     with writer(folder, total, layers, windows=len(spans), **options) as records_writer:
-        for span in spans:
-            records_writer.write([(layer, span) for layer in layers])
+        for number, span in enumerate(spans):
+            every = {name: np.concatenate([values] * len(layers)) for name, values in span.per_token.items()}
+            totals = {name: np.concatenate([values] * len(layers)) for name, values in span.totals.items()}
+            moved = Records(span.tokens + first, np.array([number]), every, totals)
+            records_writer.write(lambda moved=moved: moved)
+            first += len(span.tokens)
 
 
 def together(spans, name) -> np.ndarray:
-    return np.concatenate([span.per_token[name] for span in spans])
+    return np.concatenate([span.per_token[name][0] for span in spans])
 
 
 @pytest.mark.parametrize("contents", ["exact", "rounded"])
@@ -97,10 +107,10 @@ def test_compact_records_have_rounded_values_and_added_totals(tmp_path, rule):
             else:
                 np.testing.assert_allclose(read[name], together(spans, name), rtol=2.0**-8, atol=0)
                 assert read[name].attrs["_QuantizeBitRoundNumberOfSignificantBits"] == 7
-        sums = np.concatenate([span.totals["probability_sum"] for span in spans])
+        sums = np.concatenate([span.totals["probability_sum"][0] for span in spans])
         np.testing.assert_array_equal(read["probability_sum"], sums)
         for name in ("expert_logit_histogram", "expert_probability_histogram"):
-            np.testing.assert_array_equal(read[name], sum(span.totals[name] for span in spans))
+            np.testing.assert_array_equal(read[name], sum(span.totals[name][0] for span in spans))
             assert read[name].dtype == np.int64
 
 
@@ -151,7 +161,12 @@ def test_not_a_number_survives(tmp_path):
 def test_the_bytes_depend_neither_on_the_spans_nor_on_the_threads(tmp_path):
     whole = some_records(9000)
     halves = [
-        Records({name: values[part] for name, values in whole.per_token.items()}, {})
+        Records(
+            np.arange(part.stop - part.start),
+            np.arange(1),
+            {name: values[:, part] for name, values in whole.per_token.items()},
+            {},
+        )
         for part in (slice(0, 1234), slice(1234, 9000))
     ]
     for name, spans, threads in (("a", [whole], 1), ("b", [whole], 4), ("c", halves, 1)):
@@ -163,18 +178,17 @@ def test_the_bytes_depend_neither_on_the_spans_nor_on_the_threads(tmp_path):
 
 
 def test_records_are_made_in_the_writing_thread_and_at_most_one_span_waits(tmp_path):
-    gate, threads, handed = threading.Event(), set(), []
+    gate, threads, handed, one = threading.Event(), set(), [], some_records(4)
 
     def slow():
         gate.wait(10)
         threads.add(threading.current_thread().name)
-        for layer in (0, 3):
-            yield layer, some_records(4)
+        return one
 
     def produce():
-        with writer(tmp_path, 40) as records_writer:
+        with writer(tmp_path, 40, [0]) as records_writer:
             for number in range(10):
-                records_writer.write(slow())
+                records_writer.write(lambda number=number: replace(slow(), tokens=one.tokens + 4 * number))
                 handed.append(number)
 
     producer = threading.Thread(target=produce)
@@ -196,7 +210,6 @@ def names_of_threads() -> list[str]:
 
 def test_an_error_in_the_thread_reaches_the_main_thread_and_leaves_nothing(tmp_path):
     def broken():
-        yield 0, some_records(4)
         raise OSError("the disk is gone")
 
     with (
@@ -205,7 +218,7 @@ def test_an_error_in_the_thread_reaches_the_main_thread_and_leaves_nothing(tmp_p
         writer(folder, 400) as records_writer,
     ):
         for _ in range(100):  # far more than the queue holds: the writer must not block
-            records_writer.write(broken())
+            records_writer.write(broken)
     assert list(tmp_path.iterdir()) == []
     assert names_of_threads() == []
 
@@ -215,17 +228,17 @@ def test_an_error_while_packing_is_raised_too(tmp_path, monkeypatch):
         raise MemoryError("no room to pack")
 
     monkeypatch.setattr(records, "packed", broken)
-    with pytest.raises(MemoryError, match="no room to pack"), writer(tmp_path, 4) as records_writer:
-        records_writer.write([(0, some_records(4))])
+    with pytest.raises(MemoryError, match="no room to pack"), writer(tmp_path, 4, [0]) as records_writer:
+        records_writer.write(lambda: some_records(4))
     assert names_of_threads() == []
 
 
 def test_too_few_tokens_are_not_taken_for_all(tmp_path):
     with (
-        pytest.raises(RuntimeError, match=r"\[4\] tokens were recorded instead of 5"),
+        pytest.raises(RuntimeError, match="4 tokens were recorded instead of 5"),
         writer(tmp_path, 5, [0]) as short,
     ):
-        short.write([(0, some_records(4))])
+        short.write(lambda: some_records(4))
 
 
 def test_an_error_of_the_caller_is_the_one_that_is_seen(tmp_path):
@@ -234,7 +247,7 @@ def test_an_error_of_the_caller_is_the_one_that_is_seen(tmp_path):
         atomic.atomic_directory(tmp_path / "r") as folder,
         writer(folder, 4) as records_writer,
     ):
-        records_writer.write([(0, some_records(4))])
+        records_writer.write(lambda: some_records(4))
         raise KeyError("mine")
     assert list(tmp_path.iterdir()) == []
     assert names_of_threads() == []

@@ -225,7 +225,7 @@ def test_the_rule_reproduces_the_modules_bit_for_bit(family, dtype):
 def test_the_readme_says_what_is_tested():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert set(REFUSED) == set(WHY) and set(EXAMPLES) == set(FAMILIES) | set(SEEING)
-    assert with_tables(text) == text, "write it: python tests/unit/families.py"
+    assert with_tables(text) == text, "write it: make lists"
 
 
 @given(st.integers(1, 6), st.integers(1, 4), st.randoms())

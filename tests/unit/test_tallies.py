@@ -2,22 +2,27 @@ import itertools
 import math
 import tracemalloc
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from families import KINDS, causal_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from routing_cases import Case, case, even_case, random_case, records, selection_case
 
 from gatebook.files import netcdf
 from gatebook.inputs.clusters import GROUPS
 from gatebook.routing import extraction
+from gatebook.routing import records as records_on_disk
 from gatebook.routing.families import routing_rule
 from gatebook.routing.records import BITS
+from gatebook.routing.rule import logarithm, routing_rule_of
 from gatebook.study import counting, tallies
 
 
@@ -409,6 +414,48 @@ def test_records_read_from_a_file_give_the_same_tally(tmp_path):
     with netcdf.open_lazily(tmp_path / "layer_0.nc") as records:
         tally = counting.tally_layer(records, made.tokens, tokens_per_block=4)
     xr.testing.assert_identical(tally, made.tally())
+
+
+@pytest.mark.parametrize("contents", ["exact", "rounded", "compact"])
+@pytest.mark.parametrize("family", ["olmoe", "deepseek_v3"])
+def test_a_tally_taken_while_records_are_written_has_the_bytes_of_one_from_the_files(
+    family, contents, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(records_on_disk, "TOKENS_PER_CHUNK", 16)  # which cuts windows
+    model, rng = causal_model(family).model, np.random.default_rng(8)
+    whole = replace(case({}, np.array([9, 30, 4, 21, 1, 12]), rng.integers(0, 97, 77)), window=12)
+    for number, made in enumerate((whole, whole.take(np.arange(2, 5)))):  # all documents, and a shard of them
+        (folder := tmp_path / str(number)).mkdir()
+        starts = np.flatnonzero(made.tokens["position"].values == 0)
+        attrs = {"routing_rule": routing_rule(model.config).as_json(), "dataset": "poems"}
+        extraction.write_records(
+            folder, model, [1, 2], made.token_id, starts, tokens_per_batch=24, records=contents, threads=3,
+            attrs=attrs, tally=lambda *given, tokens=made.tokens: counting.Tally(tokens, *given),
+        )  # fmt: skip
+        with ExitStack() as files:
+            paths = records_on_disk.layer_files(folder).values()
+            opened = [files.enter_context(netcdf.open_lazily(path)) for path in paths]
+            parts = (counting.tally_layer(layer, made.tokens, 16) for layer in opened)
+            netcdf.save_parts(parts, tmp_path / "tally.nc", along="layer")
+        assert (folder / "tally.nc").read_bytes() == (tmp_path / "tally.nc").read_bytes()
+        assert netcdf.load(folder / "tally.nc")["tokens"].sum() == made.lengths.sum()
+
+
+def test_a_tally_of_too_few_tokens_is_refused():
+    made = random_case(np.random.default_rng(6), [4, 3], layers=(0,))
+    tally = counting.Tally(made.tokens, routing_rule_of(made.layers[0].attrs))
+    tally.add({name: array.values[:5] for name, array in made.layers[0].items()})
+    with pytest.raises(RuntimeError, match="5 tokens were tallied instead of 7"):
+        tally.result({"layer": 0})
+
+
+@given(hnp.arrays(np.float32, 50, elements=st.floats(2.0**-149, 1, width=32)), st.integers(-64, -1))
+def test_the_bin_of_a_probability_is_that_of_its_logarithm_even_at_an_edge(values, edge):
+    near = np.float32(10.0 ** (edge / 8))
+    values = np.concatenate([values, [np.float32(0), near, np.nextafter(near, 0), np.nextafter(near, 1)]]).astype("f4")
+    expected = np.clip(np.floor(8 * np.log10(np.maximum(values, np.float32(1e-30)))) + 64, 0, 63)
+    natural = logarithm(torch.from_numpy(values)).numpy()
+    np.testing.assert_array_equal(counting._log10_bins(natural, values), expected)
 
 
 # ---------------------------------------------------------------- windows, memory, kinds of routers and records

@@ -27,7 +27,7 @@ def extracted(run_script, model_folder, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     files = [str(tmp_path / "rows.jsonl")]
     tokens, description, folder = (str(tmp_path / name) for name in ("tokens.nc", "model.json", "records"))
-    wildcards = {"model": "tiny", "checkpoint": "final", "dataset": "texts"}
+    wildcards = {"model": "tiny", "checkpoint": "final", "dataset": "texts", "part": "texts"}
     dataset = {"source": "files", "files": files, "template": "{text}", "sample_by": "line", "limits": {}} | {
         "cluster": []
     }
@@ -102,7 +102,9 @@ def test_a_family_with_a_selection_bias_and_a_dense_layer(tokenizer, tmp_path):
     for layer in (1, 2):
         one = routing.sel(layer=layer)
         biases = torch.from_numpy(one["selection_bias"].values)
-        weights, selected = follows.apply(torch.from_numpy(one["router_logits"].values), biases)
+        logits = torch.from_numpy(one["router_logits"].values)
+        selected = follows.select(logits, biases)
+        weights = follows.weights(logits, selected)
         order = weights.argsort(dim=-1, descending=True, stable=True)
         np.testing.assert_array_equal(one["selected_expert"], selected.gather(-1, order))
         np.testing.assert_allclose(one["routing_weight"], weights.gather(-1, order), rtol=1e-6)

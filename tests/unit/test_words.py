@@ -79,14 +79,6 @@ def test_count_has_thousands_separators(value, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (12345, "12.3 kB"), (999_999, "1.00 MB"), (13838323712, "13.8 GB")],
-)
-def test_bytes_have_three_significant_digits(value, text):
-    assert words.format_bytes(value) == text
-
-
-@pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (0, "0.0 s"),

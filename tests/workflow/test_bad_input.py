@@ -1,6 +1,9 @@
 """Bad input ends in one sentence that names the key or file, the value and the remedy; nothing half-written stays."""
 
 import json
+import math
+import subprocess
+import sys
 
 import pytest
 
@@ -26,8 +29,9 @@ def local(workflow, model_folder):
 
 
 def check(done, sentence: str, folder):
-    """Failed with exactly one sentence of ours, which holds every word of `sentence`, and without a traceback."""
-    assert done.returncode != 0
+    """Failed with exactly one sentence of ours, the last line, which holds every word of `sentence`, no traceback."""
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(set(errors)) == 1, done.stderr[-3000:]
     for part in sentence.split(" ... "):
@@ -55,6 +59,14 @@ PLANNING = {
         lambda c, f: c["models"]["tiny"].update(path="no/model"),
         "models.tiny.path ... no/model does not exist ... correct",
     ),
+    "not a number": (
+        lambda c, f: c.update(coactivation={"thresholds": {"strong_lift": math.nan}}),
+        "coactivation.thresholds.strong_lift: nan ... write a number above 1",
+    ),
+    "a path that is too long": (
+        lambda c, f: c["datasets"]["rows"].update(files=[f"{300 * 'a'}.jsonl"]),
+        "datasets.rows.files[0] ... does not exist ... correct",
+    ),
     "results cannot be written": (
         lambda c, f: (f / "results").write_text("in the way"),
         "results cannot be written ... a folder that you may write to",
@@ -68,6 +80,49 @@ def test_a_wrong_config_stops_the_study_before_any_job(local, workflow, case):
     done = local(change)
     check(done, sentence, workflow.folder)
     assert "Job stats" not in done.stdout
+
+
+def test_a_key_that_stands_twice_stops_the_study_before_any_job(workflow):
+    overlay = workflow.folder / "overlay.yaml"
+    overlay.write_text("study:\n  title: One\n  models: [demo]\n  title: Two\n", encoding="utf-8")
+    done = workflow.run("--dry-run", configs=[overlay])
+    check(done, f"{overlay}: line 4: the key 'title' stands in line 2 already: keep one of them.", workflow.folder)
+
+
+def test_in_a_path_with_spaces_jobs_run_and_the_last_lines_say_what_failed(workflow, tmp_path):
+    """The environment is in a folder with a space; the job that runs there, verify, finds no results."""
+    environment = tmp_path / "my environment"
+    environment.symlink_to(sys.prefix)
+    _, *command = workflow.command("--cores", "1", "verify")
+    done = subprocess.run([environment / "bin/python", *command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-3:] == [
+        "",
+        "verify (log: results/logs/verify.log)",
+        f"Error: {workflow.folder}/results holds no receipt of a finished job: run `snakemake verify` in the folder of "
+        "a study, or name that folder with --directory.",
+    ]
+
+
+def test_every_failed_job_is_told_at_the_end(local, workflow):
+    def two_wrong(config, folder):
+        right = config["datasets"]["rows"]
+        config["datasets"] = {name: right | {"template": f"{{{name}}}"} for name in ("a", "b")}
+        config["study"]["datasets"] = ["a", "b"]
+
+    done = local(two_wrong, "--keep-going", "results/inputs/tiny/a.nc", "results/inputs/tiny/b.nc")
+    assert done.returncode == 1
+    said = "there is no column '{0}'; the columns are answer, question"
+    lines = done.stderr.splitlines()[-6:]
+    assert [line.split(": correct")[0] for line in sorted(lines)] == sorted(
+        part
+        for name in ("a", "b")
+        for part in (
+            "",
+            f"tokenize_dataset model=tiny, dataset={name} (log: results/logs/tokenize_dataset/tiny/{name}.log)",
+            f"Error: datasets.{name}: {said.format(name)}",
+        )
+    )
 
 
 TOKENS = "results/inputs/tiny/rows.nc"

@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+from gatebook.files import checksums
+from gatebook.run import receipts
+
 
 @pytest.fixture
 def copied_study(tiny_study, tiny_config, workflow):
@@ -36,7 +39,39 @@ def test_each_file_that_differs_is_named(copied_study):
     log = (results / "logs/verify.log").read_text()
     for path in [*flipped, truncated, missing]:
         assert path.relative_to(study.folder).as_posix() in log
-    assert f"Error: {len(flipped) + 2} of " in log
+    assert f"Error: {len(flipped) + 2} faults in the " in log
+
+
+def test_a_receipt_that_was_deleted_with_its_files_is_missed(copied_study):
+    study, verify = copied_study
+    receipt = next(study.folder.glob("results/receipts/plot_chapter/**/*.json"))
+    content = json.loads(receipt.read_text())
+    for entry in content["outputs"]:
+        (study.folder / entry["path"]).unlink()
+    receipt.unlink()
+    done = verify()
+    assert done.returncode != 0 and "Error: 1 faults in the " in done.stderr
+    wildcards = " ".join(f"{name}={value}" for name, value in content["wildcards"].items())
+    assert f"plot_chapter {wildcards} is in provenance.json, but its receipt is missing" in done.stderr
+
+
+def test_a_study_without_its_overlay_is_verified_as_it_was_made(copied_study):
+    """Its own account says that records were deleted, whatever config the command names."""
+    study, _ = copied_study
+    results = study.folder / "results"
+    account = results / "provenance.json"
+    content = json.loads(account.read_text())
+    content["config"]["storage"]["keep_records"] = False
+    account.write_text(json.dumps(content), encoding="utf-8")
+    path = results / "receipts/record_provenance.json"
+    receipt = json.loads(path.read_text())
+    receipt.pop("sha256")
+    (entry,) = [each for each in receipt["outputs"] if each["path"] == "results/provenance.json"]
+    entry.update(sha256=checksums.sha256(account), bytes=account.stat().st_size)
+    path.write_text(receipts.text(receipt), encoding="utf-8")
+    shutil.rmtree(results / "routing")
+    done = study.run("--cores", "1", "verify")
+    assert done.returncode == 0, done.stderr
 
 
 def test_provenance_names_every_job_machine_and_checksum(tiny_study):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gatebook.figures.words import format_bytes
+from gatebook.files.sizes import format_bytes
 from gatebook.problem import Problem
 
 NAMED = 3

@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -170,7 +169,7 @@ def _link(source: Path, target: Path) -> None:
 def run(given: Mapping, declared: Mapping[str, Chapter], more: Sequence[str]) -> None:
     """Answer the question of a chapter, and print the answer and where its figures and tables are.
 
-    `more` are options of snakemake. Raises a `Problem` if anything that was given is wrong, or a job fails.
+    `more` are options of snakemake. Raises a `Problem` if anything that was given is wrong.
     """
     name, folder, configfiles = given["chapter"], Path("alone", given["chapter"]), given["configfile"]
     with read_workflow(".", configfiles) as workflow:
@@ -186,11 +185,10 @@ def run(given: Mapping, declared: Mapping[str, Chapter], more: Sequence[str]) ->
     own = folder / "study.yaml"
     own.write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")
     targets = [f"results/figures/{place}/{name}" for place in places]
-    began = time.time()
     command = [sys.executable, "-m", "snakemake", *targets, "--snakefile", SNAKEFILE, "--directory", folder]
     command += ["--configfile", *configfiles, own, "--cores", given["cores"], "--rerun-incomplete", *more]
-    if subprocess.run(list(map(str, command))).returncode:
-        raise Problem(_failure(folder / "results/logs", began))
+    if code := subprocess.run(list(map(str, command))).returncode:
+        sys.exit(code)  # its last lines say why
     for place in places:
         _tell(folder, place, name, declared[name].title)
 
@@ -205,15 +203,6 @@ def _tell(folder: Path, place: str, name: str, title: str) -> None:
         print(f"  figures: {figures}")
         print(f"  tables:  {folder}/results/tables/{place}/{name}.csv")
         print(f"  numbers: {folder}/results/metrics/{place}/{name}.nc")
-
-
-def _failure(logs: Path, began: float) -> str:
-    """What a job that failed after the time `began` says of it in its log."""
-    for path in sorted(logs.rglob("*.log")):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if path.stat().st_mtime >= began and lines and lines[-1].startswith("Error: "):
-            return lines[-1].removeprefix("Error: ")
-    return f"snakemake did not finish: its last lines say why; logs are in {logs}."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -70,18 +70,6 @@ def format_count(value: int) -> str:
     return f"{value:,d}".replace("-", "−")
 
 
-def format_bytes(value: int) -> str:
-    """A size in decimal units (1 kB = 1,000 bytes) with three significant digits."""
-    if value < 1000:
-        return f"{value} B"
-    size = float(value)
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        size /= 1000
-        if float(f"{size:.3g}") < 1000 or unit == "PB":
-            break
-    return f"{size:,.{max(-_place(size, 3), 0)}f} {unit}"
-
-
 def format_duration(seconds: float) -> str:
     """A duration in its two largest units, such as `3 min 05 s`; below ten seconds with one decimal."""
     if round(seconds, 1) < 10:

@@ -4,14 +4,17 @@ import errno
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gatebook.problem import Problem
+from gatebook.files.sizes import format_bytes
+from gatebook.problem import Problem, causes
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
+    *FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
     errno.EISDIR,
 )  # fmt: skip
 
@@ -43,14 +46,38 @@ def copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def check_room(path: str | Path, needed: int) -> None:
-    """A `Problem` if about `needed` bytes do not fit on the disk where `path` will be written."""
-    free = shutil.disk_usage(_existing_folder(Path(path))).free
+def check_room(path: str | Path, needed: int, remedy: str) -> None:
+    """A `Problem`, with a remedy beside making room, if about `needed` bytes do not fit on the disk of `path`."""
+    free = _free(Path(path))
     if needed > free:
         raise Problem(
-            f"{path} would take about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free on that disk: make room, "
-            "lower limits.tokens of the dataset, or set extraction.records to compact."
+            f"{path} would take about {format_bytes(needed)}, but {format_bytes(free)} are free on that disk: make "
+            f"room, or {remedy}."
         )
+
+
+@contextmanager
+def temporary_folder(needed: int) -> Iterator[Path]:
+    """Yield a folder for about `needed` bytes where the system keeps temporary files, and delete it afterwards.
+
+    A `Problem` if there is no room for them, or no longer while it is used.
+    """
+    remedy = "set TMPDIR to a folder on a larger disk"
+    try:
+        place = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise Problem(f"No folder for temporary files can be written: {remedy}, and run again.") from error
+    check_room(Path(place, "a copy of the dataset"), needed, remedy)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield Path(folder)
+        except Exception as error:
+            if not any(getattr(cause, "errno", None) in FULL for cause in causes(error)):
+                raise
+            free = format_bytes(_free(Path(folder)))
+            raise Problem(
+                f"{place}, where temporary files go, is full ({free} free): make room, or {remedy}."
+            ) from error
 
 
 @contextmanager
@@ -72,16 +99,14 @@ def _partial(path: Path) -> Iterator[Path]:
             raise
         reason = os.strerror(error.errno) if known else error
         raise Problem(
-            f"{path} cannot be written ({reason}; {_free(path)}): make room or make it writable, then run again."
+            f"{path} cannot be written ({reason}; {format_bytes(_free(path))} free on that disk): make room or make it "
+            "writable, then run again."
         ) from error
 
 
-def _free(path: Path) -> str:
-    return f"{shutil.disk_usage(_existing_folder(path)).free / 1e9:.1f} GB free on that disk"
-
-
-def _existing_folder(path: Path) -> Path:
-    return next(parent for parent in path.absolute().parents if parent.exists())
+def _free(path: Path) -> int:
+    """Bytes free on the disk where `path` is, or will be written."""
+    return shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
 
 
 def _remove(path: Path) -> None:

@@ -60,10 +60,13 @@ def load_group(path: str | Path, group: str) -> xr.Dataset | None:
         return dataset.load()
 
 
-def open_lazily(path: str | Path, leave_out: str | None = None, cached_bytes: int = 4 << 20) -> xr.Dataset:
+def open_lazily(
+    path: str | Path, leave_out: str | None = None, cached_bytes: int = 4 << 20, remedy: str = "delete it and run again"
+) -> xr.Dataset:
     """Open a netCDF file, or all but one variable of it, without reading its arrays; close it by `with`.
 
-    At most `cached_bytes` of each variable are kept in memory to be read again (netCDF's default is 64 MiB).
+    At most `cached_bytes` of each variable are kept in memory to be read again (netCDF's default is 64 MiB). `remedy`
+    is what to do about a file that cannot be read; the workflow makes its own ones again.
     """
     default = netCDF4.get_chunk_cache()
     try:
@@ -72,7 +75,7 @@ def open_lazily(path: str | Path, leave_out: str | None = None, cached_bytes: in
     except FileNotFoundError:
         raise Problem(f"{path} does not exist: run the workflow again to make it.") from None
     except (OSError, RuntimeError) as error:
-        raise Problem(f"{path} is not a readable netCDF file ({error}): delete it and run again.") from error
+        raise Problem(f"{path} is not a readable netCDF file ({error}): {remedy}.") from error
     finally:
         netCDF4.set_chunk_cache(*default)
 

@@ -8,6 +8,9 @@ import re
 from itertools import groupby
 from pathlib import Path
 
+SHELF = ".finished"
+"""The folder, beside the records of parts, of parts that one job extracts for the jobs of others (see run/shelf.py)."""
+
 
 def names(dataset: str, shards: int) -> list[str]:
     """The names of a dataset's parts, in order."""

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 from gatebook.files import parts
+from gatebook.inputs import domains, templates
 from gatebook.inputs.limits import token_limit
 from gatebook.inputs.sources import counts, demo, files, hub
 from gatebook.problem import Problem
@@ -16,6 +17,9 @@ DATASETS = {"demo": demo.Datasets(), "hub": hub.Datasets(), "files": files.Datas
 VARIANT = ".question_only"
 TOKENS_WITHOUT_LIMIT = 10**6
 """As so many tokens a dataset without a limit counts where memory and time are asked for."""
+
+MOST_SHARDS = 10_000
+"""Of a dataset; each is several jobs, and Snakemake plans no more in reasonable time and memory."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,10 @@ class Study:
         """The folder that holds a model's tokenizer."""
         return MODELS[self.models[model]["source"]].tokenizer(self.models[model])
 
+    def fetched(self, dataset: str) -> dict:
+        """Which rows of the hub are fetched for a dataset, whichever of its templates the study has."""
+        return DATASETS["hub"].fetched(self.datasets.get(dataset) or self.datasets[f"{dataset}{VARIANT}"])
+
     def dataset_files(self, dataset: str) -> list[str]:
         """The files that hold a dataset's rows."""
         settings = self.datasets[dataset]
@@ -116,7 +124,7 @@ def resolve(config: dict, chapters: Mapping) -> Study:
                     f"or remove {name}."
                 )
     models = {name: _model(name, config) for name in config["study"]["models"]}
-    datasets = {name: _dataset(name, config) for name in config["study"]["datasets"]}
+    datasets = _datasets(config)
     entries = {f"models.{name}": model for name, model in models.items()}
     entries |= {f"datasets.{name}": dataset for name, dataset in datasets.items()}
     of_counts = {key: entry["source"] == "counts" for key, entry in entries.items()}
@@ -130,11 +138,16 @@ def resolve(config: dict, chapters: Mapping) -> Study:
     shards = {
         name: _shards(dataset, models, config["storage"]["tokens_per_shard"]) for name, dataset in datasets.items()
     }
+    if many := [name for name, number in shards.items() if number > MOST_SHARDS]:
+        raise Problem(
+            f"config: storage.tokens_per_shard: datasets.{many[0]} would have {shards[many[0]]:,} shards, more than "
+            f"{MOST_SHARDS:,}: raise it."
+        )
     return Study(models, datasets, shards, _compared(config, models), config["extraction"])
 
 
 def _model(name: str, config: dict) -> dict:
-    model = _choose(config, "models", name)
+    model = _choose(config["models"], "models", name)
     model = MODELS[model["source"]].resolve(name, model, config)
     if model.get("untrained", model["checkpoints"][0]) not in model["checkpoints"]:
         raise Problem(
@@ -148,16 +161,30 @@ def _model(name: str, config: dict) -> dict:
     return model
 
 
-def _dataset(name: str, config: dict) -> dict:
-    base = name.removesuffix(VARIANT)
-    dataset = dict(_choose(config, "datasets", base))
-    question = dataset.pop("question_only", None)
-    if base != name:
+def _datasets(config: dict) -> dict[str, dict]:
+    """The selected datasets by name; the name of an entry with `by` selects all of its domains."""
+    found = domains.expanded(config["datasets"])
+    catalogue = {name: entry for entries in found.values() for name, entry in entries.items()}
+    selected = {}
+    for name in config["study"]["datasets"]:
+        base = name.removesuffix(VARIANT)
+        for each in found.get(base, [base]):
+            selected[each + name[len(base) :]] = _dataset(each, name != base, catalogue, config)
+    return selected
+
+
+def _dataset(name: str, only_question: bool, catalogue: dict[str, dict], config: dict) -> dict:
+    dataset = dict(_choose(catalogue, "datasets", name))
+    question, key = dataset.pop("question_only", None), f"config: datasets.{name}"
+    if only_question:
         if question is None:
-            raise Problem(f"config: study.datasets: {name!r} needs a template: add datasets.{base}.question_only.")
-        dataset["template"] = question
+            raise Problem(f"config: study.datasets: '{name}{VARIANT}' needs a template: add datasets.{name}{VARIANT}.")
+        dataset["template"], key = question, f"{key}{VARIANT}"
+    else:
+        key += ".template"
+    templates.parse(key, dataset["template"])
     source = DATASETS[dataset["source"]]
-    source.check(base, dataset, config)
+    source.check(name, dataset, config)
     return dataset | {"cluster": source.clusters(dataset)}
 
 
@@ -207,10 +234,10 @@ def _compared(config: dict, models: dict[str, dict]) -> list[dict[str, str]]:
     return runs
 
 
-def _choose(config: dict, catalogue: str, name: str) -> dict:
-    if name not in config[catalogue]:
-        known = ", ".join(config[catalogue])
+def _choose(entries: dict[str, dict], catalogue: str, name: str) -> dict:
+    if name not in entries:
+        known = ", ".join(entries)
         raise Problem(
             f"config: study.{catalogue}: {name!r} is not in the catalogue `{catalogue}`: use one of {known}, or add it."
         )
-    return config[catalogue][name]
+    return entries[name]

@@ -6,48 +6,37 @@ sources a dataset has, so clusters are what intervals resample, permutations dea
 
 import heapq
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from gatebook.problem import Problem
-
-if TYPE_CHECKING:
-    import datasets
+from gatebook.inputs.rows import Row
+from gatebook.inputs.templates import Column
 
 GROUPS = 20
 """Groups of clusters: the units of the jackknife, where counts are too large to be kept for every cluster."""
 
 
-def of_rows(name: str, rows: "datasets.Dataset", columns: Sequence[str]) -> np.ndarray:
-    """The cluster of each row of the dataset `name`: (row,) text.
+def of_rows(
+    name: str, read: Callable[[Sequence[Column]], Iterable[Row]], columns: Sequence[Column]
+) -> Callable[[Row], str]:
+    """What names the cluster of a row of the dataset `name`, by the value of a column or several, or its own number.
 
-    Rows that have the same value in any of the `columns` are one cluster, named after its first row's values. Raises
-    `Problem` for a column that is not there, and a null.
+    Rows that have the same value in any of several `columns` are one cluster, named after its first row's values: so
+    all rows of the files are read before, by `read`. A `Problem` for a value that is null or empty.
     """
-    values = []
-    for column in columns:
-        if column not in rows.column_names:
-            known = ", ".join(sorted(rows.column_names))
-            raise Problem(
-                f"datasets.{name}: there is no column {column!r}; the columns are {known}: correct `cluster`."
-            )
-        found = rows[column][:]
-        if None in found:
-            raise Problem(
-                f"datasets.{name}: row {found.index(None)} has no value in the column {column!r}: mend the row, or "
-                "take another column as `cluster`."
-            )
-        values.append(np.array(list(map(str, found)), dtype=str))
-    named = values[0]
-    if len(values) > 1:  # unambiguous, whatever the values hold
-        named = np.array([json.dumps(row, ensure_ascii=False) for row in zip(*values, strict=True)], dtype=str)
-    label = _connected(values)
-    _, first = np.unique(label, return_index=True)
-    return named[first][label]
+    key = f"datasets.{name}.cluster"
+    if not columns:
+        return lambda row: str(row.number)
+    if len(columns) == 1:
+        return lambda row: row.label(key, columns[0])
+    values = np.array([[row.label(key, column) for column in columns] for row in read(columns)], dtype=object)
+    label = _connected(list(values.T))
+    first = values[np.unique(label, return_index=True)[1]]
+    named = [json.dumps(row, ensure_ascii=False) for row in first.tolist()]  # unambiguous, whatever the values hold
+    return lambda row: named[label[row.number]]
 
 
 def _connected(values: list[np.ndarray]) -> np.ndarray:

@@ -1,27 +1,25 @@
 """Inputs: rows of a dataset become documents by a template, documents become tokens in windows."""
 
-import glob
-import re
-import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
 from gatebook.files import checksums
 from gatebook.files.netcdf import open_lazily
-from gatebook.inputs.clusters import groups
+from gatebook.inputs import clusters, rows
+from gatebook.inputs.rows import Row
 from gatebook.inputs.shards import take
+from gatebook.inputs.templates import Column, Template, parse
 from gatebook.inputs.windows import windows
 from gatebook.problem import Problem
 
-if TYPE_CHECKING:
-    import datasets
-
 NO_PARTS = {"flag_values": np.zeros(1, dtype=np.int8), "flag_meanings": "none"}
-FORMATS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".txt": "text", ".text": "text"}
 
 
 class Document(NamedTuple):
@@ -33,89 +31,20 @@ class Document(NamedTuple):
     text: str
 
 
-class Template(string.Formatter):
-    """`str.format` templates over the columns of a row; lists are written one item per line, a null is an error."""
-
-    def get_field(self, field_name, args, kwargs):
-        """The value of a field, as `str.format` finds it; a null is refused: it would become the word None."""
-        value, first = super().get_field(field_name, args, kwargs)
-        if value is None:
-            raise ValueError(f"{field_name} is null")
-        return value, first
-
-    def convert_field(self, value, conversion):
-        """Join lists by line breaks, and leave the rest to `str.format`."""
-        if conversion is None and isinstance(value, list | tuple):
-            return "\n".join(map(str, value))
-        return super().convert_field(value, conversion)
-
-    def columns(self, template: str) -> set[str]:
-        """Names of the columns that `template` uses, for instance {"question", "answer"}."""
-        fields = (field for _, field, _, _ in self.parse(template) if field is not None)
-        return {re.split(r"[.\[]", field)[0] for field in fields}
-
-
-def file_format(name: str, path: str, stated: str | None = None) -> str:
-    """The `datasets` builder for a file: json (also jsonl), parquet, csv or text, as stated or by its ending."""
-    if stated:
-        return "json" if stated == "jsonl" else stated
-    ending = Path(path).suffix.lower()
-    if ending not in FORMATS:
-        known = ", ".join(sorted(FORMATS))
-        raise Problem(f"datasets.{name}.files: {path} has the ending {ending!r}: use {known}, or set `format`.")
-    return FORMATS[ending]
-
-
-def read_rows(
-    name: str, files: list[str], builder: str, sample_by: str, cache: Path, limit: int | None
-) -> "datasets.Dataset":
-    """Rows of local files, in order, read by the `datasets` library.
-
-    Parameters
-    ----------
-    name
-        Of the dataset in the config.
-    files
-        Paths.
-    builder
-        Of the library: "json", "csv", "parquet" or "text".
-    sample_by
-        What a row of a text file is: "line", "paragraph" or "document".
-    cache
-        A folder for the library's working copy.
-    limit
-        At most so many rows, or all.
-
-    Returns
-    -------
-    datasets.Dataset
-        Each row is a dictionary, by column.
-
-    Raises
-    ------
-    Problem
-        If the files cannot be read as such.
-    """
-    import datasets
-
-    datasets.config.HF_HUB_OFFLINE = True  # it would report to the hub that a file is read
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    paths = [glob.escape(file) for file in files]
-    options = {"sample_by": sample_by} if builder == "text" else {}
-    try:
-        rows = datasets.load_dataset(builder, data_files=paths, split="train", cache_dir=str(cache), **options)
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError, StopIteration) as error:
-        reason = (str(error.__cause__ or error) or "it is empty").splitlines()[0]
-        raise Problem(
-            f"datasets.{name}: {', '.join(files)} cannot be read as {builder} ({reason}): "
-            "mend the file or its `format`."
-        ) from error
-    return rows if limit is None else rows.select(range(min(limit, len(rows))))
+def of_dataset(name: str, files: list[str], entry: dict) -> Iterator[Document]:
+    """The documents of the dataset `name`, made of the rows of files as its `entry` in the catalogue says."""
+    template = parse(f"datasets.{name}.template", entry["template"])
+    identifier = Column(entry["id"]) if "id" in entry else None
+    conditions = entry.get("where", {})
+    columns = [Column(column) for column in entry["cluster"]]
+    read = partial(rows.read, f"datasets.{name}", files, stated=entry.get("format"), sample_by=entry["sample_by"])
+    wanted = [*template.columns, *filter(None, [identifier]), *columns, *map(Column, conditions)]
+    kept = islice(rows.where(f"datasets.{name}.where", read(wanted), conditions), entry["limits"].get("documents"))
+    return render(name, kept, template, identifier, clusters.of_rows(name, read, columns))
 
 
 def render(
-    name: str, rows: Iterable[dict], template: str, id_column: str | None, clusters: Sequence[str] | None
+    name: str, given: Iterable[Row], template: Template, id_column: Column | None, cluster: Callable[[Row], str]
 ) -> Iterator[Document]:
     """Documents of rows: the template filled with each row's columns.
 
@@ -123,14 +52,14 @@ def render(
     ----------
     name
         Of the dataset in the config.
-    rows
-        By column.
+    given
+        The rows, see `rows.read`.
     template
-        A format string such as "{title}: {text}".
+        Of the dataset.
     id_column
         Holds the identifiers; without it they are the numbers of the rows.
-    clusters
-        That of each row; without them every document is a cluster, named by the number of its row.
+    cluster
+        Names that of a row, see `clusters.of_rows`.
 
     Yields
     ------
@@ -139,32 +68,12 @@ def render(
     Raises
     ------
     Problem
-        For a column that is not there, a null, and a template that is no format string.
+        For a column that is not there, a value that is no text, and an empty identifier.
     """
-    formatter = Template()
-    try:
-        wanted = formatter.columns(template) | ({id_column} if id_column else set())
-    except ValueError as error:
-        raise Problem(
-            f"datasets.{name}: the template {template!r} is not a format string ({error}): write {{column}} for a "
-            "column, and {{ or }} for a brace."
-        ) from error
-    for number, row in enumerate(rows):
-        if missing := sorted(wanted - set(row)):
-            columns = ", ".join(sorted(row))
-            raise Problem(
-                f"datasets.{name}: there is no column {missing[0]!r}; the columns are {columns}: correct `template` or "
-                "`id`."
-            )
-        try:
-            text = formatter.vformat(template, (), row)
-        except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-            raise Problem(
-                f"datasets.{name}: the template {template!r} does not fit row {number} ({error!r}): "
-                "correct the template or the row."
-            ) from error
-        cluster = str(number) if clusters is None else str(clusters[number])
-        yield Document(number, str(row[id_column]) if id_column else str(number), cluster, text)
+    for row in given:
+        text = row.text(f"datasets.{name}.template", template)
+        identifier = row.label(f"datasets.{name}.id", id_column) if id_column else str(row.number)
+        yield Document(row.number, identifier, cluster(row), text)
 
 
 def tokenize(
@@ -178,7 +87,8 @@ def tokenize(
 ) -> xr.Dataset:
     """Tokens of a dataset as a CF indexed ragged array.
 
-    Special tokens are those that the tokenizer adds by itself.
+    Special tokens are those that the tokenizer adds by itself. A file cannot hold the character NUL (U+0000) in texts:
+    tokens are made of it, and the stored texts have its symbol in its place.
 
     Parameters
     ----------
@@ -202,7 +112,8 @@ def tokenize(
         int32, its place in its window; `role`, `phase` (token) int8, indices into the attribute `flag_meanings`: who
         speaks, and in which part of an answer; of plain text "none". `text(document)`, `document_tokens(document)`
         int32, `row(document)` int64, the number of its row; coordinates `document_id`, `cluster`, `group` (document),
-        see `clusters`.
+        see `clusters`. The attribute `ids_repeated` says how many documents have the identifier of an earlier one:
+        theirs have a number after it.
 
     Raises
     ------
@@ -236,6 +147,8 @@ def tokenize(
             "limits."
         )
     lengths = np.array([len(tokens) for tokens in ids], dtype=np.int32)
+    stated = _of(kept, "id")
+    names = _told_apart(stated)
     return xr.Dataset(
         {
             "token_id": ("token", np.concatenate(ids), {"long_name": "token id"}),
@@ -256,17 +169,36 @@ def tokenize(
             "row": ("document", np.array([document.row for document in kept]), {"long_name": "row in the files"}),
         },
         coords={
-            "document_id": ("document", _of(kept, "id")),
+            "document_id": ("document", names),
             "cluster": ("document", _of(kept, "cluster"), {"long_name": "cluster of documents that are alike"}),
-            "group": ("document", groups(_of(kept, "cluster")), {"long_name": "group of clusters"}),
+            "group": ("document", clusters.groups(_of(kept, "cluster")), {"long_name": "group of clusters"}),
         },
-        attrs={"featureType": "indexed ragged array", "window": window, "documents_left_out": left_out},
+        attrs={
+            "featureType": "indexed ragged array",
+            "window": window,
+            "documents_left_out": left_out,
+            "ids_repeated": int((names != stated).sum()),
+        },
     )
 
 
 def _of(documents: list[Document], part: str) -> np.ndarray:
-    """One part of every document, text (document,)."""
-    return np.array([getattr(document, part) for document in documents], dtype=object)
+    """One part of every document as a file can hold it, text (document,)."""
+    texts = [getattr(document, part).replace("\0", "\N{SYMBOL FOR NULL}") for document in documents]
+    return np.array(texts, dtype=object)
+
+
+def _told_apart(names: np.ndarray) -> np.ndarray:
+    """The names (document,), one that came before with a number after it."""
+    found: dict[str, None] = {}
+    times: Counter[str] = Counter()
+    for name in names:
+        distinct = name
+        while distinct in found:
+            times[name] += 1
+            distinct = f"{name} ({times[name] + 1})"
+        found[distinct] = None
+    return np.array(list(found), dtype=object)
 
 
 def tokens_sha256(tokens: xr.Dataset) -> str:

@@ -2,11 +2,14 @@
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
-from gatebook.problem import Problem
+from gatebook.files.sizes import format_bytes
+from gatebook.inputs import rows
+from gatebook.problem import Problem, causes
 from gatebook.run import job
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
@@ -60,7 +63,16 @@ def commit(folder: Path) -> str:
     return folder.name
 
 
-def fetch_rows(dataset: str, path: str, *, name: str | None, split: str, revision: str, limit: int | None):
+def fetch_rows(
+    dataset: str,
+    path: str,
+    *,
+    name: str | None,
+    split: str,
+    revision: str,
+    limit: int | None,
+    where: Mapping = MappingProxyType({}),
+):
     """The first rows of a dataset split; only what is needed is downloaded.
 
     Parameters
@@ -71,6 +83,8 @@ def fetch_rows(dataset: str, path: str, *, name: str | None, split: str, revisio
         Repository, configuration, split and branch, tag or commit on the hub.
     limit
         How many rows, or all.
+    where
+        Which rows, see `rows.where`: all before the last of them are downloaded, too.
 
     Returns
     -------
@@ -87,13 +101,17 @@ def fetch_rows(dataset: str, path: str, *, name: str | None, split: str, revisio
     from huggingface_hub import HfApi
 
     try:
-        found = HfApi().dataset_info(path, revision=revision).sha
+        resolved = HfApi().dataset_info(path, revision=revision).sha
         HfApi().auth_check(path, repo_type="dataset")  # `datasets` does not tell a gated dataset from an unknown one
-        stream = load_dataset(f"hf://datasets/{path}", name, split=split, revision=found, streaming=True)
-        rows = list(islice(job.progress(stream, total=limit, unit="rows", description=dataset), limit))
+        stream = load_dataset(f"hf://datasets/{path}", name, split=split, revision=resolved, streaming=True)
+        numbered = (rows.Row(number, f"row {number}", columns) for number, columns in enumerate(stream))
+        kept = islice(rows.where(f"datasets.{dataset}.where", numbered, where), limit)
+        found = [row.columns for row in job.progress(kept, total=limit, unit="rows", description=dataset)]
+    except Problem:
+        raise
     except Exception as error:
         raise _problem(f"datasets.{dataset}", "path", path, revision, error) from error
-    return pa.Table.from_pylist(rows).replace_schema_metadata({"commit": found})
+    return pa.Table.from_pylist(found).replace_schema_metadata({"commit": resolved})
 
 
 def _check_files(what: str, files: list) -> None:
@@ -107,7 +125,7 @@ def _check_files(what: str, files: list) -> None:
     free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
     if needed > free:
         raise Problem(
-            f"{what} needs {needed / 1e9:.1f} GB more, and {cache} has {free / 1e9:.1f} GB free: make room there, or "
+            f"{what} needs {format_bytes(needed)} more, and {cache} has {format_bytes(free)} free: make room there, or "
             "set HF_HOME to a folder on a larger disk."
         )
 
@@ -141,7 +159,7 @@ def _problem(key: str, place: str, repository: str, revision: str, error: Except
 
     what = f"{key}: {repository} at revision {revision}"
     page = f"{constants.ENDPOINT}/{'datasets/' if place == 'path' else ''}{repository}"
-    for cause in _causes(error):
+    for cause in causes(error):
         status = getattr(getattr(cause, "response", None), "status_code", None)
         match cause:
             case errors.GatedRepoError() if get_token():
@@ -164,19 +182,17 @@ def _problem(key: str, place: str, repository: str, revision: str, error: Except
                     f"{what}: {constants.HF_HUB_CACHE} is full: make room there, or set HF_HOME to a folder on a "
                     "larger disk."
                 )
+            case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS | errno.ENOTDIR):
+                return Problem(
+                    f"{what}: {constants.HF_HUB_CACHE} cannot be written ({_reason(cause)}): set HF_HOME to a folder "
+                    "that you may write to."
+                )
             case httpx2.TransportError() | ConnectionError() | TimeoutError():
                 return Problem(
                     f"{what}: {constants.ENDPOINT} cannot be reached ({_reason(cause)}): check the network and run "
                     "again."
                 )
     return Problem(f"{what} cannot be fetched ({_reason(error)}): correct {key}, or try again later.")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and what it came from, the error itself first."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _reason(error: BaseException) -> str:

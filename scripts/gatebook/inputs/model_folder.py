@@ -1,10 +1,12 @@
 """A model's folder in the hub's layout: its config and its tokenizer."""
 
 from pathlib import Path
-
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+from typing import TYPE_CHECKING
 
 from gatebook.problem import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 POINTER = b"version https://git-lfs"
 """What the file begins with that git keeps in place of a large one."""
@@ -16,11 +18,13 @@ SIZES = (
 EXPERTS, SELECTED = ("num_experts", "num_local_experts", "n_routed_experts"), "num_experts_per_tok"
 
 
-def load_config(folder: str | Path, trust_remote_code: bool = False) -> PreTrainedConfig:
+def load_config(folder: str | Path, trust_remote_code: bool = False) -> "PreTrainedConfig":
     """The config of a model folder in the hub's layout, of its text model if it also sees or hears.
 
     A `Problem` when it cannot be read.
     """
+    from transformers import AutoConfig
+
     if not require_content(Path(folder) / "config.json").is_file():
         raise Problem(f"{folder} is not a model folder: it has no config.json.")
     try:
@@ -40,6 +44,8 @@ def load_config(folder: str | Path, trust_remote_code: bool = False) -> PreTrain
 
 def load_tokenizer(folder: str, *, trust_remote_code: bool = False):
     """The tokenizer of a model folder; a `Problem` when there is none, or it cannot be read."""
+    from transformers import AutoTokenizer
+
     for pattern in TOKENIZER_FILES:
         for path in sorted(Path(folder).glob(pattern)):
             require_content(path)
@@ -66,7 +72,7 @@ def require_content(path: Path) -> Path:
     return path
 
 
-def _check_sizes(folder: str | Path, config: PreTrainedConfig) -> None:
+def _check_sizes(folder: str | Path, config: "PreTrainedConfig") -> None:
     """A `Problem` if a size in the config is no positive integer, or more experts are selected than there are."""
     found = {name: getattr(config, name, None) for name in (*SIZES, *EXPERTS, SELECTED)}
     sizes = {name: value for name, value in found.items() if isinstance(value, int)}  # transformers checks the types

@@ -43,7 +43,7 @@ def read(key: str, files: list[str]) -> pd.DataFrame:
 def _read_file(key: str, file: str) -> pd.DataFrame:
     ending = Path(file).suffix.lower()
     if ending == ".nc":
-        with netcdf.open_lazily(file) as counts:
+        with netcdf.open_lazily(file, remedy=f"correct {key}, or get the file again") as counts:
             return counts.to_dataframe().reset_index()
     if ending != ".csv":
         raise Problem(f"{key}: {file} has the ending {ending!r}: use .csv or .nc.")

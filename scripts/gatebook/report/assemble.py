@@ -15,6 +15,10 @@ from gatebook.report import published
 from gatebook.run import job
 
 MODEL_PAGES = {"experts": profiles_page, "browser": browser_page}
+EMBEDDED = (
+    "A small OLMoE, trained by this workflow on text found on any machine, and what its routers do with text that it "
+    "has not seen."
+)
 FEW, INTERVALS = "Some datasets rest on few sources", "What the intervals cover"
 CAUTIONS = {
     "Expert numbers mean nothing across layers": "Expert 3 of one layer has nothing to do with expert 3 of the next, "
@@ -88,7 +92,7 @@ def assemble(
     digest = hashlib.sha256(json.dumps([commit, config, outputs], sort_keys=True).encode()).hexdigest()
     return {
         "title": config["study"]["title"],
-        "description": config["report"]["description"],
+        "description": config["report"].get("description") or _description(config),
         "build": digest[:12],
         "identity": _identity(config, commit, left_out, names, without_documents, models, datasets),
         "findings": [
@@ -120,6 +124,15 @@ def assemble(
             "licences": [{"name": name, "licence": licence} for name, licence in licences.items()],
         },
     }
+
+
+def _description(config: dict) -> str:
+    """What a study is about, if its config does not say."""
+    names = config["study"]["models"]
+    if [config["models"][name]["source"] for name in names] == ["demo"]:
+        return EMBEDDED
+    count = len(config["study"]["datasets"])
+    return f"How the routers of {_and(names)} treat {count} dataset{'s' if count > 1 else ''}."
 
 
 def absent(chapter: str, metrics: xr.Dataset) -> list[str]:
@@ -398,5 +411,8 @@ def _statistics(config: dict, names: list[str], without_documents: bool) -> list
 
 def _listed(titles: list[str]) -> str:
     """Titles in a sentence: Co-activation, similarity and maps."""
-    words = [titles[0], *(title[0].lower() + title[1:] for title in titles[1:])] if titles else []
+    return _and([titles[0], *(title[0].lower() + title[1:] for title in titles[1:])] if titles else [])
+
+
+def _and(words: list[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -68,7 +68,6 @@ from gatebook.figures.words import (
     _alike,
     _place,
     available,
-    format_bytes,
     format_count,
     format_duration,
     format_estimate,

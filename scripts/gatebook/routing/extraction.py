@@ -3,9 +3,10 @@
 import math
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -18,14 +19,35 @@ from gatebook.inputs.windows import blocks
 from gatebook.problem import Problem
 from gatebook.routing import bins
 from gatebook.routing.families import routing_rule
-from gatebook.routing.records import Records, RecordWriter, contents_of, expert_dtype
-from gatebook.routing.routers import find_routers, selection_biases
+from gatebook.routing.records import (
+    PER_TOKEN,
+    STATES,
+    TOTALS,
+    Records,
+    RecordWriter,
+    States,
+    contents_of,
+    expert_dtype,
+    float32,
+)
+from gatebook.routing.routers import find_blocks, find_routers, selection_biases
 from gatebook.routing.rule import RoutingRule, check_rule
 from gatebook.run import job
 
-BATCHES_PER_POOL = 8
-"""A pool is a block of windows: sorted inside for batches, and written in order, so memory is flat."""
+BATCHES_PER_POOL, BYTES_PER_POOL = 8, 1 << 30
+"""A pool is a block of windows, sorted inside for batches: so many batches, but no more bytes of router logits unless a
+batch has more. Two pools are in memory at most."""
 ROWS_PER_HEAD = 1024
+
+
+class Tally(Protocol):
+    """What adds up a layer's records (see `study.counting.Tally`)."""
+
+    def add(self, record: dict[str, np.ndarray]) -> None:
+        """Add the records of the next tokens."""
+
+    def result(self, attrs: dict, totals: dict[str, np.ndarray]) -> xr.Dataset:
+        """What they add up to."""
 
 
 class _Finished(Exception):
@@ -35,24 +57,39 @@ class _Finished(Exception):
 class RouterCapture:
     """Forward hooks that keep what the routers of the wanted layers return, and stop the model at the last of them.
 
-    `states` holds, by layer, the rows `rows` (row,) of what the routers received: (row, hidden). With `whole` the model
-    runs to its end and `hidden` is its last hidden state (window, position, hidden).
+    `states` holds, by layer, the rows `rows` (row,) of what the routers received: (row, hidden). `kept` holds the same
+    of what `watched` says, by name of `records.STATES` and layer. With `whole` the model runs to its end and `hidden`
+    is its last hidden state (window, position, hidden).
     """
 
-    def __init__(self, routers: dict[int, nn.Module], layers: list[int], whole: bool = False):
-        """Watch `routers` (by layer index) at `layers`."""
+    def __init__(
+        self,
+        routers: dict[int, nn.Module],
+        layers: list[int],
+        whole: bool = False,
+        watched: dict[str, dict[int, nn.Module]] | None = None,
+    ):
+        """Watch `routers` (by layer index) at `layers`; and `watched`, for each of `STATES`, routers or blocks."""
         self._routers = {layer: routers[layer] for layer in layers}
         self._whole = whole
         self._seen: dict[int, tuple] = {}
         self._handles: list = []
+        self._watched = watched or {}
         self.states: dict[int, torch.Tensor] = {}
+        self.kept: dict[str, dict[int, torch.Tensor]] = {}
         self.hidden: torch.Tensor | None = None
 
     def __enter__(self):
         """Attach the hooks."""
         last = max(self._routers)
+        for name, modules in self._watched.items():
+            for layer, module in modules.items():
+                self._handles.append(module.register_forward_hook(self._keep(name, layer)))
         for layer, router in self._routers.items():
-            self._handles.append(router.register_forward_hook(self._hook(layer, layer == last and not self._whole)))
+            self._handles.append(router.register_forward_hook(self._hook(layer)))
+        if not self._whole:  # hooks are called in the order in which they were attached
+            ends = self._watched.get("block_output", {}).get(last, self._routers[last])
+            self._handles.append(ends.register_forward_hook(_finish))
         return self
 
     def __exit__(self, *_):
@@ -60,20 +97,31 @@ class RouterCapture:
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, layer: int, last: bool):
+    def _hook(self, layer: int):
         def hook(module, inputs, output):
             self._seen[layer] = output
             if len(self._rows):
                 self.states[layer] = take(inputs[0], self._rows)
-            if last:
-                raise _Finished
+
+        return hook
+
+    def _keep(self, name: str, layer: int):
+        def hook(module, inputs, output):
+            output = output[0] if isinstance(output, tuple) else output
+            state = inputs[0] if name == "router_input" else output
+            self.kept.setdefault(name, {})[layer] = take(state, self._kept_rows)
 
         return hook
 
     @torch.inference_mode()
-    def run(self, model: nn.Module, token_ids: torch.Tensor, rows: torch.Tensor) -> dict[int, tuple]:
-        """(logits, weights, ids) of each wanted layer for `token_ids` (window, position), flattened over both."""
-        self._seen, self.states, self._rows = {}, {}, rows
+    def run(
+        self, model: nn.Module, token_ids: torch.Tensor, rows: torch.Tensor, kept_rows: torch.Tensor
+    ) -> dict[int, tuple]:
+        """(logits, weights, ids) of each wanted layer for `token_ids` (window, position), flattened over both.
+
+        `rows` (row,) are those of `states`, `kept_rows` (row,) those of `kept`.
+        """
+        self._seen, self.states, self.kept, self._rows, self._kept_rows = {}, {}, {}, rows, kept_rows
         with suppress(_Finished):
             self.hidden = model(input_ids=token_ids, use_cache=False).last_hidden_state
         if not self._seen:
@@ -81,9 +129,13 @@ class RouterCapture:
         return self._seen
 
 
+def _finish(*_) -> None:
+    raise _Finished
+
+
 def take(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Rows (row, hidden) of states (..., hidden), flattened over all axes but the last."""
-    return states.reshape(-1, states.shape[-1]).index_select(0, rows.to(states.device, non_blocking=True))
+    return states.reshape(-1, states.shape[-1]).index_select(0, _to(states.device, rows))
 
 
 def batches(lengths: np.ndarray, tokens_per_batch: int) -> Iterator[np.ndarray]:
@@ -130,21 +182,31 @@ class Extras:
         return torch.as_tensor(wanted, dtype=torch.int64)
 
     @torch.inference_mode()
-    def keep(self, tokens: np.ndarray, rows: torch.Tensor, capture: RouterCapture) -> None:
-        """Keep what a batch shows: its `tokens` (row,) are in `rows` (row,) of the model's output."""
+    def seen(self, rows: torch.Tensor, capture: RouterCapture) -> dict[str, torch.Tensor]:
+        """What a batch shows, on the device: predictions of its `rows` (row,), and the states that were captured."""
+        found = {}
         if self.head is not None:
             parts = take(capture.hidden, rows).split(ROWS_PER_HEAD)
-            largest, predicted = map(torch.cat, zip(*(self.head(part).max(dim=-1) for part in parts), strict=True))
-            if not bool(torch.isfinite(largest).all()):
+            largest, found["predicted"] = map(
+                torch.cat, zip(*(self.head(part).max(dim=-1) for part in parts), strict=True)
+            )
+            found["known"] = largest.isfinite().all()
+        if capture.states:
+            found["states"] = _stacked(list(capture.states.values()))
+        return found
+
+    def keep(self, tokens: np.ndarray, found: dict[str, np.ndarray]) -> None:
+        """Put what a batch of these `tokens` (row,) showed in its place."""
+        if "predicted" in found:
+            if not found["known"]:
                 raise Problem(
                     "the logits of the predictions hold NaN or infinity: use another dtype (`dtype: float32`), check "
                     "the model's weights, or set extraction.predictions to false."
                 )
-            self.predicted[tokens] = predicted.cpu().numpy()
-        if capture.states:
+            self.predicted[tokens] = found["predicted"]
+        if "states" in found:
             place = np.searchsorted(self.sampled, tokens[np.isin(tokens, self.sampled)])
-            for index, states in enumerate(capture.states.values()):
-                self.states[index, place] = states.float().cpu().numpy()
+            self.states[:, place] = float32(found["states"])
 
 
 def sample_tokens(tokens: int, size: int, seed: int, name: str) -> np.ndarray:
@@ -169,6 +231,39 @@ def sample_of_part(tokens: xr.Dataset, in_dataset: int, size: int, seed: int) ->
     return sampled[(first <= sampled) & (sampled < first + tokens.sizes["token"])] - first
 
 
+def wanted_states(
+    wanted: dict | None, layers: list[int], tokens: xr.Dataset, in_dataset: int, seed: int
+) -> States | None:
+    """The hidden states that the key extraction.states wants of a part, None if it is not set.
+
+    Parameters
+    ----------
+    wanted
+        `what`, `layers` and `tokens`, as the config has them.
+    layers
+        Those with records.
+    tokens, in_dataset, seed
+        As those of `sample_of_part`.
+
+    Returns
+    -------
+    States or None
+
+    Raises
+    ------
+    Problem
+        If a layer has no records.
+    """
+    if not wanted:
+        return None
+    chosen = layers if wanted["layers"] == "all" else sorted(wanted["layers"])
+    if missing := sorted(set(chosen) - set(layers)):
+        raise Problem(f"extraction.states.layers: layer {missing[0]} has no records: choose from {layers}.")
+    every = wanted["tokens"] == "all"
+    kept = np.arange(tokens.sizes["token"]) if every else sample_of_part(tokens, in_dataset, wanted["tokens"], seed)
+    return States(wanted["what"], chosen, kept) if len(kept) else None
+
+
 def write_records(
     folder: Path,
     model: transformers.PreTrainedModel,
@@ -181,6 +276,8 @@ def write_records(
     sampled: np.ndarray | None = None,
     first_token: int = 0,
     threads: int = 1,
+    tally: Callable[[RoutingRule, np.ndarray | None], Tally] | None = None,
+    states: States | None = None,
     attrs: dict | None = None,
     advance: Callable[[int], object] = lambda tokens: None,
 ) -> None:
@@ -188,7 +285,8 @@ def write_records(
 
     If the model has its language-model head, `predictions.nc` holds `predicted_token(token)`. If tokens are sampled,
     `states.nc` holds `state(layer, sample, hidden)`, what the routers received, and `sampled_token(sample)`, which
-    counts from the first token of the dataset.
+    counts from the first token of the dataset. With `tally`, `tally.nc` holds the tally of the records, taken on the
+    way from the values as they are stored.
 
     Parameters
     ----------
@@ -212,6 +310,12 @@ def write_records(
         Place of the first token here in its dataset, an attribute of every file.
     threads
         That compress.
+    tally
+        What makes an empty tally of a layer from the rule and the selection bias (expert,) or None, such as
+        `study.counting.Tally` of the tokens.
+    states
+        Which hidden states are kept in the folder `states`, see `States.writer`; their tokens are counted from the
+        first one here, their layers are some of `layers`.
     attrs
         Of every file.
     advance
@@ -219,21 +323,40 @@ def write_records(
     """
     base, attrs = model.base_model, (attrs or {}) | {"first_token": first_token}
     rule, biases = routing_rule(base.config), selection_biases(base, layers)
+    biases = {layer: bias.float().cpu().numpy() for layer, bias in biases.items() if bias is not None}
+    tallies = {layer: tally(rule, biases.get(layer)) for layer in layers} if tally else {}
     extras = Extras.of(model, len(layers), len(token_id), sampled)
-    with RecordWriter(
-        folder,
-        rule,
-        layers,
-        tokens=len(token_id),
-        windows=len(window_start),
-        contents=records,
-        attrs=attrs,
-        bias={layer: bias.float().cpu().numpy() for layer, bias in biases.items() if bias is not None},
-        threads=threads,
-    ) as writer:
-        for span in extract(base, layers, token_id, window_start, tokens_per_batch=tokens_per_batch, extras=extras):
-            writer.write(span.records(records))
-            advance(span.tokens)
+    with ExitStack() as writers:
+        if states:
+            (folder / "states").mkdir()
+            hidden = states.writer(folder / "states", base.config.hidden_size, first_token, attrs, threads)
+            writers.enter_context(hidden)
+        writer = writers.enter_context(
+            RecordWriter(
+                folder,
+                rule,
+                layers,
+                tokens=len(token_id),
+                windows=len(window_start),
+                contents=records,
+                attrs=attrs,
+                bias=biases,
+                threads=threads,
+                tallies=tallies,
+            )
+        )
+        options = {"tokens_per_batch": tokens_per_batch, "contents": records, "extras": extras, "states": states}
+        for batch in extract(base, layers, token_id, window_start, **options):
+            writer.write(batch.records)
+            if states:
+                hidden.write(batch.states)
+            advance(len(batch.tokens))
+    if tallies:
+        results = (
+            each.result(attrs | {"layer": layer}, {name: values[index] for name, values in writer.totals.items()})
+            for index, (layer, each) in enumerate(tallies.items())
+        )
+        netcdf.save_parts(results, folder / "tally.nc", along="layer")
     if extras.predicted is not None:
         predicted = ("token", extras.predicted, {"long_name": "token id with the largest logit", "units": "1"})
         netcdf.save(xr.Dataset({"predicted_token": predicted}, attrs=attrs), folder / "predictions.nc")
@@ -251,12 +374,15 @@ def extract(
     window_start: np.ndarray,
     *,
     tokens_per_batch: int,
+    contents: str = "exact",
     extras: Extras | None = None,
-) -> Iterator["Span"]:
-    """Run the base model over all windows and yield what its routers did, in spans of consecutive windows.
+    states: States | None = None,
+) -> Iterator["Batch"]:
+    """Run the base model over all windows and yield what its routers did, batch by batch.
 
     Windows are padded on the right and no attention mask is given: in a causal model padding cannot reach earlier
-    positions, and its rows are dropped. The routing rule is checked against the modules on the first batch.
+    positions, and its rows are dropped. The routing rule is checked against the modules on the first batch; after it
+    nothing here waits for the device.
 
     Parameters
     ----------
@@ -264,13 +390,16 @@ def extract(
         In evaluation mode, without a head.
     layers, token_id, window_start, tokens_per_batch
         As those of `write_records`.
+    contents
+        One of `records.CONTENTS`.
     extras
-        Is filled on the way.
+        Is filled when the records of the batches are asked for.
+    states
+        Which hidden states come with the batches.
 
     Yields
     ------
-    Span
-        The windows of a pool.
+    Batch
 
     Raises
     ------
@@ -280,62 +409,167 @@ def extract(
     rule, routers, extras = routing_rule(model.config), find_routers(model), extras or Extras()
     biases = selection_biases(model, layers)
     lengths = np.diff(np.append(window_start, len(token_id)))
+    largest = BYTES_PER_POOL // (len(layers) * rule.experts * model.dtype.itemsize)
     checked = False
-    with RouterCapture(routers, layers, whole=extras.head is not None) as capture:
-        for pool, _ in blocks(lengths, BATCHES_PER_POOL * tokens_per_batch):
-            pool_lengths, pool_starts = lengths[pool], window_start[pool]
-            span = Span(rule, biases, pool_lengths)
-            for batch in batches(pool_lengths, tokens_per_batch):
-                position = np.arange(pool_lengths[batch].max())
-                valid = position < pool_lengths[batch][:, None]
-                source = np.minimum(pool_starts[batch][:, None] + position, len(token_id) - 1)
+    watched, sampled = {}, np.array([], dtype=np.int64) if states is None else states.tokens
+    if states:
+        modules = {"router_input": routers, "block_output": find_blocks(model)}
+        watched = {name: {layer: modules[name][layer] for layer in states.layers} for name in states.what}
+    with RouterCapture(routers, layers, whole=extras.head is not None, watched=watched) as capture:
+        for pool, _ in blocks(lengths, min(BATCHES_PER_POOL * tokens_per_batch, max(tokens_per_batch, largest))):
+            in_pool = list(batches(lengths[pool], tokens_per_batch))
+            for batch in in_pool:
+                windows = batch + pool.start
+                position = np.arange(lengths[windows].max())
+                valid = position < lengths[windows][:, None]
+                source = np.minimum(window_start[windows][:, None] + position, len(token_id) - 1)
                 ids = torch.from_numpy(np.where(valid, token_id[source], 0).astype(np.int64))
-                tokens, rows = source[valid], np.flatnonzero(valid)
-                outputs = capture.run(model, ids.to(model.device), extras.rows(tokens, rows))
+                in_order = np.argsort(source[valid])
+                tokens, rows = source[valid][in_order], np.flatnonzero(valid)[in_order]
+                kept = np.isin(tokens, sampled)
+                outputs = capture.run(
+                    model, _to(model.device, ids), extras.rows(tokens, rows), torch.from_numpy(rows[kept])
+                )
                 if not checked:
                     for layer, output in outputs.items():
                         check_rule(rule, layer, *output, biases[layer])
                     checked = True
-                span.add(batch, torch.from_numpy(rows), outputs)
-                extras.keep(tokens, torch.from_numpy(rows), capture)
-            yield span
+                rows, windows = torch.from_numpy(rows), np.sort(windows)
+                made = _made(rule, biases, outputs, rows, contents, lengths[windows]) | extras.seen(rows, capture)
+                made |= {
+                    name: _stacked([found[layer] for layer in states.layers]) for name, found in capture.kept.items()
+                }
+                yield Batch(
+                    layers,
+                    tokens,
+                    windows,
+                    np.searchsorted(sampled, tokens[kept]),
+                    Arrival(made),
+                    extras,
+                    complete=batch is in_pool[-1],
+                )
 
 
-class Span:
-    """What the routers did to consecutive windows, as their modules returned it, batch by batch.
+@torch.inference_mode()
+def _made(
+    rule: RoutingRule,
+    biases: dict[int, torch.Tensor | None],
+    outputs: dict[int, tuple],
+    rows: torch.Tensor,
+    contents: str,
+    window_lengths: np.ndarray,
+) -> dict[str, torch.Tensor]:
+    """The records of all layers for a batch, on the device.
 
-    Nothing is copied from the device, sorted or computed before `records` is iterated over, so that another thread can
-    do it while the model goes on.
+    Parameters
+    ----------
+    rule
+        Of the model.
+    biases
+        By layer, added to scores to select, (expert,), or None.
+    outputs
+        By layer, what the module returned: logits, weights, ids, each with a row for every position of the batch.
+    rows
+        Which of them are tokens, in their order: (row,).
+    contents
+        One of `records.CONTENTS`.
+    window_lengths
+        Tokens of each window, in the same order: (window,) int.
+
+    Returns
+    -------
+    dict[str, torch.Tensor]
+        By name, with the layers as first axis, and `finite` (layer,): whether all router logits are.
+    """
+    keep, lengths, made = {}, {}, []
+    for layer, bias in biases.items():
+        output = outputs[layer]
+        device = output[0].device
+        if device not in keep:
+            keep[device], lengths[device] = _to(device, rows), _to(device, torch.from_numpy(window_lengths))
+        logits, weights, selected = (tensor.index_select(0, keep[device]) for tensor in output)
+        made.append(make_records(rule, bias, logits, weights, selected, contents, lengths[device]))
+    return {name: _stacked([each[name] for each in made]) for name in made[0]}
+
+
+def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Tensors of the layers as one, on the device of the last layer."""
+    return torch.stack([tensor.to(tensors[-1].device, non_blocking=True) for tensor in tensors])
+
+
+def _to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of the host on a device; only a copy from pinned memory does not wait for what the device is doing."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def to_host(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in the memory of the host; from a GPU it goes into pinned memory, and nobody waits for it here."""
+    return tensor.to("cpu", non_blocking=True)
+
+
+class Arrival:
+    """Tensors of one device on their way to the host, one copy for each, beside what the device computes next."""
+
+    _streams: ClassVar[dict[torch.device, torch.cuda.Stream]] = {}
+
+    def __init__(self, tensors: dict[str, torch.Tensor]):
+        """Let the copies begin."""
+        device, self._arrived = next(iter(tensors.values())).device, None
+        if device.type != "cuda":
+            self._copies = {name: to_host(tensor) for name, tensor in tensors.items()}
+            return
+        stream = self._streams.setdefault(device, torch.cuda.Stream(device))
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            self._copies = {name: to_host(tensor) for name, tensor in tensors.items()}
+        for tensor in tensors.values():
+            tensor.record_stream(stream)
+        self._arrived = stream.record_event()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Wait for the copies; the values by name, bfloat16 as its bits (uint16)."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return {
+            name: (copy.view(torch.uint16) if copy.dtype is torch.bfloat16 else copy).numpy()
+            for name, copy in self._copies.items()
+        }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the routers of the `layers` did to a batch, on its way to the host.
+
+    `tokens` (row,) and `windows` (window,) are their places in the dataset, in order; `samples` (sample,) are those of
+    its tokens whose hidden states are kept among all of these. `complete` says whether the batch is the last one of its
+    pool.
     """
 
-    def __init__(self, rule: RoutingRule, biases: dict[int, torch.Tensor | None], lengths: np.ndarray):
-        """An empty span of windows with the given `lengths` in tokens."""
-        self._rule, self._biases, self._lengths = rule, biases, lengths
-        self._batches: list[np.ndarray] = []
-        self._outputs: dict[int, list[tuple]] = {layer: [] for layer in biases}
-        self.tokens = int(lengths.sum())
+    layers: list[int]
+    tokens: np.ndarray
+    windows: np.ndarray
+    samples: np.ndarray
+    arrival: Arrival
+    extras: Extras
+    complete: bool
 
-    def add(self, batch: np.ndarray, rows: torch.Tensor, outputs: dict[int, tuple]) -> None:
-        """Add a batch: the indices of its windows in the span, which of its rows are tokens, what routers returned."""
-        self._batches.append(batch)
-        for layer, output in outputs.items():
-            keep = rows.to(output[0].device, non_blocking=True)
-            self._outputs[layer].append(tuple(tensor.index_select(0, keep) for tensor in output))
+    def records(self) -> Records:
+        """The records, as soon as they have arrived; the extras are kept. A `Problem` if a logit is not finite."""
+        arrays = self.arrival.arrays()
+        if not (finite := arrays.pop("finite")).all():
+            raise Problem(
+                f"layer {self.layers[int(finite.argmin())]}: the router logits hold NaN or infinity: use another dtype "
+                "(`dtype: float32`) or check the model's weights."
+            )
+        self.extras.keep(self.tokens, arrays)
+        totals = {name: arrays[name] for name in TOTALS if name in arrays}
+        per_token = {name: arrays[name] for name in PER_TOKEN if name in arrays}
+        return Records(self.tokens, self.windows, per_token, totals, self.complete)
 
-    @torch.inference_mode()
-    def records(self, contents: str) -> Iterator[tuple[int, Records]]:
-        """(layer, records) of all tokens of the span, in their order; `contents` is one of `records.CONTENTS`."""
-        starts = np.cumsum(self._lengths) - self._lengths
-        windows = np.concatenate(self._batches)
-        token_order = np.argsort(np.concatenate([starts[w] + np.arange(self._lengths[w]) for w in windows]))
-        window_order = np.argsort(windows)
-        for layer, outputs in self._outputs.items():
-            parts = [
-                make_records(layer, self._rule, self._biases[layer], *output, contents, self._lengths[batch])
-                for batch, output in zip(self._batches, outputs, strict=True)
-            ]
-            outputs.clear()
-            yield layer, _join(parts, token_order, window_order)
+    def states(self) -> Records:
+        """The hidden states that are kept, as soon as they have arrived."""
+        arrays = {name: values for name, values in self.arrival.arrays().items() if name in STATES}
+        return Records(self.samples, self.windows[:0], arrays, {}, self.complete)
 
 
 def batch_tokens(wanted: int | str, config: transformers.PreTrainedConfig, device: torch.device, window: int) -> int:
@@ -344,7 +578,7 @@ def batch_tokens(wanted: int | str, config: transformers.PreTrainedConfig, devic
 
 
 def tokens_that_fit(config: transformers.PreTrainedConfig, free: int, window: int) -> int:
-    """How many tokens a batch may hold with `free` bytes of device memory: a power of two from 256 to 32,768.
+    """How many tokens a batch may hold with `free` bytes of device memory: a power of two from 256 to 16,384.
 
     Counts the activations of one layer in float32, twice over: hidden states, what the selected experts receive,
     compute and return, and the attention scores if the model writes them out.
@@ -354,7 +588,7 @@ def tokens_that_fit(config: transformers.PreTrainedConfig, free: int, window: in
     values = 8 * config.hidden_size + rule.top_k * (2 * config.hidden_size + 3 * inner) + 8 * rule.experts
     if config._attn_implementation == "eager":
         values += 2 * config.num_attention_heads * window
-    return 2 ** min(max(int(math.log2(max(free / (2 * 4 * values), 1))), 8), 15)
+    return 2 ** min(max(int(math.log2(max(free / (2 * 4 * values), 1))), 8), 14)
 
 
 def with_less_memory(tokens_per_batch: int, run: Callable[[int], object]) -> None:
@@ -389,21 +623,18 @@ def check_tokens(model: str, description: dict, window: int, token_id: np.ndarra
 
 
 def make_records(
-    layer: int,
     rule: RoutingRule,
     bias: torch.Tensor | None,
     logits: torch.Tensor,
     weights: torch.Tensor,
     selected: torch.Tensor,
     contents: str,
-    window_lengths: np.ndarray,
-) -> Records:
-    """The records of a router's raw output for the tokens of whole windows, which follow one another.
+    window_lengths: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """The records of a router's raw output for the tokens of whole windows, which follow one another; nothing waits.
 
     Parameters
     ----------
-    layer
-        Number of the layer.
     rule
         Of the model.
     bias
@@ -415,66 +646,49 @@ def make_records(
     contents
         One of `records.CONTENTS`.
     window_lengths
-        Tokens of each window: (window,) int.
+        Tokens of each window: (window,) int64.
 
     Returns
     -------
-    Records
-
-    Raises
-    ------
-    Problem
-        If a logit is not finite.
+    dict[str, torch.Tensor]
+        The variables of `PER_TOKEN` that these contents hold, `TOTALS` in compact ones, and `finite`, one flag.
     """
-    if not bool(torch.isfinite(logits).all()):
-        raise Problem(
-            f"layer {layer}: the router logits hold NaN or infinity: use another dtype (`dtype: float32`) or check the "
-            "model's weights."
-        )
     order = weights.argsort(dim=-1, descending=True, stable=True)
     selected = selected.gather(-1, order)
-    values, totals = {}, {}
+    values = {"router_logits": logits, "finite": torch.stack(logits.aminmax()).isfinite().all()}
     if contents == "compact":
         probability = rule.probability(logits)
         values |= {"routing_weight": weights.gather(-1, order)} | rule.scalars(logits, selected, bias, probability)
-        totals = _totals(logits, probability, window_lengths)
-    else:
-        values["router_logits"] = logits
-    values["selected_expert"] = selected.to(torch.uint8 if rule.experts <= 256 else torch.int32)
-    on_host = {name: values[name].cpu() for name in contents_of(rule, contents)}
-    per_token = {
-        name: (tensor.float() if tensor.is_floating_point() else tensor).numpy() for name, tensor in on_host.items()
-    }
-    per_token["selected_expert"] = per_token["selected_expert"].astype(expert_dtype(rule.experts))
-    return Records(per_token, totals)
+        values |= _totals(logits, probability, window_lengths)
+    values["selected_expert"] = selected.to(getattr(torch, expert_dtype(rule.experts).__name__))
+    wanted = ["finite", *contents_of(rule, contents), *(TOTALS if contents == "compact" else ())]
+    return {name: values[name] for name in wanted}
 
 
-def _totals(logits: torch.Tensor, probability: torch.Tensor, window_lengths: np.ndarray) -> dict[str, np.ndarray]:
+def _totals(logits: torch.Tensor, probability: torch.Tensor, window_lengths: torch.Tensor) -> dict[str, torch.Tensor]:
     """The arrays of `TOTALS` for the tokens of whole windows, which follow one another."""
-    lengths = torch.from_numpy(window_lengths).to(logits.device)
+    # Unsafe only means that nobody waits to see whether the lengths add up, which they do.
+    sums = torch.segment_reduce(probability.double(), "sum", lengths=window_lengths, unsafe=True)
     return {
-        "probability_sum": torch.segment_reduce(probability.double(), "sum", lengths=lengths).float().cpu().numpy(),
+        "probability_sum": sums.float(),
         "expert_logit_histogram": _histogram(logits.float(), bins.LOGIT_EDGES),
         "expert_probability_histogram": _histogram(probability.clamp(min=1e-30).log10(), bins.PROBABILITY_EDGES),
     }
 
 
-def _histogram(values: torch.Tensor, edges: np.ndarray) -> np.ndarray:
+def _histogram(values: torch.Tensor, edges: np.ndarray) -> torch.Tensor:
     """Counts (expert, bin) of values (token, expert) in equal bins; what lies beyond the edges is in the outer ones."""
     count, experts = len(edges) - 1, values.shape[1]
     position = (values - float(edges[0])) * (count / float(edges[-1] - edges[0]))
     key = position.clamp_(0, count - 1).int() + count * torch.arange(experts, dtype=torch.int32, device=values.device)
-    return torch.bincount(key.ravel(), minlength=experts * count).view(experts, count).cpu().numpy()
+    return occurrences(key.ravel(), experts * count).view(experts, count)
 
 
-def _join(parts: list[Records], token_order: np.ndarray, window_order: np.ndarray) -> Records:
-    """One Records of the parts of a span, with tokens and windows in order."""
-
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([part.per_token[name] for part in parts])[token_order]
-
-    first = parts[0]
-    totals = {name: sum(part.totals[name] for part in parts) for name in first.totals if name.endswith("histogram")}
-    if first.totals:
-        totals["probability_sum"] = np.concatenate([part.totals["probability_sum"] for part in parts])[window_order]
-    return Records({name: joined(name) for name in first.per_token}, totals)
+def occurrences(key: torch.Tensor, size: int) -> torch.Tensor:
+    """How often each of the numbers below `size` occurs in `key`: (size,) int64."""
+    if key.is_cpu:
+        return torch.bincount(key, minlength=size)
+    # A GPU's bincount makes the host wait to learn the largest key.
+    return torch.zeros(size, dtype=torch.int64, device=key.device).index_add_(
+        0, key, torch.ones_like(key, dtype=torch.int64)
+    )

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from gatebook.problem import Problem
+
+if TYPE_CHECKING:  # torch takes seconds to be imported, and most of what reads records needs none of it
+    import torch
+
 
 SCALARS = {
     "entropy": ("router entropy H = -sum p ln p over all experts", "nats"),
@@ -63,12 +67,13 @@ class RoutingRule:
             choice = choice.masked_fill(~self._kept(choice), -math.inf if self.bias else 0.0)
         return choice.topk(self.top_k, dim=-1).indices
 
-    def weights(self, logits: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
-        """Routing weights (token, rank) of the selected experts (token, rank), of raw router logits (token, expert)."""
+    def weights(self, logits: torch.Tensor, selected: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
+        """Routing weights (token, rank) of the selected experts (token, rank), of raw router logits (token, expert);
+        `scores` if they are known already."""
         logits = self._exact(logits)
         if self.weighting == "softmax of the selected logits":
-            return torch.softmax(logits.gather(-1, selected), dim=-1) * self.scale
-        weights = self.score(logits).gather(-1, selected)
+            return logits.gather(-1, selected).softmax(dim=-1) * self.scale
+        weights = (self.score(logits) if scores is None else scores).gather(-1, selected)
         if self.normalised:
             weights = weights / (weights.sum(dim=-1, keepdim=True) + self.epsilon)
         return weights * self.scale
@@ -84,22 +89,22 @@ class RoutingRule:
         experts = self.select(logits, bias).sort(dim=-1).values
         expected = self.weights(logits, selected).to(weights.dtype)
         for what, own, computed in (("experts", selected.sort(dim=-1).values, experts), ("weights", weights, expected)):
-            if not torch.equal(own, computed):
+            if not own.equal(computed):
                 token = int((own != computed).any(dim=-1).nonzero()[0])
                 return f"{what} of token {token}: {computed[token].tolist()} expected, {own[token].tolist()} returned"
         return None
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
         """The scores s (token, expert) of raw router logits, in the dtype of these."""
-        return logits.sigmoid() if self.scores == "sigmoid" else torch.softmax(logits, dim=-1)
+        return logits.sigmoid() if self.scores == "sigmoid" else logits.softmax(dim=-1)
 
     def _exact(self, logits: torch.Tensor) -> torch.Tensor:
         return logits if self.precision == "logits" else logits.float()
 
-    def probability(self, logits: torch.Tensor) -> torch.Tensor:
+    def probability(self, logits: torch.Tensor, scores: torch.Tensor | None = None) -> torch.Tensor:
         """The scores (token, expert) float32 as a distribution: softmax scores are one, sigmoid scores are divided by
-        their sum over all experts."""
-        scores = self.score(logits.float())
+        their sum over all experts; `scores` if they are known already."""
+        scores = self.score(logits.float()) if scores is None else scores
         return scores / scores.sum(dim=-1, keepdim=True) if self.scores == "sigmoid" else scores
 
     @property
@@ -113,22 +118,46 @@ class RoutingRule:
         selected: torch.Tensor,
         bias: torch.Tensor | None = None,
         probability: torch.Tensor | None = None,
+        log_probability: torch.Tensor | None = None,
+        largest_first: bool = False,
     ) -> dict[str, torch.Tensor]:
-        """The per-token scalars of `SCALARS`, float32 (token,), of router logits (token, expert) and the selected
-        experts (token, rank); `probability` if it is known already. A margin to an expert that does not exist is
-        NaN."""
+        """The per-token scalars of `SCALARS`. A margin to an expert that does not exist is NaN.
+
+        Parameters
+        ----------
+        logits
+            Raw router logits (token, expert).
+        selected
+            Experts (token, rank).
+        bias
+            Added to scores to select, (expert,), or None.
+        probability, log_probability
+            (token, expert) float32, if they are known already.
+        largest_first
+            Whether the first selected expert is known to have the largest logit.
+
+        Returns
+        -------
+        dict[str, torch.Tensor]
+            float32 (token,) by name.
+        """
         logits = logits.float()
         probability = self.probability(logits) if probability is None else probability
-        first = logits.argmax(dim=-1, keepdim=True)
+        log_probability = logarithm(probability) if log_probability is None else log_probability
         preference = self.preference(logits, bias)
-        log_probability = torch.where(probability > 0, probability, 1).log()
+        chosen, best_other = preference.gather(-1, selected), _best_other(preference, selected)
+        if largest_first and not self.may_skip_the_largest:  # then preferences are logits
+            following = chosen[:, 1:].amax(dim=-1).maximum(best_other) if chosen.shape[-1] > 1 else best_other
+            logit_margin = _margin(chosen[:, 0], following)
+        else:
+            logit_margin = _margin(logits.amax(dim=-1), _best_other(logits, logits.argmax(dim=-1, keepdim=True)))
         return {
             "entropy": -(probability * log_probability).sum(dim=-1),
-            "log_sum_exp": torch.logsumexp(logits, dim=-1),
+            "log_sum_exp": logits.logsumexp(dim=-1),
             "top_1_probability": probability.amax(dim=-1),
             "top_k_mass": probability.gather(-1, selected).sum(dim=-1),
-            "logit_margin": _margin(logits, first),
-            "boundary_margin": _margin(preference, selected),
+            "logit_margin": logit_margin,
+            "boundary_margin": _margin(chosen.amin(dim=-1), best_other),
         }
 
     @property
@@ -160,7 +189,7 @@ class RoutingRule:
         grouped = choice.unflatten(-1, (self.groups, -1))
         best = grouped.topk(2 if self.group_score == "two best" else 1, dim=-1).values.sum(dim=-1)
         kept = best.topk(self.kept_groups, dim=-1, sorted=False).indices
-        mask = torch.zeros_like(best, dtype=torch.bool).scatter_(-1, kept, True)
+        mask = best.new_zeros(best.shape).scatter_(-1, kept, 1).bool()
         return mask.repeat_interleave(self.experts // self.groups, dim=-1)
 
 
@@ -192,7 +221,7 @@ def check_rule(
     Problem
         If a bit differs.
     """
-    if not bool(torch.isfinite(logits).all()):
+    if not bool(logits.isfinite().all()):
         return  # `extraction.make_records` names it
     if difference := rule.difference(logits, weights, selected, bias):
         raise Problem(
@@ -201,11 +230,19 @@ def check_rule(
         )
 
 
-def _margin(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """The smallest of the chosen values less the largest of the others, (token,); NaN where no other is finite."""
-    others = values.scatter(-1, chosen, -math.inf).amax(dim=-1)
-    margin = values.gather(-1, chosen).amin(dim=-1) - others
-    return torch.where(others.isfinite(), margin, math.nan)
+def logarithm(probability: torch.Tensor) -> torch.Tensor:
+    """ln p, and that of the smallest float where p is 0, so that p ln p is 0 there."""
+    return probability.clamp(min=2.0**-149).log()
+
+
+def _best_other(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The largest of the values (token, expert) that are not chosen (token, rank): (token,)."""
+    return values.scatter(-1, chosen, -math.inf).amax(dim=-1)
+
+
+def _margin(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Value less the other one, (token,); NaN where the other is not finite."""
+    return (value - other).where(other.isfinite(), math.nan)
 
 
 def routing_rule_of(attributes: dict) -> RoutingRule:
@@ -214,21 +251,15 @@ def routing_rule_of(attributes: dict) -> RoutingRule:
     return RoutingRule(**{field.name: written[field.name] for field in fields(RoutingRule) if field.name in written})
 
 
-@torch.inference_mode()
 def complete(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """What a block of records says and what follows from it: `routing_weight` and all `SCALARS` beside the rest.
 
     Records with `router_logits` hold nothing that follows from these and from `selected_expert`, and get `probability`
-    (token, expert), too; compact ones hold the weights, and the scalars that do not follow from them.
+    and `log_probability` (token, expert), too; compact ones hold the weights, and the scalars that do not follow from
+    them.
     """
-    selected = torch.from_numpy(record["selected_expert"].astype(np.int64))
     if "router_logits" in record:
-        logits = torch.from_numpy(record["router_logits"])
-        added = None if bias is None else torch.from_numpy(bias)
-        probability = rule.probability(logits)
-        follows = {"probability": probability, "routing_weight": rule.weights(logits, selected)}
-        follows |= rule.scalars(logits, selected, added, probability)
-        return record | {name: values.numpy() for name, values in follows.items()}
+        return record | _following(record, rule, bias)
     weights, whole = record["routing_weight"], dict(record)
     if "top_k_mass" in rule.in_the_weights:
         whole["top_k_mass"] = weights.sum(axis=-1) / np.float32(rule.scale)
@@ -237,3 +268,19 @@ def complete(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray 
     if "top_1_probability" in rule.in_the_weights:
         whole["top_1_probability"] = weights[:, 0] / np.float32(rule.scale)
     return whole
+
+
+def _following(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray | None) -> dict[str, np.ndarray]:
+    """What follows from the logits and the selected experts of a block of records."""
+    import torch
+
+    selected = torch.from_numpy(record["selected_expert"].astype(np.int64))
+    logits, added = torch.from_numpy(record["router_logits"]), None if bias is None else torch.from_numpy(bias)
+    scores = rule.score(logits)
+    probability = rule.probability(logits, scores)
+    found = {"probability": probability, "log_probability": logarithm(probability)}
+    # Nearly always the first selected expert has the largest logit; to know it is cheaper than to look for it.
+    largest_first = logits.gather(-1, selected[:, :1]).equal(logits.amax(dim=-1, keepdim=True))
+    found |= rule.scalars(logits, selected, added, *found.values(), largest_first)
+    found["routing_weight"] = rule.weights(logits, selected, scores)
+    return {name: values.numpy() for name, values in found.items()}

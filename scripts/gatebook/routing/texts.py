@@ -1,6 +1,5 @@
 """The routing of a few texts, in memory: what extraction records of a dataset, without a study."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from gatebook.inputs.model_folder import load_config, load_tokenizer, window_siz
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
 from gatebook.routing.families import routing_rule
-from gatebook.routing.records import PER_TOKEN
+from gatebook.routing.records import PER_TOKEN, float32
 from gatebook.routing.routers import find_routers, selection_biases, skeleton
 
 TOKENS_PER_BATCH = 4096
@@ -123,13 +122,16 @@ def _records(model: transformers.PreTrainedModel, layers: list[int], tokens: xr.
     starts = np.flatnonzero(tokens["position"].values == 0)
     wanted = "auto" if model.device.type == "cuda" else TOKENS_PER_BATCH
     budget = extraction.batch_tokens(wanted, model.config, model.device, tokens.attrs["window"])
-    found = {layer: defaultdict(list) for layer in layers}
-    for span in extraction.extract(model, layers, tokens["token_id"].values, starts, tokens_per_batch=budget):
-        for layer, records in span.records("exact"):
-            for name, values in records.per_token.items():
-                found[layer][name].append(values)
-    names = found[layers[0]]
-    return {name: np.stack([np.concatenate(found[layer][name]) for layer in layers]) for name in names}
+    found = [
+        batch.records()
+        for batch in extraction.extract(model, layers, tokens["token_id"].values, starts, tokens_per_batch=budget)
+    ]
+    order = np.argsort(np.concatenate([records.tokens for records in found]))
+    whole = {
+        name: np.concatenate([records.per_token[name] for records in found], axis=1)[:, order]
+        for name in found[0].per_token
+    }
+    return whole | {"router_logits": float32(whole["router_logits"])}
 
 
 @contextmanager

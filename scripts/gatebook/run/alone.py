@@ -22,6 +22,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 from gatebook.problem import Problem
+from gatebook.run import configuration
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import Namedlist, Snakemake
@@ -145,8 +146,8 @@ def read_workflow(
 
     if not Path(directory).is_dir():
         raise Problem(f"{directory} is not a folder: name the folder of a study.")
-    if absent := [path for path in configfiles if not Path(path).is_file()]:
-        raise Problem(f"{absent[0]} does not exist: name a config file.")
+    for path in configfiles:
+        configuration.read(path)  # Snakemake ends in a traceback if it cannot read one
     with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL}, enable_file_logging=False)) as api:
         reading = api.workflow(
             resource_settings=types.ResourceSettings(cores=os.cpu_count()),

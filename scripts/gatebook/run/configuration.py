@@ -1,11 +1,16 @@
 """The configuration: checked against its schema, completed with the schema's defaults, and errors in one sentence."""
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
+from pathlib import Path
 
+import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from gatebook.problem import Problem
 
@@ -18,6 +23,45 @@ TYPES = {
     "boolean": "true or false",
 }
 BOUNDS = {"minimum": "of at least", "exclusiveMinimum": "above", "maximum": "of at most", "exclusiveMaximum": "below"}
+LARGEST = 2**63 - 1
+"""What a whole number of numpy, torch and netCDF can be."""
+SHOWN = 100
+"""So many characters of a wrong value."""
+
+
+def read(path: str | Path) -> dict:
+    """The mapping that a config file holds; a `Problem` names the file and the line that is wrong."""
+    try:
+        content = Path(path).read_bytes()
+        found = yaml.load(content.decode("utf-8"), _Loader)
+    except OSError as error:
+        raise Problem(f"{path} cannot be read ({error.strerror}): name a config file that you may read.") from error
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise Problem(f"{path}: line {line} is not UTF-8: save the file as UTF-8.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        remedy = "keep one of them" if isinstance(error, _Twice) else "correct the YAML"
+        raise Problem(f"{path}: line {mark.line + 1}: {error.problem}: {remedy}.") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise Problem(f"{path} is not right YAML: {' '.join(str(error).split())}: correct it.") from error
+    if not isinstance(found, dict):
+        raise Problem(f"{path} holds no mapping of keys to values: write the config's keys and their values.")
+    return found
+
+
+def laid_over(config: Mapping, overlay: Mapping) -> dict:
+    """The config with an overlay: mappings are merged key by key, all else is replaced.
+
+    An entry with another `source` than the one of its name is not that one, and replaces it.
+    """
+    merged = dict(config)
+    for key, value in overlay.items():
+        below = config.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        same = both and value.get("source", below.get("source")) == below.get("source")
+        merged[key] = laid_over(below, value) if same else value
+    return merged
 
 
 def with_chapters(schema: dict, chapters: Mapping) -> dict:
@@ -36,11 +80,52 @@ def check(config: dict, schema: dict) -> dict:
     """A copy of `config` completed with the schema's defaults; a `Problem` names a wrong key, its value, the remedy."""
     completed = deepcopy(config)
     _complete(completed, schema)
-    errors = list(Draft202012Validator(schema).iter_errors(completed))
+    validator = _Validator(schema)
+    errors = list(validator.iter_errors(completed))
     if errors:  # a mistyped key is also a missing one: the mistyped key comes first
         moved = _moved_threshold(completed, schema)
-        raise Problem(f"config: {moved or _sentence(min(errors, key=_is_not_unknown_key), completed)}")
+        raise Problem(f"config: {moved or _sentence(min(errors, key=_is_not_unknown_key), completed, validator)}")
     return completed
+
+
+class _Twice(yaml.MarkedYAMLError):
+    """A key that stands twice in a mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key of a mapping stands twice, of which the last would win without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        known = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                first = known.setdefault((key.tag, key.value), key.start_mark)
+                if first is not key.start_mark:
+                    problem = f"the key {key.value!r} stands in line {first.line + 1} already"
+                    raise _Twice(problem=problem, problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _is_whole(checker, value) -> bool:
+    """Whether a value is a whole number as Python has them: 64.0 is none, and would fail as the size of an array."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def _is_number(checker, value) -> bool:
+    return _is_whole(checker, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _matches(validator, pattern: str, value, schema: dict) -> Iterator[ValidationError]:
+    """The rule `pattern`, for the whole text: `$` alone would let a line break at the end pass."""
+    if isinstance(value, str) and not re.fullmatch(pattern, value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+_Validator = extend(
+    Draft202012Validator,
+    {"pattern": _matches},
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_whole, "number": _is_number}),
+)
 
 
 def _moved_threshold(config: dict, schema: dict) -> str | None:
@@ -75,7 +160,7 @@ def _is_not_unknown_key(error: ValidationError) -> bool:
     return error.validator != "additionalProperties"
 
 
-def _sentence(error: ValidationError, config: dict) -> str:
+def _sentence(error: ValidationError, config: dict, validator: Draft202012Validator) -> str:
     """What is wrong, with the key, its value and the remedy."""
     key = ".".join(map(str, error.absolute_path))
     inside, value = f"{key}: " if key else "", error.instance
@@ -90,7 +175,7 @@ def _sentence(error: ValidationError, config: dict) -> str:
             missing = next(name for name in error.validator_value if name not in value)
             return f"{inside}the key {missing!r} is missing: add it."
         case "enum":
-            return f"{inside}{value!r} is not known: use one of {', '.join(error.validator_value)}."
+            return f"{inside}{_shown(value)} is not known: use one of {', '.join(error.validator_value)}."
         case "uniqueItems":
             return f"{inside}{value!r} holds an entry twice: remove one."
         case "not":  # in the schema: a key that only entries of another source have
@@ -98,7 +183,19 @@ def _sentence(error: ValidationError, config: dict) -> str:
             for part in error.absolute_path:
                 entry = entry[part]
             return f"{inside}the key {value!r} does not go with `source: {entry['source']}`: remove it."
-    return f"{inside}{value!r} is not allowed: write {_wanted(error.schema)}."
+    if value is None:
+        return f"{inside}it is empty: write {_wanted(error.schema)}."
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"{inside}{_shown(value)} is too large: write {_wanted(error.schema)} and below 2^63."
+    if isinstance(value, float) and value.is_integer() and validator.evolve(schema=error.schema).is_valid(int(value)):
+        return f"{inside}{value!r} is not a whole number: write {int(value)}."
+    return f"{inside}{_shown(value)} is not allowed: write {_wanted(error.schema)}."
+
+
+def _shown(value) -> str:
+    """A value as it stands in the config, or its beginning."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _wanted(schema: dict) -> str:

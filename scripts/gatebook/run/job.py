@@ -5,6 +5,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 
 from tqdm import tqdm
@@ -19,6 +21,9 @@ SOFTWARE = (
     "python", "torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "xarray", "netCDF4", "pandas",
     "matplotlib", "jinja2", "snakemake",
 )  # fmt: skip
+
+ERROR, UNEXPECTED, INTERRUPTED = "Error: ", "Unexpected ", "Stopped from the keyboard."
+"""How the sentence begins in which a failed job ends."""
 
 _log = logging.getLogger("gatebook")
 
@@ -52,6 +57,23 @@ def start(snakemake) -> None:
     log = snakemake.log[0]
     receipts.path_beside(log).unlink(missing_ok=True)
     atexit.register(_leave_receipt, origin.provenance(), inputs, outputs, log)
+
+
+@contextmanager
+def without_torch(unless: bool) -> Iterator[None]:
+    """Let transformers find no torch, which takes seconds to be imported, when it is imported here for a tokenizer.
+
+    Nothing is done if torch is loaded already, and nothing with `unless`: code of a model's repository may want it.
+    """
+    absent = not unless and "torch" not in sys.modules
+    if absent:
+        os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # it would say that it has no models
+        sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules["torch"]  # datasets takes what stands there for torch
 
 
 def software() -> dict[str, str]:
@@ -107,13 +129,13 @@ def _stop(*_) -> None:
 def _report(kind: type[BaseException], error: BaseException, trace) -> None:
     atexit.unregister(_leave_receipt)
     if issubclass(kind, Problem):
-        _log.error("Error: %s", error)
+        _log.error("%s%s", ERROR, error)
     elif issubclass(kind, KeyboardInterrupt):
-        _log.error("Stopped from the keyboard.")
+        _log.error(INTERRUPTED)
     else:
         for handler in _log.handlers:
             full = isinstance(handler, logging.FileHandler)
-            text = f"Unexpected {kind.__name__}: {error}"
+            text = f"{UNEXPECTED}{kind.__name__}: {error}"
             record = _log.makeRecord(
                 _log.name, logging.ERROR, __file__, 0, text, (), (kind, error, trace) if full else None
             )

@@ -10,10 +10,10 @@ from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 
 ADOPTED = {
-    "fetch_model.py": ("fa8de036578f8a5f", "2af46e00941fa51b", "051f0f5e0ec6e020", "2fdccca9cbe19028"),
-    "fetch_dataset.py": ("aa21bab36561ebbf", "53ae39d63ad2d6de", "46235648e2a9f15b", "1dbc46de2b15ad81"),
-    "describe_model.py": ("1e9fc3b9e1d2ae8b", "e70989bf06b83367", "ed83031246d9f58c", "ceb246a22ca7a9f0"),
-    "describe_counts.py": ("834a11e87b7b4c95", "a346c5c516703d33", "43b2907337280f49", "6fad67dd5e27de96"),
+    "fetch_model.py": ("0167c432e072499e", "2af46e00941fa51b", "051f0f5e0ec6e020", "2fdccca9cbe19028"),
+    "fetch_dataset.py": ("06b7a4a4bf3de5cf", "53ae39d63ad2d6de", "46235648e2a9f15b", "1dbc46de2b15ad81"),
+    "describe_model.py": ("44eca1015d7a39da", "e70989bf06b83367", "ed83031246d9f58c", "ceb246a22ca7a9f0"),
+    "describe_counts.py": ("05c12b94dded07b3", "a346c5c516703d33", "43b2907337280f49", "6fad67dd5e27de96"),
 }
 """Scripts that compute what they did in version 0.1, where their code stood elsewhere: the hash of that code, and those
 of version 0.1 on Python 3.11, 3.12 and 3.13. What 0.1 made stands as long as a script has the hash that it has here."""

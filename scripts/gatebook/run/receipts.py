@@ -16,9 +16,11 @@ from pathlib import Path
 import psutil
 
 from gatebook.files import checksums
+from gatebook.files.parts import SHELF
 
 UNRECORDED = ("logs", "benchmarks", "receipts")
 """Folders of the results that tell of runs, not of the study: nobody keeps their checksums."""
+TIMESTAMP = ".snakemake_timestamp"
 
 
 def path_beside(log: str | Path) -> Path:
@@ -58,26 +60,21 @@ def written(found: list[dict]) -> dict[str, dict]:
 def read(folder: Path) -> Iterator[tuple[Path, dict | None]]:
     """Every receipt below a folder with its path; None for one that was changed since it was written."""
     for path in sorted(folder.rglob("*.json")):
-        try:
-            receipt = json.loads(path.read_text(encoding="utf-8"))
-            receipt.pop("sha256")
-            yield path, receipt if text(receipt) == path.read_text(encoding="utf-8") else None
-        except (ValueError, AttributeError, TypeError, KeyError):
-            yield path, None
+        yield path, _content(path)
 
 
 def run_times(logs: str | Path, running: str) -> dict:
     """What the logs below the folder `logs`, and the receipts, say of the jobs, but for the one whose log is `running`.
 
     Returns {rules, unfinished, machines}: rules is a list of {rule, jobs, seconds}, how many jobs of each rule finished
-    and their summed wall time; unfinished names the logs without a receipt: of jobs that failed, were stopped or run.
+    and their summed wall time; unfinished names the logs without a whole receipt: of jobs that failed, were stopped or
+    run.
     """
     rules: dict[str, list[float]] = {}
     unfinished, machines = [], {}
     for path in sorted(Path(logs).rglob("*.log")):
-        receipt = path_beside(path)
-        if receipt.exists():
-            content = json.loads(receipt.read_text(encoding="utf-8"))
+        content = _content(path_beside(path))
+        if content:
             rules.setdefault(content["rule"], []).append(content["seconds"])
             machines[_machine(content["hardware"])] = None
         elif path != Path(running):
@@ -103,6 +100,16 @@ def faults(results: Path, known: dict[str, dict], temporary: Sequence[str] = ())
     for path in _files(results):
         if path.as_posix() not in known and path.relative_to(results).parts[0] not in UNRECORDED:
             yield path.as_posix(), "was written by no finished job"
+
+
+def lost(found: list[dict], jobs: list[dict]) -> list[str]:
+    """The `jobs`, in words, that are not among those of the receipts `found`; both are {rule, wildcards, ...}."""
+
+    def words(job: dict) -> str:
+        return " ".join([job["rule"], *(f"{name}={value}" for name, value in job["wildcards"].items())])
+
+    left = set(map(words, found))
+    return [job for job in map(words, jobs) if job not in left]
 
 
 def of_study(found: list[dict], results: Path, temporary: Sequence[str] = ()) -> list[dict]:
@@ -152,10 +159,22 @@ def _processor() -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """A file, or the files below a folder; Snakemake's own, whose names begin with a dot, do not count."""
+    """A file, or the files and links below a folder, but for Snakemake's time stamps and the shelves of extraction."""
     if not path.is_dir():
         return [path]
-    return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    found = (file for file in path.rglob("*") if file.is_symlink() or file.is_file())
+    return sorted(file for file in found if file.name != TIMESTAMP and SHELF not in file.parts)
+
+
+def _content(path: Path) -> dict | None:
+    """What a receipt says; None if there is none, or it was changed since it was written."""
+    try:
+        written = path.read_text(encoding="utf-8")
+        receipt = json.loads(written)
+        receipt.pop("sha256")
+        return receipt if text(receipt) == written else None
+    except (FileNotFoundError, ValueError, AttributeError, TypeError, KeyError):
+        return None
 
 
 def _entry(path: Path) -> dict:

@@ -6,7 +6,8 @@ expert): tokens that select the expert among the top k, and first; `repeated_fir
 neighbours whose first expert is the one before's, and that share any selected expert with it; `probability_sum`,
 `weight_sum` (document, layer, expert): sums of p and of the routing weight; `rank_weight_sum(document, layer, rank)`;
 `scalar_sum`, `scalar_count` (document, layer, scalar) and `scalar_histogram(document, layer, scalar, bin)` of the
-decisiveness scalars; `z_loss_sum(document, layer)`: sum of the squared log-sum-exp.
+decisiveness scalars; `z_loss_sum(document, layer)`: sum of the squared log-sum-exp; `tied_tokens(document, layer)`:
+tokens whose last selected expert and the best one that is left out are equal, so that the router does not choose.
 
 Per group of documents: `pair_count(group, layer, expert, other)`: tokens that select both experts, on the diagonal
 those that select one. Per dataset: `adjacent_count(layer, expert, other)`: tokens that select both at neighbouring
@@ -45,6 +46,7 @@ SCALARS = {
 PER_DOCUMENT = (
     "tokens", "neighbours", "selected_count", "first_count", "repeated_first", "repeated_any", "probability_sum",
     "weight_sum", "rank_weight_sum", "scalar_sum", "scalar_count", "scalar_histogram", "z_loss_sum",
+    "tied_tokens",
 )  # fmt: skip
 PER_DATASET = (
     "pair_count", "adjacent_count", "rank_count", "expert_logit_histogram", "expert_probability_histogram",
@@ -102,6 +104,7 @@ DIMENSIONS = {
     "scalar_count": ("document", "layer", "scalar"),
     "scalar_histogram": ("document", "layer", "scalar", "bin"),
     "z_loss_sum": ("document", "layer"),
+    "tied_tokens": ("document", "layer"),
     "repeated_first": ("document", "layer"),
     "repeated_any": ("document", "layer"),
     "pair_count": ("group", "layer", "expert", "other"),

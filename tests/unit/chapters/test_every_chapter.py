@@ -61,6 +61,7 @@ FARTHEST = {
     "cka": (-1, 1, "by the Cauchy-Schwarz inequality, of products without diagonal"),
     "biased_cka weight_gram": (0, 1, "of positive semidefinite matrices: orthogonal, or proportional"),
     "subspace_overlap": (0, 1, "orthogonal, or the same"),
+    "read_overlap write_overlap next_overlap": (0, 1, "orthogonal, or one within the other"),
     "effective_rank participation_ratio": (1, None, "of a matrix of rank 1"),
     "router_alignment": (0, 1, "of rows to which an expert responds least, or most"),
     "router_space_overlap": (0, None, "orthogonal"),

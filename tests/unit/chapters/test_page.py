@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure as Drawing
 from page_cases import seen
-from routing_cases import random_case
+from routing_cases import case, random_case, records
 
 from gatebook.chapters.base import page
 from gatebook.chapters.base.page import Seen
@@ -111,10 +111,35 @@ def test_spread_takes_evenly_from_the_first_to_the_last(length, count, expected)
         ((0.4, 0.3, 0.5), "around"),
         ((0.6, 0.5, 0.7), "around"),
         ((0.7, 0.3, 0.45), "below"),  # a corrected interval need not hold its estimate
+        ((0.5, 0.5 - 1e-5, 0.5 - 1e-5), "below"),
+        ((0.5, 0.5 + 1e-5, 0.5 + 1e-5), "above"),
+        ((0.5, 0.5 - 4e-9, 0.5 - 4e-9), "around"),  # no further from it than float32 rounds
+        ((0.5, 0.5 + 4e-9, 0.5 + 4e-9), "around"),
     ],
 )
 def test_an_interval_is_below_or_above_a_threshold_as_a_whole(interval, place):
     assert page.lies(*interval[1:], 0.5) == place
+
+
+def test_rounding_is_measured_by_the_value_that_it_is_held_against():
+    assert page.lies(32e6 - 8, 32e6 - 8, 32e6) == "around" and page.lies(32e6 - 64, 32e6 - 64, 32e6) == "below"
+    assert page.lies(-3.8e-9, -3.8e-9, 0.0) == "around" and page.lies(-3.8e-5, -3.8e-5, 0.0) == "below"
+    layers = xr.DataArray([[2 - 2e-7] * 3, [2.1] * 3], dims=("layer", "interval"))
+    layers = layers.assign_coords(layer=[0, 1], interval=["estimate", "low", "high"])
+    assert page.exceptions("above", page.Null("two", 2.0), layers) == ""
+    assert "below in layer 0" in page.exceptions("above", page.Null("two", 2.0), layers - 0.01)
+
+
+@pytest.mark.parametrize("logits", ["equal", "of all experts"])
+def test_a_router_without_a_choice_is_not_said_to_make_one(logits):
+    experts, top_k = (8, 2) if logits == "equal" else (3, 3)
+    rng = np.random.default_rng(0)
+    values = np.zeros((40, experts)) if logits == "equal" else rng.normal(size=(40, experts))
+    study = {"poems": case({0: records(values, top_k)}, [4] * 10).tally()}
+    metrics = router_decisiveness.measure(study, resamples=50, seed=1, confidence=0.95).metrics
+    entropy, mass, _ = decisiveness_page.findings(seen("router_decisiveness", metrics, None))
+    assert "about k / E" in mass.answer and mass.verdict == "unclear"
+    assert ("in 100 % of choices the last selected expert" in entropy.answer) == (logits == "equal")
 
 
 def test_the_numbers_of_a_finding():

@@ -49,6 +49,7 @@ def from_tokens(layers: list[xr.Dataset]) -> dict[str, float]:
             totals["top_1_share"] += best[0] / mass
             totals["logit_margin"] += z[0] - z[1]
             totals["boundary_margin"] += z[top_k - 1] - z[top_k] if top_k < len(z) else math.nan
+            totals["tied_share"] += top_k < len(z) and z[top_k - 1] == z[top_k]
             mean = p if mean is None else [a + b for a, b in zip(mean, p, strict=True)]
             tokens += 1
     found = {name: total / tokens for name, total in totals.items()}
@@ -92,6 +93,7 @@ def test_two_tokens_by_hand():
             "top_1_share": (2 / 3 + 0.75) / 2,
             "logit_margin": (math.log(2) + math.log(3)) / 2,
             "boundary_margin": math.log(2),
+            "tied_share": 0,
             "entropy_of_mean": of_mean,
             "information": of_mean - entropy,
         },
@@ -113,6 +115,7 @@ def test_uniform_routing_has_the_stated_values_and_no_uncertainty(experts, top_k
         "top_1_share": 1 / top_k,
         "logit_margin": 0,
         "boundary_margin": 0,
+        "tied_share": 1,
         "entropy_of_mean": math.log(experts),
         "information": 0,
     }
@@ -120,6 +123,13 @@ def test_uniform_routing_has_the_stated_values_and_no_uncertainty(experts, top_k
     assert dict(zip(MEASURES, metrics["uniform_value"].values, strict=True)) == pytest.approx(expected)
     for name in MEASURES:
         np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5, atol=1e-5)
+
+
+def test_ties_are_those_at_the_boundary():
+    # Two of four are selected: of the five tokens the second and the third tie between rank 1 and rank 2.
+    logits = [[4, 3, 2, 1], [4, 2, 2, 1], [2, 2, 2, 2], [3, 3, 2, 1], [4, 3, 1, 1]]
+    metrics = measure({"poems": case({0: records(np.array(logits, dtype=float), 2)}, [2, 3])})
+    assert estimates(metrics)["tied_share"] == pytest.approx(2 / 5)
 
 
 def test_one_expert_that_takes_all_is_certain_and_says_nothing_about_the_token():
@@ -156,6 +166,7 @@ def test_more_than_256_experts_and_one_selected_by_hand():
         "top_1_share": 1,
         "logit_margin": math.log(299),
         "boundary_margin": math.log(299),
+        "tied_share": 0,
         "entropy_of_mean": entropy,
         "information": 0,
     }
@@ -177,6 +188,7 @@ def test_all_experts_selected_by_hand():
         "top_k_mass": 1,
         "top_1_share": 1 / 2,
         "logit_margin": math.log(2),
+        "tied_share": 0,
         "entropy_of_mean": entropy,
         "information": 0,
     }

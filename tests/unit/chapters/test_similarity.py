@@ -2,11 +2,14 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
 import page_cases
 import pytest
+import scipy.linalg
 import scipy.stats
 import torch
 import xarray as xr
@@ -15,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatebook.chapters.base.page import Seen
-from gatebook.chapters.similarity import CHAPTER, geometry, page
+from gatebook.chapters.similarity import CHAPTER, geometry, matching, page
 from gatebook.chapters.similarity import measure as similarity
 from gatebook.chapters.similarity.measure import MEASURES, OUTPUTS, PAIRS
 from gatebook.files import netcdf
 from gatebook.inputs.clusters import GROUPS, groups
+from gatebook.lists import ROOT
 from gatebook.measures import uncertainty
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
@@ -172,11 +176,20 @@ def all_pairs(experts):
     return np.stack(np.triu_indices(experts, 1), axis=1)
 
 
+def weights(matrices: ExpertMatrices, pairs: np.ndarray) -> dict[str, np.ndarray]:
+    return geometry.weight_similarity(matrices, pairs, geometry.matched_sums(matrices, pairs, matching.pool(1)))
+
+
+def spaces(down, directions: int) -> dict[str, np.ndarray]:
+    squares, bases = geometry.leading(tensor(down), directions)
+    return geometry.spectra(squares) | geometry.overlaps(bases)
+
+
 @pytest.mark.parametrize("elements", [1, 40, 1 << 24])
 def test_weights_equal_their_definitions(monkeypatch, elements):
     monkeypatch.setattr(geometry, "ELEMENTS_PER_BLOCK", elements)
     matrices = drawn(np.random.default_rng(2))
-    found = geometry.weight_similarity(matrices, all_pairs(3))
+    found = weights(matrices, all_pairs(3))
     gate, up, down = (matrix.numpy().astype(np.float64) for matrix in matrices)
     for i, j in itertools.combinations(range(3), 2):
         neurons = [np.hstack([gate[e], up[e], down[e].T]) for e in (i, j)]
@@ -194,12 +207,26 @@ def test_copies_in_another_order_of_neurons_are_found():
     one, order = drawn(rng, experts=1, neurons=7), torch.from_numpy(rng.permutation(7))
     copied = (one.gate[:, order], one.up[:, order], one.down[..., order])
     both = ExpertMatrices(*(torch.cat(pair) for pair in zip(one, copied, strict=True)))
-    found = geometry.weight_similarity(both, all_pairs(2))
+    found = weights(both, all_pairs(2))
     assert found["matched_weight_cosine"][0, 1] == pytest.approx(1, abs=1e-6)
     assert found["weight_gram"][0, 1] == pytest.approx(1, abs=1e-6)
     assert found["weight_cosine"][0, 1] < 0.9
-    few = geometry.weight_similarity(both, all_pairs(2)[:0])
+    few = weights(both, all_pairs(2)[:0])
     assert np.isnan(few["matched_weight_cosine"][0, 1]) and few["matched_weight_cosine"][0, 0] == 1
+
+
+def test_sums_of_matched_neurons_come_in_order_and_are_the_largest():
+    matrices = np.random.default_rng(5).standard_normal((7, 4, 4))
+    orders = list(itertools.permutations(range(4)))
+    expected = [max(matrix[range(4), order].sum() for order in orders) for matrix in matrices]
+    np.testing.assert_allclose(list(matching.largest_sums(iter(matrices), matching.pool(1))), expected)
+
+
+def test_processes_that_match_neurons_import_nothing_heavy():
+    code = "import sys, gatebook.chapters.similarity.matching; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {"torch", "transformers", "xarray", "pandas", "matplotlib"}.isdisjoint(done.stdout.split())
 
 
 @pytest.mark.parametrize("neurons", [2, 3, 9])
@@ -209,7 +236,7 @@ def test_output_spaces_by_hand(neurons):
     down[0, 0, 0], down[0, 1, 1] = 3, 4
     down[1, 1, 0], down[1, 2, 1] = 5, 5
     down[2, 2, 0], down[2, [0, 1], 1] = 2, 2**0.5
-    found = geometry.subspaces(tensor(down), 2)
+    found = spaces(down, 2)
     share = np.array([9, 16]) / 25
     np.testing.assert_allclose(found["effective_rank"], [np.exp(-(share * np.log(share)).sum()), 2, 2], rtol=1e-5)
     np.testing.assert_allclose(found["participation_ratio"], [1 / (share**2).sum(), 2, 2], rtol=1e-5)
@@ -220,8 +247,59 @@ def test_output_spaces_by_hand(neurons):
 
 def test_random_output_spaces_overlap_by_their_share_of_the_directions():
     down = torch.from_numpy(np.random.default_rng(0).standard_normal((30, 20, 12)))
-    overlap = apart(geometry.subspaces(down, 4)["subspace_overlap"])
+    overlap = apart(spaces(down, 4)["subspace_overlap"])
     assert overlap.mean() == pytest.approx(4 / 20, abs=0.01)
+
+
+@pytest.mark.parametrize("columns", [3, 9])
+def test_leading_directions_are_the_singular_vectors_in_order(columns):
+    matrices = np.random.default_rng(4).standard_normal((2, 5, columns))
+    squares, bases = geometry.leading(tensor(matrices), 2)
+    for matrix, values, basis in zip(matrices, squares, bases.numpy(), strict=True):
+        vectors, expected, _ = np.linalg.svd(matrix)
+        np.testing.assert_allclose(np.sort(values)[::-1], expected**2, rtol=1e-5)
+        np.testing.assert_allclose(np.abs((vectors[:, :2] * basis).sum(axis=0)), 1, atol=1e-5)
+    assert geometry.leading(tensor(matrices), 9)[1].shape == (2, 5, min(5, columns))
+
+
+def test_spaces_of_experts_in_that_of_a_router_by_hand():
+    # The rows span axes 0 and 1 of 4. Experts: these axes in another basis; axes 2 and 3; axis 0, and 1 half way to 2.
+    rows = np.array([[1.0, 1, 0, 0], [0, 2, 0, 0]])
+    half = 0.5**0.5
+    bases = np.zeros((3, 4, 2))
+    bases[0, :2] = [[half, half], [half, -half]]
+    bases[1, 2:] = np.eye(2)
+    bases[2, :, 0], bases[2, :, 1] = [1, 0, 0, 0], [0, half, half, 0]
+    share, angle = geometry.router_overlap(tensor(bases), rows)
+    np.testing.assert_allclose(share, [1, 0, 0.75], atol=1e-6)
+    np.testing.assert_allclose(angle, [[0, 0], [90, 90], [0, 45]], atol=0.1)
+    share, angle = geometry.router_overlap(tensor(bases), None)
+    assert np.isnan(share).all() and np.isnan(angle).all() and angle.shape == (3, 2)
+
+
+@pytest.mark.parametrize(("routers", "directions"), [(5, 5), (5, 3), (12, 9)])
+def test_spaces_of_experts_in_that_of_a_router_equal_their_definition(routers, directions):
+    rng = np.random.default_rng(routers)
+    rows, bases = rng.standard_normal((routers, 9)), np.linalg.qr(rng.standard_normal((4, 9, directions)))[0]
+    share, angle = geometry.router_overlap(tensor(bases), rows)
+    projector = np.linalg.pinv(rows) @ rows
+    for one in range(4):
+        assert share[one] == pytest.approx(np.trace(projector @ bases[one] @ bases[one].T) / directions, abs=1e-6)
+        expected = np.rad2deg(scipy.linalg.subspace_angles(rows.T, bases[one]))[::-1][:directions]
+        np.testing.assert_allclose(angle[one], expected, atol=0.1)
+
+
+def test_random_spaces_lie_in_that_of_a_router_by_its_share_of_the_directions_and_intervals_cover_that():
+    rng, shares, covered = np.random.default_rng(0), [], 0
+    for _ in range(500):
+        bases = np.linalg.qr(rng.standard_normal((16, 20, 4)))[0]
+        share, _ = geometry.router_overlap(tensor(bases), rng.standard_normal((4, 20)))
+        draws = xr.DataArray(similarity.means_without_each(share), dims="draw")
+        _, low, high = uncertainty.jackknife(draws, 0.95).values
+        covered += low < 4 / 20 < high
+        shares.append(share.mean())
+    assert np.mean(shares) == pytest.approx(4 / 20, abs=0.002)
+    assert 0.92 < covered / 500 < 0.98
 
 
 def test_alignment_by_hand_and_on_average():
@@ -259,7 +337,7 @@ def test_router_spaces_of_layers():
     np.testing.assert_allclose(found[0, [0, 1], [1, 0]], 8 / 3)  # the same space
     np.testing.assert_allclose(found[0, 2, :2], 0, atol=1e-12)  # orthogonal spaces
     left = similarity.layer_overlaps(np.delete(np.array([rows, mixed, basis.T[3:]]), 1, axis=1))
-    np.testing.assert_allclose(found[2], left[0])
+    np.testing.assert_allclose(found[2], left[0], atol=1e-12)
     random = similarity.layer_overlaps(rng.standard_normal((40, 3, 8)))[0]
     assert np.nanmean(random) == pytest.approx(1, abs=0.03)
 
@@ -289,6 +367,22 @@ def test_permutations_of_three_experts_are_those_of_their_pairs():
     one = np.array([[0, 1.0, 2], [1, 0, 3], [2, 3, 0]])
     found = similarity.permuted_correlations(one, one, 300, np.random.default_rng(0))
     np.testing.assert_allclose(sorted(set(found.round(9))), [-1, -0.5, 0.5, 1])
+
+
+@pytest.mark.parametrize("unknown", [[], [(1, 2), (2, 1)]])
+def test_permutations_equal_the_correlations_of_permuted_matrices(unknown):
+    one, other = symmetric(np.random.default_rng(1)), symmetric(np.random.default_rng(2)).round()
+    for pair in unknown:
+        other[pair] = np.nan
+    found = similarity.permuted_correlations(one, other, 20, np.random.default_rng(3))
+    rng, pairs = np.random.default_rng(3), np.triu_indices(8, 1)
+    for value in found:
+        order = rng.permutation(8)
+        permuted = other[order][:, order][pairs]
+        known = np.isfinite(permuted)
+        expected = scipy.stats.spearmanr(one[pairs][known], permuted[known]).statistic
+        assert value == pytest.approx(expected)
+    assert np.isnan(similarity.permuted_correlations(one, np.ones((8, 8)), 5, rng)).all()
 
 
 def test_p_values_by_hand():
@@ -354,8 +448,13 @@ def routed(seed: int = 0):
     return states, selected, np.arange(TOKENS) // 4 % GROUPS
 
 
+def layer_of(block, states, selected, group, gain=None, following=None, matched_pairs=100) -> xr.Dataset:
+    settings = {"matched_pairs": matched_pairs, "seed": [1, 0], "workers": matching.pool(1)}
+    return geometry.measure_layer(block, states, selected, group, gain, following, **settings)
+
+
 def compared(block, seed=0, gain=None, matched_pairs=100) -> xr.Dataset:
-    return geometry.measure_layer(block, *routed(seed), gain, matched_pairs=matched_pairs, seed=[1, 0])
+    return layer_of(block, *routed(seed), gain, matched_pairs=matched_pairs)
 
 
 def made_sample() -> xr.Dataset:
@@ -391,7 +490,8 @@ def measured(layers: list[xr.Dataset], lift=None, overlap=None) -> xr.Dataset:
 @pytest.fixture(scope="module")
 def metrics() -> xr.Dataset:
     gain = np.random.default_rng(5).random(HIDDEN).astype(np.float32) + 0.5
-    return measured([compared(block_of(seed), gain=gain) for seed in (0, 1)])
+    following = models.router_rows(block_of(1)) * gain
+    return measured([layer_of(block_of(0), *routed(), gain, following), compared(block_of(1), gain=gain)])
 
 
 def test_a_layer_holds_what_its_parts_give():
@@ -406,8 +506,8 @@ def test_a_layer_holds_what_its_parts_give():
     ).detach()
     chosen = (selected[:, :, None] == np.arange(EXPERTS)).any(axis=1)
     expected, permuted = geometry.output_similarity(outputs, chosen, group)
-    expected |= geometry.weight_similarity(matrices, all_pairs(EXPERTS))
-    expected |= geometry.subspaces(matrices.down, 1)
+    expected |= weights(matrices, all_pairs(EXPERTS))
+    expected |= spaces(matrices.down, 1)
     found = compared(block, gain=gain)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
@@ -421,7 +521,7 @@ def test_a_layer_holds_what_its_parts_give():
     # The block now holds random experts of the same scale.
     random = models.expert_matrices(block)
     assert not torch.equal(random.gate, matrices.gate)
-    again = geometry.weight_similarity(random, all_pairs(EXPERTS))["weight_gram"]
+    again = weights(random, all_pairs(EXPERTS))["weight_gram"]
     assert found["random_weight_gram"].values[0] == pytest.approx(apart(again).mean())
 
 
@@ -431,6 +531,41 @@ def test_experts_that_are_random_are_as_alike_as_random_experts(metrics):
         random = metrics["mean_over_layers_random_value"].sel(measure=name)
         assert value.sel(interval="low") < random.sel(interval="high"), name
         assert value.sel(interval="high") > random.sel(interval="low"), name
+
+
+def spanning(rng, rows: np.ndarray, number: int) -> torch.Tensor:
+    """Random vectors (number, hidden) in the space of rows (row, hidden)."""
+    return torch.from_numpy(rng.standard_normal((number, len(rows))) @ rows)
+
+
+def test_planted_spaces_are_found_in_the_router_that_reads_them():
+    block, rng = block_of(), np.random.default_rng(6)
+    gain, rows = rng.random(HIDDEN) + 0.5, models.router_rows(block)
+    following = rng.standard_normal((EXPERTS, HIDDEN)).astype(np.float32)
+    neurons = models.expert_matrices(block).gate.shape[1]
+    assert neurons >= EXPERTS
+    names, chance = ("read_overlap", "write_overlap", "next_overlap"), EXPERTS / HIDDEN
+    for planted, known in enumerate((rows, rows * gain, following)):
+        block = block_of()
+        gate, up, down = models.expert_matrices(block)
+        with torch.no_grad():
+            for expert in range(EXPERTS):
+                if planted == 0:
+                    gate[expert], up[expert] = spanning(rng, known, neurons), spanning(rng, known, neurons)
+                else:
+                    down[expert] = spanning(rng, known, neurons).T
+        found = layer_of(block, *routed(), gain, following)
+        for index, name in enumerate(names):
+            assert found[name].dims == (("reader",) if index == 0 else ("expert",))
+            if index == planted:
+                np.testing.assert_allclose(found[name], 1, atol=1e-5)
+                np.testing.assert_allclose(found[f"angle_{name}"], 0, atol=0.1)
+            elif {index, planted} != {1, 2}:
+                assert abs(found[name].mean() - chance) < 0.15, (planted, name)
+            assert found[f"random_{name}"][0] == pytest.approx(chance, abs=0.1)
+    last = layer_of(block_of(), *routed(), gain)
+    assert np.isnan(last["next_overlap"]).all() and np.isnan(last["random_next_overlap"]).all()
+    assert np.isfinite(last["write_overlap"]).all()
 
 
 def test_few_matched_pairs_are_drawn_at_random():
@@ -453,7 +588,7 @@ def test_means_and_matrices_of_a_study(metrics):
     assert not np.allclose(estimate["router_cosine"], estimate["gained_router_cosine"])
     for name in MEASURES:
         mean, low, high = metrics[f"mean_over_layers_{name}"].sel(dataset="pooled").values
-        assert mean == pytest.approx(estimate[name].mean()) and low < mean < high
+        assert mean == pytest.approx(np.nanmean(estimate[name])) and low < mean < high
     np.testing.assert_allclose(np.diag(metrics["layer_overlap"]), np.nan)
     assert metrics["layer_overlap"].values[0, 1] == pytest.approx(estimate["router_space_overlap"][0])
     assert metrics["tokens"].values.tolist() == [TOKENS] and metrics["documents"].values.tolist() == [TOKENS // 4]
@@ -468,9 +603,8 @@ def test_renaming_experts_renames_pairs_and_leaves_the_means():
             other.copy_(one[old])
     states, selected, group = routed()
     new_number = np.argsort(old)
-    settings = {"matched_pairs": 100, "seed": [1, 0]}
-    first = geometry.measure_layer(block, states, selected, group, None, **settings)
-    second = geometry.measure_layer(renamed, states, new_number[selected], group, None, **settings)
+    first = layer_of(block, states, selected, group)
+    second = layer_of(renamed, states, new_number[selected], group)
     for name in (*OUTPUTS, *PAIRS, "co_routed_tokens"):
         moved = first[name].values[..., old, :][..., old]
         np.testing.assert_allclose(second[name].values, moved, atol=2e-5, err_msg=name)
@@ -484,9 +618,8 @@ def test_renaming_experts_renames_pairs_and_leaves_the_means():
 def test_the_order_of_tokens_changes_nothing():
     states, selected, group = routed()
     order = np.random.default_rng(0).permutation(TOKENS)
-    settings = {"matched_pairs": 10, "seed": [1, 0]}
-    one = geometry.measure_layer(block_of(), states, selected, group, None, **settings)
-    two = geometry.measure_layer(block_of(), states[order], selected[order], group[order], None, **settings)
+    one = layer_of(block_of(), states, selected, group, matched_pairs=10)
+    two = layer_of(block_of(), states[order], selected[order], group[order], matched_pairs=10)
     for name in OUTPUTS:
         np.testing.assert_allclose(two[name], one[name], atol=1e-5)
         np.testing.assert_allclose(two[f"permuted_{name}"], one[f"permuted_{name}"], atol=1e-5)
@@ -494,11 +627,15 @@ def test_the_order_of_tokens_changes_nothing():
 
 def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and_layers():
     states, selected, group = routed()
-    found = geometry.measure_layer(block_of(), states, selected[:, :1], group, None, matched_pairs=1, seed=[1, 0])
+    found = layer_of(block_of(), states, selected[:, :1], group, matched_pairs=1)
     metrics = measured([found], lift=pair_values(1, [0]) * np.nan)
     for name in ("co_routed_cosine", "lift_correlation", "p_lift_correlation", "router_space_overlap"):
         assert np.isnan(metrics[name].values).all(), name
-    assert len(page.figures(Seen(metrics))) == 5
+    figures = {figure.name: figure for figure in page.figures(Seen(metrics))}
+    assert len(figures) == 7
+    for name in ("spaces_by_layer", "space_angles"):
+        assert set(figures[name].data["measure"]) == {"read_overlap", "write_overlap"}
+        assert "nan" not in figures[name].alt + figures[name].caption
     assert len(page.findings(seen(metrics))) == 3
 
 
@@ -516,7 +653,8 @@ def test_figures_say_their_numbers(metrics):
     untrained = moved(metrics, "cka", -0.1)
     figures = {figure.name: figure for figure in page.figures(Seen(metrics, untrained))}
     assert list(figures) == [
-        "outputs_by_layer", "output_matrices", "weights_by_layer", "router_by_layer", "relations_by_layer",
+        "outputs_by_layer", "output_matrices", "weights_by_layer", "router_by_layer", "spaces_by_layer",
+        "space_angles", "relations_by_layer",
     ]  # fmt: skip
     value = metrics["mean_over_layers_matched_weight_cosine"].values[0, 0]
     assert f"{value:.3f}"[:5] in figures["weights_by_layer"].alt
@@ -530,11 +668,19 @@ def test_figures_say_their_numbers(metrics):
     assert row["mean_removed_cosine"] == pytest.approx(matrix[at["expert"], at["other"]])
     outputs = figures["outputs_by_layer"].data.set_index(["measure", "layer"])
     assert outputs.loc[("cka", 2), "random_experts"] == metrics["random_value"].sel(measure="cka", layer=2)[0]
+    share = metrics["mean_over_layers_next_overlap"].values[0, 0]
+    assert f"{share:.3f}"[:5] in figures["spaces_by_layer"].alt
+    assert (figures["spaces_by_layer"].data["expected"] == 0.5).all()
+    angles = figures["space_angles"].data.set_index(["measure", "angle"])
+    assert len(angles) == 3 * EXPERTS
+    assert angles.loc[("write_overlap", 2), "low"] == metrics["router_angle"].sel(space="write_overlap")[1, 1]
     relations = figures["relations_by_layer"].data.set_index(["measure", "layer"])
     assert relations.loc[("lift_correlation", 2), "p"] == metrics["p_lift_correlation"].sel(layer=2)
 
 
-@pytest.mark.parametrize(("index", "name"), list(enumerate(["mean_removed_cosine", "cka", "matched_weight_cosine"])))
+@pytest.mark.parametrize(
+    ("index", "name"), list(enumerate(["mean_removed_cosine", "cka", "matched_weight_cosine", "next_overlap"]))
+)
 def test_verdicts_follow_the_interval_and_the_null(metrics, index, name):
     for amount, verdict, word in ((1.0, "yes", "more than"), (-1.0, "no", "less than")):
         finding = page.findings(seen(moved(metrics, name, amount), metrics))[index]
@@ -585,7 +731,7 @@ def write_study(folder) -> dict:
     return paths
 
 
-def test_the_scripts_give_the_same_bytes_twice(run_script, model_folder, tmp_path):
+def test_the_scripts_give_the_same_bytes_with_one_and_three_workers(run_script, model_folder, tmp_path):
     inputs = write_study(tmp_path) | {"folder": str(model_folder)}
     for name, untrained in (("one", []), ("two", []), ("both", [tmp_path / "one" / FILES[part] for part in PAIR])):
         (tmp_path / name).mkdir()
@@ -597,21 +743,30 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, model_folder, tmp_pat
             params={
                 "code": "0" * 16,
                 "model": {"dtype": "auto", "device": "cpu", "experts": "auto"},
-                "threads": 1,
+                "threads": 1,  # of torch
                 "settings": {"matched_pairs": 20, "permutations": 100},
                 "statistics": {"seed": 1, "confidence": 0.95},
                 "fewest_clusters": 2,
             },
+            threads=3 if name == "two" else 1,
         )
     for name in FILES.values():
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     metrics = netcdf.load(tmp_path / "one" / "similarity.nc")
     assert metrics["layer"].values.tolist() == [1, 3] and metrics["documents"].values.tolist() == [30]
     block = models.load_block(model_folder, 3, dtype="auto", device=torch.device("cpu"))
-    expected = geometry.weight_similarity(models.expert_matrices(block), all_pairs(EXPERTS))["weight_gram"]
+    expected = weights(models.expert_matrices(block), all_pairs(EXPERTS))["weight_gram"]
     np.testing.assert_allclose(metrics["pair_weight_gram"].sel(layer=3), expected, rtol=1e-5)
     gained = geometry.cosines(models.router_rows(block) * models.block_gain(model_folder, 3))
     np.testing.assert_allclose(metrics["pair_gained_router_cosine"].sel(layer=3), gained, atol=1e-6)
+    following = models.load_block(model_folder, 2, dtype="auto", device=torch.device("cpu"))
+    directions = models.router_rows(following) * models.block_gain(model_folder, 2)
+    block = models.load_block(model_folder, 1, dtype="auto", device=torch.device("cpu"))
+    _, written = geometry.leading(models.expert_matrices(block).down, EXPERTS)
+    share, _ = geometry.router_overlap(written, directions)
+    found = metrics["next_overlap"].sel(dataset="pooled", interval="estimate")
+    np.testing.assert_allclose(found, [share.mean(), np.nan], rtol=1e-5)
+    assert metrics.attrs["router_share"] == EXPERTS / HIDDEN
     run_script(
         "plot_chapter",
         tmp_path,
@@ -621,5 +776,5 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, model_folder, tmp_pat
         wildcards={"chapter": "similarity"},
     )
     words = json.loads((tmp_path / "figures" / "chapter.json").read_text(encoding="utf-8"))
-    assert len(words["figures"]) == 5 and len(words["findings"]) == 4
+    assert len(words["figures"]) == 7 and len(words["findings"]) == 5
     assert {path.suffix for path in (tmp_path / "figures").iterdir()} == {".svg", ".pdf", ".csv", ".json"}

@@ -25,6 +25,8 @@ ORDER = ["trained", "untrained"]
 BOOTSTRAP, JACKKNIFE = "bootstrap over clusters", "jackknife over groups of clusters"
 EFFECTS = ("negligible", "small", "large")
 MOST_NAMED = 3
+ROUNDING = 1e-6
+"""Of numbers near one; eight times the float32 spacing there."""
 PREPOSITIONS = {"layer": "in", "depth": "at", "dataset": "within"}
 ONE_RUN = "one training run"
 
@@ -369,8 +371,17 @@ def estimate(array: xr.DataArray) -> tuple[float, float, float]:
 
 
 def lies(low: float, high: float, start: float, end: float | None = None) -> str:
-    """Where an interval lies: "below" or "above" a value, or another interval, as a whole, else "around" it."""
-    return "below" if high < start else "above" if low > (start if end is None else end) else "around"
+    """Where an interval lies: "below" or "above" a value, or another interval, as a whole, else "around" it.
+
+    What differs by no more than the rounding of float32 does not differ.
+    """
+    end = start if end is None else end
+    return "below" if high < start - _rounding(start) else "above" if low > end + _rounding(end) else "around"
+
+
+def _rounding(value):
+    """By how much sums and means of float32 numbers may miss a value."""
+    return ROUNDING * np.maximum(1, np.abs(value))
 
 
 def side(found: Mapping, threshold: float | None = None) -> str:
@@ -403,9 +414,10 @@ def _contrary(whole: str, null: Null, values: xr.DataArray) -> str:
     """Which parts lie below and which above, if that is a contradiction."""
     (kind,) = set(values.dims) - {"interval"}
     against = pooled(null.by_layer()) if kind == "layer" else null.over_layers()
+    low, high = (against.sel(interval=end, drop=True) for end in ("low", "high"))
     sides = {
-        "below": values.sel(interval="high", drop=True) < against.sel(interval="low", drop=True),
-        "above": values.sel(interval="low", drop=True) > against.sel(interval="high", drop=True),
+        "below": values.sel(interval="high", drop=True) < low - _rounding(low),
+        "above": values.sel(interval="low", drop=True) > high + _rounding(high),
     }
     found = {side: array[kind].values[array.values] for side, array in sides.items() if array.any()}
     if not {"below", "above"} <= {whole, *found}:

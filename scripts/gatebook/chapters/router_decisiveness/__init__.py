@@ -69,6 +69,14 @@ MEASURES = {
         "z₍ₖ₎ − z₍ₖ₊₁₎",
         "How far the last selected expert is ahead of the first one that is left out.",
     ),
+    "tied_share": Measure(
+        "Ties at the boundary",
+        "1",
+        "share of tokens with z₍ₖ₎ = z₍ₖ₊₁₎",
+        "How often the last selected expert and the first one that is left out are equal: which of them is selected is "
+        "then decided by the software, not by the router.",
+        bounds=(0, 1),
+    ),
     "entropy_of_mean": Measure(
         "Entropy of the mean",
         "nats",
@@ -92,6 +100,7 @@ MEASURES = {
 class Thresholds(Settings):
     """Fixed before the run."""
 
+    tied: float = Field(0.01, gt=0, le=1, description="share of ties at the boundary from which the page warns of them")
     decisive_entropy: float = Field(0.5, gt=0, le=1, description="H / ln E below which a router is decisive")
     entropy_effect: Borders = borders(
         0.1, 0.5, "H / ln E; a tenth of the way from equal logits, and `decisive_entropy`"

@@ -3,7 +3,8 @@
 p is the router's distribution over all E experts: the softmax of its logits z, or its sigmoid scores divided by their
 sum. S are the k selected experts, q = w / sum(w) their renormalised weights. Definitions are per token; the chapter
 reports means over tokens. Under uniform routing (all logits equal) the entropy is ln E, the top-k entropy ln k, the
-largest probability 1 / E, the top-k mass k / E, the share of the first expert 1 / k, and both margins are 0.
+largest probability 1 / E, the top-k mass k / E, the share of the first expert 1 / k, both margins are 0, and every
+token is a tie.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ from gatebook.routing import bins
 from gatebook.study import tallies
 
 QUANTILES = (0.1, 0.5, 0.9)
-SUMS = ["scalar_sum", "scalar_count", "probability_sum", "rank_weight_sum"]
+SUMS = ["scalar_sum", "scalar_count", "probability_sum", "rank_weight_sum", "tied_tokens"]
 POOLED_HISTOGRAMS = {
     "expert_logit_histogram": bins.LOGIT_EDGES,
     "expert_probability_histogram": bins.PROBABILITY_EDGES,
@@ -37,6 +38,7 @@ def uniform_values(experts: int, top_k: int) -> dict[str, float]:
         "top_1_share": 1 / top_k,
         "logit_margin": 0.0,
         "boundary_margin": 0.0,
+        "tied_share": float(top_k < experts),
         "entropy_of_mean": np.log(experts),
         "information": 0.0,
     }
@@ -81,6 +83,7 @@ def measures_of_draws(sums: xr.Dataset, tokens: xr.DataArray) -> xr.Dataset:
     means = sums["scalar_sum"] / sums["scalar_count"].where(sums["scalar_count"] > 0)
     mean_probability = sums["probability_sum"] / tokens
     values = {name: means.sel(scalar=name, drop=True) for name in tallies.SCALARS if name in MEASURES}
+    values["tied_share"] = sums["tied_tokens"] / tokens
     values["normalised_entropy"] = values["entropy"] / np.log(sums.sizes["expert"])
     surprise = -np.log(mean_probability.where(mean_probability > 0, 1))
     values["entropy_of_mean"] = (mean_probability * surprise).sum("expert")

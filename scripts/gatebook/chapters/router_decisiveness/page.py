@@ -71,12 +71,23 @@ def _finding_entropy(seen: Seen) -> Finding:
     }
     return Finding(
         question="Is the router sure of its choice?",
-        answer=f"{answers[place]}{change(seen, name)}.",
+        answer=f"{answers[place]}{change(seen, name)}.{_ties(seen)}",
         verdict=verdict(place, yes="below"),
         verdict_text=f"decisive means H / ln E below {threshold:g}",
         unit="of ln E",
         figure="entropy_by_layer",
         **found,
+    )
+
+
+def _ties(seen: Seen) -> str:
+    """A warning, if many tokens are ties."""
+    share = over_layers(seen.metrics, "tied_share")[0]
+    if share < seen.thresholds["tied"]:
+        return ""
+    return (
+        f" But in {format_number(100 * share)} % of choices the last selected expert and the first one that is left "
+        "out are equal: there the software chose, not the router."
     )
 
 

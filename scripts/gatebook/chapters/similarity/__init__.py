@@ -134,6 +134,30 @@ MEASURES = {
         bounds=(0, inf),
         null=1.0,
     ),
+    "read_overlap": Measure(
+        "What experts read and their router reads",
+        "1",
+        "mean over e of ‖Qᵀ B_e‖² / k, Q: basis of the rows r, B_e: leading k right singular directions of gate and up",
+        (
+            "Share of an expert's strongest input directions, as many as the router has rows, that lies in the space "
+            "of these rows; by chance the share that this space has of all directions. Of 16 experts at most."
+        ),
+        bounds=(0, 1),
+    ),
+    "write_overlap": Measure(
+        "What experts write and their router reads",
+        "1",
+        "the same, Q: basis of the rows g r, B_e: leading k left singular directions of down",
+        "The same for the strongest output directions of all experts, in the hidden state before the gain of the norm.",
+        bounds=(0, 1),
+    ),
+    "next_overlap": Measure(
+        "What experts write and the next router reads",
+        "1",
+        "the same, Q: basis of the rows g r of the next layer with experts",
+        "Whether experts write where the next router reads, and so could tell it directly which experts to select.",
+        bounds=(0, 1),
+    ),
     "lift_correlation": Measure(
         "Output similarity and co-activation",
         "1",
@@ -167,6 +191,9 @@ class Thresholds(Settings):
 
     cosine_effect: Borders = borders(0.1, 0.3, "cosine; as a correlation, Cohen (1988): small and medium")
     cka_effect: Borders = borders(0.1, 0.3, "CKA; as the cosine, of which it is one between similarities of tokens")
+    space_effect: Borders = borders(
+        0.02, 0.13, "share of directions beyond chance; as an explained variance, Cohen (1988): small and medium"
+    )
     correlation_effect: Borders = borders(0.1, 0.3, "rank correlation; Cohen (1988): small and medium")
 
 
@@ -192,6 +219,13 @@ CHAPTER = Chapter(
             "fits the other best. Even random experts fit a little then."
         ),
         (
+            "A router can select by what experts of the layer before wrote only where it reads. So the space of its "
+            "rows is held against the directions that experts read and write most, by the share of these that lies in "
+            "it and by principal angles, beside random spaces with as many directions: their expected share is that "
+            "of the router's space in all directions. Attention and norms stand between two layers; only the gain of "
+            "the norm is allowed for."
+        ),
+        (
             "Measures of outputs rest on sampled tokens, and their intervals on groups of clusters. Measures of "
             "weights and of the router have no sample of text: their intervals are about other experts of the same "
             "kind."
@@ -204,9 +238,9 @@ CHAPTER = Chapter(
     measures=MEASURES,
     interval="jackknife",
     also="of weights and routers over experts",
-    null="The nulls of similarity are Gaussian experts of the same shapes and scales on the same tokens, and the same "
-    "outputs with the tokens of one expert permuted. Its measures of weights and routers have no sample of text: their "
-    "intervals are a jackknife over experts.",
+    null="The nulls of similarity are Gaussian experts of the same shapes and scales on the same tokens, the same "
+    "outputs with the tokens of one expert permuted, and random spaces in place of those of experts. Its measures of "
+    "weights and routers have no sample of text: their intervals are a jackknife over experts.",
     reads="sample",
     needs=("sample", "model"),
     chapters=("coactivation", "token_overlap"),

@@ -7,22 +7,27 @@ axis `draw` (1 + GROUPS): all tokens, then without each group of documents.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
+import scipy.special
 import torch
 import xarray as xr
-from scipy.optimize import linear_sum_assignment
+from joblib import Parallel
 from torch import nn
 
-from gatebook.chapters.similarity.measure import OUTPUTS, means_without_each, pair_means_without_each
+from gatebook.chapters.similarity import matching
+from gatebook.chapters.similarity.measure import OUTPUTS, SPACES, means_without_each, pair_means_without_each
 from gatebook.inputs.clusters import GROUPS
 from gatebook.routing import models
 from gatebook.routing.models import ExpertMatrices
 from gatebook.study.samples import Block
 
 TOKENS_PER_BLOCK = 128
+TOKENS_PER_BATCH = 64  # of those that pass all experts at once
 ELEMENTS_PER_BLOCK = 1 << 24
 RANDOM_EXPERTS, RANDOM_PAIRS = 16, 100  # at most; the pairs whose neurons are matched
+READING_EXPERTS = 16  # at most: the spaces that they read are those of large matrices
 FEWEST_SHARED = 10
 """Pairs of experts that fewer sampled tokens select both have no co-routed cosine."""
 WEIGHTS = ("weight_cosine", "matched_weight_cosine", "weight_gram", "subspace_overlap")
@@ -30,7 +35,7 @@ SPECTRA = ("effective_rank", "participation_ratio")
 
 
 def layers(
-    blocks: Iterable[Block], folder: str, group: np.ndarray, *, matched_pairs: int, seed: int
+    blocks: Iterable[Block], folder: str, group: np.ndarray, *, matched_pairs: int, seed: int, workers: int
 ) -> Iterator[xr.Dataset]:
     """What `measure_layer` finds, for one layer of a model after another.
 
@@ -46,16 +51,36 @@ def layers(
         At most so many pairs of experts have their neurons matched.
     seed
         The pairs of a layer are drawn with it and the layer's number.
+    workers
+        Processes that match neurons.
 
     Yields
     ------
     xarray.Dataset
         With the coordinate `layer`.
     """
-    for number, module, states, selected in blocks:
-        gain, layer_seed = models.block_gain(folder, number), [seed, number]
-        found = measure_layer(module, states, selected, group, gain, matched_pairs=matched_pairs, seed=layer_seed)
-        yield found.assign_coords(layer=number)
+    routers = models.read_router_rows(folder)
+    following = dict(pairwise(routers["layer"].values.tolist()))
+    with matching.pool(workers) as pool:
+        for number, module, states, selected in blocks:
+            found = measure_layer(
+                module,
+                states,
+                selected,
+                group,
+                models.block_gain(folder, number),
+                _gained(routers, folder, following[number]) if number in following else None,
+                matched_pairs=matched_pairs,
+                seed=[seed, number],
+                workers=pool,
+            )
+            yield found.assign_coords(layer=number)
+
+
+def _gained(routers: xr.DataArray, folder: str, layer: int) -> np.ndarray:
+    """The rows of a layer's router times the gain of the norm before it: as they read the state before that norm."""
+    rows, gain = routers.sel(layer=layer).values, models.block_gain(folder, layer)
+    return rows if gain is None else rows * gain
 
 
 @torch.inference_mode()
@@ -65,9 +90,11 @@ def measure_layer(
     selected: np.ndarray,
     group: np.ndarray,
     gain: np.ndarray | None,
+    next_direction: np.ndarray | None,
     *,
     matched_pairs: int,
     seed: list[int],
+    workers: Parallel,
 ) -> xr.Dataset:
     """Everything that is measured on the experts of one layer.
 
@@ -83,21 +110,27 @@ def measure_layer(
         The group of each token's document: (token,) int.
     gain
         That of the RMSNorm before the block, (hidden,), or None.
+    next_direction
+        `router_direction` of the next layer with experts, (expert, hidden); None for the last one.
     matched_pairs
         At most so many pairs of experts have their neurons matched.
     seed
-        Of the draws of pairs and of random experts.
+        Of the draws of pairs, of random experts and of random spaces.
+    workers
+        They match neurons, see `matching.pool`.
 
     Returns
     -------
     xarray.Dataset
-        The matrices of `output_similarity`, `weight_similarity`, `subspaces`, `cosines` and `alignment` under these
+        What `output_similarity`, `weight_similarity`, `spectra`, `overlaps`, `cosines` and `alignment` find under these
         names: `OUTPUTS` (draw, expert, other), `permuted_*` (expert, other) their values for permuted tokens,
         `WEIGHTS`, `router_cosine`, `gained_router_cosine` (expert, other), `alignment(expert, router)`, `SPECTRA`
         (expert,); and besides `router_direction(expert, hidden)`, the router's rows times the gain;
         `principal_angle(direction)` in degrees, a mean over pairs; `co_routed_tokens(expert, other)` int64. `random_*`
         (part,): means over pairs of Gaussian experts with the block's shapes and scales, of all of them and without
-        each.
+        each. For each of `SPACES` what `router_overlap` finds under this name and as `angle_*`, (expert,) and (expert,
+        spanned), or over `reader`, the first `READING_EXPERTS`; `random_*` and `random_angle_*` are means over random
+        spaces in place of those of experts.
     """
     matrices, rows = models.expert_matrices(block), models.router_rows(block)
     experts, hidden = rows.shape
@@ -105,8 +138,11 @@ def measure_layer(
     chosen = np.zeros((len(states), experts), dtype=bool)
     np.put_along_axis(chosen, selected, True, axis=1)
     pairs = _drawn_pairs(experts, matched_pairs, seed)
+    sums = matched_sums(matrices, pairs, workers)
     found, permuted = output_similarity(every_output(block, states, experts), chosen, group)
-    found |= weight_similarity(matrices, pairs) | subspaces(matrices.down, directions)
+    spanned = min(*rows.shape, matrices.gate.shape[1])
+    squares, written = leading(matrices.down, max(directions, spanned))
+    found |= weight_similarity(matrices, pairs, sums) | spectra(squares) | overlaps(written[..., :directions])
     direction = rows if gain is None else rows * gain
     dims = dict.fromkeys(SPECTRA, ("expert",)) | {"principal_angle": ("direction",)}
     made = {
@@ -119,10 +155,32 @@ def measure_layer(
     made["alignment"] = (("expert", "router"), alignment(matrices, rows))
     count = chosen.astype(np.int64)
     made["co_routed_tokens"] = (("expert", "other"), count.T @ count)
-    return xr.Dataset(made | _random(block, states, chosen, directions, seed))
+    made |= _router_spaces(matrices, written[..., :spanned], (rows, direction, next_direction), seed)
+    return xr.Dataset(made | _random(block, states, chosen, directions, seed, workers))
 
 
-def _random(block: nn.Module, states: np.ndarray, chosen: np.ndarray, directions: int, seed: list[int]) -> dict:
+def _router_spaces(
+    matrices: ExpertMatrices, written: torch.Tensor, routers: tuple[np.ndarray | None, ...], seed: list[int]
+) -> dict:
+    """What `measure_layer` returns for `SPACES`, whose routers' rows are `routers`, None where there is no router."""
+    experts, hidden, spanned = written.shape
+    few = matrices.take(READING_EXPERTS)
+    _, read = leading((torch.cat(pair).mT for pair in zip(few.gate, few.up, strict=True)), spanned)
+    drawn = np.random.default_rng(seed).standard_normal((min(RANDOM_EXPERTS, experts), hidden, spanned))
+    random = torch.from_numpy(np.linalg.qr(drawn)[0]).to(written)
+    made = {}
+    for name, bases, rows in zip(SPACES, (read, written, written), routers, strict=True):
+        (share, angle), (by_chance, angle_by_chance) = (router_overlap(each, rows) for each in (bases, random))
+        own = "reader" if bases is read else "expert"
+        made |= {name: (own, share), f"angle_{name}": ((own, "spanned"), angle)}
+        made[f"random_{name}"] = "part", means_without_each(by_chance)
+        made[f"random_angle_{name}"] = ("part", "spanned"), means_without_each(angle_by_chance)
+    return made
+
+
+def _random(
+    block: nn.Module, states: np.ndarray, chosen: np.ndarray, directions: int, seed: list[int], workers: Parallel
+) -> dict:
     """Measures of random experts, after the block's first ones have been overwritten by them."""
     experts = min(RANDOM_EXPERTS, chosen.shape[1])
     models.randomise_experts(block, experts, seed)
@@ -130,8 +188,10 @@ def _random(block: nn.Module, states: np.ndarray, chosen: np.ndarray, directions
     group = np.zeros(len(states), dtype=np.int64)
     found, _ = output_similarity(every_output(block, states, experts), chosen[:, :experts], group)
     found = {name: values[0] for name, values in found.items()}
-    found |= weight_similarity(matrices, _drawn_pairs(experts, RANDOM_PAIRS, seed))
-    found |= subspaces(matrices.down, directions)
+    pairs = _drawn_pairs(experts, RANDOM_PAIRS, seed)
+    found |= weight_similarity(matrices, pairs, matched_sums(matrices, pairs, workers))
+    squares, written = leading(matrices.down, directions)
+    found |= spectra(squares) | overlaps(written)
     means = {f"random_{name}": ("part", pair_means_without_each(found[name])) for name in (*OUTPUTS, *WEIGHTS)}
     means |= {f"random_{name}": ("part", means_without_each(found[name])) for name in SPECTRA}
     return means | {"random_principal_angle": ("direction", found["principal_angle"])}
@@ -154,10 +214,11 @@ def every_output(block: nn.Module, states: np.ndarray, experts: int) -> torch.Te
     """What the first `experts` experts give for all tokens, in the block's dtype: (expert, token, hidden)."""
     weight = block.experts.down_proj
     outputs = torch.empty(experts, *states.shape, dtype=weight.dtype, device=weight.device)
-    done = 0
-    for given in models.all_expert_outputs(block, states, experts):
-        outputs[:, done : done + len(given)] = torch.from_numpy(given).swapaxes(0, 1)
-        done += len(given)
+    for start in range(0, len(states), TOKENS_PER_BATCH):
+        rows = slice(start, start + TOKENS_PER_BATCH)
+        batch = torch.from_numpy(states[rows]).to(outputs)
+        every = torch.arange(experts, device=weight.device).expand(len(batch), -1)
+        outputs[:, rows] = models.expert_outputs(block, batch, every).swapaxes(0, 1)
     return outputs
 
 
@@ -311,13 +372,14 @@ def _normalised(products: np.ndarray, squares: np.ndarray | None = None) -> np.n
 
 
 @torch.inference_mode()
-def weight_similarity(matrices: ExpertMatrices, pairs: np.ndarray) -> dict[str, np.ndarray]:
+def weight_similarity(matrices: ExpertMatrices, pairs: np.ndarray, sums: Iterable[float]) -> dict[str, np.ndarray]:
     """How alike the weights of experts are, float64 (expert, other).
 
     A neuron's vector is its row of gate, its row of up and its column of down, one after another. weight_cosine: cosine
     of all weights in their order; matched_weight_cosine: the same after the neurons of one expert are put in the order
-    that makes it largest, for the given `pairs` (pair, 2) of experts, else NaN; weight_gram: cosine of W^T W, where the
-    rows of W (3 neurons, hidden) are those of gate and up and the columns of down: neuron order does not matter.
+    that makes it largest, for the given `pairs` (pair, 2) of experts with their `matched_sums`, else NaN; weight_gram:
+    cosine of W^T W, where the rows of W (3 neurons, hidden) are those of gate and up and the columns of down: neuron
+    order does not matter.
     """
     experts, neurons, hidden = matrices.up.shape
     inner, gram = torch.zeros(2, experts, experts, dtype=torch.float64, device=matrices.up.device)
@@ -334,18 +396,31 @@ def weight_similarity(matrices: ExpertMatrices, pairs: np.ndarray) -> dict[str, 
     square = torch.diagonal(inner).cpu().numpy()
     matched = np.full((experts, experts), np.nan)
     np.fill_diagonal(matched, 1.0)
-    last, mine = None, None
-    for one, other in pairs:
-        if one != last:
-            last, mine = one, _neurons(matrices, one)
-        alike = (mine @ _neurons(matrices, other).T).cpu().numpy()
-        total = alike[linear_sum_assignment(alike, maximize=True)].sum(dtype=np.float64)
+    for (one, other), total in zip(pairs, sums, strict=True):
         matched[one, other] = matched[other, one] = total / np.sqrt(square[one] * square[other])
     return {
         "weight_cosine": _normalised(inner.cpu().numpy()),
         "matched_weight_cosine": matched,
         "weight_gram": _normalised(gram.cpu().numpy()),
     }
+
+
+def matched_sums(matrices: ExpertMatrices, pairs: np.ndarray, workers: Parallel) -> Iterator[float]:
+    """For each of `pairs` (pair, 2) of experts, in order, the largest sum of products of their neurons' vectors.
+
+    Each neuron of one has a neuron of the other. More than one of the `workers` begins at once, and does the rest as
+    sums are taken: the matrices must not change before.
+    """
+    return matching.largest_sums(_products(matrices, pairs), workers)
+
+
+def _products(matrices: ExpertMatrices, pairs: np.ndarray) -> Iterator[np.ndarray]:
+    """Products of the vectors of the neurons of two experts, pair by pair: (neuron, other) float32."""
+    last, mine = None, None
+    for one, other in pairs:
+        if one != last:
+            last, mine = one, _neurons(matrices, one)
+        yield (mine @ _neurons(matrices, other).T).cpu().numpy()
 
 
 def _stacked(matrices: ExpertMatrices, expert: int) -> torch.Tensor:
@@ -359,40 +434,72 @@ def _neurons(matrices: ExpertMatrices, expert: int) -> torch.Tensor:
     return torch.cat([part for part in parts if len(part)], dim=1).float()
 
 
-@torch.inference_mode()
-def subspaces(down: torch.Tensor, directions: int) -> dict[str, np.ndarray]:
-    """The output spaces of experts, from their matrices `down` (expert, hidden, neuron) with singular values s.
+# ---------------------------------------------------------------- spaces
 
-    effective_rank: exp of the entropy of s^2 / sum s^2; participation_ratio: (sum s^2)^2 / sum s^4, both (expert,).
-    With Q (hidden, directions) the leading left singular vectors of an expert: subspace_overlap (expert, other) is
-    ||Q_i^T Q_j||^2 / directions, on average directions / hidden for random spaces; principal_angle (direction,) are the
-    angles between the two spaces in degrees, smallest first, mean over pairs.
+
+@torch.inference_mode()
+def leading(matrices: Iterable[torch.Tensor], directions: int) -> tuple[np.ndarray, torch.Tensor]:
+    """Squared singular values of the matrices (hidden, column) of experts, and their leading left singular vectors.
+
+    Squares (expert, value) float64, and orthonormal vectors (expert, hidden, direction) float32, the strongest first:
+    as many as there are values, if these are fewer than `directions`.
     """
-    bases, effective, participation = [], [], []
-    for matrix in down:
+    squares, bases = [], []
+    for matrix in matrices:
         wide = matrix.double()
         short = wide.shape[0] <= wide.shape[1]
-        squares, vectors = torch.linalg.eigh(wide @ wide.T if short else wide.T @ wide)
-        share = squares.clamp(min=0) / squares.clamp(min=0).sum()
-        effective.append(torch.special.entr(share).sum().exp().item())
-        participation.append(1 / share.square().sum().item())
-        leading = vectors[:, -directions:]
-        bases.append(torch.linalg.qr(leading if short else wide @ leading)[0].float())
-    basis = torch.stack(bases)
-    experts, _, kept = basis.shape
+        values, vectors = torch.linalg.eigh(wide @ wide.T if short else wide.T @ wide)
+        squares.append(values.clamp(min=0))
+        strongest = vectors.flip(1)[:, :directions]
+        bases.append(torch.linalg.qr(strongest if short else wide @ strongest)[0].float())
+    return torch.stack(squares).cpu().numpy(), torch.stack(bases)
+
+
+def spectra(squares: np.ndarray) -> dict[str, np.ndarray]:
+    """How many directions matrices use, (expert,), from their squared singular values s^2 (expert, value).
+
+    effective_rank: exp of the entropy of s^2 / sum s^2; participation_ratio: (sum s^2)^2 / sum s^4.
+    """
+    share = squares / squares.sum(axis=1, keepdims=True)
+    return {
+        "effective_rank": np.exp(scipy.special.entr(share).sum(axis=1)),
+        "participation_ratio": 1 / np.square(share).sum(axis=1),
+    }
+
+
+@torch.inference_mode()
+def overlaps(bases: torch.Tensor) -> dict[str, np.ndarray]:
+    """What the spaces of experts have in common, from orthonormal bases Q (expert, hidden, direction).
+
+    subspace_overlap (expert, other) is ||Q_i^T Q_j||^2 / directions, on average directions / hidden for random spaces;
+    principal_angle (direction,) are the angles between the two spaces in degrees, smallest first, mean over pairs.
+    """
+    experts, _, kept = bases.shape
     overlap = np.eye(experts)
     angles, number = np.zeros(kept), 0
     for one in range(experts - 1):
-        values = torch.linalg.svdvals(basis[one].T @ basis[one + 1 :]).double().clamp(max=1)
+        values = torch.linalg.svdvals(bases[one].T @ bases[one + 1 :]).double().clamp(max=1)
         overlap[one, one + 1 :] = overlap[one + 1 :, one] = values.square().mean(dim=1).cpu().numpy()
         angles += torch.rad2deg(values.arccos()).sum(dim=0).cpu().numpy()
         number += len(values)
-    return {
-        "effective_rank": np.array(effective),
-        "participation_ratio": np.array(participation),
-        "subspace_overlap": overlap,
-        "principal_angle": angles / max(number, 1),
-    }
+    return {"subspace_overlap": overlap, "principal_angle": angles / max(number, 1)}
+
+
+@torch.inference_mode()
+def router_overlap(bases: torch.Tensor, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """How much of the space of each expert lies in that of a router's rows (row, hidden); NaN without rows.
+
+    With orthonormal bases Q (hidden, min(row, hidden)) of the rows' space and B (hidden, direction) of an expert's, of
+    `bases` (expert, hidden, direction), not more than rows: the share ||Q^T B||^2 / directions (expert,), on average
+    min(row, hidden) / hidden for random spaces, and the angles between both, (expert, direction) in degrees, smallest
+    first.
+    """
+    experts, _, kept = bases.shape
+    if rows is None:
+        return np.full(experts, np.nan), np.full((experts, kept), np.nan)
+    basis = torch.linalg.qr(torch.from_numpy(rows.T).to(bases.device).double())[0].float()
+    values = torch.linalg.svdvals(basis.T @ bases).double().clamp(max=1)
+    return values.square().mean(dim=1).cpu().numpy(), torch.rad2deg(values.arccos()).cpu().numpy()
 
 
 @torch.inference_mode()

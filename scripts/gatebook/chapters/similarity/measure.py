@@ -25,6 +25,8 @@ PAIRS = (
     "weight_cosine", "matched_weight_cosine", "weight_gram", "subspace_overlap", "router_cosine",
     "gained_router_cosine",
 )  # fmt: skip
+SPACES = ("read_overlap", "write_overlap", "next_overlap")
+"""Which spaces of experts are held against which router's: what they read and write, its own and the next layer's."""
 CORRELATIONS = ("lift_correlation", "overlap_correlation")
 
 
@@ -65,9 +67,12 @@ def measure(
         none. `p_*` (layer,): two-sided p-values of the `CORRELATIONS`, and `mean_over_layers_p_*`. Matrices of
         estimates (layer, expert, other) float32: `pair_*` for `OUTPUTS` and `PAIRS`; `co_routed_tokens`;
         `alignment(layer, expert, router)`; `layer_overlap(layer, other_layer)`; `principal_angle` and
-        `random_principal_angle` (layer, direction) in degrees.
+        `random_principal_angle` (layer, direction) in degrees; `router_angle` and `random_router_angle` (space,
+        spanned, interval) in degrees, means over layers: between the spaces of `SPACES`, or random ones, and the
+        router's. The attribute `router_share` is the share of all directions that a router's space has.
     """
     draws, kept, directions, permuted = {name: [] for name in MEASURES}, [], [], []
+    angles = {f"{part}angle_{name}": [] for part in ("", "random_") for name in SPACES}
     randoms, permuted_values = [], []
     for layer in layers:
         number = int(layer["layer"])
@@ -75,13 +80,16 @@ def measure(
             draws[name].append(mean_over_pairs(layer[name].values))
         for name in PAIRS:
             draws[name].append(pair_means_without_each(layer[name].values))
-        for name in ("effective_rank", "participation_ratio"):
+        for name in ("effective_rank", "participation_ratio", *SPACES):
             draws[name].append(means_without_each(layer[name].values))
         draws["router_alignment"].append(means_without_each(aligned_share(layer["alignment"].values)))
         for index, (name, other) in enumerate(zip(CORRELATIONS, (lift, overlap), strict=True)):
             pairs = layer["mean_removed_cosine"].values[0], other.sel(layer=number).values
             draws[name].append(correlation_draws(*pairs))
             permuted.append(permuted_correlations(*pairs, permutations, np.random.default_rng([seed, number, index])))
+        for name, parts in angles.items():
+            values = layer[name].values
+            parts.append(values if name.startswith("random") else means_without_each(values))
         randoms.append(_random(layer))
         permuted_values.append([float(mean_over_pairs(layer[f"permuted_{name}"].values)) for name in OUTPUTS])
         kept.append(_kept(layer))
@@ -98,10 +106,12 @@ def measure(
     between = layer_overlaps(np.array(directions))
     draws["router_space_overlap"] = _mean(between, axis=2).T
     out["layer_overlap"] = (("layer", "other_layer"), between[0])
+    for part in ("", "random_"):
+        out[f"{part}router_angle"] = _angles([angles[f"{part}angle_{name}"] for name in SPACES], confidence)
     out = out.assign_coords(other_layer=out["layer"].values, dataset=[uncertainty.POOLED])
     values = xr.Dataset(coords={"dataset": [uncertainty.POOLED], "layer": out["layer"]})
     for name, parts in draws.items():
-        draw = "draw" if name in OUTPUTS else "draw_of_experts"
+        draw = "draw" if name in OUTPUTS else "draw_of_readers" if name == "read_overlap" else "draw_of_experts"
         values[name] = (("dataset", "layer", draw), np.array(parts)[None])
     out = out.merge(summarise(values, MEASURES, Jackknife(confidence)))
     by_correlation = np.array(permuted).reshape(len(kept), len(CORRELATIONS), permutations).swapaxes(0, 1)
@@ -121,6 +131,7 @@ def measure(
         "permutations": permutations,
         "seed": seed,
         "confidence": confidence,
+        "router_share": min(directions[0].shape) / directions[0].shape[1],
     }
     return Measured(out, values)
 
@@ -136,8 +147,9 @@ def pair_means_without_each(values: np.ndarray) -> np.ndarray:
 
 
 def means_without_each(values: np.ndarray) -> np.ndarray:
-    """The mean of values (expert,), then without each expert: (1 + experts,)."""
-    return np.array([values.mean(), *(np.delete(values, one).mean() for one in range(len(values)))])
+    """The mean of values (expert, ...), then without each expert: (1 + experts, ...)."""
+    without = (np.delete(values, one, axis=0).mean(axis=0) for one in range(len(values)))
+    return np.array([values.mean(axis=0), *without])
 
 
 def aligned_share(alignment: np.ndarray) -> np.ndarray:
@@ -158,13 +170,15 @@ def layer_overlaps(rows: np.ndarray) -> np.ndarray:
     without row e of every layer, for each e.
     """
     layers, experts, hidden = rows.shape
+    basis, within = np.linalg.qr(rows.swapaxes(1, 2).astype(np.float64))
+    flat = basis.swapaxes(0, 1).reshape(hidden, -1)
+    shared = (flat.T @ flat).reshape(layers, -1, layers, basis.shape[2]).swapaxes(1, 2)
     found = []
     for left_out in range(-1, experts):
-        left = np.delete(rows, left_out, axis=1) if left_out >= 0 else rows
-        basis = np.linalg.qr(left.swapaxes(1, 2).astype(np.float64))[0]
-        rank = basis.shape[2]
-        flat = basis.swapaxes(0, 1).reshape(hidden, layers * rank)
-        squares = ((flat.T @ flat) ** 2).reshape(layers, rank, layers, rank).sum(axis=(1, 3))
+        # Rows lie in their basis, so that of fewer rows is found within it, from small matrices.
+        part = np.linalg.qr(np.delete(within, left_out, axis=2) if left_out >= 0 else within)[0]
+        rank = part.shape[2]
+        squares = ((part.swapaxes(1, 2)[:, None] @ shared @ part) ** 2).sum(axis=(2, 3))
         np.fill_diagonal(squares, np.nan)
         found.append(squares * hidden / rank**2)
     return np.array(found)
@@ -202,7 +216,21 @@ def permuted_correlations(
     known = np.isfinite(np.where(np.eye(len(other), dtype=bool), np.nan, other)).any(axis=1)
     one, other = one[known][:, known], other[known][:, known]
     orders = (rng.permutation(len(one)) for _ in range(permutations))
+    pairs = np.triu_indices(len(one), 1)
+    if np.isfinite([one[pairs], other[pairs]]).all():  # then the ranks of pairs move with them, and need no sorting
+        one, other = _ranks(one), _ranks(other)
+        size = np.linalg.norm(one) * np.linalg.norm(other)
+        return np.array([np.vdot(one, other[order][:, order]) / size if size > 0 else np.nan for order in orders])
     return np.array([pair_correlation(one, other[order][:, order]) for order in orders])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks less their mean of the pairs of a symmetric matrix (expert, other), 0 on the diagonal."""
+    pairs, ranks = np.triu_indices(len(values), 1), np.zeros(values.shape)
+    if len(pairs[0]):
+        ranks[pairs] = scipy.stats.rankdata(values[pairs])
+        ranks[pairs] -= ranks[pairs].mean()
+    return ranks + ranks.T
 
 
 def p_value(observed: np.ndarray, permuted: np.ndarray) -> np.ndarray:
@@ -220,6 +248,16 @@ def _random(layer: xr.Dataset) -> xr.DataArray:
     ]
     coords = {"measure": list(MEASURES), "layer": layer["layer"]}
     return xr.DataArray(np.array(values), coords, ("measure", "draw"))
+
+
+def _angles(spaces: list[list[np.ndarray]], confidence: float) -> xr.DataArray:
+    """Means over layers with intervals, (space, spanned, interval), from the draws (draw, spanned) of layers."""
+    found = [
+        uncertainty.jackknife(xr.DataArray(_mean(np.array(layers), axis=0), dims=("draw", "spanned")), confidence)
+        for layers in spaces
+    ]
+    attributes = {"long_name": "principal angle, mean over experts and layers", "units": "degrees"}
+    return xr.concat(found, dim="space").assign_coords(space=list(SPACES)).assign_attrs(attributes)
 
 
 def _kept(layer: xr.Dataset) -> xr.Dataset:

@@ -1,6 +1,6 @@
 """The page of the chapter similarity: figures, findings and words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from gatebook.chapters.base.page import (
     Null,
     Seen,
     counts_text,
+    ends,
     numbers,
     over_layers,
     sample_size,
@@ -24,12 +25,13 @@ from gatebook.chapters.base.page import (
     verdict,
 )
 from gatebook.chapters.similarity import MEASURES
-from gatebook.chapters.similarity.measure import CORRELATIONS, OUTPUTS
+from gatebook.chapters.similarity.measure import CORRELATIONS, OUTPUTS, SPACES
 from gatebook.figures import plotting
 from gatebook.figures.matrix import clustered_order
-from gatebook.figures.plotting import Panel
+from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import MEAN, spread, table
+from gatebook.measures.uncertainty import INTERVAL
 
 WEIGHTS = (
     "matched_weight_cosine", "weight_cosine", "weight_gram", "subspace_overlap", "effective_rank",
@@ -37,7 +39,7 @@ WEIGHTS = (
 )  # fmt: skip
 ROUTER = ("router_cosine", "gained_router_cosine", "router_alignment", "router_space_overlap")
 SAMPLED = "sampled tokens"
-RANDOM, PERMUTED = "random experts", "permuted tokens"
+RANDOM, PERMUTED, RANDOM_SPACES = "random experts", "permuted tokens", "random spaces"
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -48,6 +50,8 @@ def figures(seen: Seen) -> list[Figure]:
         _output_matrices(metrics),
         _weights(metrics, untrained),
         _router(metrics, untrained),
+        _spaces(metrics, untrained),
+        _angles(metrics, untrained),
         _relations(metrics, untrained),
     ]
 
@@ -82,6 +86,16 @@ def findings(seen: Seen) -> list[Finding]:
             question="Do experts have more similar neurons than random experts?",
             text="With neurons matched, weights have a cosine of {value}, {place} for random experts",
             figure="weights_by_layer",
+        ),
+        _finding(
+            seen,
+            "next_overlap",
+            _random(metrics, "next_overlap", RANDOM_SPACES),
+            "space_effect",
+            question="Do experts write where the router of the next layer reads?",
+            text="Of their strongest output directions a share of {value} lies in the space of the next router's rows, "
+            "{place} for random spaces",
+            figure="spaces_by_layer",
         ),
         _finding(
             seen,
@@ -126,7 +140,7 @@ def _permuted(metrics: xr.Dataset, name: str) -> Null:
 
 
 def _panels(
-    metrics: xr.Dataset, untrained: xr.Dataset | None, names: tuple[str, ...], nulls: Callable[[str], list[Null]]
+    metrics: xr.Dataset, untrained: xr.Dataset | None, names: Sequence[str], nulls: Callable[[str], list[Null]]
 ) -> tuple[Drawing, pd.DataFrame]:
     """One panel for each measure with its nulls, and their data for the CSV."""
     layers, panels, data = metrics["layer"].values, [], []
@@ -258,6 +272,62 @@ def _router(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
         drawing=drawing,
         data=data,
     )
+
+
+def _known_spaces(metrics: xr.Dataset) -> list[str]:
+    """Without the next router's, where no layer of the study has a next one."""
+    return [name for name in SPACES if np.isfinite(over_layers(metrics, name)[0])]
+
+
+def _spaces(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    known, chance = _known_spaces(metrics), format_number(metrics.attrs["router_share"])
+    nulls = {name: _random(metrics, name, RANDOM_SPACES) for name in known}
+    drawing, data = _panels(metrics, untrained, known, lambda name: [nulls[name]])
+    means = {name: format_estimate(*over_layers(metrics, name)) for name in known}
+    return Figure(
+        name="spaces_by_layer",
+        title="What experts read and write, and what routers read",
+        alt="Small line charts over layers of shares: "
+        + "; ".join(f"{_title(name)}, {means[name][0]} on average" for name in known)
+        + f"; by chance {chance}.",
+        caption=f"Share of the {metrics.sizes['spanned']} strongest directions of an expert in the space of a "
+        "router's rows, mean over experts. Means over layers: "
+        + "; ".join(f"{_title(name)}, {' '.join(means[name])} (random spaces {nulls[name].text()})" for name in known)
+        + f"; expected by chance {chance}. {_experts(metrics)}",
+        how_to_read="Dashed: random spaces of the same dimensions. 1: all of these directions are among those that the "
+        "router reads. The last layer has no next router.",
+        drawing=drawing,
+        data=data.assign(expected=metrics.attrs["router_share"]),
+    )
+
+
+def _angles(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
+    number, panels, frames, smallest = np.arange(1, metrics.sizes["spanned"] + 1), [], [], []
+    sources = {"trained": metrics} | ({"untrained": untrained} if untrained is not None else {})
+    for name in _known_spaces(metrics):
+        lines = [Series(label, *ends(source["router_angle"].sel(space=name))) for label, source in sources.items()]
+        random = Reference(RANDOM_SPACES, *ends(metrics["random_router_angle"].sel(space=name)))
+        panels.append(Panel(MEASURES[name].title, number, lines, [random], "degrees"))
+        values = dict(zip(INTERVAL, ends(metrics["router_angle"].sel(space=name)), strict=True))
+        frames.append(pd.DataFrame({"measure": name, "angle": number} | values | {"random_spaces": random.value}))
+        first, by_chance = (format_number(float(each[0])) for each in (values["estimate"], random.value))
+        smallest.append(f"{_title(name)}, {first} degrees (random spaces {by_chance})")
+    return Figure(
+        name="space_angles",
+        title="Principal angles between experts and routers",
+        alt=f"Small line charts of principal angles. The smallest: {'; '.join(smallest)}.",
+        caption="Principal angles between the spaces of the figure before, the smallest first, means over experts and "
+        f"layers. The smallest: {'; '.join(smallest)}. {_experts(metrics)}",
+        how_to_read="0 degrees: a direction that both have; 90: none that one shares with the other. Few small angles "
+        "below the dashed line are few shared directions; a whole curve below it is a shared space.",
+        drawing=plotting.small_multiples(panels, x_label="Number of the angle", order=ORDER),
+        data=pd.concat(frames, ignore_index=True),
+    )
+
+
+def _title(name: str) -> str:
+    """The title of a measure within a sentence."""
+    return MEASURES[name].title[0].lower() + MEASURES[name].title[1:]
 
 
 def _relations(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:

@@ -20,9 +20,9 @@ class Models(base.Models):
 
 
 class Datasets(base.Datasets):
-    """Datasets in files of this machine, all of one format."""
+    """Datasets in files of this machine."""
 
-    required, optional = ("files",), ("format", "id", "cluster", "question_only")
+    required, optional = ("files",), ("format", "id", "cluster", "question_only", "where", "by", "values")
 
     def files(self, name: str, dataset: dict) -> list[str]:
         """See `base.Datasets`."""

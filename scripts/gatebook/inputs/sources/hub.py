@@ -28,7 +28,8 @@ class Models(base.Models):
 class Datasets(base.Datasets):
     """Splits of datasets in repositories of the hub."""
 
-    required, optional = ("path", "split", "revision"), ("name", "id", "cluster", "question_only")
+    required = ("path", "split", "revision")
+    optional = ("name", "id", "cluster", "question_only", "where", "by", "values")
 
     def files(self, name: str, dataset: dict) -> list[str]:
         """See `base.Datasets`."""
@@ -36,5 +37,6 @@ class Datasets(base.Datasets):
 
     def fetched(self, dataset: dict) -> dict:
         """Which rows are fetched for an entry, whatever is made of them."""
-        keys = ("path", "name", "split", "revision")
-        return {key: dataset.get(key) for key in keys} | {"documents": dataset["limits"].get("documents")}
+        rows = {key: dataset.get(key) for key in ("path", "name", "split", "revision")}
+        kept = {"where": dataset["where"]} if "where" in dataset else {}
+        return rows | {"documents": dataset["limits"].get("documents")} | kept

@@ -1,0 +1,68 @@
+"""How large a report will be, from the sizes of its models and the config: asked before anything is computed.
+
+The coefficients are bytes, found from the sizes of reports of 16 layers x 64 experts x 12 datasets and of 48 x 128 x 2;
+with twice as many texts, plots and sets in the browser than there it is as near. It counts what the default chapters
+take. Reports of few experts, which are far from every limit, are estimated up to a third too small.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+
+from gatebook.files.sizes import format_bytes
+from gatebook.problem import Problem
+
+BASE64 = 4 / 3
+PAIRED = {"coactivation": 42, "similarity": 37}
+"""Bytes for every pair of experts of a layer in the metrics of a chapter."""
+MARGIN = 1.3
+"""What is advised is so much more than the estimate: it may be as much too low."""
+
+
+def of_browser(settings: Mapping, model: Mapping) -> float:
+    """Bytes of the data of a model's expert browser; see `sizes`."""
+    layers, tokens = model["layers"], model["tokens"]
+    read = model["datasets"] * settings["text_tokens"] * layers * BASE64
+    sets = layers * (model["experts"] + settings["pairs"] + settings["triples"])
+    listed = min(settings["typical_tokens"], tokens / (4 * settings["minimum_count"]))
+    return (
+        16 * sets * (settings["highest"] + settings["random"])
+        + 55 * listed * layers
+        + 10 * min(settings["stored_tokens"], tokens)
+        + read * (2 * model["top_k"] * settings["texts"] + model["experts"] * settings["plots"])
+    )
+
+
+def sizes(models: Iterable[Mapping], chapters: Iterable[str], browser: Mapping) -> dict[str, dict[str, int]]:
+    """Bytes that the reports of models take, by the key of the config that limits them, and by model.
+
+    `models` are {model, layers, experts, top_k, datasets, tokens}: layers and datasets are numbers, tokens those of all
+    datasets. `chapters` are the names of those of the study, `browser` is that section of the config.
+    """
+    found = {"browser.megabytes": {}, "report.megabytes": {}, "report.download_megabytes": {}}
+    paired = sum(PAIRED[name] for name in chapters if name in PAIRED)
+    for model in models:
+        experts, every = model["experts"], model["layers"] * model["experts"]
+        scripts = of_browser(browser, model)
+        pages, figures = 4e5 + 1190 * every, 1.5e6 + 690 * every
+        tables = (575 + 675) * every * (model["datasets"] + 1)
+        profiles = every * (6700 + 220 * model["datasets"])
+        bytes_ = (scripts, scripts + pages + figures, paired * every * experts + tables + profiles + 5e6)
+        for key, size in zip(found, bytes_, strict=True):
+            found[key][model["model"]] = round(size)
+    return found
+
+
+def check(found: Mapping[str, Mapping[str, int]], limits: Mapping[str, float]) -> None:
+    """A `Problem` that names all limits, in MB, that the sizes `found` exceed; both are by the key of the config."""
+    wrong = {}
+    for key, of_models in found.items():  # a browser is limited by itself, a report holds all models
+        size = max(of_models.values()) if key == "browser.megabytes" else sum(of_models.values())
+        if size > 1e6 * limits[key]:
+            wrong[key] = size
+    if wrong:
+        takes = ", ".join(f"{format_bytes(size)} for {key} of {limits[key]:g}" for key, size in wrong.items())
+        advised = ", ".join(f"{key} to {math.ceil(MARGIN * size / 1e6)}" for key, size in wrong.items())
+        raise Problem(
+            f"config: the report would take about {takes}: set {advised}, or study fewer models, layers or datasets at "
+            "a time."
+        )

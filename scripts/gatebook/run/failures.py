@@ -1,0 +1,80 @@
+"""The last lines on the terminal: what each failed job of a run says, after all that Snakemake says of it."""
+
+import atexit
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from gatebook.run import receipts
+from gatebook.run.job import ERROR, INTERRUPTED, UNEXPECTED
+
+SILENT = f"{ERROR}it was stopped before it could say why: it may need more memory or time."
+NAMED = 3
+"""So many jobs are named that ended in the same sentence."""
+
+
+class Failures(logging.Handler):
+    """Notes which jobs of this run failed and were not run again."""
+
+    def __init__(self):
+        super().__init__()
+        self.began, self.folder = time.time(), Path.cwd()  # with --directory, Snakemake is back elsewhere at the end
+        self.started, self.failed, self.grouped = {}, {}, set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note a job that starts, maybe once more, or fails."""
+        match getattr(record, "event", None):
+            case LogEvent.JOB_INFO:
+                self.started[record.jobid] = (record.rule_name, dict(record.wildcards), [*record.log])
+                self.failed.pop(record.jobid, None)
+            case LogEvent.JOB_ERROR if record.jobid in self.started:
+                self.failed[record.jobid] = self.started[record.jobid]
+            case LogEvent.GROUP_ERROR:  # names every job of the group, those that ended well or never began, too
+                self.grouped.update(job["jobid"] for job in record.job_error_info)
+
+    def sentences(self) -> dict[str, list[str]]:
+        """The jobs that failed, in words, by the sentence that they ended in."""
+        found: dict[str, list[str]] = {}
+        for number, (rule, wildcards, logs) in self.failed.items():
+            log = self.folder / (logs[0] if logs else "no log")
+            began = log.is_file() and log.stat().st_mtime >= self.began
+            if (began and receipts.path_beside(log).exists()) or (number in self.grouped and not began):
+                continue
+            said = sentence(log.read_text(encoding="utf-8", errors="replace").splitlines()) if began else SILENT
+            if said:
+                of = ", ".join(f"{name}={value}" for name, value in wildcards.items())
+                place = f"log: {logs[0]}" if began else "no log"
+                found.setdefault(said, []).append(f"{' '.join(filter(None, [rule, of]))} ({place})")
+        return found
+
+    def tell(self) -> None:
+        """Print each sentence once, below the jobs that ended in it."""
+        print(text(self.sentences()), end="", file=sys.stderr, flush=True)
+
+
+def sentence(lines: Iterable[str]) -> str:
+    """What a failed job says in the lines of its log; nothing if it was interrupted."""
+    said = [line for line in lines if line.startswith((ERROR, UNEXPECTED, INTERRUPTED))]
+    return said[-1].removeprefix(INTERRUPTED) if said else SILENT
+
+
+def text(found: dict[str, list[str]]) -> str:
+    """Sentences, each below the jobs that ended in it."""
+    parts = []
+    for said, jobs in found.items():
+        more = [f"and {len(jobs) - NAMED} more"] if len(jobs) > NAMED else []
+        parts.append("\n".join(["", *jobs[:NAMED], *more, said, ""]))
+    return "".join(parts)
+
+
+def tell_at_the_end() -> None:
+    """Have the failures of this process's run told when it ends; asked again, it does nothing."""
+    if not any(isinstance(handler, Failures) for handler in logger.handlers):
+        failures = Failures()
+        logger.addHandler(failures)
+        atexit.register(failures.tell)
