@@ -205,7 +205,7 @@ def test_what_is_not_finite_anywhere_is_refused(folder, name, value):
     key = name if name.startswith("lm_head") else f"model.{name}"
     change_weights(folder, lambda tensors: tensors[key].view(-1)[3:4].fill_(value))
     loaded = name.replace("7.down_proj.weight", "down_proj")
-    with pytest.raises(Problem, match=rf"folder: {loaded} holds NaN or infinity in float32: fetch"):
+    with pytest.raises(Problem, match=rf"folder: {loaded} holds NaN or infinity in float32: fetch [a-z ]+\.$"):
         models.load(folder, **SETTINGS, head=True)
     if name == "lm_head.weight":
         models.load(folder, **SETTINGS)
@@ -214,7 +214,7 @@ def test_what_is_not_finite_anywhere_is_refused(folder, name, value):
 def test_a_dtype_that_is_too_small_for_the_weights_is_named(folder):
     change_weights(folder, lambda tensors: tensors["model.norm.weight"].fill_(1e6))
     models.load(folder, **SETTINGS)
-    with pytest.raises(Problem, match=r"norm\.weight holds NaN or infinity in float16: .*\(`dtype: float32`\)"):
+    with pytest.raises(Problem, match=r"norm\.weight holds NaN .* in float16: fetch .*, or set `dtype: float32`"):
         models.load(folder, **SETTINGS | {"dtype": "float16"})
 
 

@@ -204,5 +204,5 @@ def test_nan_in_the_logits_stops_the_extraction(local, workflow, model_folder):
         config["models"]["tiny"]["path"] = "spoiled"
 
     done = local(spoil, "results/tallies/tiny/local/rows.nc")
-    check(done, "layers.2.mlp.gate.weight ... NaN ... dtype: float32", workflow.folder)
+    check(done, "layers.2.mlp.gate.weight ... NaN ... fetch the checkpoint again", workflow.folder)
     assert not (workflow.folder / "results/routing/tiny/local/rows").exists()

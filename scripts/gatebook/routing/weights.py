@@ -159,9 +159,10 @@ def check_values(folder: str | Path, model: transformers.PreTrainedModel) -> Non
         if tensor.is_floating_point() and not tensor.is_meta
     }
     if spoiled := [name for name, square in squares.items() if not math.isfinite(square)]:
+        wider = "" if model.dtype == torch.float32 else ", or set `dtype: float32` if its weights are finite"
         raise Problem(
             f"{folder}: {spoiled[0]} holds NaN or infinity in {str(model.dtype).removeprefix('torch.')}: fetch the "
-            "checkpoint again, or set another dtype (`dtype: float32`) if it is whole."
+            f"checkpoint again{wider}."
         )
     for layer in range(len(base.layers)):
         matrices = [name for name in squares if name.startswith(f"layers.{layer}.") and tensors[name].dim() > 1]
