@@ -54,7 +54,8 @@ class LoadedModel:
         self._tally, self._tally_path = tally, tally_path
         self._device = models.choose_device(settings["device"])
         self._batch: int | None = None
-        torch.set_num_threads(wanted["threads"])
+        on_host = self._device.type == "cpu"
+        torch.set_num_threads(wanted["threads"] if on_host else 1)  # else each thread that tallies would start as many
 
     def extract(self, tokens_file: Path, place: dict[str, int], folder: Path) -> tuple[float, str]:
         """Write the records of one part into `folder`, whole or not at all.
