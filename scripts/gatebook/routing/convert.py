@@ -34,7 +34,7 @@ def convert(folder: Path, *, shard_bytes: int = 5 * 10**9) -> Path:
         state = {name.partition(".")[2]: tensor for name, tensor in state.items()}  # module., _orig_mod.
     empty = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
     rehearse(folder, empty, config, head=any("lm_head" in name for name in state))
-    atomic.check_room(target, sum(tensor.nbytes for tensor in state.values()))
+    atomic.check_room(target, sum(tensor.nbytes for tensor in state.values()), "move the folder to a larger disk")
     with atomic.atomic_directory(target) as partial:
         save_torch_state_dict(state, partial, max_shard_size=shard_bytes, metadata={"format": "pt"})
         for path in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
