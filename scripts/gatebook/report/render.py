@@ -73,6 +73,7 @@ from gatebook.figures.words import (
     format_estimate,
     format_number,
 )
+from gatebook.files.sizes import format_bytes
 
 VERDICTS = ("yes", "no", "unclear")
 SHOWN = (".html", ".css", ".js", ".svg")
