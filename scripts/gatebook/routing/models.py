@@ -349,6 +349,20 @@ def randomise_experts(block: nn.Module, count: int, seed: list[int]) -> None:
         parameter[:count] = (torch.randn(parameter[:count].shape, generator=generator) * scale).to(parameter)
 
 
+def active_parameters(model: transformers.PreTrainedModel) -> int:
+    """How many parameters of a model one token uses: all but those of the experts that it does not select.
+
+    Embeddings count whole, as they do among all parameters, though a token reads one row of them.
+    """
+    rule = routing_rule(model.config)
+    idle = sum(
+        parameter.numel() // rule.experts * (rule.experts - rule.top_k)
+        for block in find_blocks(model).values()
+        for parameter in block.experts.parameters()
+    )
+    return sum(parameter.numel() for parameter in model.parameters()) - idle
+
+
 def selection_bias(router: nn.Module) -> torch.Tensor | None:
     """The trained bias that a router adds to its scores when it selects, (expert,) float32; None if it has none."""
     return getattr(router, "e_score_correction_bias", None)
@@ -374,6 +388,7 @@ def describe(folder: Path, trust_remote_code: bool = False) -> dict:
         "weights_bytes": sum(path.stat().st_size for path in weights),
         "files": {path.name: checksums.sha256(path) for path in [folder / "config.json", *weights]},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "active_parameters": active_parameters(model),
         "moe_layers": layers,
         "dense_layers": sorted(set(range(config.num_hidden_layers)) - set(layers)),
         "context": config.max_position_embeddings,

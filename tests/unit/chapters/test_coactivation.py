@@ -394,8 +394,9 @@ def test_tallies_in_files_give_the_same_measures(study, metrics, tmp_path):
 
 
 def drawn(metrics: xr.Dataset, untrained: xr.Dataset | None, tmp_path) -> tuple[list[str], list[dict]]:
-    figures = page.figures(Seen(metrics, untrained))
-    base.write(tmp_path, figures, page.findings(Seen(metrics, untrained, THRESHOLDS)), "a source")
+    made = Seen(metrics, untrained, THRESHOLDS)
+    figures = page.figures(made)
+    base.write(tmp_path, page, made, "a source")
     words = json.loads((tmp_path / "chapter.json").read_text())
     assert {finding["figure"] for finding in words["findings"]} <= {figure["name"] for figure in words["figures"]}
     assert {finding["verdict"] for finding in words["findings"]} <= set(render.VERDICTS)

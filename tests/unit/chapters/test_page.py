@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -129,6 +130,9 @@ def test_the_numbers_of_a_finding():
         "null_value": 2.25,
         "effect": "small to large",
         "exceptions": "",
+        "differs": (),
+        "measure": "entropy",
+        "training": "",
         "n": 10,
         "n_unit": "clusters, 10 documents, 96 tokens",
     }
@@ -191,13 +195,17 @@ def test_exceptions_are_parts_on_the_other_side_each_by_its_interval():
     low, around, high = (0.2, 0.1, 0.3), (0.5, 0.4, 0.6), (0.8, 0.7, 0.9)
     layers = intervals({"layer": [0, 3, 7]}, [low, high, high])
     expected = "Yet against chance it is below in layer 0 and above in layers 3 and 7."
-    assert page.exceptions("above", null, layers) == page.exceptions("around", null, layers) == expected
+    whole = {"exceptions": expected, "differs": ("layer",)}
+    assert page.exceptions("above", null, layers) == page.exceptions("around", null, layers) == whole
     agreed = intervals({"layer": [0, 3, 7]}, [around, high, high])
-    assert page.exceptions("above", null, agreed) == page.exceptions("around", null, agreed) == ""
+    none = {"exceptions": "", "differs": ()}
+    assert page.exceptions("above", null, agreed) == page.exceptions("around", null, agreed) == none
     names = [f"set {number}" for number in range(14)]
     datasets = intervals({"dataset": names}, [high] * 14)
-    assert page.exceptions("below", null, datasets) == "Yet against chance it is above within 14 of 14 datasets."
-    assert page.exceptions("above", null, datasets) == ""
+    found = page.exceptions("below", null, layers, datasets)
+    assert found["exceptions"].endswith("Yet against chance it is above within 14 of 14 datasets.")
+    assert found["differs"] == ("layer", "dataset")
+    assert page.exceptions("above", null, datasets) == none
     some = intervals({"dataset": names[:3]}, [low, around, around])
     assert page.exceptions("above", null, some) == "Yet against chance it is below within dataset set 0."
     by_layer = page.Null("chance", xr.DataArray([0.1, 0.5, 0.5], {"layer": [0, 3, 7]}))
@@ -241,11 +249,13 @@ def test_a_chapter_is_written_as_files_and_words(tmp_path):
     }
     figure = page.Figure(**words, drawing=drawing, data=data)
     answer = finding("router_decisiveness", "information", TRAINED["router_decisiveness"])
-    page.write(tmp_path, [figure], [answer], "made by a test")
+    shown = SimpleNamespace(figures=lambda seen: [figure], findings=lambda seen: [answer])
+    assert page.write(tmp_path, shown, Seen(TRAINED["router_decisiveness"]), "made by a test") == [answer]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chapter.json", "rise.csv", "rise.pdf", "rise.svg"]
     content = json.loads((tmp_path / "chapter.json").read_text(encoding="utf-8"))
     assert content["figures"] == [words | {"width": 480, "height": 240}]
-    assert [page.Finding(**one) for one in content["findings"]] == [answer]
+    assert [page.Finding(**one | {"differs": tuple(one["differs"])}) for one in content["findings"]] == [answer]
+    assert content["brief"] is content["served"] is None
     assert (tmp_path / "rise.csv").read_text() == "layer,estimate\n0,0.123457\n1,2\n"
     assert "A line from 1 to 2." in (tmp_path / "rise.svg").read_text(encoding="utf-8")
 
@@ -443,7 +453,7 @@ def test_the_finding_on_entropy_follows_its_interval(interval, verdict, answer):
     ("interval", "verdict", "words"),
     [
         ((0.5, 0.4, 0.6), "yes", ["50 %", "more than"]),
-        ((0.2, 0.1, 0.24), "no", ["20 %", "less than"]),
+        ((0.2, 0.1, 0.24), "no", ["20.0 %", "less than"]),
         ((0.3, 0.2, 0.4), "unclear", ["30 %", "about"]),
     ],
 )
