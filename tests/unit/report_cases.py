@@ -120,7 +120,9 @@ def make_site() -> dict:
         measure=None,
         kinds=["null"],
     )
-    third = make_finding("load", "load-1", id="finding-load-2", estimate=NAN, low=None, high=NAN, verdict="no", kinds=[])
+    third = make_finding(
+        "load", "load-1", id="finding-load-2", estimate=NAN, low=None, high=NAN, verdict="no", kinds=[]
+    )
     section = {"label": "a model, main"}
     return {
         "title": "A study",

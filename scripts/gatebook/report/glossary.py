@@ -1,7 +1,7 @@
 """Terms of findings that not every reader knows, each in a sentence: links to them stand where they occur."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from markupsafe import Markup, escape
 
@@ -32,23 +32,20 @@ _FINDING = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(TERMS, key=len, re
 _NAMES = {term.lower(): term for term in TERMS}
 
 
-def linked(text: str, visible: Callable[[str], str]) -> Markup:
-    """A text as markup in which each term, where it occurs first, is a link to its meaning with the meaning as title.
-
-    `visible` is applied to all text between and in the links.
-    """
-    return Markup("").join(_pieces(text, visible))
+def linked(text: str) -> Markup:
+    """A text as markup in which each term, where it occurs first, is a link to its meaning with the meaning as title."""
+    return Markup("").join(_pieces(text))
 
 
-def _pieces(text: str, visible: Callable[[str], str]) -> Iterator[Markup]:
+def _pieces(text: str) -> Iterator[Markup]:
     end, seen = 0, set()
     for match in _FINDING.finditer(text):
         term = _NAMES[match[0].lower()]
         if term in seen:
             continue
         seen.add(term)
-        yield escape(visible(text[end : match.start()]))
+        yield escape(text[end : match.start()])
         link = '<a class="term" href="methods.html#{}" title="{}">{}</a>'
         yield Markup(link).format(places.term(term), TERMS[term], match[0])
         end = match.end()
-    yield escape(visible(text[end:]))
+    yield escape(text[end:])

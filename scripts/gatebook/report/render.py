@@ -341,7 +341,7 @@ def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
         "local": local_link,
         "web": web_link,
         "page": page_link,
-        "terms": lambda text: glossary.linked(text, visible),
+        "terms": lambda text: glossary.linked(visible(text)),
         "term_anchor": places.term,
     }
     grouped = {name: [finding for finding in site["findings"] if finding["chapter"] == name] for name in chapters}

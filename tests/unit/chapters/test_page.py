@@ -538,6 +538,67 @@ def test_the_finding_on_capacity_takes_the_factor_nearest_to_1_25(interval, verd
     assert (one.verdict, one.estimate, one.low, one.high) == (verdict, *interval)
 
 
+def test_in_brief_the_load_is_uneven_or_nothing_shows_that_it_is():
+    metrics = with_mean(TRAINED["selection_frequency"], "max_violation", (1.5, 1.4, 1.6))
+    metrics["mean_over_layers_null_max_violation"].loc[{"dataset": "pooled"}] = [0.2, 0.1, 0.3]
+    share = metrics["slot_share"]
+    share.loc[{"dataset": "pooled"}] = [0.1, 0.05, 0.15]
+    share.loc[{"dataset": "pooled", "layer": 5, "expert": 1}] = [0.25, 0.24, 0.26]
+    share.loc[{"dataset": "pooled", "layer": 2, "expert": 6}] = [0.3, 0.1, 0.5]  # more, but with less certainty
+    found = frequency_page.brief(seen("selection_frequency", metrics))
+    assert "strongly uneven: the busiest expert of a layer gets 2.50 times an even load" in found.text
+    assert (found.example, found.layer, found.experts) == ("Layer 5 expert 1 gets 2.000 times an even load.", 5, (1,))
+    none = with_mean(metrics, "max_violation", (0.2, 0.1, 0.3))
+    found = frequency_page.brief(seen("selection_frequency", none))
+    assert (found.text, found.example) == ("Nothing shows that any expert gets more than its share of the tokens.", "")
+
+
+def test_in_brief_the_router_decides_or_nothing_shows_that_it_does():
+    metrics = with_mean(TRAINED["router_decisiveness"], "normalised_entropy", (0.6, 0.55, 0.65))
+    mean = metrics["mean_over_layers_normalised_entropy"]
+    mean.loc[{"dataset": "poems"}], mean.loc[{"dataset": "code"}] = [0.7, 0.65, 0.75], [0.4, 0.35, 0.45]
+    untrained = with_mean(UNTRAINED["router_decisiveness"], "normalised_entropy", (0.9, 0.89, 0.91))
+    found = decisiveness_page.brief(seen("router_decisiveness", metrics, untrained))
+    assert "its entropy is 60.0 % of the most possible (90.0 % before training), 100 % if" in found.text
+    assert found.example == "It is surest of code (40.0 %) and least sure of poems (70.0 %)."
+    mean.loc[{"dataset": "code"}] = [0.6, 0.4, 0.8]
+    assert decisiveness_page.brief(seen("router_decisiveness", metrics)).example == ""
+    none = with_mean(metrics, "normalised_entropy", (0.99, 0.98, 1.0))
+    found = decisiveness_page.brief(seen("router_decisiveness", none))
+    assert (found.text, found.example) == ("Nothing shows that the router prefers any expert to another.", "")
+
+
+@pytest.mark.parametrize(
+    ("difference", "text", "training"),
+    [
+        ((0.5, 0.4, 0.6), " (2.00 before training)", "more"),
+        ((-0.5, -0.6, -0.4), " (2.00 before training)", "less"),
+        ((0.1, -0.1, 0.3), " (about as before training)", "unclear"),
+    ],
+)
+def test_before_training_is_told_as_far_as_the_paired_difference_tells(difference, text, training):
+    metrics = TRAINED["router_decisiveness"]
+    whole = seen("router_decisiveness", metrics, with_mean(UNTRAINED["router_decisiveness"], "entropy", (2, 1.9, 2.1)))
+    whole.difference["mean_over_layers_entropy"][...] = list(difference)
+    assert page.before(whole, "entropy") == text and page.before(Seen(metrics), "entropy") == ""
+    assert page.numbers(whole, "entropy", page.Null("", 0.0), "entropy_effect")["training"] == training
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "percent"),
+    [
+        ((5.699, 4.1, 7.5), "5.7", "570 %"),
+        ((0.73561, 0.7312, 0.7401), "0.7356", "73.56 %"),
+        ((0.2, 0.1, 0.3), "0.20", "20 %"),
+        ((0.5, np.nan, np.nan), "0.5", "50 %"),
+    ],
+)
+def test_an_estimate_in_a_sentence_has_the_decimals_of_its_interval(value, shown, percent):
+    assert page.rounded(value) == page.rounded(dict(zip(PARTS, value, strict=True))) == shown
+    assert page.percent(value) == percent
+    assert page.degree("small") == "somewhat" and page.degree("small to large") == "somewhat to strongly"
+
+
 def test_captions_say_what_the_probabilities_of_a_sigmoid_router_are():
     metrics = TRAINED["router_decisiveness"]
     sigmoid = metrics.assign_attrs(probability="normalised sigmoid scores")
