@@ -33,7 +33,7 @@ _NAMES = {term.lower(): term for term in TERMS}
 
 
 def linked(text: str) -> Markup:
-    """A text as markup in which each term, where it occurs first, is a link to its meaning with the meaning as title."""
+    """A text as markup in which each term, where it occurs first, is a link to its meaning, the title of the link."""
     return Markup("").join(_pieces(text))
 
 

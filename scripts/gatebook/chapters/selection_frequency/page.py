@@ -70,7 +70,7 @@ def brief(seen: Seen) -> Brief:
     text += f"even load, on average over layers{before(seen, 'max_violation', _busy)}."
     load = seen.metrics["slot_share"].sel(dataset="pooled") * seen.metrics.sizes["expert"]
     load = load.stack(one=("layer", "expert")).transpose("one", "interval")
-    busiest = load.isel(one=int(load.sel(interval="low").fillna(0).argmax()))
+    busiest = load.isel(one=load.sel(interval="low").fillna(0).values.argmax())
     if not busiest.sel(interval="low") > 1:
         return Brief(text, found.figure)
     layer, expert = map(int, busiest["one"].item())
