@@ -14,7 +14,7 @@ from matplotlib.figure import Figure as Drawing
 
 from gatebook.figures import export, plotting
 from gatebook.figures.plotting import Reference, Series
-from gatebook.figures.words import format_estimate, format_number
+from gatebook.figures.words import format_beside, format_estimate, format_number
 from gatebook.files import atomic, netcdf
 from gatebook.files.origin import signature
 from gatebook.measures.summary import MEAN
@@ -386,7 +386,12 @@ def rounded(value: Mapping | Sequence[float], turned: Callable[[float], float] =
 
 def percent(value: Mapping | Sequence[float]) -> str:
     """A share as `rounded`, in percent."""
-    return f"{rounded(value, lambda share: 100 * share)} %"
+    return f"{rounded(value, hundredfold)} %"
+
+
+def hundredfold(share: float) -> float:
+    """A share in percent."""
+    return 100 * share
 
 
 def degree(effect: str) -> str:
@@ -394,12 +399,17 @@ def degree(effect: str) -> str:
     return " to ".join(DEGREES[each] for each in effect.split(" to "))
 
 
-def before(seen: Seen, name: str, words: Callable[[Sequence[float]], str] = rounded) -> str:
-    """What the pooled measure, averaged over layers, was before training, in parentheses; "" if it is not known."""
+def before(seen: Seen, name: str, turned: Callable[[float], float] = float, unit: str = "") -> str:
+    """What the pooled measure, averaged over layers, was before training, in parentheses; "" if it is not known.
+
+    It has the decimals of the value after training; turned: into another unit, for both.
+    """
     whole = _since_training(seen, name)
     if whole is None or seen.untrained is None:
         return ""
-    return f" ({'about as' if whole == 'around' else words(over_layers(seen.untrained, name))} before training)"
+    value = turned(over_layers(seen.untrained, name)[0])
+    text = format_beside(value, *map(turned, over_layers(seen.metrics, name))) + unit
+    return f" ({'about as' if whole == 'around' else text} before training)"
 
 
 def _parts(metrics: xr.Dataset, name: str, datasets: bool = True) -> list[xr.DataArray]:

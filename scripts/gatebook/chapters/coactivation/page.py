@@ -81,7 +81,7 @@ def brief(seen: Seen) -> Brief:
     text = (
         f"Experts choose their company {degree(found.effect)}: a pair typically meets {_times(vars(found))} times as "
     )
-    text += f"often as loads explain, or that much less often{before(seen, name, _times)}."
+    text += f"often as loads explain, or that much less often{before(seen, name, _factor)}."
     layer, *pair = _strongest_pair(seen.metrics)
     value = _strongest(seen.metrics)
     if not value[1] > 1:
@@ -211,7 +211,11 @@ def _noise(metrics: xr.Dataset, name: str = "noise") -> Null:
 
 
 def _times(found: Mapping | Sequence[float]) -> str:
-    return rounded(found, lambda doublings: 2**doublings)
+    return rounded(found, _factor)
+
+
+def _factor(doublings: float) -> float:
+    return 2**doublings
 
 
 def _named(layer: int, expert: int, other: int) -> str:

@@ -20,6 +20,7 @@ from gatebook.chapters.base.page import (
     degree,
     ends,
     estimate,
+    hundredfold,
     numbers,
     over_layers,
     percent,
@@ -71,7 +72,7 @@ def brief(seen: Seen) -> Brief:
     if side(vars(found)) != "below":
         return Brief("Nothing shows that the router prefers any expert to another.", found.figure)
     text = f"The router is {degree(found.effect)} decided: its entropy is {percent(vars(found))} of the most possible"
-    text += f"{before(seen, 'normalised_entropy', percent)}, 100 % if it knew nothing."
+    text += f"{before(seen, 'normalised_entropy', hundredfold, ' %')}, 100 % if it knew nothing."
     of_datasets = metrics["mean_over_layers_normalised_entropy"].isel(dataset=slice(1, None))
     of_datasets = of_datasets.sortby(of_datasets.sel(interval="estimate"))
     least, most = of_datasets.isel(dataset=0), of_datasets.isel(dataset=-1)

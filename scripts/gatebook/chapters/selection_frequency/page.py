@@ -67,7 +67,7 @@ def brief(seen: Seen) -> Brief:
     text = (
         f"The load is {degree(found.effect)} uneven: the busiest expert of a layer gets {_busy(vars(found))} times an "
     )
-    text += f"even load, on average over layers{before(seen, 'max_violation', _busy)}."
+    text += f"even load, on average over layers{before(seen, 'max_violation', _times_even)}."
     load = seen.metrics["slot_share"].sel(dataset="pooled") * seen.metrics.sizes["expert"]
     load = load.stack(one=("layer", "expert")).transpose("one", "interval")
     busiest = load.isel(one=load.sel(interval="low").fillna(0).values.argmax())
@@ -80,7 +80,11 @@ def brief(seen: Seen) -> Brief:
 
 def _busy(violation: Mapping | Sequence[float]) -> str:
     """The load of the busiest expert in even loads, from how far it is above one."""
-    return rounded(violation, lambda part: 1 + part)
+    return rounded(violation, _times_even)
+
+
+def _times_even(violation: float) -> float:
+    return 1 + violation
 
 
 def _finding_balance(seen: Seen) -> Finding:

@@ -19,6 +19,7 @@ from gatebook.chapters.base.page import (
     ends,
     estimate,
     held,
+    hundredfold,
     numbers,
     over_layers,
     percent,
@@ -78,7 +79,7 @@ def brief(seen: Seen) -> Brief | None:
     if found.verdict != "yes":
         return Brief("Nothing shows that the token decides which expert it is sent to.", found.figure)
     text = f"The token decides {degree(found.effect)} where it goes: {percent(vars(found))} of tokens go to the expert "
-    text += f"that gets most of their id in other sources{before(mine, 'split_half', percent)}; if the token did not "
+    text += f"that gets most of their id in other sources{before(mine, 'split_half', hundredfold, ' %')}; if the token did not "
     text += f"matter, {format_number(round(100 * found.null_value))} % would."
     value, ranked = _ranked(mine.metrics)
     best, null = value.isel(one=ranked[0]), mine.metrics["null_expert_specialization"]
@@ -137,7 +138,7 @@ def _finding_kind(seen: Seen) -> Finding:
     kind = str(seen.metrics["kind"].values[-1])
     found = numbers(_of(seen, kind), "input_advantage", Null("no difference", 0.0), "share_effect")
     place = side(found)
-    points = rounded(found, lambda share: 100 * share).removeprefix("−")
+    points = rounded(found, hundredfold).removeprefix("−")
     answers = {
         "above": f"The input token tells more: {points} percentage points more tokens go to the expert of their id.",
         "below": f"The {kind} token tells more: {points} percentage points more tokens go to the expert of its id.",
