@@ -79,8 +79,8 @@ def brief(seen: Seen) -> Brief | None:
     if found.verdict != "yes":
         return Brief("Nothing shows that the token decides which expert it is sent to.", found.figure)
     text = f"The token decides {degree(found.effect)} where it goes: {percent(vars(found))} of tokens go to the expert "
-    text += f"that gets most of their id in other sources{before(mine, 'split_half', hundredfold, ' %')}; if the token did not "
-    text += f"matter, {format_number(round(100 * found.null_value))} % would."
+    text += f"that gets most of their id in other sources{before(mine, 'split_half', hundredfold, ' %')}; if the token "
+    text += f"did not matter, {format_number(round(100 * found.null_value))} % would."
     value, ranked = _ranked(mine.metrics)
     best, null = value.isel(one=ranked[0]), mine.metrics["null_expert_specialization"]
     layer, expert = map(int, best["one"].item())
