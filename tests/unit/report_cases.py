@@ -92,8 +92,8 @@ def make_picture() -> dict:
         "layers": [{"layer": layer, "tiles": tiles} for layer, tiles in zip((2, 5), rows, strict=True)],
         "legend": [{"code": "Po", "style": "colour-1", "name": "poems", "tiles": 1}],
         "datasets": [
-            {"code": "Po", "name": "poems", "experts": [{"layer": 2, "expert": 0, "share": "90.1 %"}]},
-            {"code": "Co", "name": "code", "experts": []},
+            {"code": "Po", "name": "poems", "experts": [{"layer": 2, "expert": 0, "share": "90.1 %"}], "more": 2},
+            {"code": "Co", "name": "code", "experts": [], "more": 0},
         ],
         "idle": 1,
         "label": "a model, main",

@@ -243,7 +243,7 @@ def test_the_first_screen_holds_one_line_the_brief_with_its_examples_and_a_tile_
         ("type", "decisiveness.html#tab=experts&l=5&e=0", "Expert 0 serves type."),
         ("nothing", "decisiveness.html#tab=experts&l=5&e=1", "Expert 1 serves nothing."),
     ]
-    assert "Po poems layer 2 expert 0 90.1 % Co code no expert" in text.replace(" ", " ")
+    assert "Po poems layer 2 expert 0 90.1 % and 2 more Co code no expert" in text.replace(" ", " ")
 
 
 def test_findings_have_anchors_kinds_and_a_filter_for_each_kind_with_their_number():

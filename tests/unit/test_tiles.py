@@ -55,6 +55,8 @@ def test_the_experts_of_a_dataset_are_listed_also_where_their_tile_shows_another
         {"layer": 0, "expert": 2, "share": "20.0 %"},
     ]
     assert of["web"] and not of["cpp"]
+    many = drawn([service(0, number, "web", 0.9) for number in range(7)], experts=8)["datasets"][6]
+    assert (len(many["experts"]), many["more"]) == (5, 2)
 
 
 def test_where_nobody_serves_anything_all_tiles_say_so():

@@ -10,8 +10,9 @@ from itertools import count
 
 from gatebook.figures.words import format_estimate, format_number
 
-COLOURS = 6
-"""Datasets with a colour of their own; the others share one, and their letters tell them apart."""
+COLOURS, LISTED = 6, 5
+"""Datasets with a colour of their own, the others share one, and their letters tell them apart; and how many experts
+of a dataset are listed."""
 NOTHING, OTHERS, TYPE = "nothing", "others", "type"
 
 
@@ -64,8 +65,8 @@ def picture(
     dict
         `layers`, a list of {layer, tiles}, a tile being {expert, code, style, strong, text}: two characters or "", the
         name of a style, whether the effect is large, and a sentence; `legend`, a list of {code, style, name, tiles};
-        `datasets`, a list of {code, name, experts} for every dataset, of {layer, expert, share} for all experts that
-        serve it, the furthest above first; `idle`, how many tiles show nothing.
+        `datasets`, a list of {code, name, experts, more} for every dataset: {layer, expert, share} of the experts that
+        serve it, the furthest above first, and how many more there are; `idle`, how many tiles show nothing.
     """
     of_expert: dict[tuple[int, int], list[dict]] = {}
     for one in served:
@@ -104,12 +105,12 @@ def picture(
                 "code": letters[name],
                 "name": name,
                 "experts": [
-                    {"layer": one["layer"], "expert": one["expert"], "share": _share(one)}
-                    for one in served
-                    if one["dataset"] == name
+                    {"layer": one["layer"], "expert": one["expert"], "share": _share(one)} for one in mine[:LISTED]
                 ],
+                "more": len(mine[LISTED:]),
             }
             for name in datasets
+            for mine in [[one for one in served if one["dataset"] == name]]
         ],
         "idle": len(layers) * experts - len(shown) - len(of_types),
     }

@@ -207,7 +207,7 @@ def test_exceptions_are_parts_on_the_other_side_each_by_its_interval():
     assert found["differs"] == ("layer", "dataset")
     assert page.exceptions("above", null, datasets) == none
     some = intervals({"dataset": names[:3]}, [low, around, around])
-    assert page.exceptions("above", null, some) == "Yet against chance it is below within dataset set 0."
+    assert page.exceptions("above", null, some)["exceptions"] == "Yet against chance it is below within dataset set 0."
     by_layer = page.Null("chance", xr.DataArray([0.1, 0.5, 0.5], {"layer": [0, 3, 7]}))
     assert page.exceptions("above", by_layer, layers) == ""
 
@@ -478,13 +478,13 @@ def test_the_finding_on_information_is_the_paired_difference(trained, untrained,
     one = finding("router_decisiveness", "information", metrics, reference)
     assert (one.verdict, one.effect, one.reference_name) == (verdict, effect, None)
     assert one.estimate == pytest.approx(trained[0] - untrained[0])
-    assert f"{trained[0]} nats" in one.answer and f"{untrained[0]} in the untrained model; one training" in one.answer
+    assert f"{trained[0]:.3f} nats" in one.answer and f"{untrained[0]:.3f} in the untrained" in one.answer
 
 
 def test_the_finding_on_information_without_an_untrained_model_compares_with_none():
     metrics = TRAINED["router_decisiveness"]
     more = finding("router_decisiveness", "information", with_mean(metrics, "information", (0.5, 0.45, 0.55)))
-    assert more.verdict == "yes" and "0.5 nats more peaked" in more.answer
+    assert more.verdict == "yes" and "0.500 nats more peaked" in more.answer
     none = finding("router_decisiveness", "information", with_mean(metrics, "information", (0.01, -0.01, 0.02)))
     assert none.verdict == "unclear" and "untrained" not in none.answer
 
@@ -513,7 +513,7 @@ def test_the_finding_on_overload_compares_with_chance():
         interval = (chance + shift, chance + shift - 0.1, chance + shift + 0.1)
         one = finding("selection_frequency", "load_by_expert", with_mean(metrics, "max_violation", interval))
         assert (one.verdict, one.null_value) == (verdict, chance)
-        assert f"{format_number(1 + interval[0])} times" in one.answer
+        assert f"{1 + interval[0]:.2f} times" in one.answer
 
 
 def test_the_finding_on_dead_experts_counts_them():
@@ -534,7 +534,7 @@ def test_the_finding_on_capacity_takes_the_factor_nearest_to_1_25(interval, verd
     metrics = with_mean(TRAINED["selection_frequency"], "dropped_share", interval, capacity_factor=1.2)
     one = finding("selection_frequency", "dropped_by_capacity", metrics)
     assert "capacity factor of 1.2 " in one.question
-    assert f"{format_number(100 * interval[0])} %" in one.answer
+    assert page.percent(interval) in one.answer
     assert (one.verdict, one.estimate, one.low, one.high) == (verdict, *interval)
 
 

@@ -34,7 +34,7 @@ from gatebook.chapters.base.page import (
 from gatebook.chapters.router_decisiveness import MEASURES
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
-from gatebook.figures.words import format_estimate
+from gatebook.figures.words import format_beside, format_estimate
 from gatebook.measures.summary import interval_table, spread, table
 
 PANELS = (
@@ -126,7 +126,8 @@ def _finding_information(seen: Seen) -> Finding:
     gained = trained(seen, name, "information_effect", scale=most)
     against = "routing all tokens alike" if gained is None else "the untrained model"
     if gained is not None:
-        answer += f", against {rounded(over_layers(seen.untrained, name))} in {against}; {ONE_RUN}"
+        before = format_beside(over_layers(seen.untrained, name)[0], *over_layers(seen.metrics, name))
+        answer += f", against {before} in {against}; {ONE_RUN}"
     return Finding(
         question=f"Does the router's distribution depend on the token more than in {against}?",
         answer=f"{answer}.",
