@@ -15,7 +15,6 @@ from gatebook.chapters.router_decisiveness import measure as router_decisiveness
 from gatebook.chapters.router_decisiveness import page as decisiveness_page
 from gatebook.chapters.selection_frequency import measure as selection_frequency
 from gatebook.chapters.selection_frequency import page as frequency_page
-from gatebook.figures.words import format_number
 from gatebook.measures import summary
 from gatebook.report.render import VERDICTS
 
