@@ -133,7 +133,7 @@ def test_numbers_of_every_finding_stand_on_the_summary_and_on_its_chapter():
 
 def test_a_finding_names_the_class_of_its_effect_and_its_exceptions():
     text = " ".join(pages(make_site())["decisiveness.html"].text.split())
-    assert "Yes: The interval lies below the null.. Effect: small to large." in text
+    assert "Verdict: The interval lies below the null.. Effect: small to large." in text
     assert "small to large differs by layer" in text
     assert "Yet against shuffled logits it is above in layer 3." in text
 
