@@ -33,7 +33,7 @@ def _far_before_training(finding: dict) -> bool:
 
 
 def briefs(sections: list[dict]) -> list[dict]:
-    """What chapters say in brief: {text, example, href}, where href leads to what the example is about."""
+    """What chapters say in brief: {text, example, href, label}, where href leads to what the example is about."""
     found = []
     for section in (section for section in sections if section["words"]["brief"]):
         brief, of = section["words"]["brief"], section["of"]
@@ -63,7 +63,19 @@ def training(findings: list[dict]) -> list[dict]:
 def pictures(
     config: dict, models: list[dict], datasets: list[dict], sections: list[dict], model_pages: list[dict]
 ) -> list[dict]:
-    """For each model of which chapters tell which experts serve what: its tiles, and what they mean."""
+    """For each model of which a chapter tells which experts serve what: its tiles, and what they mean.
+
+    Parameters
+    ----------
+    config, models, datasets, sections, model_pages
+        As those of `assemble.assemble`.
+
+    Returns
+    -------
+    list of dict
+        What `tiles.picture` returns, with `label` of the section, `meaning` in sentences and `browser`, the page that
+        tiles lead to.
+    """
     found = []
     for section in (section for section in sections if section["words"]["served"] is not None):
         name = section["of"].split("/")[0]
