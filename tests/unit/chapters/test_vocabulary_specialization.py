@@ -401,7 +401,7 @@ def test_in_brief_the_token_decides_or_nothing_shows_that_it_does(pairs):
     experts = metrics["expert_specialization"]
     experts.loc[{"kind": "input", "selection": "first"}] = [0.3, 0.1, 0.5]
     layer = int(metrics["layer"][1])
-    metrics["led_ids"].loc[{"kind": "input", "selection": "first", "layer": layer, "expert": 3}] = 9
+    metrics["led_ids"].loc[{"kind": "input", "layer": layer, "expert": 3}] = 9
     experts.loc[{"kind": "input", "selection": "first", "layer": layer, "expert": 3}] = [0.9, 0.85, 0.95]
     found = page.brief(seen(metrics))
     assert "decides strongly where it goes: 70.0 % of tokens" in found.text and "matter, 20 % would." in found.text
