@@ -398,6 +398,7 @@ def test_in_brief_the_token_decides_or_nothing_shows_that_it_does(pairs):
     where = {"dataset": "pooled", "kind": "input", "selection": "first"}
     metrics["mean_over_layers_null_split_half"].loc[where] = 0.2
     metrics["mean_over_layers_split_half"].loc[where] = [0.7, 0.65, 0.75]
+    metrics["null_expert_specialization"][...] = 0.4
     experts = metrics["expert_specialization"]
     experts.loc[{"kind": "input", "selection": "first"}] = [0.3, 0.1, 0.5]
     layer = int(metrics["layer"][1])

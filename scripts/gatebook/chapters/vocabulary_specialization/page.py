@@ -84,7 +84,7 @@ def brief(seen: Seen) -> Brief | None:
     value, ranked = _ranked(mine.metrics)
     best, null = value.isel(one=ranked[0]), mine.metrics["null_expert_specialization"]
     layer, expert = map(int, best["one"].item())
-    if not best.sel(interval="low") > pooled(null).sel(layer=layer, expert=expert):
+    if not best.sel(interval="low") > null.sel(layer=layer, expert=expert):
         return Brief(text, found.figure)
     tops = top_table(seen.metrics).query(
         "kind == 'input' and order == 'count' and layer == @layer and expert == @expert"
