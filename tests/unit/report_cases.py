@@ -95,7 +95,6 @@ def make_picture() -> dict:
             {"code": "Po", "name": "poems", "experts": [{"layer": 2, "expert": 0, "share": "90.1 %"}], "more": 2},
             {"code": "Co", "name": "code", "experts": [], "more": 0},
         ],
-        "idle": 1,
         "label": "a model, main",
         "meaning": "Full colour: much.",
         "browser": "decisiveness.html",
@@ -131,13 +130,13 @@ def make_site() -> dict:
         "in_one_line": ["a model: 2 layers × 3 experts"],
         "identity": [{"label": "Seed", "value": "1"}],
         "brief": [
+            {"text": "Nothing shows more.", "example": "", "href": "#findings", "label": ""},
             {
                 "text": "Experts differ.",
                 "example": "Layer 0 expert 1 does most.",
                 "href": "decisiveness.html#entropy-1",
                 "label": "a model, main",
             },
-            {"text": "Nothing shows more.", "example": "", "href": "#findings", "label": ""},
         ],
         "pictures": [make_picture()],
         "findings": [first, second, third],

@@ -370,7 +370,7 @@ def test_none_is_never_printed():
         (("chapters", 0, "sections", 0, "tables", 0, "href"), "/etc/passwd"),
         (("chapters", 0, "sections", 0, "tables", 0, "href"), "tables/../../x.csv"),
         (("methods", "metrics", 0, "source_url"), "javascript:alert(1)"),
-        (("brief", 0, "href"), "https://example.org/x.html"),
+        (("brief", 1, "href"), "https://example.org/x.html"),
         (("pictures", 0, "browser"), "../x.html"),
     ],
 )

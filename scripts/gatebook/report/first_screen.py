@@ -73,7 +73,7 @@ def pictures(
     Returns
     -------
     list of dict
-        What `tiles.picture` returns, with `label` of the section, `meaning` in sentences and `browser`, the page that
+        What `tiles.picture` returns but `idle`, with `label` of the section, `meaning` in sentences and `browser`, the page that
         tiles lead to.
     """
     found = []
@@ -103,7 +103,7 @@ def pictures(
         if rows:
             meaning += f"Framed: no dataset, but {100 * small:g} points more of the expert's tokens than of all are of "
             meaning += "this type. "
-        meaning += f"Grey: nothing, {drawn['idle']} of {len(model['layers']) * model['experts']} experts."
+        meaning += f"Grey: nothing, {drawn.pop('idle')} of {len(model['layers']) * model['experts']} experts."
         found.append(
             drawn | {"label": section["label"], "meaning": meaning, "browser": places.model_page("browser", name)}
         )

@@ -13,7 +13,7 @@ relative path below the report's folder, with `/` as separator, not yet percent-
     identity             list of {label, value}: the same and how, at length
     brief                list of {text, example, href, label}: the study in brief; `example` is the text of a link to
                          `href`, a page or an anchor of the report, or ""; label as that of a section, or ""
-    pictures             list of {layers, legend, datasets, idle, label, meaning, browser}: see `tiles.picture`;
+    pictures             list of {layers, legend, datasets, label, meaning, browser}: see `tiles.picture`;
                          `meaning` says what colours mean, `browser` is the page of the expert browser
     findings             list of finding: the key findings, shown chapter by chapter (see below)
     cautions             list of {title, text}: "Read before you quote"
