@@ -73,8 +73,8 @@ def pictures(
     Returns
     -------
     list of dict
-        What `tiles.picture` returns but `idle`, with `label` of the section, `meaning` in sentences and `browser`, the page that
-        tiles lead to.
+        What `tiles.picture` returns but `idle`, with `label` of the section, `meaning` in sentences and
+        `browser`, the page that tiles lead to.
     """
     found = []
     for section in (section for section in sections if section["words"]["served"] is not None):
