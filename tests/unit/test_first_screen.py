@@ -57,11 +57,12 @@ def section(brief: dict | None, served: list | None = None) -> dict:
 
 def test_an_example_leads_to_its_experts_or_else_to_its_figure():
     brief = {"text": "They do.", "figure": "a_b", "example": "See.", "layer": 2, "experts": [3, 9]}
-    found = first_screen.briefs([section(None), section(brief), section(brief | {"experts": []})])
-    assert [one["href"] for one in found] == [
-        "browser-m.html#tab=experts&l=2&e=3,9",
-        f"domain_specialization.html#{places.figure('m/v1', 'domain_specialization', 'a_b')}",
-    ]
+    sections = [section(None), section(brief), section(brief | {"experts": []})]
+    found = first_screen.briefs(sections, [{"kind": "browser", "model": "m"}])
+    figure = f"domain_specialization.html#{places.figure('m/v1', 'domain_specialization', 'a_b')}"
+    assert [one["href"] for one in found] == ["browser-m.html#tab=experts&l=2&e=3,9", figure]
+    without_browser = first_screen.briefs(sections, [{"kind": "experts", "model": "m"}])
+    assert [one["href"] for one in without_browser] == [figure, figure]
     assert (found[0]["text"], found[0]["example"], found[0]["label"]) == ("They do.", "See.", "m, v1")
 
 

@@ -102,7 +102,7 @@ def assemble(
         "build": digest[:12],
         "in_one_line": [first_screen.in_one_line(model, without_documents, datasets) for model in models],
         "identity": _identity(config, commit, left_out, names, without_documents, models, datasets),
-        "brief": [*first_screen.briefs(sections), *first_screen.training(findings)],
+        "brief": [*first_screen.briefs(sections, model_pages), *first_screen.training(findings)],
         "pictures": first_screen.pictures(config, models, datasets, sections, model_pages),
         "findings": findings,
         "citation": first_screen.citation(citation),

@@ -32,14 +32,18 @@ def _far_before_training(finding: dict) -> bool:
     return distance != 0 and (before - null) / distance >= 1
 
 
-def briefs(sections: list[dict]) -> list[dict]:
-    """What chapters say in brief: {text, example, href, label}, where href leads to what the example is about."""
-    found = []
+def briefs(sections: list[dict], model_pages: list[dict]) -> list[dict]:
+    """What chapters say in brief: {text, example, href, label}.
+
+    href leads to the experts of the example in the expert browser, if the model has one, or else to its figure.
+    """
+    found, browsable = [], {page["model"] for page in model_pages if page["kind"] == "browser"}
     for section in (section for section in sections if section["words"]["brief"]):
         brief, of = section["words"]["brief"], section["of"]
         href = f"{section['chapter']}.html#{places.figure(of, section['chapter'], brief['figure'])}"
-        if brief["experts"]:
-            href = places.experts(of.split("/")[0], brief["layer"], brief["experts"])
+        model = of.split("/")[0]
+        if brief["experts"] and model in browsable:
+            href = places.experts(model, brief["layer"], brief["experts"])
         found.append({"text": brief["text"], "example": brief["example"], "href": href, "label": section["label"]})
     return found
 
