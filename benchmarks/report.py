@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from benchmarks import analysis, measuring
 from benchmarks.measuring import Row, Usage
 from gatebook import lists
@@ -63,7 +65,8 @@ def build(folder: Path, size: analysis.Size, config: dict) -> tuple[Path, Usage]
     left_out = {"random": dict.fromkeys(LEFT_OUT, "this benchmark has no model")}
     sections = [{"chapter": name, "of": analysis.RUN, "label": "random, random"} for name in analysis.CHAPTERS]
     settings = {"config": config, "commit": "", "graph": [], "left_out": left_out, "references": []}
-    settings |= {"sections": sections, "missing": {"random": {}}}
+    citation = yaml.safe_load((measuring.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    settings |= {"sections": sections, "missing": {"random": {}}, "citation": citation}
     measuring.run_job("build_report", (), given, {"folder": folder / "report"}, settings)
     return folder / "report", usage
 
@@ -96,6 +99,7 @@ def description(size: analysis.Size) -> dict:
         "experts": rule.experts,
         "top_k": rule.top_k,
         "parameters": 0,
+        "active_parameters": 0,
         "weights_bytes": 0,
     }
 

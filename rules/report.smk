@@ -62,6 +62,7 @@ rule build_report:
         references=REFERENCES,
         config=config,
         commit=commit(),
+        citation=yaml.safe_load(Path(workflow.source_path("../CITATION.cff")).read_text(encoding="utf-8")),
         graph=lambda wildcards, output: rule_graph(output.folder),
         left_out={model: left_out(model) for model in study.models},
         missing={model: study.missing(model) for model in study.models},

@@ -55,6 +55,7 @@ with atomic.atomic_directory(snakemake.output.folder) as folder:
         model_pages=model_pages,
         outputs=outputs,
         licences=job.licences(assemble.packages(snakemake.params.config)),
+        citation=snakemake.params.citation,
     )
     times = receipts.run_times(Path(snakemake.log[0]).parent, snakemake.log[0])
     (folder / "run.js").write_text(render.run_script(**times), encoding="utf-8")

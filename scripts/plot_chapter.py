@@ -7,4 +7,4 @@ from gatebook.run import job
 job.start(snakemake)
 shown = chapters.page(snakemake.wildcards.chapter)
 seen = page.Seen.read(snakemake.input.metrics, snakemake.params.thresholds)
-page.publish(snakemake.output.figures, shown.figures(seen), shown.findings(seen), seen.metrics)
+page.publish(snakemake.output.figures, shown, seen)

@@ -24,6 +24,9 @@ return [...document.querySelectorAll("main :is(h1, h2, h3, p, li, table, img)")]
 CLICK = """
 [...document.querySelectorAll("a")].find((link) => link.textContent.trim() === arguments[0]).click()
 """
+SHOWN = "return [...document.querySelectorAll('.finding')].filter((e) => e.checkVisibility()).map((e) => e.id)"
+OPEN = "return [...document.querySelectorAll('.finding[open]')].map((e) => e.id)"
+OF_KIND = ".finding[data-kinds~='%s']"
 COUNT_AT_PRINT = """
 addEventListener("beforeprint", () => (window.atPrint = document.querySelectorAll("details[open]").length));
 """
@@ -97,22 +100,75 @@ def test_every_figure_has_its_number_words_and_files(browser, site, pages):
 def test_the_summary_leads_from_the_findings_to_their_figures(browser, site):
     browser.open(site / "index.html")
     headings = [heading.text for heading in browser.driver.find_elements("css selector", "main h2")]
-    assert headings == ["Key findings", "Read before you quote", "All figures"]
-    rows = browser.driver.find_elements("css selector", ".findings tbody tr:not(.group)")
+    first = ["In brief", "What each expert serves"]
+    assert headings == [*first, "Findings", "Read before you quote", "How to cite", "All figures"]
+    rows = browser.driver.find_elements("css selector", ".finding")
     assert len(rows) > 10
     assert {row.find_element("css selector", ".verdict").text for row in rows} <= {"Yes", "No", "Unclear"}
+    rows[0].find_element("css selector", "summary").click()
     rows[0].find_element("link text", "Figure 1.1").click()
     target = browser.run("return document.querySelector(':target')")
     assert "Figure 1.1" in target.text
     assert abs(browser.run("return arguments[0].getBoundingClientRect().top", target)) < 200
 
 
+def test_a_filter_leaves_the_findings_of_a_kind_and_stands_in_the_address(browser, site):
+    page = site / "index.html"
+    browser.open(page)
+    everything = browser.run(SHOWN)
+    assert len(everything) == len(browser.driver.find_elements("css selector", ".finding"))
+    for kind in ("surprising", "trained", "null"):
+        expected = browser.run("return [...document.querySelectorAll(arguments[0])].map((e) => e.id)", OF_KIND % kind)
+        link = browser.driver.find_element("css selector", f"[href='#show={kind}']")
+        assert int(link.find_element("css selector", ".n").text) == len(expected) < len(everything)
+        link.click()
+        assert browser.run(SHOWN) == expected
+        browser.scripts(run=False)  # the address alone is enough
+        browser.open(page, f"show={kind}")
+        browser.scripts(run=True)
+        assert browser.run(SHOWN) == expected
+        browser.open(page)
+    browser.open(page, "show=null")
+    browser.driver.find_element("css selector", ".filters [href='#findings']").click()
+    assert browser.run(SHOWN) == everything
+
+
+def test_a_finding_opens_when_the_address_names_it(browser, site):
+    page = site / "index.html"
+    browser.open(page)
+    assert browser.run(OPEN) == []
+    *_, last = browser.run(SHOWN)
+    browser.open(page, last)
+    assert browser.run(OPEN) == [last]
+    assert 0 <= browser.run("return document.querySelector(':target').getBoundingClientRect().top") < 900
+    browser.open(page, "show=null")
+    assert browser.run(OPEN) == []
+
+
+def test_the_tiles_are_one_tab_stop_with_arrows_and_say_what_each_expert_serves(browser, site):
+    browser.open(site / "index.html")
+    tiles = browser.driver.find_elements("css selector", ".tiles a")
+    assert len(tiles) == 16  # two layers of eight experts
+    assert [tile.get_attribute("tabindex") for tile in tiles].count("0") == 1
+    browser.run("arguments[0].focus()", tiles[0])
+    ActionChains(browser.driver).send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN).perform()
+    here = browser.driver.switch_to.active_element
+    assert here == tiles[9]
+    told = browser.driver.find_element("css selector", ".told").text
+    assert told == here.get_attribute("title") and told.startswith("Layer 1 expert 1 serves ")
+    here.click()
+    assert browser.driver.current_url.endswith("browser-demo.html#tab=experts&l=1&e=1")
+
+
 def test_the_summary_and_the_methods_tell_how_the_jobs_went(browser, site):
     browser.open(site / "index.html")
+    browser.driver.find_element("css selector", "details.identity summary").click()
     facts = {
         fact.find_element("css selector", "dt").text: fact.find_element("css selector", "dd").text
         for fact in browser.driver.find_elements("css selector", ".card > div")
     }
+    date = browser.driver.find_element("css selector", ".identity [data-run=date]")
+    assert re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}( to .+)?", date.text)
     assert re.fullmatch("[0-9]+ finished, none failed", facts["Jobs"])
     assert facts["Wall time"].endswith("all jobs added up")
     assert "cores" in facts["Hardware"]
@@ -155,7 +211,7 @@ def test_print_is_light_opens_details_and_cuts_nothing(browser, pages):
         closed = browser.run("return document.querySelectorAll('details:not([open])').length")
         pdf = b64decode(browser.command("Page.printToPDF")["data"])
         assert pdf.startswith(b"%PDF")
-        assert browser.run("return window.atPrint") == closed
+        assert browser.run("return window.atPrint") == browser.run("return document.querySelectorAll('details').length")
         assert browser.run("return document.querySelectorAll('details:not([open])').length") == closed
         browser.look(dark=True, width=width, print_=True)
         browser.run("document.querySelectorAll('details').forEach((details) => (details.open = true))")

@@ -50,6 +50,7 @@ def make_figure(identifier: str, number: int, netcdf: str | None = None) -> dict
 
 def make_finding(chapter: str, figure: str, **changes) -> dict:
     return {
+        "id": f"finding-{figure}",
         "chapter": chapter,
         "label": "a model, main",
         "question": "Is the router decisive?",
@@ -70,8 +71,33 @@ def make_finding(chapter: str, figure: str, **changes) -> dict:
         "verdict_text": "The interval lies below the null.",
         "effect": "small to large",
         "exceptions": "Yet against shuffled logits it is above in layer 3.",
+        "differs": ["layer"],
+        "measure": {"name": "Entropy", "id": "metric-decisiveness-entropy", "meaning": "How undecided it is."},
+        "kinds": ["surprising", "trained"],
         "figure": figure,
         **changes,
+    }
+
+
+def make_picture() -> dict:
+    def tile(expert: int, style: str, **changes) -> dict:
+        text = f"Expert {expert} serves {style}."
+        return {"expert": expert, "code": "Po", "style": style, "strong": False, "text": text} | changes
+
+    rows = [
+        [tile(0, "colour-1", strong=True), tile(1, "others")],
+        [tile(0, "type", code="nu"), tile(1, "nothing", code="")],
+    ]
+    return {
+        "layers": [{"layer": layer, "tiles": tiles} for layer, tiles in zip((2, 5), rows, strict=True)],
+        "legend": [{"code": "Po", "style": "colour-1", "name": "poems", "tiles": 1}],
+        "datasets": [
+            {"code": "Po", "name": "poems", "experts": [{"layer": 2, "expert": 0, "share": "90.1 %"}], "more": 2},
+            {"code": "Co", "name": "code", "experts": [], "more": 0},
+        ],
+        "label": "a model, main",
+        "meaning": "Full colour: much.",
+        "browser": "decisiveness.html",
     }
 
 
@@ -90,15 +116,31 @@ def make_site() -> dict:
         reference_name=None,
         reference_value=None,
         verdict="unclear",
+        measure=None,
+        kinds=["null"],
     )
-    third = make_finding("load", "load-1", estimate=NAN, low=None, high=NAN, verdict="no")
+    third = make_finding(
+        "load", "load-1", id="finding-load-2", estimate=NAN, low=None, high=NAN, verdict="no", kinds=[]
+    )
     section = {"label": "a model, main"}
     return {
         "title": "A study",
         "description": "How one model routes.",
         "build": "3f9ac21",
+        "in_one_line": ["a model: 2 layers × 3 experts"],
         "identity": [{"label": "Seed", "value": "1"}],
+        "brief": [
+            {"text": "Nothing shows more.", "example": "", "href": "#findings", "label": ""},
+            {
+                "text": "Experts differ.",
+                "example": "Layer 0 expert 1 does most.",
+                "href": "decisiveness.html#entropy-1",
+                "label": "a model, main",
+            },
+        ],
+        "pictures": [make_picture()],
         "findings": [first, second, third],
+        "citation": {"text": "Somebody: Software.", "licence": "MIT"},
         "cautions": [{"title": "Numbers of experts", "text": "They mean nothing across layers."}],
         "chapters": [
             {
@@ -140,6 +182,7 @@ def make_site() -> dict:
             "metrics": [
                 {
                     "name": "Entropy",
+                    "id": "metric-decisiveness-entropy",
                     "formula": "H = −∑ₑ pₑ ln pₑ",
                     "definition": "Entropy of the scores.",
                     "unit": "nats",
@@ -150,6 +193,7 @@ def make_site() -> dict:
                 },
                 {
                     "name": "CV",
+                    "id": "metric-load-cv",
                     "formula": "std(c) / mean(c)",
                     "definition": "Spread of the load.",
                     "unit": "none",

@@ -216,7 +216,9 @@ def jobs(monkeypatch):
         }
         if script == "plot_chapter" and wildcards["chapter"] != "token_overlap":
             output["figures"].mkdir(parents=True)
-            (output["figures"] / "chapter.json").write_text('{"figures": [], "findings": []}')
+            (output["figures"] / "chapter.json").write_text(
+                '{"figures": [], "findings": [], "brief": null, "served": null}'
+            )
             return None
         with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as process:
             usage = process.submit(job.main, json.loads(json.dumps(request, default=str))).result()

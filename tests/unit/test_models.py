@@ -44,6 +44,20 @@ def change_weights(folder, change):
 # ---------------------------------------------------------------- describe and choose
 
 
+def _expert_parameters(weights: dict[str, torch.Tensor]) -> int:
+    """Parameters of one expert, by the names of its tensors."""
+    return sum(tensor.numel() for name, tensor in weights.items() if "layers.0.mlp.experts.0." in name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_token_uses_all_parameters_but_those_of_experts_that_it_does_not_select(family):
+    """Each routed expert of these models has three matrices of 16 x 8, GPT-OSS also biases of 16 and 2 x 8."""
+    model = causal_model(family).model
+    one = 3 * 16 * 8 + (16 + 2 * 8 if family == "gpt_oss" else 0)
+    idle = len(models.find_routers(model)) * (8 - 3) * one
+    assert models.active_parameters(model) == sum(each.numel() for each in model.parameters()) - idle
+
+
 def test_description_of_the_tiny_model(model_folder, other_model_folder):
     description = models.describe(model_folder)
     weights = model_folder / "model.safetensors"
@@ -53,6 +67,7 @@ def test_description_of_the_tiny_model(model_folder, other_model_folder):
         "weights_sha256": checksums.sha256(weights),
         "weights_bytes": weights.stat().st_size,
         "parameters": sum(tensor.numel() for tensor in base.values()),
+        "active_parameters": sum(tensor.numel() for tensor in base.values()) - 4 * (8 - 3) * _expert_parameters(base),
         "files": {name: checksums.sha256(model_folder / name) for name in ("config.json", "model.safetensors")},
         "moe_layers": [0, 1, 2, 3],
         "dense_layers": [],

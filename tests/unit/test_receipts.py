@@ -129,6 +129,7 @@ def test_run_times_are_those_of_the_receipts(study):
         (logs / name).touch()
     for name, seconds in (("a", 1.5), ("b", 2.0)):
         receipt = receipts.make(PROVENANCE | {"rule": "tally"}, [], []) | {"seconds": seconds}
+        receipt["started"] = f"2020-01-0{seconds + 0.5:.0f}T23:59:00+00:00"
         receipt["hardware"] = {"processor": "a chip", "cores": 2, "memory_bytes": 24e9, "gpus": ["a GPU"]}
         path = receipts.path_beside(logs / "tally" / f"{name}.log")
         path.parent.mkdir(exist_ok=True)
@@ -138,3 +139,5 @@ def test_run_times_are_those_of_the_receipts(study):
     assert [(rule["rule"], rule["jobs"]) for rule in times["rules"]] == [("measure", 1), ("tally", 2)]
     assert times["unfinished"] == ["failed.log"]
     assert times["machines"][1] == "a chip, 2 cores, 24 GB of memory, a GPU"
+    measured = json.loads(study.read_text())["started"].partition("T")[0]
+    assert times["days"] == ["2020-01-02", measured]

@@ -117,7 +117,7 @@ def test_numbers_of_every_finding_stand_on_the_summary_and_on_its_chapter():
                 "0.7356",
                 "[0.7312, 0.7401]",
                 "shuffled logits 0.971 [0.960, 0.980]",
-                "untrained model 0.99",
+                "untrained model 0.9900",
                 "small to large",
             ],
             "0.73561",
@@ -133,13 +133,14 @@ def test_numbers_of_every_finding_stand_on_the_summary_and_on_its_chapter():
 
 def test_a_finding_names_the_class_of_its_effect_and_its_exceptions():
     text = " ".join(pages(make_site())["decisiveness.html"].text.split())
-    assert "Yes effect: small to large The interval" in text
+    assert "Verdict: The interval lies below the null.. Effect: small to large." in text
+    assert "small to large differs by layer" in text
     assert "Yet against shuffled logits it is above in layer 3." in text
 
 
 def test_a_plot_shows_the_interval_of_the_null_if_it_has_one():
     rendered = pages(make_site())
-    for name, bands in (("decisiveness.html", 1), ("load.html", 0)):
+    for name, bands in (("decisiveness.html", 2), ("load.html", 0)):  # in the line, and in what opens
         assert len([a for a in rendered[name].all("path") if a.get("class") == "null-interval"]) == bands
 
 
@@ -148,7 +149,7 @@ def test_the_description_of_a_plot_holds_its_numbers():
     assert label == "Estimate −3.2 [−4.5, −2.0] share of ln 64"
     label = next(a["aria-label"] for a in pages(make_site())["decisiveness.html"].all("svg") if a.get("role") == "img")
     assert label == (
-        "Estimate 0.7356 [0.7312, 0.7401] share of ln 64; shuffled logits 0.971 [0.960, 0.980]; untrained model 0.99"
+        "Estimate 0.7356 [0.7312, 0.7401] share of ln 64; shuffled logits 0.971 [0.960, 0.980]; untrained model 0.9900"
     )
 
 
@@ -166,14 +167,14 @@ def test_every_link_image_and_asset_resolves():
             assert not parts.scheme and not parts.netloc
             target = unquote(parts.path) or name
             assert target in FILES | BESIDE | set(rendered)
-            assert not parts.fragment or parts.fragment in identifiers[target]
+            assert not parts.fragment or parts.fragment in identifiers[target] or parts.fragment.startswith("tab=")
             reached.add(target)
     assert reached == FILES | BESIDE | set(rendered)
 
 
 def test_findings_and_thumbnails_link_to_their_figure():
     links = [attributes["href"] for attributes in pages(make_site())["index.html"].all("a")]
-    assert links.count("decisiveness.html#entropy-1") == 2
+    assert links.count("decisiveness.html#entropy-1") == 3
     assert links.count("decisiveness.html#entropy-2") == 1
     assert links.count("load.html#load-1") == 3
 
@@ -215,17 +216,53 @@ def test_methods_show_the_outputs_and_the_configuration():
 
 def test_run_times_stand_in_a_script_beside_the_pages():
     rules = [{"rule": "record", "jobs": 1200, "seconds": 185.2}, {"rule": "tally", "jobs": 3, "seconds": 4.04}]
-    text = render.run_script(rules, ["maps/demo.log"], ["Linux", "a GPU"])
+    text = render.run_script(rules, ["maps/demo.log"], ["Linux", "a GPU"], ["2026-11-29", "2026-11-30"])
     assert text.startswith("showRun({") and text.endswith("});\n")
     assert json.loads(text[len("showRun(") : -3]) == {
         "facts": {
             "jobs": "1,203 finished, 1 failed or not finished: maps/demo.log",
             "time": "3 min 09 s, all jobs added up",
             "machine": "Linux; a GPU",
+            "date": "2026-11-29 to 2026-11-30",
         },
         "rules": [["record", "1,200", "3 min 05 s"], ["tally", "3", "4.0 s"]],
     }
-    assert "1,203 finished, none failed" in render.run_script(rules, [], [])
+    assert "1,203 finished, none failed" in render.run_script(rules, [], [], [])
+    assert '"date": "2026-11-30"' in render.run_script(rules, [], [], ["2026-11-30", "2026-11-30"])
+
+
+def test_the_first_screen_holds_one_line_the_brief_with_its_examples_and_a_tile_for_every_expert():
+    page = pages(make_site())["index.html"]
+    text = " ".join(page.text.split())
+    assert "a model: 2 layers × 3 experts." in text and "Somebody: Software." in text
+    assert "Experts differ. Layer 0 expert 1 does most." in text and "Nothing shows more." in text
+    tiles = [a for a in page.all("a") if "#tab=experts" in a["href"] and "title" in a]
+    assert [(a["class"], a["href"], a["title"]) for a in tiles] == [
+        ("colour-1 strong", "decisiveness.html#tab=experts&l=2&e=0", "Expert 0 serves colour-1."),
+        ("others", "decisiveness.html#tab=experts&l=2&e=1", "Expert 1 serves others."),
+        ("type", "decisiveness.html#tab=experts&l=5&e=0", "Expert 0 serves type."),
+        ("nothing", "decisiveness.html#tab=experts&l=5&e=1", "Expert 1 serves nothing."),
+    ]
+    assert "Po poems layer 2 expert 0 90.1 % and 2 more Co code no expert" in text.replace(" ", " ")
+
+
+def test_findings_have_anchors_kinds_and_a_filter_for_each_kind_with_their_number():
+    page = pages(make_site())["index.html"]
+    found = {a["id"]: a["data-kinds"] for a in page.all("details") if "data-kinds" in a}
+    assert found == {"finding-entropy-1": "surprising trained", "finding-load-1": "null", "finding-load-2": ""}
+    text = " ".join(page.text.split())
+    assert "All 3 Surprising 1 Changed by training 1 Null result 1" in text
+    assert all(f"{name}: {meaning}." in text for name, meaning in render.KINDS.values())
+    assert not any("open" in a for a in page.all("details"))
+    assert all("open" in a for a in pages(make_site())["load.html"].all("details") if "data-kinds" in a)
+
+
+def test_terms_and_measures_of_findings_lead_to_the_methods_with_their_meaning():
+    links = [a for a in pages(make_site())["decisiveness.html"].all("a") if a.get("class") == "term"]
+    assert ("methods.html#metric-decisiveness-entropy", "How undecided it is.") in [
+        (a["href"], a["title"]) for a in links
+    ]
+    assert "methods.html#term-untrained-model" in [a["href"] for a in links]
 
 
 def test_a_page_about_a_model_has_its_template_and_a_place_in_the_navigation(tmp_path):
@@ -266,7 +303,7 @@ def test_a_report_beyond_its_budget_is_refused_and_told_where_the_bytes_are():
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'>&amp;{{ 7 * 7 }}"
 HOSTILE = MARKUP + "\u202e\u2066\x00\x1b\u2028\ud800"
 INERT = MARKUP + r"\u202e\u2066\u0000\u001b\u2028\ud800"
-NOT_FREE_TEXT = {"verdict", "chapter", "figure", "id", "svg", "pdf", "csv", "netcdf", "href", "source_url"}
+NOT_FREE_TEXT = {"verdict", "chapter", "figure", "id", "svg", "pdf", "csv", "netcdf", "href", "source_url", "browser"}
 
 
 def test_hostile_strings_are_inert():
@@ -276,11 +313,15 @@ def test_hostile_strings_are_inert():
         holder, key = parent(site, path), path[-1]
         is_name = key == "name" and path[:-1][0] == "chapters" and len(path) == 3
         is_name |= key == "rule" and path[0] == "methods"
-        if isinstance(holder[key], str) and key not in NOT_FREE_TEXT and not is_name:
+        if isinstance(holder[key], str) and holder[key] and key not in NOT_FREE_TEXT and not is_name:
             holder[key] = HOSTILE
             changed.add(key)
     assert {"title", "alt", "answer", "command", "sha256", "formula", "configuration"} <= changed
-    ordinary = pages(make_site())
+    plain = make_site()
+    for path in list(paths_to_keys(plain)):
+        if parent(plain, path)[path[-1]] == "untrained model":  # a term, which becomes a link
+            parent(plain, path)[path[-1]] = "another model"
+    ordinary = pages(plain)
     for name, page in pages(site).items():
         assert [tag for tag, _ in page.elements] == [tag for tag, _ in ordinary[name].elements]
         assert [sorted(a) for _, a in page.elements] == [sorted(a) for _, a in ordinary[name].elements]
@@ -315,6 +356,8 @@ def test_none_is_never_printed():
         (("findings", 0, "verdict"), "maybe"),
         (("findings", 0, "figure"), "no-such-figure"),
         (("findings", 0, "chapter"), "no_such_chapter"),
+        (("findings", 0, "id"), "finding-load-1"),
+        (("findings", 0, "id"), "two words"),
         (("chapters", 0, "name"), "index"),
         (("chapters", 0, "name"), "load"),
         (("chapters", 0, "name"), "../load"),
@@ -327,6 +370,8 @@ def test_none_is_never_printed():
         (("chapters", 0, "sections", 0, "tables", 0, "href"), "/etc/passwd"),
         (("chapters", 0, "sections", 0, "tables", 0, "href"), "tables/../../x.csv"),
         (("methods", "metrics", 0, "source_url"), "javascript:alert(1)"),
+        (("brief", 1, "href"), "https://example.org/x.html"),
+        (("pictures", 0, "browser"), "../x.html"),
     ],
 )
 def test_what_cannot_be_right_is_refused(path, value):

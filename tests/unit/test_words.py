@@ -73,6 +73,36 @@ def test_number_has_four_significant_digits(value, text):
     assert words.format_number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "numbers", "text"),
+    [
+        (5.699, (5.7, 4.1, 7.5), "5.7"),
+        (0.99, (0.7356, 0.7312, 0.7401), "0.9900"),
+        (0.03125, (5.7, 4.1, 7.5), "0.03"),  # a smaller number keeps its first digit
+        (0, (5.7, 4.1, 7.5), "0"),
+        (0.125, (0.5, NAN, NAN), "0.125"),
+        (None, (5.7, 4.1, 7.5), "not available"),
+    ],
+)
+def test_a_number_beside_an_estimate_has_its_decimals(value, numbers, text):
+    assert words.format_beside(value, *numbers) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1 thousand"),
+        (612345, "612 thousand"),
+        (999_600, "1 million"),
+        (6.92e9, "6.92 billion"),
+    ],
+)
+def test_a_large_count_has_three_digits_and_a_word(value, text):
+    assert words.format_large(value) == text
+
+
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (999, "999"), (4812331, "4,812,331"), (-1200, "−1,200")])
 def test_count_has_thousands_separators(value, text):
     assert words.format_count(value) == text

@@ -51,10 +51,21 @@ def format_estimate(estimate: float | None, low: float | None, high: float | Non
         return EstimateText(NOT_AVAILABLE, f"interval {NOT_AVAILABLE}")
     if not (available(low) and available(high)):
         return EstimateText(format_number(estimate), f"interval {NOT_AVAILABLE}")
-    half_width = (high - low) / 2
-    place = _place(half_width, 2) if half_width > 0 else _place(estimate, 4)
-    (middle, lower, upper), power = _alike([estimate, low, high], place)
+    (middle, lower, upper), power = _alike([estimate, low, high], _last_place(estimate, low, high))
     return EstimateText(f"{middle}{power}", f"[{lower}, {upper}]{power}")
+
+
+def _last_place(estimate: float, low: float, high: float) -> int:
+    half_width = (high - low) / 2
+    return _place(half_width, 2) if half_width > 0 else _place(estimate, 4)
+
+
+def format_beside(value: float | None, estimate: float, low: float | None, high: float | None) -> str:
+    """A number that stands beside an estimate, with the decimals of `format_estimate`; a smaller one has one digit."""
+    if not value or not all(map(available, (value, estimate, low, high))):
+        return format_number(value)
+    (text,), power = _alike([value], min(_last_place(estimate, low, high), _place(value, 1)))
+    return text + power
 
 
 def format_number(value: float | None) -> str:
@@ -68,6 +79,14 @@ def format_number(value: float | None) -> str:
 def format_count(value: int) -> str:
     """An integer with thousands separators."""
     return f"{value:,d}".replace("-", "−")
+
+
+def format_large(value: int) -> str:
+    """A count with three significant digits and a word for its power of ten, such as `6.92 billion`."""
+    for word, power in (("billion", 10**9), ("million", 10**6), ("thousand", 10**3)):
+        if value >= 0.9995 * power:
+            return f"{float(f'{value / power:.3g}'):g} {word}"
+    return str(value)
 
 
 def format_duration(seconds: float) -> str:

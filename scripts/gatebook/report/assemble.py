@@ -11,7 +11,7 @@ from gatebook import chapters
 from gatebook.atlas import browser_page, profiles_page
 from gatebook.chapters.base.contract import Measure
 from gatebook.inputs.demo import harvested
-from gatebook.report import published
+from gatebook.report import first_screen, places, published
 from gatebook.run import job
 
 MODEL_PAGES = {"experts": profiles_page, "browser": browser_page}
@@ -47,6 +47,7 @@ def assemble(
     model_pages: list[dict],
     outputs: list[dict],
     licences: dict[str, str],
+    citation: dict,
 ) -> dict:
     """The dictionary that `report.render` turns into pages.
 
@@ -80,6 +81,8 @@ def assemble(
         {path, sha256, bytes} of every file that the report shows or was computed from.
     licences
         By name.
+    citation
+        Content of CITATION.cff.
 
     Returns
     -------
@@ -89,19 +92,24 @@ def assemble(
     names = list(dict.fromkeys(section["chapter"] for section in sections))
     pages = [_chapter(number, name, sections) for number, name in enumerate(names, start=1)]
     without_documents = all("documents" in lacking for lacking in missing.values())
+    findings = [
+        finding
+        for page in pages
+        if chapters.declared(page["name"]).first_screen
+        for part in page["sections"]
+        for finding in part["findings"]
+    ]
     digest = hashlib.sha256(json.dumps([commit, config, outputs], sort_keys=True).encode()).hexdigest()
     return {
         "title": config["study"]["title"],
         "description": config["report"].get("description") or _description(config),
         "build": digest[:12],
+        "in_one_line": [first_screen.in_one_line(model, without_documents, datasets) for model in models],
         "identity": _identity(config, commit, left_out, names, without_documents, models, datasets),
-        "findings": [
-            finding
-            for page in pages
-            if chapters.declared(page["name"]).first_screen
-            for part in page["sections"]
-            for finding in part["findings"]
-        ],
+        "brief": [*first_screen.briefs(sections, model_pages), *first_screen.training(findings)],
+        "pictures": first_screen.pictures(config, models, datasets, sections, model_pages),
+        "findings": findings,
+        "citation": first_screen.citation(citation),
         "cautions": [
             {"title": title, "text": text} for title, text in _cautions(config, datasets, without_documents).items()
         ],
@@ -179,7 +187,12 @@ def _chapter(number: int, name: str, sections: list[dict]) -> dict:
             figures.append(_figure(f"{number}.{count}", name, of, words))
         ids = {figure["name"]: figure["id"] for figure in figures}
         place = {"chapter": name, "label": section["label"]}
-        findings = [finding | place | {"figure": ids[finding["figure"]]} for finding in section["words"]["findings"]]
+        findings, measures = [], chapter.measures
+        for finding in section["words"]["findings"]:
+            measure = measures.get(finding["measure"])
+            about = None if measure is None else _about(name, measure)
+            added = {"id": places.finding(of, name, finding["question"]), "kinds": first_screen.kinds(finding)}
+            findings.append(finding | place | added | {"figure": ids[finding["figure"]], "measure": about})
         tables = [
             {"title": "All values with intervals", "href": f"tables/{of}/{name}.csv"},
             {"title": "All values and distributions", "href": f"data/{of}/{name}.nc"},
@@ -195,12 +208,17 @@ def _chapter(number: int, name: str, sections: list[dict]) -> dict:
     }
 
 
+def _about(chapter: str, measure: Measure) -> dict:
+    """The name, anchor and meaning of a measure, as Methods has them."""
+    return {"name": measure.title, "id": places.metric(chapter, measure.title), "meaning": measure.meaning}
+
+
 def _model_page(page: dict, models: int) -> dict:
     kind, model, checkpoint = page["kind"], page["model"], page["checkpoint"]
     title = MODEL_PAGES[kind].TITLE
     place = {"model": model, "checkpoint": checkpoint, "folder": f"{kind}/{model}/{checkpoint}"}
     return {
-        "file": _model_file(kind, model),
+        "file": places.model_page(kind, model),
         "title": title if models == 1 else f"{title}: {model}",
         "template": f"{kind}.html.j2",
         "variables": {kind: page["content"] | place},
@@ -209,9 +227,8 @@ def _model_page(page: dict, models: int) -> dict:
 
 def _figure(number: str, chapter: str, of: str, words: dict) -> dict:
     path = f"figures/{of}/{chapter}/{words['name']}"
-    identifier = f"figure-{of}-{chapter}-{words['name']}".replace("/", "-").replace(".", "-")
     return words | {
-        "id": identifier,
+        "id": places.figure(of, chapter, words["name"]),
         "number": number,
         "svg": f"{path}.svg",
         "pdf": f"{path}.pdf",
@@ -222,14 +239,10 @@ def _figure(number: str, chapter: str, of: str, words: dict) -> dict:
     }
 
 
-def _model_file(kind: str, model: str) -> str:
-    return f"{kind}-{model}.html"
-
-
 def _metrics(name: str, sections: list[dict]) -> list[dict]:
     absent = set.intersection(*(set(section["absent"]) for section in sections if section["chapter"] == name))
     chapter = chapters.declared(name)
-    described = _described(chapter.measures.values(), chapter.title, chapter.source, f"{name}.html")
+    described = _described(name, chapter.measures.values(), chapter.title, chapter.source, f"{name}.html")
     return [metric for metric in described if metric["name"] not in absent]
 
 
@@ -240,15 +253,18 @@ def _model_metrics(pages: list[dict]) -> list[dict]:
         metric
         for kind, page in MODEL_PAGES.items()
         if kind in first
-        for metric in _described(page.MEASURES, page.TITLE, page.SOURCE, _model_file(kind, first[kind]))
+        for metric in _described(kind, page.MEASURES, page.TITLE, page.SOURCE, places.model_page(kind, first[kind]))
     ]
 
 
-def _described(measures: Iterable[Measure], page: str, source: tuple[str, str | None], href: str) -> list[dict]:
+def _described(
+    name: str, measures: Iterable[Measure], page: str, source: tuple[str, str | None], href: str
+) -> list[dict]:
     text, url = source
     return [
         {
             "name": measure.title,
+            "id": places.metric(name, measure.title),
             "formula": measure.formula,
             "definition": measure.meaning,
             "unit": "none" if measure.units == "1" else measure.units,
@@ -298,7 +314,8 @@ def _identity(
             (
                 "Architecture",
                 f"{model['family']}: {len(model['moe_layers'])} layers x {model['experts']} experts, "
-                f"top {model['top_k']}; {model['parameters']:,} parameters without the output head",
+                f"top {model['top_k']}; {model['parameters']:,} parameters without the output head, "
+                f"of which a token uses {model['active_parameters']:,}",
             ),
             ("Layers studied", ", ".join(map(str, model["layers"]))),
             ("Data", f"{len(mine)} datasets, {documents:,} documents of {clusters:,} clusters, {tokens:,} tokens"),

@@ -9,9 +9,15 @@ relative path below the report's folder, with `/` as separator, not yet percent-
 
     title, description   name of the study and one or two sentences on it
     build                short hash of the study, on every page
-    identity             list of {label, value}: what was measured, on what, how
+    in_one_line          list of sentences without a full stop, one for each model: what was measured, on what
+    identity             list of {label, value}: the same and how, at length
+    brief                list of {text, example, href, label}: the study in brief; `example` is the text of a link to
+                         `href`, a page or an anchor of the report, or ""; label as that of a section, or ""
+    pictures             list of {layers, legend, datasets, label, meaning, browser}: see `tiles.picture`;
+                         `meaning` says what colours mean, `browser` is the page of the expert browser
     findings             list of finding: the key findings, shown chapter by chapter (see below)
     cautions             list of {title, text}: "Read before you quote"
+    citation             {text, licence} of the software
     chapters             list of {name, title, question, introduction, sections}; `name` is also the page name;
                          introduction: list of paragraphs; sections: list of
                          {label, findings, figures, tables, published, absent}; label says what it is about, such as
@@ -21,9 +27,9 @@ relative path below the report's folder, with `/` as separator, not yet percent-
     model_pages          list of {file, title, template, variables}: pages about one model, such as its experts; each is
                          its `template` with `variables`, a dictionary of which this module knows nothing
     methods              {metrics, statistics, configuration, software, inputs, outputs, rules, rebuild, licences}:
-        metrics          list of {name, formula, definition, unit, source, source_url or None, page, href}; `page` is
-                         the title of the page at `href`; `source_url` becomes a link to follow, never something that
-                         is loaded
+        metrics          list of {name, id, formula, definition, unit, source, source_url or None, page, href}; `id` is
+                         its anchor, `page` the title of the page at `href`; `source_url` becomes a link to follow,
+                         never something that is loaded
         statistics       list of paragraphs
         configuration    YAML text of the configuration as run
         software         list of {name, version}
@@ -33,13 +39,16 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         rebuild          list of shell commands
         licences         list of {name, licence}
 
-    finding = {chapter, label, question, answer, exceptions, estimate, low, high, unit, null_name, null_value or None,
-               null_low or None, null_high or None, reference_name or None, reference_value or None, n, n_unit, verdict,
-               verdict_text, effect, figure}
+    finding = {id, chapter, label, question, answer, exceptions, differs, estimate, low, high, unit, null_name,
+               null_value or None, null_low or None, null_high or None, reference_name or None,
+               reference_value or None, n, n_unit, verdict, verdict_text, effect, figure, measure, kinds}
+        id               anchor, unique on a page
         chapter          name of a chapter
+        measure          {name, id, meaning} of the metric, or None
+        kinds            those of `KINDS` that it is of
         estimate, low, high
                          the estimate and the bounds of its 95 % interval, in `unit`; None or NaN: not available
-        exceptions       where parts contradict the answer, or ""
+        exceptions       where parts contradict the answer, or ""; differs: list of the kinds of these parts
         null_name, null_value, null_low, null_high
                          what the estimate is held against, such as "uniform routing" and 0.125; both None: no null;
                          the ends of its own interval, None if it has none
@@ -68,16 +77,27 @@ from gatebook.figures.words import (
     _alike,
     _place,
     available,
+    format_beside,
     format_count,
     format_duration,
     format_estimate,
     format_number,
 )
 from gatebook.files.sizes import format_bytes
+from gatebook.report import glossary, places
 
 VERDICTS = ("yes", "no", "unclear")
 SHOWN = (".html", ".css", ".js", ".svg")
 """Kinds of file that a reader's browser loads; what else is in the report is only linked."""
+KINDS = {
+    "surprising": (
+        "Surprising",
+        "a layer or dataset contradicts the answer, or it is yes and the untrained model is as far from the null",
+    ),
+    "trained": ("Changed by training", "the interval of the difference from the untrained model does not hold 0"),
+    "null": ("Null result", "the interval reaches the null or the null's own interval, or the effect is negligible"),
+}
+"""Kinds of findings, of which one may be several: name and meaning."""
 
 # Invisible characters that change how a text is read: controls other than tab and line feed, marks and overrides of
 # the writing direction, line and paragraph separators, and lone surrogates, which UTF-8 cannot encode.
@@ -182,7 +202,9 @@ def visible(value: Any) -> Any:
     return type(value)(_INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", value))
 
 
-def run_script(rules: Sequence[Mapping], unfinished: Sequence[str], machines: Sequence[str]) -> str:
+def run_script(
+    rules: Sequence[Mapping], unfinished: Sequence[str], machines: Sequence[str], days: Sequence[str]
+) -> str:
     """The script `run.js`, with which the pages say how the jobs went: see `receipts.run_times` for the arguments.
 
     It stands beside the pages and not in them, because times differ between two runs of the same study.
@@ -195,6 +217,7 @@ def run_script(rules: Sequence[Mapping], unfinished: Sequence[str], machines: Se
             "jobs": f"{format_count(jobs)} finished, {lost if unfinished else 'none failed'}",
             "time": f"{format_duration(seconds)}, all jobs added up",
             "machine": "; ".join(machines),
+            "date": " to ".join(dict.fromkeys(days)),
         },
         "rules": [[rule["rule"], format_count(rule["jobs"]), format_duration(rule["seconds"])] for rule in rules],
     }
@@ -240,6 +263,12 @@ def web_link(address: str) -> str:
     return address
 
 
+def page_link(address: str) -> str:
+    """An address in the report: a page, its anchor or both. ValueError: it leads elsewhere."""
+    page, mark, anchor = address.partition("#")
+    return (local_link(page) if page else "") + mark + quote(anchor, safe="=&,")
+
+
 def _figure_pages(chapters: Sequence[Mapping]) -> dict[str, dict]:
     """For each figure id its number and the link to it. ValueError: a name or id is malformed or used twice."""
     figures: dict[str, dict] = {}
@@ -264,6 +293,9 @@ def _check_findings(findings: Sequence[Mapping], figures: Mapping, chapters: Map
         for key, known in (("verdict", VERDICTS), ("chapter", chapters), ("figure", figures)):
             if finding[key] not in known:
                 raise ValueError(f"The finding {finding['question']!r} has an unknown {key}: {finding[key]!r}.")
+    ids = [finding["id"] for finding in findings]
+    if twice := [each for each in ids if ids.count(each) > 1 or not re.fullmatch(r"finding[\w-]*", each, re.ASCII)]:
+        raise ValueError(f"The finding id {twice[0]!r} cannot be an anchor: it is malformed or already taken.")
 
 
 def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
@@ -295,8 +327,12 @@ def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
         "figures": figures,
         "whisker": whisker,
         "estimate": format_estimate,
+        "beside": format_beside,
         "available": available,
+        "glossary": glossary.TERMS,
+        "kinds": KINDS,
     }
+    environment.tests["of"] = lambda finding, kind: kind in finding["kinds"]
     environment.filters |= {
         "number": format_number,
         "count": format_count,
@@ -304,11 +340,14 @@ def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
         "duration": format_duration,
         "local": local_link,
         "web": web_link,
+        "page": page_link,
+        "terms": lambda text: glossary.linked(visible(text)),
+        "term_anchor": places.term,
     }
     grouped = {name: [finding for finding in site["findings"] if finding["chapter"] == name] for name in chapters}
     by_chapter = [(chapters[name], findings) for name, findings in grouped.items() if findings]
     pages = {
-        "index.html": environment.get_template("index.html.j2").render(page="index.html", findings=by_chapter),
+        "index.html": environment.get_template("index.html.j2").render(page="index.html", by_chapter=by_chapter),
         "methods.html": environment.get_template("methods.html.j2").render(page="methods.html"),
     }
     names = list(chapters)

@@ -415,6 +415,20 @@ def randomise_experts(block: nn.Module, count: int, seed: list[int]) -> None:
         parameter[:count] = (torch.randn(parameter[:count].shape, generator=generator) * scale).to(parameter)
 
 
+def active_parameters(model: transformers.PreTrainedModel) -> int:
+    """How many parameters of a model one token uses: all but those of the experts that it does not select.
+
+    Embeddings count whole, as they do among all parameters, though a token reads one row of them.
+    """
+    rule = routing_rule(model.config)
+    idle = sum(
+        parameter.numel() // rule.experts * (rule.experts - rule.top_k)
+        for block in find_blocks(model).values()
+        for parameter in block.experts.parameters()
+    )
+    return sum(parameter.numel() for parameter in model.parameters()) - idle
+
+
 def describe(folder: Path, trust_remote_code: bool = False, *, head: bool = False) -> dict:
     """What a model folder holds: revision, checksums and size of its weights, layers with experts, routing rule.
 
@@ -435,6 +449,7 @@ def describe(folder: Path, trust_remote_code: bool = False, *, head: bool = Fals
         "weights_bytes": sum(path.stat().st_size for path in files),
         "files": {path.name: checksums.sha256(path) for path in [folder / "config.json", *files]},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "active_parameters": active_parameters(model),
         "moe_layers": layers,
         "dense_layers": sorted(set(range(config.num_hidden_layers)) - set(layers)),
         "context": config.max_position_embeddings,

@@ -66,21 +66,24 @@ def read(folder: Path) -> Iterator[tuple[Path, dict | None]]:
 def run_times(logs: str | Path, running: str) -> dict:
     """What the logs below the folder `logs`, and the receipts, say of the jobs, but for the one whose log is `running`.
 
-    Returns {rules, unfinished, machines}: rules is a list of {rule, jobs, seconds}, how many jobs of each rule finished
-    and their summed wall time; unfinished names the logs without a whole receipt: of jobs that failed, were stopped or
-    run.
+    Returns {rules, unfinished, machines, days}: rules is a list of {rule, jobs, seconds}, how many jobs of each rule
+    finished and their summed wall time; unfinished names the logs without a whole receipt: of jobs that failed, were
+    stopped or run; days are those on which the first and the last job began, ISO 8601 in UTC, none without a finished
+    job.
     """
     rules: dict[str, list[float]] = {}
-    unfinished, machines = [], {}
+    unfinished, machines, days = [], {}, set()
     for path in sorted(Path(logs).rglob("*.log")):
         content = _content(path_beside(path))
         if content:
             rules.setdefault(content["rule"], []).append(content["seconds"])
             machines[_machine(content["hardware"])] = None
+            days.add(content["started"].partition("T")[0])
         elif path != Path(running):
             unfinished.append(path.relative_to(logs).as_posix())
     times = [{"rule": rule, "jobs": len(times), "seconds": round(sum(times), 1)} for rule, times in rules.items()]
-    return {"rules": times, "unfinished": unfinished, "machines": list(machines)}
+    ends = [min(days), max(days)] if days else []
+    return {"rules": times, "unfinished": unfinished, "machines": list(machines), "days": ends}
 
 
 def faults(results: Path, known: dict[str, dict], temporary: Sequence[str] = ()) -> Iterator[tuple[str, str]]:

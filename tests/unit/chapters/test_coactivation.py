@@ -394,8 +394,9 @@ def test_tallies_in_files_give_the_same_measures(study, metrics, tmp_path):
 
 
 def drawn(metrics: xr.Dataset, untrained: xr.Dataset | None, tmp_path) -> tuple[list[str], list[dict]]:
-    figures = page.figures(Seen(metrics, untrained))
-    base.write(tmp_path, figures, page.findings(Seen(metrics, untrained, THRESHOLDS)), "a source")
+    made = Seen(metrics, untrained, THRESHOLDS)
+    figures = page.figures(made)
+    base.write(tmp_path, page, made, "a source")
     words = json.loads((tmp_path / "chapter.json").read_text())
     assert {finding["figure"] for finding in words["findings"]} <= {figure["name"] for figure in words["figures"]}
     assert {finding["verdict"] for finding in words["findings"]} <= set(render.VERDICTS)
@@ -467,13 +468,33 @@ def test_the_strongest_pairs_are_listed_in_order(metrics):
 
 
 def test_the_interval_of_the_strongest_pair_is_wider_than_its_own(metrics):
-    names, value, low, high = page._strongest(metrics)
+    value, low, high = page._strongest(metrics)
     lift = metrics["lift"].where(metrics["adjusted_p"].notnull())
     place = {name: index[0] for name, index in zip(lift.dims, np.where(lift == lift.max()), strict=True)}
     own = metrics.isel(place)
     assert value == lift.max()
     assert low < own["lift_low"] < value < own["lift_high"] < high
-    assert f"layer {int(own['layer'])}" in names
+    assert page._strongest_pair(metrics) == tuple(int(own[name]) for name in ("layer", "expert", "other"))
+
+
+@pytest.mark.parametrize("met", [True, False])
+def test_in_brief_pairs_are_told_only_if_they_differ_from_noise_with_one_that_does_for_all_tests_at_once(metrics, met):
+    changed = metrics.copy(deep=True)
+    changed["mean_over_layers_mean_absolute_log2_lift"].loc[{"dataset": "pooled"}] = [1.0, 0.9, 1.1] if met else 0.1
+    changed["mean_over_layers_noise"].loc[{"dataset": "pooled"}] = 0.1
+    found = page.brief(Seen(changed, None, THRESHOLDS))
+    if not met:
+        assert found.text == "Nothing shows that experts work in pairs beyond what their loads explain."
+        assert (found.example, found.layer, found.experts) == ("", None, ())
+        return
+    assert (
+        "strongly: a pair typically meets 2.00 times as often as loads explain, or that much less often." in found.text
+    )
+    layer, *pair = page._strongest_pair(changed)
+    assert found.example.startswith(f"Experts {pair[0]} and {pair[1]} of layer {layer} meet ")
+    assert (found.layer, found.experts) == (layer, tuple(pair))
+    changed["lift_high"][...] = 1e6  # so wide an interval holds 1
+    assert page.brief(Seen(changed, None, THRESHOLDS)).example == ""
 
 
 @pytest.mark.parametrize(

@@ -434,6 +434,45 @@ def test_verdicts_follow_the_intervals(name, index, null):
         assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
 
 
+def specialists() -> xr.Dataset:
+    """Metrics in which two experts are far above their means, one hardly, and one without a test that holds."""
+    metrics = pair_of_metrics()[0].copy(deep=True)
+    metrics["mean_over_layers_information"].loc[{"dataset": "pooled"}] = [0.5, 0.4, 0.6]
+    for name in ("null_information", "mean_over_layers_null_information"):
+        metrics[name].loc[{"dataset": "pooled"}] = 0.1
+    metrics["specialization"].loc[{"dataset": "pooled"}] = 0.25
+    metrics["specialization"].loc[{"dataset": ["poems", "code", "tables"]}] = [0.2, 0.15, 0.24]
+    metrics["adjusted_p_value"][...] = 0.01
+    for dataset, expert, share in (("code", 3, 0.9), ("poems", 3, 0.4), ("tables", 6, 0.31), ("poems", 7, 0.8)):
+        at = {"dataset": dataset, "layer": 5, "expert": expert}
+        metrics["specialization"].loc[at] = [share, share - 0.05, share + 0.05]
+    metrics["adjusted_p_value"].loc[{"dataset": "poems", "layer": 5, "expert": 7}] = 0.06
+    return metrics
+
+
+def test_experts_serve_datasets_by_the_test_and_by_no_negligible_size():
+    found = page.served(seen(specialists()))
+    assert [(one.layer, one.expert, one.dataset, one.effect) for one in found] == [
+        (5, 3, "code", "large"),
+        (5, 3, "poems", "small"),
+    ]
+    assert (found[0].share, found[0].usual) == (0.9, 0.25)
+    assert (found[0].low, found[0].high) == pytest.approx((0.85, 0.95))
+
+
+def test_in_brief_experts_specialize_or_nothing_shows_that_they_do():
+    metrics = specialists()
+    found = page.brief(seen(metrics))
+    assert "specialize strongly by kind of text: one selection tells 0.50 of the 1.58 bits" in found.text
+    assert found.example == "Layer 5 expert 3 takes 90.0 % of the tokens of code, 25 % of the average dataset's."
+    assert (found.layer, found.experts) == (5, (3,))
+    metrics["adjusted_p_value"][...] = 1
+    assert page.served(seen(metrics)) == [] and page.brief(seen(metrics)).example == ""
+    metrics["mean_over_layers_information"].loc[{"dataset": "pooled"}] = [0.1, 0.05, 0.15]
+    found = page.brief(seen(metrics))
+    assert (found.text, found.example) == ("Nothing shows that experts serve particular kinds of text.", "")
+
+
 def test_the_answer_compares_with_the_untrained_model():
     trained, untrained = pair_of_metrics()
     for interval, words in (

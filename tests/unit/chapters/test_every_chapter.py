@@ -388,3 +388,9 @@ def test_its_page_comes_out_with_words_data_and_answers(seen, name):
         assert finding.exceptions == "" or re.fullmatch(r"(Yet against .+ it is .+\.)+", finding.exceptions), finding
         for value in (finding.null_value, finding.reference_value):
             assert value is None or isfinite(value), finding
+    brief = page.brief(shown) if hasattr(page, "brief") else None
+    if brief is not None:
+        in_words(brief.text, *filter(None, [brief.example]))
+        assert brief.figure in named and brief.text.endswith(".") and brief.example[-1:] in ("", ".")
+        assert bool(brief.experts) == (brief.layer is not None) and (brief.example or not brief.experts)
+        assert (brief.text.startswith("Nothing shows that ")) <= (brief.example == "")

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,6 @@ from gatebook.chapters.router_decisiveness import measure as router_decisiveness
 from gatebook.chapters.router_decisiveness import page as decisiveness_page
 from gatebook.chapters.selection_frequency import measure as selection_frequency
 from gatebook.chapters.selection_frequency import page as frequency_page
-from gatebook.figures.words import format_number
 from gatebook.measures import summary
 from gatebook.report.render import VERDICTS
 
@@ -154,6 +154,9 @@ def test_the_numbers_of_a_finding():
         "null_value": 2.25,
         "effect": "small to large",
         "exceptions": "",
+        "differs": (),
+        "measure": "entropy",
+        "training": "",
         "n": 10,
         "n_unit": "clusters, 10 documents, 96 tokens",
     }
@@ -216,17 +219,21 @@ def test_exceptions_are_parts_on_the_other_side_each_by_its_interval():
     low, around, high = (0.2, 0.1, 0.3), (0.5, 0.4, 0.6), (0.8, 0.7, 0.9)
     layers = intervals({"layer": [0, 3, 7]}, [low, high, high])
     expected = "Yet against chance it is below in layer 0 and above in layers 3 and 7."
-    assert page.exceptions("above", null, layers) == page.exceptions("around", null, layers) == expected
+    whole = {"exceptions": expected, "differs": ("layer",)}
+    assert page.exceptions("above", null, layers) == page.exceptions("around", null, layers) == whole
     agreed = intervals({"layer": [0, 3, 7]}, [around, high, high])
-    assert page.exceptions("above", null, agreed) == page.exceptions("around", null, agreed) == ""
+    none = {"exceptions": "", "differs": ()}
+    assert page.exceptions("above", null, agreed) == page.exceptions("around", null, agreed) == none
     names = [f"set {number}" for number in range(14)]
     datasets = intervals({"dataset": names}, [high] * 14)
-    assert page.exceptions("below", null, datasets) == "Yet against chance it is above within 14 of 14 datasets."
-    assert page.exceptions("above", null, datasets) == ""
+    found = page.exceptions("below", null, layers, datasets)
+    assert found["exceptions"].endswith("Yet against chance it is above within 14 of 14 datasets.")
+    assert found["differs"] == ("layer", "dataset")
+    assert page.exceptions("above", null, datasets) == none
     some = intervals({"dataset": names[:3]}, [low, around, around])
-    assert page.exceptions("above", null, some) == "Yet against chance it is below within dataset set 0."
+    assert page.exceptions("above", null, some)["exceptions"] == "Yet against chance it is below within dataset set 0."
     by_layer = page.Null("chance", xr.DataArray([0.1, 0.5, 0.5], {"layer": [0, 3, 7]}))
-    assert page.exceptions("above", by_layer, layers) == ""
+    assert page.exceptions("above", by_layer, layers)["exceptions"] == ""
 
 
 def test_a_load_more_even_in_the_mixture_and_less_even_within_each_dataset_is_said_so():
@@ -266,11 +273,13 @@ def test_a_chapter_is_written_as_files_and_words(tmp_path):
     }
     figure = page.Figure(**words, drawing=drawing, data=data)
     answer = finding("router_decisiveness", "information", TRAINED["router_decisiveness"])
-    page.write(tmp_path, [figure], [answer], "made by a test")
+    shown = SimpleNamespace(figures=lambda seen: [figure], findings=lambda seen: [answer])
+    assert page.write(tmp_path, shown, Seen(TRAINED["router_decisiveness"]), "made by a test") == [answer]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chapter.json", "rise.csv", "rise.pdf", "rise.svg"]
     content = json.loads((tmp_path / "chapter.json").read_text(encoding="utf-8"))
     assert content["figures"] == [words | {"width": 480, "height": 240}]
-    assert [page.Finding(**one) for one in content["findings"]] == [answer]
+    assert [page.Finding(**one | {"differs": tuple(one["differs"])}) for one in content["findings"]] == [answer]
+    assert content["brief"] is content["served"] is None
     assert (tmp_path / "rise.csv").read_text() == "layer,estimate\n0,0.123457\n1,2\n"
     assert "A line from 1 to 2." in (tmp_path / "rise.svg").read_text(encoding="utf-8")
 
@@ -468,7 +477,7 @@ def test_the_finding_on_entropy_follows_its_interval(interval, verdict, answer):
     ("interval", "verdict", "words"),
     [
         ((0.5, 0.4, 0.6), "yes", ["50 %", "more than"]),
-        ((0.2, 0.1, 0.24), "no", ["20 %", "less than"]),
+        ((0.2, 0.1, 0.24), "no", ["20.0 %", "less than"]),
         ((0.3, 0.2, 0.4), "unclear", ["30 %", "about"]),
     ],
 )
@@ -493,13 +502,13 @@ def test_the_finding_on_information_is_the_paired_difference(trained, untrained,
     one = finding("router_decisiveness", "information", metrics, reference)
     assert (one.verdict, one.effect, one.reference_name) == (verdict, effect, None)
     assert one.estimate == pytest.approx(trained[0] - untrained[0])
-    assert f"{trained[0]} nats" in one.answer and f"{untrained[0]} in the untrained model; one training" in one.answer
+    assert f"{trained[0]:.3f} nats" in one.answer and f"{untrained[0]:.3f} in the untrained" in one.answer
 
 
 def test_the_finding_on_information_without_an_untrained_model_compares_with_none():
     metrics = TRAINED["router_decisiveness"]
     more = finding("router_decisiveness", "information", with_mean(metrics, "information", (0.5, 0.45, 0.55)))
-    assert more.verdict == "yes" and "0.5 nats more peaked" in more.answer
+    assert more.verdict == "yes" and "0.500 nats more peaked" in more.answer
     none = finding("router_decisiveness", "information", with_mean(metrics, "information", (0.01, -0.01, 0.02)))
     assert none.verdict == "unclear" and "untrained" not in none.answer
 
@@ -528,7 +537,7 @@ def test_the_finding_on_overload_compares_with_chance():
         interval = (chance + shift, chance + shift - 0.1, chance + shift + 0.1)
         one = finding("selection_frequency", "load_by_expert", with_mean(metrics, "max_violation", interval))
         assert (one.verdict, one.null_value) == (verdict, chance)
-        assert f"{format_number(1 + interval[0])} times" in one.answer
+        assert f"{1 + interval[0]:.2f} times" in one.answer
 
 
 def test_the_finding_on_dead_experts_counts_them():
@@ -549,8 +558,69 @@ def test_the_finding_on_capacity_takes_the_factor_nearest_to_1_25(interval, verd
     metrics = with_mean(TRAINED["selection_frequency"], "dropped_share", interval, capacity_factor=1.2)
     one = finding("selection_frequency", "dropped_by_capacity", metrics)
     assert "capacity factor of 1.2 " in one.question
-    assert f"{format_number(100 * interval[0])} %" in one.answer
+    assert page.percent(interval) in one.answer
     assert (one.verdict, one.estimate, one.low, one.high) == (verdict, *interval)
+
+
+def test_in_brief_the_load_is_uneven_or_nothing_shows_that_it_is():
+    metrics = with_mean(TRAINED["selection_frequency"], "max_violation", (1.5, 1.4, 1.6))
+    metrics["mean_over_layers_null_max_violation"].loc[{"dataset": "pooled"}] = [0.2, 0.1, 0.3]
+    share = metrics["slot_share"]
+    share.loc[{"dataset": "pooled"}] = [0.1, 0.05, 0.15]
+    share.loc[{"dataset": "pooled", "layer": 5, "expert": 1}] = [0.25, 0.24, 0.26]
+    share.loc[{"dataset": "pooled", "layer": 2, "expert": 6}] = [0.3, 0.1, 0.5]  # more, but with less certainty
+    found = frequency_page.brief(seen("selection_frequency", metrics))
+    assert "strongly uneven: the busiest expert of a layer gets 2.50 times an even load" in found.text
+    assert (found.example, found.layer, found.experts) == ("Layer 5 expert 1 gets 2.000 times an even load.", 5, (1,))
+    none = with_mean(metrics, "max_violation", (0.2, 0.1, 0.3))
+    found = frequency_page.brief(seen("selection_frequency", none))
+    assert (found.text, found.example) == ("Nothing shows that any expert gets more than its share of the tokens.", "")
+
+
+def test_in_brief_the_router_decides_or_nothing_shows_that_it_does():
+    metrics = with_mean(TRAINED["router_decisiveness"], "normalised_entropy", (0.6, 0.55, 0.65))
+    mean = metrics["mean_over_layers_normalised_entropy"]
+    mean.loc[{"dataset": "poems"}], mean.loc[{"dataset": "code"}] = [0.7, 0.65, 0.75], [0.4, 0.35, 0.45]
+    untrained = with_mean(UNTRAINED["router_decisiveness"], "normalised_entropy", (0.9, 0.89, 0.91))
+    found = decisiveness_page.brief(seen("router_decisiveness", metrics, untrained))
+    assert "its entropy is 60.0 % of the most possible (90.0 % before training), 100 % if" in found.text
+    assert found.example == "It is surest of code (40.0 %) and least sure of poems (70.0 %)."
+    mean.loc[{"dataset": "code"}] = [0.6, 0.4, 0.8]
+    assert decisiveness_page.brief(seen("router_decisiveness", metrics)).example == ""
+    none = with_mean(metrics, "normalised_entropy", (0.99, 0.98, 1.0))
+    found = decisiveness_page.brief(seen("router_decisiveness", none))
+    assert (found.text, found.example) == ("Nothing shows that the router prefers any expert to another.", "")
+
+
+@pytest.mark.parametrize(
+    ("difference", "text", "training"),
+    [
+        ((0.5, 0.4, 0.6), " (2.00 before training)", "more"),
+        ((-0.5, -0.6, -0.4), " (2.00 before training)", "less"),
+        ((0.1, -0.1, 0.3), " (about as before training)", "unclear"),
+    ],
+)
+def test_before_training_is_told_as_far_as_the_paired_difference_tells(difference, text, training):
+    metrics = with_mean(TRAINED["router_decisiveness"], "entropy", (1.5, 1.4, 1.6))
+    whole = seen("router_decisiveness", metrics, with_mean(UNTRAINED["router_decisiveness"], "entropy", (2, 1.9, 2.1)))
+    whole.difference["mean_over_layers_entropy"][...] = list(difference)
+    assert page.before(whole, "entropy") == text and page.before(Seen(metrics), "entropy") == ""
+    assert page.numbers(whole, "entropy", page.Null("", 0.0), "entropy_effect")["training"] == training
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "percent"),
+    [
+        ((5.699, 4.1, 7.5), "5.7", "570 %"),
+        ((0.73561, 0.7312, 0.7401), "0.7356", "73.56 %"),
+        ((0.2, 0.1, 0.3), "0.20", "20 %"),
+        ((0.5, np.nan, np.nan), "0.5", "50 %"),
+    ],
+)
+def test_an_estimate_in_a_sentence_has_the_decimals_of_its_interval(value, shown, percent):
+    assert page.rounded(value) == page.rounded(dict(zip(PARTS, value, strict=True))) == shown
+    assert page.percent(value) == percent
+    assert page.degree("small") == "somewhat" and page.degree("small to large") == "somewhat to strongly"
 
 
 def test_captions_say_what_the_probabilities_of_a_sigmoid_router_are():

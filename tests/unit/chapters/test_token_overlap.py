@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from routing_cases import Case
 from vocabulary_cases import measured, selection, vocabulary_case
 
-from gatebook.chapters.base.page import Seen
+from gatebook.chapters.base.page import Seen, rounded
 from gatebook.chapters.token_overlap import measure as token_overlap
 from gatebook.chapters.token_overlap import page
-from gatebook.figures import words
 from gatebook.figures.matrix import clustered_order
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
@@ -308,7 +307,7 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
     one = page.findings(seen(metrics))[number]
     assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
     assert (one.estimate, one.low, one.high) == tuple(null + np.array(shift))
-    assert f"{word} " in one.answer and words.format_number(one.estimate) in one.answer
+    assert f"{word} " in one.answer and rounded(vars(one)) in one.answer
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from routing_cases import Case
 from vocabulary_cases import measured, selection, vocabulary_case
 
-from gatebook.chapters.base.page import Seen
+from gatebook.chapters.base.page import Seen, percent
 from gatebook.chapters.vocabulary_specialization import measure as chapter
 from gatebook.chapters.vocabulary_specialization import page
-from gatebook.figures import words
 from gatebook.inputs import clusters
 from gatebook.measures import uncertainty, vocabulary
 from gatebook.report import render
@@ -391,7 +390,30 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
     one = finding(metrics, number)
     assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
     assert (one.estimate, one.low, one.high) == tuple(null + np.array(shift))
-    assert f"{words.format_number(100 * one.estimate)} %" in one.answer
+    assert percent(vars(one)) in one.answer
+
+
+def test_in_brief_the_token_decides_or_nothing_shows_that_it_does(pairs):
+    metrics = pairs[0][0].copy(deep=True)
+    where = {"dataset": "pooled", "kind": "input", "selection": "first"}
+    metrics["mean_over_layers_null_split_half"].loc[where] = 0.2
+    metrics["mean_over_layers_split_half"].loc[where] = [0.7, 0.65, 0.75]
+    metrics["null_expert_specialization"][...] = 0.4
+    experts = metrics["expert_specialization"]
+    experts.loc[{"kind": "input", "selection": "first"}] = [0.3, 0.1, 0.5]
+    layer = int(metrics["layer"][1])
+    metrics["led_ids"].loc[{"kind": "input", "layer": layer, "expert": 3}] = 9
+    experts.loc[{"kind": "input", "selection": "first", "layer": layer, "expert": 3}] = [0.9, 0.85, 0.95]
+    found = page.brief(seen(metrics))
+    assert "decides strongly where it goes: 70.0 % of tokens" in found.text and "matter, 20 % would." in found.text
+    assert found.example.startswith(
+        f"Layer {layer} expert 3 is the first choice of 90.0 % of the tokens whose id it leads"
+    )
+    assert (found.layer, found.experts) == (layer, (3,))
+    metrics["mean_over_layers_split_half"].loc[where] = [0.2, 0.15, 0.25]
+    none = page.brief(seen(metrics))
+    assert (none.text, none.example) == ("Nothing shows that the token decides which expert it is sent to.", "")
+    assert page.brief(seen(*pairs[1])) is None  # there is no split-half value
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from matplotlib.figure import Figure as Drawing
 
 from gatebook.figures import export, plotting
 from gatebook.figures.plotting import Reference, Series
-from gatebook.figures.words import format_estimate, format_number
+from gatebook.figures.words import format_beside, format_estimate, format_number
 from gatebook.files import atomic, netcdf
 from gatebook.files.origin import signature
 from gatebook.measures.summary import MEAN
@@ -27,6 +28,8 @@ EFFECTS = ("negligible", "small", "large")
 MOST_NAMED = 3
 ROUNDING = 1e-6
 """Of numbers near one; eight times the float32 spacing there."""
+DEGREES = {"negligible": "hardly", "small": "somewhat", "large": "strongly"}
+SINCE_TRAINING = {"below": "less", "above": "more", "around": "unclear"}
 PREPOSITIONS = {"layer": "in", "depth": "at", "dataset": "within"}
 ONE_RUN = "one training run"
 
@@ -139,8 +142,11 @@ class Finding:
     """One row of the key findings: a question and its answer with estimate, interval, and what to compare it with.
 
     `verdict` is "yes", "no" or "unclear"; `effect` the class of its size (see `effect_class`), "" if it has none;
-    `exceptions` says where single layers or datasets contradict it (see `exceptions`); `null_low` and `null_high` are
-    the ends of the null's own interval, if it has one; `figure` the name of the figure that shows it.
+    `exceptions` says where single layers or datasets contradict it (see `exceptions`), `differs` by which of them it
+    differs; `null_low` and `null_high` are
+    the ends of the null's own interval, if it has one; `figure` the name of the figure that shows it; `measure` that of
+    the chapter's measure, "" if it is none; `training` what training did to it: "more", "less", "unclear", or "" where
+    it is not known.
     """
 
     question: str
@@ -160,8 +166,46 @@ class Finding:
     null_low: float | None = field(default=None)
     null_high: float | None = field(default=None)
     exceptions: str = field(default="")
+    differs: tuple[str, ...] = field(default=())
     reference_name: str | None = field(default=None)
     reference_value: float | None = field(default=None)
+    measure: str = field(default="")
+    training: str = field(default="")
+
+
+@dataclass(frozen=True)
+class Brief:
+    """One sentence of the report's first screen: what a chapter found, in plain words, and one example of it.
+
+    A page may have a function `brief` that gives it, or None if there is nothing to say. Where the verdict does not
+    hold `text` says that nothing was found, and `example` is "". layer, experts: those that the example names, if it
+    names any; `figure` the name of the figure that shows it.
+    """
+
+    text: str
+    figure: str
+    example: str = field(default="")
+    layer: int | None = field(default=None)
+    experts: tuple[int, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Service:
+    """That an expert serves a dataset beyond its share.
+
+    `share` [`low`, `high`] of the dataset's tokens select it, and `usual` is the mean of this share over all datasets;
+    `effect` is the class of the difference that the lower end has. A page may have a function `served` that gives a
+    list of them, or None if it cannot tell.
+    """
+
+    layer: int
+    expert: int
+    dataset: str
+    share: float
+    low: float
+    high: float
+    usual: float
+    effect: str
 
 
 def series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> list[Series]:
@@ -287,12 +331,14 @@ def numbers(
     Returns
     -------
     dict
-        Fields of a `Finding`: estimate and interval, null and reference, `effect`, `exceptions`, and `sample_size`.
+        Fields of a `Finding`: estimate and interval, null and reference, `effect`, `exceptions`, `differs`, `measure`,
+        `training`, and `sample_size`.
     """
     found = held(over_layers(seen.metrics, name), null, seen.thresholds[effect], scale)
     against = null if threshold is None else Null(format_number(threshold), threshold)
-    found["exceptions"] = exceptions(side(found, threshold), against, *_parts(seen.metrics, name, datasets))
-    return found | reference(seen, over_layers, name) | sample_size(seen.metrics)
+    found |= exceptions(side(found, threshold), against, *_parts(seen.metrics, name, datasets))
+    about = {"measure": name, "training": SINCE_TRAINING.get(_since_training(seen, name), "")}
+    return found | about | reference(seen, over_layers, name) | sample_size(seen.metrics)
 
 
 def trained(seen: Seen, name: str, effect: str, *, scale: float = 1) -> dict | None:
@@ -304,8 +350,15 @@ def trained(seen: Seen, name: str, effect: str, *, scale: float = 1) -> dict | N
         return None
     null = Null("no difference from the untrained model", 0.0)
     found = held(over_layers(seen.difference, name), null, seen.thresholds[effect], scale)
-    found["exceptions"] = exceptions(side(found), null, *_parts(seen.difference, name))
-    return found | sample_size(seen.metrics)
+    found |= exceptions(side(found), null, *_parts(seen.difference, name))
+    return found | {"measure": name, "training": SINCE_TRAINING[side(found)]} | sample_size(seen.metrics)
+
+
+def _since_training(seen: Seen, name: str) -> str | None:
+    """Where the paired difference from the untrained model lies (see `lies`); None if it is not known."""
+    if seen.difference is None or MEAN + name not in seen.difference:
+        return None
+    return lies(*over_layers(seen.difference, name)[1:], 0)
 
 
 def change(seen: Seen, name: str, words: Sequence[str] = ("less than", "more than", "about as much as")) -> str:
@@ -314,14 +367,51 @@ def change(seen: Seen, name: str, words: Sequence[str] = ("less than", "more tha
     It is judged by the paired difference from the untrained model, whose interval it states. words: for a measure that
     fell, for one that rose, and for one of which it is not known.
     """
-    if seen.difference is None or MEAN + name not in seen.difference:
+    whole = _since_training(seen, name)
+    if whole is None:
         return ""
     value = over_layers(seen.difference, name)
-    whole = lies(*value[1:], 0)
     word = dict(zip(("below", "above", "around"), words, strict=True))[whole]
     contrary = [_contrary(whole, Null("", 0.0), part) for part in _parts(seen.difference, name)]
     but = "".join(f"; but {text}" for text in contrary if text)
     return f", {word} in the untrained model (difference {' '.join(format_estimate(*value))}, {ONE_RUN}{but})"
+
+
+def rounded(value: Mapping | Sequence[float], turned: Callable[[float], float] = float) -> str:
+    """The estimate of a finding, or of (estimate, low, high), with the decimals that its interval allows.
+
+    turned: into another unit, for the estimate and its interval alike.
+    """
+    parts = [value[part] for part in INTERVAL] if isinstance(value, Mapping) else value
+    return format_estimate(*map(turned, parts)).estimate
+
+
+def percent(value: Mapping | Sequence[float]) -> str:
+    """A share as `rounded`, in percent."""
+    return f"{rounded(value, hundredfold)} %"
+
+
+def hundredfold(share: float) -> float:
+    """A share in percent."""
+    return 100 * share
+
+
+def degree(effect: str) -> str:
+    """The class of an effect as an adverb: "somewhat", "somewhat to strongly"."""
+    return " to ".join(DEGREES[each] for each in effect.split(" to "))
+
+
+def before(seen: Seen, name: str, turned: Callable[[float], float] = float, unit: str = "") -> str:
+    """What the pooled measure, averaged over layers, was before training, in parentheses; "" if it is not known.
+
+    It has the decimals of the value after training; turned: into another unit, for both.
+    """
+    whole = _since_training(seen, name)
+    if whole is None or seen.untrained is None:
+        return ""
+    value = turned(over_layers(seen.untrained, name)[0])
+    text = format_beside(value, *map(turned, over_layers(seen.metrics, name))) + unit
+    return f" ({'about as' if whole == 'around' else text} before training)"
 
 
 def _parts(metrics: xr.Dataset, name: str, datasets: bool = True) -> list[xr.DataArray]:
@@ -395,8 +485,8 @@ def verdict(place: str, yes: str) -> str:
     return "unclear" if place == "around" else "yes" if place == yes else "no"
 
 
-def exceptions(whole: str, null: Null, *parts: xr.DataArray) -> str:
-    """Where parts contradict a finding, in a sentence for each kind of part; "" if they do not.
+def exceptions(whole: str, null: Null, *parts: xr.DataArray) -> dict:
+    """Where parts contradict a finding: `exceptions`, a sentence for each kind of part, and these kinds, `differs`.
 
     Parameters
     ----------
@@ -406,13 +496,20 @@ def exceptions(whole: str, null: Null, *parts: xr.DataArray) -> str:
     parts
         The measure with `interval` and one dimension more: `layer`, `depth` or `dataset`.
     """
-    contrary = [_contrary(whole, null, part) for part in parts]
-    return " ".join(f"Yet against {null.name} it is {text}." for text in contrary if text)
+    contrary = {_kind(part): text for part in parts if (text := _contrary(whole, null, part))}
+    sentences = " ".join(f"Yet against {null.name} it is {text}." for text in contrary.values())
+    return {"exceptions": sentences, "differs": tuple(contrary)}
+
+
+def _kind(values: xr.DataArray) -> str:
+    """The dimension of a measure's parts: `layer`, `depth` or `dataset`."""
+    (kind,) = set(values.dims) - {"interval"}
+    return kind
 
 
 def _contrary(whole: str, null: Null, values: xr.DataArray) -> str:
     """Which parts lie below and which above, if that is a contradiction."""
-    (kind,) = set(values.dims) - {"interval"}
+    kind = _kind(values)
     against = pooled(null.by_layer()) if kind == "layer" else null.over_layers()
     low, high = (against.sel(interval=end, drop=True) for end in ("low", "high"))
     sides = {
@@ -434,23 +531,34 @@ def _named(kind: str, labels: Sequence, total: int) -> str:
     return f"{PREPOSITIONS[kind]} {kind}{'s' if others else ''} {names}"
 
 
-def write(folder: Path, figures: list[Figure], findings: list[Finding], source: str) -> None:
-    """Write every figure as SVG, PDF and CSV, and `chapter.json`: the words of the figures, and the findings."""
-    blocks = []
-    for figure in figures:
+def write(folder: Path, shown: ModuleType, seen: Seen, source: str) -> list[Finding]:
+    """What a chapter's page (`shown`) makes of what was seen; returns the findings.
+
+    Every figure as SVG, PDF and CSV, and `chapter.json`: {figures, findings, brief, served}, the words of the figures,
+    the findings, the `Brief` and the list of `Service`, each None if the page has none. `source` stands in the files.
+    """
+    blocks, findings = [], shown.findings(seen)
+    for figure in shown.figures(seen):
         width, height = (round(inches * PIXELS_PER_INCH) for inches in figure.drawing.get_size_inches())
         export.save(
             figure.drawing, folder, figure.name, figure.data, title=figure.title, description=figure.alt, source=source
         )
         words = {key: getattr(figure, key) for key in ("name", "title", "alt", "caption", "how_to_read")}
         blocks.append(words | {"width": width, "height": height})
-    content = {"figures": blocks, "findings": [asdict(finding) for finding in findings]}
+    brief, served = (getattr(shown, name)(seen) if hasattr(shown, name) else None for name in ("brief", "served"))
+    content = {
+        "figures": blocks,
+        "findings": [asdict(finding) for finding in findings],
+        "brief": None if brief is None else asdict(brief),
+        "served": None if served is None else [asdict(one) for one in served],
+    }
     (folder / "chapter.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return findings
 
 
-def publish(folder: str | Path, figures: list[Figure], findings: list[Finding], metrics: xr.Dataset) -> None:
-    """Write a chapter's figures and findings (see `write`), whole or not at all, and log the findings."""
+def publish(folder: str | Path, shown: ModuleType, seen: Seen) -> None:
+    """Write a chapter's figures and words (see `write`), whole or not at all, and log the findings."""
     with atomic.atomic_directory(folder) as partial:
-        write(partial, figures, findings, signature(metrics.attrs))
+        findings = write(partial, shown, seen, signature(seen.metrics.attrs))
     for finding in findings:
         job.log(f"{finding.question} {finding.answer}")

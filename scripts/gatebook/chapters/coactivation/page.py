@@ -1,6 +1,7 @@
 """The page of the chapter co-activation: figures, findings and words."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.stats
@@ -10,17 +11,22 @@ from gatebook.chapters.base.page import (
     JACKKNIFE,
     ONE_RUN,
     ORDER,
+    Brief,
     Figure,
     Finding,
     Null,
     Seen,
+    before,
     counts_text,
+    degree,
     effect_class,
     held,
     lies,
     numbers,
     over_layers,
+    percent,
     reference,
+    rounded,
     sample_size,
     series,
     side,
@@ -33,7 +39,7 @@ from gatebook.chapters.coactivation.measure import strongest
 from gatebook.figures import plotting
 from gatebook.figures.matrix import clustered_order
 from gatebook.figures.plotting import Panel, Reference, Series
-from gatebook.figures.words import format_estimate, format_number
+from gatebook.figures.words import format_estimate
 from gatebook.measures.summary import spread, table
 
 LARGEST_DOUBLINGS = 6
@@ -67,6 +73,23 @@ def findings(seen: Seen) -> list[Finding]:
     return found
 
 
+def brief(seen: Seen) -> Brief:
+    """Whether experts work in pairs, and the pair that does most, if it does for all tested pairs at once."""
+    found, name = _finding_lift(seen), "mean_absolute_log2_lift"
+    if found.verdict != "yes":
+        return Brief("Nothing shows that experts work in pairs beyond what their loads explain.", found.figure)
+    text = (
+        f"Experts choose their company {degree(found.effect)}: a pair typically meets {_times(vars(found))} times as "
+    )
+    text += f"often as loads explain, or that much less often{before(seen, name, _factor)}."
+    layer, *pair = _strongest_pair(seen.metrics)
+    value = _strongest(seen.metrics)
+    if not value[1] > 1:
+        return Brief(text, found.figure)
+    example = f"{_named(layer, *pair).capitalize()} meet {rounded(value)} times as often."
+    return Brief(text, "lift_distribution", example, layer, tuple(pair))
+
+
 def _finding_lift(seen: Seen) -> Finding:
     metrics = seen.metrics
     found = numbers(seen, "mean_absolute_log2_lift", _noise(metrics), "lift_effect")
@@ -88,7 +111,7 @@ def _finding_lift(seen: Seen) -> Finding:
         answer=answers[place],
         verdict=verdict(place, yes="above"),
         verdict_text="yes means a mean |log₂ lift| above that of sampling noise",
-        unit="doublings",
+        unit="doublings or halvings (log₂)",
         figure="lift_by_layer",
         **found,
     )
@@ -98,16 +121,16 @@ def _finding_significant(seen: Seen) -> Finding:
     """How large the lift of significant pairs is: how many they are grows with the tokens and says nothing about it."""
     metrics = seen.metrics
     found = numbers(seen, "significant_lift", _noise(metrics, "significant_noise"), "lift_effect")
-    more, less = (format_number(100 * over_layers(metrics, name)[0]) for name in ("share_above", "share_below"))
+    more, less = (percent(over_layers(metrics, name)) for name in ("share_above", "share_below"))
     known = math.isfinite(found["estimate"])
     size = f"They typically meet {_times(found)} times as often, or that much less often" if known else "There are none"
     return Finding(
         question="How far are those pairs from chance that significantly differ from it?",
-        answer=f"{size}: {more} % of the pairs meet more often than loads explain, and {less} % less often.",
+        answer=f"{size}: {more} of the pairs meet more often than loads explain, and {less} less often.",
         verdict=verdict(side(found), yes="above") if known else "no",
         verdict_text="yes means a mean |log₂ lift| of these pairs above that of sampling noise; significant "
         f"at a false discovery rate of {_level(metrics)}",
-        unit="doublings",
+        unit="doublings or halvings (log₂)",
         figure="lift_distribution",
         **found,
     )
@@ -115,25 +138,26 @@ def _finding_significant(seen: Seen) -> Finding:
 
 def _finding_strongest(seen: Seen) -> Finding:
     metrics, threshold = seen.metrics, seen.thresholds["strong_lift"]
-    names, *value = _strongest(metrics)
+    names, value = _named(*_strongest_pair(metrics)), _strongest(metrics)
+    times = rounded(value)
     place = lies(*value[1:], threshold)
     answers = {
-        "above": f"Yes: {names} meet {format_number(value[0])} times as often.",
-        "below": f"No: the strongest pair, {names}, meets {format_number(value[0])} times as often.",
+        "above": f"Yes: {names} meet {times} times as often.",
+        "below": f"No: the strongest pair, {names}, meets {times} times as often.",
         "around": f"Unclear: the interval of the strongest pair, {names}, holds {threshold:g}.",
     }
     doublings = [math.log2(max(part, LEAST)) if math.isfinite(part) else part for part in value]
-    found = held(tuple(value), Null("loads explain all", 1.0), ())
+    found = held(value, Null("loads explain all", 1.0), ())
     return Finding(
         question=f"Is there a pair that works together {threshold:g} times as often as loads explain?",
         answer=answers[place],
-        unit="lift",
+        unit="times as often as loads explain",
         verdict=verdict(place, yes="above"),
         verdict_text="the interval is widened for having chosen the largest of all tested pairs (Bonferroni)",
         figure="lift_distribution",
         **found
         | {"effect": effect_class(doublings, seen.thresholds["lift_effect"])}
-        | reference(seen, lambda metrics: _strongest(metrics)[1:])
+        | reference(seen, _strongest)
         | sample_size(metrics),
     )
 
@@ -142,10 +166,10 @@ def _finding_datasets(seen: Seen) -> Finding:
     threshold = seen.thresholds["remaining_lift"]
     null = Null("datasets explain nothing", 1.0)
     found = numbers(seen, "remaining_within_datasets", null, "explained_effect", threshold=threshold, datasets=False)
-    place, rest = side(found, threshold), format_number(100 * found["estimate"])
+    place, rest = side(found, threshold), percent(found)
     answers = {
-        "below": f"Yes: within datasets {rest} % of the variance of log lift remain.",
-        "above": f"No: within datasets {rest} % of the variance of log lift remain.",
+        "below": f"Yes: within datasets {rest} of the variance of log lift remain.",
+        "above": f"No: within datasets {rest} of the variance of log lift remain.",
         "around": f"Unclear: the interval of what remains within datasets holds {100 * threshold:g} %.",
     }
     return Finding(
@@ -173,7 +197,7 @@ def _finding_training(seen: Seen) -> list[Finding]:
         Finding(
             question="Did training make pairs of experts?",
             answer=answers[place],
-            unit="doublings",
+            unit="doublings or halvings (log₂)",
             verdict=verdict(place, yes="above"),
             verdict_text="yes means a paired difference, trained minus untrained, above 0",
             figure="lift_by_layer",
@@ -186,21 +210,35 @@ def _noise(metrics: xr.Dataset, name: str = "noise") -> Null:
     return Null("sampling noise alone", metrics[name], metrics.get(f"mean_over_layers_{name}"))
 
 
-def _times(found: dict) -> str:
-    return format_number(2 ** found["estimate"])
+def _times(found: Mapping | Sequence[float]) -> str:
+    return rounded(found, _factor)
 
 
-def _strongest(metrics: xr.Dataset) -> tuple[str, float, float, float]:
-    """The tested pair of largest lift: its names, lift and an interval that holds for all tested pairs at once."""
+def _factor(doublings: float) -> float:
+    return 2**doublings
+
+
+def _named(layer: int, expert: int, other: int) -> str:
+    return f"experts {expert} and {other} of layer {layer}"
+
+
+def _strongest_pair(metrics: xr.Dataset) -> tuple[int, int, int]:
+    """Layer and experts of the tested pair of largest lift."""
     lift = metrics["lift"].where(metrics["adjusted_p"].notnull()).transpose("layer", "expert", "other")
     layer, expert, other = np.unravel_index(np.nanargmax(lift.values), lift.shape)
-    value, high = lift.values[layer, expert, other], metrics["lift_high"].values[layer, expert, other]
+    return int(metrics["layer"][layer]), int(expert), int(other)
+
+
+def _strongest(metrics: xr.Dataset) -> tuple[float, float, float]:
+    """The lift of the strongest pair, and an interval that holds for all tested pairs at once."""
+    layer, expert, other = _strongest_pair(metrics)
+    at = {"layer": layer, "expert": expert, "other": other}
+    value, high = (metrics[name].sel(at).item() for name in ("lift", "lift_high"))
     tail, degrees = (1 - metrics.attrs["confidence"]) / 2, max(metrics.attrs["groups"] - 1, 1)
     tests = int(metrics["tested_pairs"].sel(dataset="pooled").sum())
     wider = scipy.stats.t.isf(tail / tests, degrees) / scipy.stats.t.isf(tail, degrees)
     half = wider * (math.sqrt(high) - math.sqrt(value))
-    names = f"experts {expert} and {other} of layer {int(metrics['layer'][layer])}"
-    return names, float(value), max(math.sqrt(value) - half, 0) ** 2, (math.sqrt(value) + half) ** 2
+    return value, max(math.sqrt(value) - half, 0) ** 2, (math.sqrt(value) + half) ** 2
 
 
 def _level(metrics: xr.Dataset) -> str:

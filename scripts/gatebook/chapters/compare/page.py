@@ -20,6 +20,7 @@ from gatebook.chapters.base.page import (
     held,
     lies,
     pooled,
+    rounded,
     sample_size,
     side,
     size_text,
@@ -39,7 +40,7 @@ ASKED = (
         "Is the router of {B} surer of its choice than that of {A}?",
         "entropy",
         "below",
-        "of ln E",
+        "of its maximum, ln E",
     ),
     (
         "token_information",
@@ -101,19 +102,20 @@ def _finding(metrics: xr.Dataset, name: str, question: str, subject: str, yes: s
     null = Null("no difference", 0.0)
     found = held(_difference(metrics, name), null, EFFECTS[name])
     place = side(found)
-    means = metrics[f"mean_over_depths_{name}"].sel(dataset="pooled", interval="estimate")
-    one, other = (format_number(float(means.sel(run=run))) for run in ("A", "B"))
+    means = pooled(metrics[f"mean_over_depths_{name}"])
+    one, other = (rounded(estimate(means.sel(run=run))) for run in ("A", "B"))
     doubt = "; the interval of the difference holds 0" if place == "around" else ""
     datasets = metrics[f"mean_over_depths_difference_{name}"].isel(dataset=slice(1, None))
     return Finding(
         question=question.format(A=metrics.attrs["first"], B=metrics.attrs["second"]),
         answer=f"The {subject} is {one} in A and {other} in B{doubt}; {_trainings(metrics)}.",
-        exceptions=exceptions(place, null, pooled(metrics[f"difference_{name}"]), datasets),
         unit=f"{unit}, B − A",
         verdict=verdict(place, yes),
         verdict_text=f"yes means an interval of B − A {yes} 0",
         figure="differences_by_depth" + metrics.attrs["suffix"],
-        **found | sample_size(metrics.sel(run="B")),
+        **found
+        | exceptions(place, null, pooled(metrics[f"difference_{name}"]), datasets)
+        | sample_size(metrics.sel(run="B")),
     )
 
 

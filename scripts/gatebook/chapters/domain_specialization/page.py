@@ -6,16 +6,23 @@ import xarray as xr
 
 from gatebook.chapters.base.page import (
     ORDER,
+    Brief,
     Figure,
     Finding,
     Null,
     Seen,
+    Service,
+    before,
     change,
     counts_text,
     dataset_matrix,
+    degree,
+    effect_class,
     if_documents,
     numbers,
     over_layers,
+    percent,
+    rounded,
     series,
     side,
     size_text,
@@ -51,13 +58,57 @@ def findings(seen: Seen) -> list[Finding]:
     return of_domains if without_documents(seen.metrics) else [*of_domains, _finding_repetition(seen)]
 
 
+def brief(seen: Seen) -> Brief:
+    """Whether experts specialize, and the expert that serves a dataset most beyond its share."""
+    found, metrics = _finding_information(seen), seen.metrics
+    if found.verdict != "yes":
+        return Brief("Nothing shows that experts serve particular kinds of text.", found.figure)
+    value, datasets = rounded(vars(found)), metrics.sizes["dataset"] - 1
+    text = f"Experts specialize {degree(found.effect)} by kind of text: one selection tells {value} of the "
+    text += f"{_most(metrics):.2f} bits that tell {datasets} datasets apart{before(seen, 'information')}."
+    services = served(seen)
+    if not services:
+        return Brief(text, found.figure)
+    first = services[0]
+    example = f"Layer {first.layer} expert {first.expert} takes {percent((first.share, first.low, first.high))} of the "
+    example += f"tokens of {first.dataset}, {format_number(round(100 * first.usual))} % of the average dataset's."
+    return Brief(text, "strongest_specialists", example, first.layer, (first.expert,))
+
+
+def served(seen: Seen) -> list[Service] | None:
+    """Pairs of expert and dataset that differ by the test and by no negligible size, the furthest above first.
+
+    The size is what lies between the expert's mean over datasets and the lower end. None of counts without documents,
+    of which no single expert is tested.
+    """
+    metrics = seen.metrics
+    if without_documents(metrics):
+        return None
+    rows = _specialists(metrics).rename(columns={"mean_over_datasets": "usual"})
+    rows = rows[(rows["adjusted_p_value"] <= metrics.attrs["false_discovery_rate"]) & (rows["low"] > rows["usual"])]
+    services = [
+        Service(
+            layer=int(row.layer),
+            expert=int(row.expert),
+            dataset=str(row.dataset),
+            share=row.estimate,
+            low=row.low,
+            high=row.high,
+            usual=row.usual,
+            effect=effect_class([row.low - row.usual], seen.thresholds["share_effect"]),
+        )
+        for row in rows.itertuples()
+    ]
+    return [one for one in services if one.effect != "negligible"]
+
+
 def _finding_information(seen: Seen) -> Finding:
     metrics, name = seen.metrics, "information"
     found = numbers(seen, name, _null(metrics, name), "information_effect", scale=_most(metrics))
     p_value = _p_text(float(metrics["p_value_mean_over_layers_information"].sel(dataset=POOLED)), metrics)
     return Finding(
         question="Do experts specialize by domain?",
-        answer=f"A selection tells {format_number(found['estimate'])} bits about the domain{change(seen, name)}.",
+        answer=f"A selection tells {rounded(found)} bits about the domain{change(seen, name)}.",
         verdict=verdict(side(found), yes="above"),
         verdict_text=f"yes means an interval above that of the null; {p_value} for a value as large",
         unit="bits per selection",
@@ -78,7 +129,7 @@ def _finding_strongest(seen: Seen) -> Finding:
     even = metrics.attrs["top_k"] / metrics.sizes["expert"]
     return Finding(
         question="Does a domain have a favourite expert?",
-        answer=f"Its most frequent expert gets {format_number(100 * found['estimate'])} % of its tokens, on average; "
+        answer=f"Its most frequent expert gets {percent(found)} of its tokens, on average; "
         f"an even share would be {format_number(100 * even)} %.",
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means an interval above that of the null",
@@ -90,11 +141,11 @@ def _finding_strongest(seen: Seen) -> Finding:
 
 def _finding_repetition(seen: Seen) -> Finding:
     found = numbers(seen, "excess_repetition", Null("tokens in random order", 0.0), "share_effect")
-    repeated = over_layers(seen.metrics, "repeated_first")[0]
+    repeated = over_layers(seen.metrics, "repeated_first")
+    shuffled = [part - found["estimate"] for part in repeated]
     return Finding(
         question="Do neighbouring tokens repeat their first choice beyond what the document's loads explain?",
-        answer=f"{format_number(100 * repeated)} % of tokens repeat it; in random order it would be "
-        f"{format_number(100 * (repeated - found['estimate']))} %.",
+        answer=f"{percent(repeated)} of tokens repeat it; in random order it would be {percent(shuffled)}.",
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means an interval above 0",
         unit="of tokens",

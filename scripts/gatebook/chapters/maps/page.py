@@ -16,6 +16,7 @@ from gatebook.chapters.base.page import (
     ends,
     estimate,
     numbers,
+    percent,
     sample_size,
     side,
     size_text,
@@ -64,12 +65,12 @@ def _finding_agreement(seen: Seen, label: str, question: str) -> Finding:
     word = {"above": "more than", "below": "less than", "around": "about as many as"}[side(found)]
     return Finding(
         question=question,
-        answer=f"Of the nearest tokens of other sources with other ids {_percent(found['estimate'])} have the same "
+        answer=f"Of the nearest tokens of other sources with other ids {percent(found)} have the same "
         f"{label}, {word} among random such tokens ({_percent(found['null_value'])})"
         f"{change(seen.sel(**at), 'agreement', ('fewer than', 'more than', 'about as many as'))}.",
         verdict=verdict(side(found), yes="above"),
         verdict_text=f"yes means more neighbours with the same {label} than among random tokens",
-        unit="of 10 neighbours",
+        unit="of the 10 nearest tokens",
         figure="neighbours_by_layer",
         **found | sample_size(seen.metrics, SAMPLED),
     )
@@ -78,15 +79,15 @@ def _finding_agreement(seen: Seen, label: str, question: str) -> Finding:
 def _finding_separation(seen: Seen) -> Finding:
     found = numbers(seen, "separation", Null("as in router inputs", 0.0), "neighbour_effect")
     word = {"above": "more", "below": "less", "around": "neither clearly more nor clearly less"}[side(found)]
-    expert = {"dataset": POOLED, "label": "first expert", "interval": "estimate"}
+    expert = {"dataset": POOLED, "label": "first expert"}
     shares = seen.metrics["mean_over_layers_agreement"].sel(expert)
-    inputs, outputs = (_percent(float(shares.sel(space=space))) for space in SPACES)
+    inputs, outputs = (percent(estimate(shares.sel(space=space))) for space in SPACES)
     return Finding(
         question="Do experts set their outputs further apart than their inputs were?",
         answer=f"Near outputs share the expert {word} often than near inputs do: {outputs} against {inputs}.",
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means a difference above 0",
-        unit="of 10 neighbours",
+        unit="of the 10 nearest tokens",
         figure="neighbours_by_layer",
         **found | sample_size(seen.metrics, SAMPLED),
     )
@@ -101,7 +102,7 @@ def _finding_plane(seen: Seen) -> Finding:
     answers = {"below": f"less than {bound}", "above": f"more than {bound}", "around": f"the interval holds {bound}"}
     return Finding(
         question="Can a flat map show most of what tells router inputs apart?",
-        answer=f"Two axes hold {_percent(found['estimate'])} of the variance, {answers[where]}.",
+        answer=f"Two axes hold {percent(found)} of the variance, {answers[where]}.",
         verdict=verdict(where, yes="above"),
         verdict_text=f"yes means more than {bound} of the variance on two principal components",
         unit="of the variance",

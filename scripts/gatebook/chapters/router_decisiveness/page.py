@@ -8,16 +8,23 @@ import xarray as xr
 from gatebook.chapters.base.page import (
     ONE_RUN,
     ORDER,
+    Brief,
     Figure,
     Finding,
     Null,
     Seen,
+    before,
     change,
     counts_text,
     dataset_matrix,
+    degree,
     ends,
+    estimate,
+    hundredfold,
     numbers,
     over_layers,
+    percent,
+    rounded,
     series,
     side,
     size_text,
@@ -27,7 +34,7 @@ from gatebook.chapters.base.page import (
 from gatebook.chapters.router_decisiveness import MEASURES
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
-from gatebook.figures.words import format_estimate, format_number
+from gatebook.figures.words import format_beside, format_estimate, format_number
 from gatebook.measures.summary import interval_table, spread, table
 
 PANELS = (
@@ -59,6 +66,22 @@ def findings(seen: Seen) -> list[Finding]:
     return [_finding_entropy(seen), _finding_mass(seen), _finding_information(seen)]
 
 
+def brief(seen: Seen) -> Brief:
+    """Whether the router decides, and between which datasets it does most and least."""
+    found, metrics = _finding_entropy(seen), seen.metrics
+    if side(vars(found)) != "below":
+        return Brief("Nothing shows that the router prefers any expert to another.", found.figure)
+    text = f"The router is {degree(found.effect)} decided: its entropy is {percent(vars(found))} of the most possible"
+    text += f"{before(seen, 'normalised_entropy', hundredfold, ' %')}, 100 % if it knew nothing."
+    of_datasets = metrics["mean_over_layers_normalised_entropy"].isel(dataset=slice(1, None))
+    of_datasets = of_datasets.sortby(of_datasets.sel(interval="estimate"))
+    least, most = of_datasets.isel(dataset=0), of_datasets.isel(dataset=-1)
+    if not least.sel(interval="high") < most.sel(interval="low"):
+        return Brief(text, found.figure)
+    names = [f"{each['dataset'].item()} ({percent(estimate(each))})" for each in (least, most)]
+    return Brief(text, "entropy_by_dataset", f"It is surest of {names[0]} and least sure of {names[1]}.")
+
+
 def _finding_entropy(seen: Seen) -> Finding:
     threshold = seen.thresholds["decisive_entropy"]
     name = "normalised_entropy"
@@ -74,7 +97,7 @@ def _finding_entropy(seen: Seen) -> Finding:
         answer=f"{answers[place]}{change(seen, name)}.{_ties(seen)}",
         verdict=verdict(place, yes="below"),
         verdict_text=f"decisive means H / ln E below {threshold:g}",
-        unit="of ln E",
+        unit="of its maximum, ln E",
         figure="entropy_by_layer",
         **found,
     )
@@ -96,7 +119,7 @@ def _finding_mass(seen: Seen) -> Finding:
     word = {"above": "more than", "below": "less than", "around": "about"}[side(found)]
     return Finding(
         question="Do the selected experts hold more than an even share of the probability?",
-        answer=f"They hold {format_number(100 * found['estimate'])} % of it, {word} k / E.",
+        answer=f"They hold {percent(found)} of it, {word} k / E.",
         verdict=verdict(side(found), yes="above"),
         verdict_text="concentrated means more than k / E",
         unit="of all probability",
@@ -108,13 +131,14 @@ def _finding_mass(seen: Seen) -> Finding:
 def _finding_information(seen: Seen) -> Finding:
     name, most = "information", float(seen.metrics["uniform_value"].sel(measure="entropy"))
     found = numbers(seen, name, _uniform(seen.metrics, name), "information_effect", scale=most)
-    answer = f"The router's distribution for one token is {format_number(found['estimate'])} nats more peaked than its "
+    answer = f"The router's distribution for one token is {rounded(found)} nats more peaked than its "
     answer += "mean over tokens"
     # That it differs from equal logits says little: before training it does, too.
     gained = trained(seen, name, "information_effect", scale=most)
     against = "routing all tokens alike" if gained is None else "the untrained model"
     if gained is not None:
-        answer += f", against {format_number(found['reference_value'])} in {against}; {ONE_RUN}"
+        before = format_beside(over_layers(seen.untrained, name)[0], *over_layers(seen.metrics, name))
+        answer += f", against {before} in {against}; {ONE_RUN}"
     return Finding(
         question=f"Does the router's distribution depend on the token more than in {against}?",
         answer=f"{answer}.",

@@ -1,20 +1,28 @@
 """The page of the chapter selection frequency: figures, findings and words."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import xarray as xr
 
 from gatebook.chapters.base.page import (
     JACKKNIFE,
     ORDER,
+    Brief,
     Figure,
     Finding,
     Null,
     Seen,
+    before,
     change,
     counts_text,
     dataset_matrix,
+    degree,
+    estimate,
     numbers,
     over_layers,
+    percent,
+    rounded,
     series,
     side,
     size_text,
@@ -24,7 +32,7 @@ from gatebook.chapters.base.page import (
 from gatebook.chapters.selection_frequency import MEASURES
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
-from gatebook.figures.words import format_estimate, format_number
+from gatebook.figures.words import format_estimate
 from gatebook.measures.summary import interval_table, spread, table
 from gatebook.measures.uncertainty import INTERVAL
 
@@ -49,6 +57,34 @@ def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
     of_loads = [_finding_balance(seen), _finding_overload(seen), _finding_dead(seen)]
     return of_loads if without_documents(seen.metrics) else [*of_loads, _finding_capacity(seen)]
+
+
+def brief(seen: Seen) -> Brief:
+    """Whether loads are uneven, and the expert that is busier than all others, by the lower end of its interval."""
+    found = _finding_overload(seen)
+    if found.verdict != "yes":
+        return Brief("Nothing shows that any expert gets more than its share of the tokens.", found.figure)
+    text = (
+        f"The load is {degree(found.effect)} uneven: the busiest expert of a layer gets {_busy(vars(found))} times an "
+    )
+    text += f"even load, on average over layers{before(seen, 'max_violation', _times_even)}."
+    load = seen.metrics["slot_share"].sel(dataset="pooled") * seen.metrics.sizes["expert"]
+    load = load.stack(one=("layer", "expert")).transpose("one", "interval")
+    busiest = load.isel(one=load.sel(interval="low").fillna(0).values.argmax())
+    if not busiest.sel(interval="low") > 1:
+        return Brief(text, found.figure)
+    layer, expert = map(int, busiest["one"].item())
+    example = f"Layer {layer} expert {expert} gets {rounded(estimate(busiest))} times an even load."
+    return Brief(text, found.figure, example, layer, (expert,))
+
+
+def _busy(violation: Mapping | Sequence[float]) -> str:
+    """The load of the busiest expert in even loads, from how far it is above one."""
+    return rounded(violation, _times_even)
+
+
+def _times_even(violation: float) -> float:
+    return 1 + violation
 
 
 def _finding_balance(seen: Seen) -> Finding:
@@ -76,7 +112,7 @@ def _finding_overload(seen: Seen) -> Finding:
     found = numbers(seen, "max_violation", _uniform(seen.metrics, "max_violation"), "overload_effect")
     return Finding(
         question="Is the busiest expert of a layer busier than chance explains?",
-        answer=f"It gets {format_number(1 + found['estimate'])} times an even load, on average over layers.",
+        answer=f"It gets {_busy(found)} times an even load, on average over layers.",
         verdict=verdict(side(found), yes="above"),
         verdict_text="overloaded means MaxVio above its interval under uniform routing",
         unit="above an even load",
@@ -109,7 +145,7 @@ def _finding_capacity(seen: Seen) -> Finding:
     )
     return Finding(
         question=f"Would a capacity factor of {factor:g} drop tokens?",
-        answer=f"It would drop {format_number(100 * found['estimate'])} % of the selections.",
+        answer=f"It would drop {percent(found)} of the selections.",
         unit="of selections",
         verdict=verdict(side(found, threshold), yes="above"),
         verdict_text=f"yes means more than {100 * threshold:g} % dropped",

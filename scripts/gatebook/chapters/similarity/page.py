@@ -18,6 +18,7 @@ from gatebook.chapters.base.page import (
     ends,
     numbers,
     over_layers,
+    rounded,
     sample_size,
     series,
     side,
@@ -121,10 +122,10 @@ def _finding(seen: Seen, name: str, null: Null, effect: str, *, question: str, t
     words = {"above": "more than", "below": "less than", "around": "not clearly different from that"}
     return Finding(
         question=question,
-        answer=f"{text.format(value=format_number(found['estimate']), place=words[side(found)])}.",
+        answer=f"{text.format(value=rounded(found), place=words[side(found)])}.",
         verdict=verdict(side(found), yes="above"),
         verdict_text=f"yes means an interval above that for {null.name}",
-        unit="of 1",
+        unit="from 0, unlike, to 1, alike",
         figure=figure,
         **found,
     )

@@ -17,6 +17,7 @@ from gatebook.chapters.base.page import (
     numbers,
     over_layers,
     reference,
+    rounded,
     sample_size,
     series,
     side,
@@ -60,7 +61,7 @@ def findings(seen: Seen) -> list[Finding]:
 def _finding_overlap(seen: Seen, name: str) -> Finding:
     found = numbers(seen, f"mean_{name}", _null(seen.metrics, name), "overlap_effect")
     word = {"below": "less than", "above": "more than", "around": "about as much as"}[side(found)]
-    answer = f"Two experts overlap by {format_number(found['estimate'])} on average, {word} under {NULL}"
+    answer = f"Two experts overlap by {rounded(found)} on average, {word} under {NULL}"
     questions = {
         "weighted_jaccard": "Do experts share less vocabulary than chance?",
         "rarefied_jaccard": "Do they, if it does not count how often they get a token id?",
@@ -70,7 +71,7 @@ def _finding_overlap(seen: Seen, name: str) -> Finding:
         answer=f"{answer}{change(seen, f'mean_{name}')}.",
         verdict=verdict(side(found), yes="below"),
         verdict_text=f"yes means an interval below {NULL}",
-        unit="Jaccard",
+        unit="of the vocabulary of both (Jaccard)",
         figure="overlap_by_layer",
         **found,
     )
@@ -86,7 +87,7 @@ def _finding_depth(seen: Seen) -> Finding:
         answer=f"In layer {last} they share {words[place]} in layer {first}.",
         verdict=verdict(place, yes="above"),
         verdict_text="yes means a difference of the weighted Jaccard above 0",
-        unit="Jaccard",
+        unit="of the vocabulary of both (Jaccard)",
         figure="overlap_by_layer",
         **found | reference(seen, _rise) | sample_size(seen.metrics),
     )

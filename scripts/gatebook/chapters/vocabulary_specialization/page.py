@@ -7,19 +7,25 @@ import xarray as xr
 from gatebook.chapters.base.page import (
     JACKKNIFE,
     ORDER,
+    Brief,
     Figure,
     Finding,
     Null,
     Seen,
+    before,
     change,
     counts_text,
+    degree,
     ends,
     estimate,
     held,
+    hundredfold,
     numbers,
     over_layers,
+    percent,
     pooled,
     reference,
+    rounded,
     sample_size,
     series,
     side,
@@ -64,6 +70,32 @@ def findings(seen: Seen) -> list[Finding]:
     return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
 
 
+def brief(seen: Seen) -> Brief | None:
+    """Whether the token decides, and the expert that gets most of the ids of its own, by the lower end."""
+    mine = _of(seen)
+    found = _finding_token(mine)
+    if not np.isfinite([found.estimate, found.low, found.high]).all():
+        return None
+    if found.verdict != "yes":
+        return Brief("Nothing shows that the token decides which expert it is sent to.", found.figure)
+    text = f"The token decides {degree(found.effect)} where it goes: {percent(vars(found))} of tokens go to the expert "
+    text += f"that gets most of their id in other sources{before(mine, 'split_half', hundredfold, ' %')}; if the token "
+    text += f"did not matter, {format_number(round(100 * found.null_value))} % would."
+    value, ranked = _ranked(mine.metrics)
+    best, null = value.isel(one=ranked[0]), mine.metrics["null_expert_specialization"]
+    layer, expert = map(int, best["one"].item())
+    if not best.sel(interval="low") > null.sel(layer=layer, expert=expert):
+        return Brief(text, found.figure)
+    tops = top_table(seen.metrics).query(
+        "kind == 'input' and order == 'count' and layer == @layer and expert == @expert"
+    )
+    example = (
+        f"Layer {layer} expert {expert} is the first choice of {percent(estimate(best))} of the tokens whose id it "
+    )
+    example += f"leads, most often {_shown(tops['token'].iloc[0])}."
+    return Brief(text, found.figure, example, layer, (expert,))
+
+
 def _of(seen: Seen | xr.Dataset | None, kind: str = "input", selection: str = "first"):
     """What was seen, or metrics, of one kind of token and one selection."""
     return None if seen is None else seen.sel(kind=kind, selection=selection)
@@ -75,9 +107,7 @@ def _null(metrics: xr.Dataset, name: str) -> Null:
 
 def _finding_token(seen: Seen) -> Finding:
     found = numbers(seen, "split_half", _null(seen.metrics, "split_half"), "share_effect")
-    answer = (
-        f"{format_number(100 * found['estimate'])} % of tokens go to the expert that gets most of their id in other "
-    )
+    answer = f"{percent(found)} of tokens go to the expert that gets most of their id in other "
     answer += f"sources{change(seen, 'split_half', ('fewer than', 'more than', 'about as many as'))}"
     return Finding(
         question="Does the token id tell which expert is chosen first?",
@@ -95,7 +125,7 @@ def _finding_published(seen: Seen) -> Finding:
     chance = format_number(100 * found["null_value"])
     return Finding(
         question="Is the published measure, the mean over token ids, above what chance gives?",
-        answer=f"It is {format_number(100 * found['estimate'])} %; routing that ignores the token gives {chance} %.",
+        answer=f"It is {percent(found)}; routing that ignores the token gives {chance} %.",
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means an interval above token-independent routing",
         unit="of a token id",
@@ -108,7 +138,7 @@ def _finding_kind(seen: Seen) -> Finding:
     kind = str(seen.metrics["kind"].values[-1])
     found = numbers(_of(seen, kind), "input_advantage", Null("no difference", 0.0), "share_effect")
     place = side(found)
-    points = format_number(100 * abs(found["estimate"]))
+    points = rounded(found, hundredfold).removeprefix("−")
     answers = {
         "above": f"The input token tells more: {points} percentage points more tokens go to the expert of their id.",
         "below": f"The {kind} token tells more: {points} percentage points more tokens go to the expert of its id.",
@@ -127,11 +157,13 @@ def _finding_kind(seen: Seen) -> Finding:
 
 def _finding_domains(seen: Seen) -> Finding:
     found = numbers(seen, "share_of_ids", Null("token ids alone", 1.0), "share_effect")
-    of_ids, bits = (over_layers(seen.metrics, name)[0] for name in ("domain_information_of_ids", "domain_information"))
+    of_ids, bits = (
+        rounded(over_layers(seen.metrics, name)) for name in ("domain_information_of_ids", "domain_information")
+    )
     return Finding(
         question="Do domains use other experts beyond what their token ids explain?",
-        answer=f"Token ids alone would give {format_number(of_ids)} of the {format_number(bits)} bits that a selection "
-        f"tells about the domain, {format_number(100 * found['estimate'])} %{change(seen, 'share_of_ids')}.",
+        answer=f"Token ids alone would give {of_ids} of the {bits} bits that a selection "
+        f"tells about the domain, {percent(found)}{change(seen, 'share_of_ids')}.",
         verdict=verdict(side(found), yes="below"),
         verdict_text="yes means a share of token ids below 1",
         unit="of the information",
@@ -329,10 +361,7 @@ def _specialization_by_expert(metrics: xr.Dataset) -> Figure:
 
 def _top_tokens(metrics: xr.Dataset) -> Figure:
     mine = _of(metrics)
-    value = mine["expert_specialization"].stack(one=("layer", "expert")).transpose("one", "interval")
-    led = mine["led_ids"].stack(one=("layer", "expert")).values
-    low = value.sel(interval="low").values
-    ranked = np.argsort(-np.where(led >= FEWEST_LED, low, low - 1), kind="stable")[:MOST_EXPERTS]
+    value, ranked = _ranked(mine)
     tops = top_table(metrics)
     mine_tops = tops[(tops["kind"] == "input") & (tops["order"] == "count")]
     rows, places = [], []
@@ -365,6 +394,14 @@ def _top_tokens(metrics: xr.Dataset) -> Figure:
         drawing=drawing,
         data=tops,
     )
+
+
+def _ranked(mine: xr.Dataset) -> tuple[xr.DataArray, np.ndarray]:
+    """Specialization of every expert (one, interval), and the places of those of the highest lower ends."""
+    value = mine["expert_specialization"].stack(one=("layer", "expert")).transpose("one", "interval")
+    led = mine["led_ids"].stack(one=("layer", "expert")).values
+    low = value.sel(interval="low").values
+    return value, np.argsort(-np.where(led >= FEWEST_LED, low, low - 1), kind="stable")[:MOST_EXPERTS]
 
 
 def _shown(text: str) -> str:
