@@ -125,7 +125,7 @@ def _finding(seen: Seen, name: str, null: Null, effect: str, *, question: str, t
         answer=f"{text.format(value=rounded(found), place=words[side(found)])}.",
         verdict=verdict(side(found), yes="above"),
         verdict_text=f"yes means an interval above that for {null.name}",
-        unit="from 0, unlike, to 1, alike",
+        unit="share" if name == "next_overlap" else "from 0, unlike, to 1, alike",
         figure=figure,
         **found,
     )
