@@ -11,7 +11,18 @@ import xarray as xr
 from studies import COUNTS, COUNTS_STUDY, ROOT, Workflow
 
 FILES = dict(re.findall(r"^`([\w/.]+)`:\n```python\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S))
-COPIED = ("Snakefile", "rules", "scripts", "config", "envs", "report", "tests", "pyproject.toml", "profiles")
+COPIED = (
+    "Snakefile",
+    "rules",
+    "scripts",
+    "config",
+    "envs",
+    "report",
+    "tests",
+    "pyproject.toml",
+    "profiles",
+    "CITATION.cff",
+)
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def test_every_failed_job_is_told_at_the_end(local, workflow):
 
     done = local(two_wrong, "--keep-going", "results/inputs/tiny/a.nc", "results/inputs/tiny/b.nc")
     assert done.returncode == 1
-    said = "there is no column '{0}'; the columns are answer, question"
+    said = "rows.jsonl, line 1: there is no column '{0}'; the columns are answer, question"
     lines = done.stderr.splitlines()[-6:]
     assert [line.split(": correct")[0] for line in sorted(lines)] == sorted(
         part
@@ -120,7 +120,7 @@ def test_every_failed_job_is_told_at_the_end(local, workflow):
         for part in (
             "",
             f"tokenize_dataset model=tiny, dataset={name} (log: results/logs/tokenize_dataset/tiny/{name}.log)",
-            f"Error: datasets.{name}: {said.format(name)}",
+            f"Error: datasets.{name}.template: {said.format(name)}",
         )
     )
 

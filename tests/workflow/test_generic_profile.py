@@ -177,6 +177,7 @@ rule sleeps:
     with (tmp_path / "printed").open("w") as printed:
         first = subprocess.Popen(command, stdout=printed, stderr=printed, start_new_session=True)
     wait_until((study / "started").exists)
+    wait_until(lambda: "external jobid" in (tmp_path / "printed").read_text())  # else Snakemake knows of none to cancel
     first.send_signal(sent)
     assert first.wait(60) != 0
     ((job, *_),) = shells.calls("submit")
