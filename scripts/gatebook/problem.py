@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+ERROR, UNEXPECTED, INTERRUPTED = "Error: ", "Unexpected ", "Stopped from the keyboard."
+"""What the line begins with in which a job says why it failed."""
+
 
 class Problem(Exception):
     """Something the user can mend: one sentence that names the file or key, the value and the remedy."""

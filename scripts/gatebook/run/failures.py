@@ -10,8 +10,8 @@ from pathlib import Path
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from gatebook.problem import ERROR, INTERRUPTED, UNEXPECTED
 from gatebook.run import receipts
-from gatebook.run.job import ERROR, INTERRUPTED, UNEXPECTED
 
 SILENT = f"{ERROR}it was stopped before it could say why: it may need more memory or time."
 NAMED = 3

@@ -14,16 +14,13 @@ from tqdm import tqdm
 import gatebook
 from gatebook.files import origin
 from gatebook.files.atomic import atomic_file
-from gatebook.problem import Problem
+from gatebook.problem import ERROR, INTERRUPTED, UNEXPECTED, Problem
 from gatebook.run import receipts
 
 SOFTWARE = (
     "python", "torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "xarray", "netCDF4", "pandas",
     "matplotlib", "jinja2", "snakemake",
 )  # fmt: skip
-
-ERROR, UNEXPECTED, INTERRUPTED = "Error: ", "Unexpected ", "Stopped from the keyboard."
-"""How the sentence begins in which a failed job ends."""
 
 _log = logging.getLogger("gatebook")
 
