@@ -167,6 +167,7 @@ def data_scripts(study: Study) -> DataScripts:
             "typical_tokens": len(listed),
             "id_bytes": 1,
             "weight_scale": scale,
+            "weight_is_probability": False,
         },
     )
     made.add("vocabulary", {"id": list(range(5, 5 + len(TOKENS))), "text": TOKENS, "count": counts.tolist()})

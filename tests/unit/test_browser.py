@@ -95,6 +95,7 @@ def test_index_vocabulary_and_stores_hold_the_tokens(build, made, tokenizer):
     index, words = load(folder, "index"), load(folder, "vocabulary")
     assert (index["model"], index["checkpoint"], index["layers"]) == ("made up", "last", [0, 2])
     assert (index["experts"], index["top_k"], index["probability"]) == (6, 3, "softmax")
+    assert index["weight_is_probability"] is True
     assert index["kinds"] == ["input", "next"]
     assert index["datasets"] == [
         {"name": "poems", "tokens": 190, "documents": 6, "stored": 150},

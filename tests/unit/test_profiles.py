@@ -298,7 +298,7 @@ def page_of(found: list[dict], browser: bool = False) -> Page:
     """The page of profiles in a report."""
     place = {"model": "demo", "checkpoint": "step1", "folder": "experts/demo/step1"}
     entry = {"title": "Expert profiles", "template": "experts.html.j2"}
-    entry |= {"file": "experts-demo.html", "variables": {"experts": profiles.page(found) | place}}
+    entry |= {"file": "experts-demo.html", "variables": {"experts": profiles.page(found, 0.05) | place}}
     other = entry | {"file": "browser-demo.html"}
     site = make_site() | {"model_pages": [entry, other] if browser else [entry]}
     return Page(render.render(site, TEMPLATES)["experts-demo.html"])
@@ -315,6 +315,17 @@ def test_the_page_has_a_row_with_links_for_every_expert(found):
     share = found[7]["load"]["selected_share"]
     assert f"{100 * share['estimate']:.1f}\xa0%" in page.text
     assert f"[{100 * share['low']:.1f}, {100 * share['high']:.1f}]" in page.text
+
+
+def test_the_page_has_the_shares_of_all_datasets_and_marks_those_that_stand_out(found):
+    for profile, row in zip(found, profiles.page(found, 0.3)["rows"], strict=True):
+        for domain, (*share, marked) in zip(profile["domains"], row["shares"], strict=True):
+            assert share == [domain["share"][name] for name in ("estimate", "low", "high")]
+            assert marked == (domain["adjusted_p"] <= 0.3)
+    profile = json.loads(json.dumps(found[0]))
+    for one, p in zip(profile["domains"], (0.05, None), strict=True):
+        one["adjusted_p"] = p
+    assert [one[-1] for one in profiles.page([profile], 0.05)["rows"][0]["shares"]] == [1, 0]
 
 
 def test_hostile_tokens_are_inert_on_the_page_and_in_the_table(found):

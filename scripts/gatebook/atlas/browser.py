@@ -424,6 +424,7 @@ def index(
         "minimum_count": settings["minimum_count"],
         "id_bytes": id_bytes(rule["experts"]),
         "weight_scale": weight_scale,
+        "weight_is_probability": (rule["weighting"], rule["normalised"], rule["scale"]) == ("scores", False, 1),
     }
 
 

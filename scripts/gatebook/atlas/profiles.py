@@ -379,16 +379,22 @@ def typical_types(profile: dict) -> list[dict]:
     return sorted(more, key=lambda one: one["share_of_all_tokens"] - one["share"]["estimate"])
 
 
-def page(found: list[dict]) -> dict:
-    """What the page of all profiles shows: the token types with their meaning, the datasets, and a row per expert."""
+def page(found: list[dict], false_discovery_rate: float) -> dict:
+    """What the page of all profiles shows: the token types with their meaning, the datasets, and a row per expert.
+
+    `shares` of a row: for every dataset the share of its tokens that select the expert, the ends of its interval, and
+    whether it stands out at the false discovery rate (between 0 and 1), 1 or 0.
+    """
     return {
         "types": [{"name": name, "meaning": meaning} for name, meaning in TYPES.items()],
         "datasets": [domain["dataset"] for domain in found[0]["domains"]],
         "tokens": found[0]["tokens"],
+        "false_discovery_rate": false_discovery_rate,
         "similarity": "nearest" in found[0],
         "rows": [
             {name: profile[name] for name in ("layer", "expert", "load", "ranks")}
             | {"file": file_name(profile), "entropy": profile["entropy"]["normalised"], "domain": top_domain(profile)}
+            | {"shares": [_marked(one, false_discovery_rate) for one in profile["domains"]]}
             | {"types": typical_types(profile)[: IN_A_ROW["types"]]}
             | {"tokens": profile["top_tokens"]["input"]["most_frequent"][: IN_A_ROW["tokens"]]}
             | {"partners": profile["partners"][: IN_A_ROW["partners"]]}
@@ -396,6 +402,11 @@ def page(found: list[dict]) -> dict:
             for profile in found
         ],
     }
+
+
+def _marked(domain: dict, rate: float) -> list:
+    p = domain["adjusted_p"]
+    return [domain["share"][name] for name in uncertainty.INTERVAL] + [int(p is not None and p <= rate)]
 
 
 def file_name(profile: dict) -> str:
