@@ -428,6 +428,17 @@
     return table(KINDS[kind], [["Token"], ["Count", "right"], ["Share", "right"]], rows);
   };
 
+  const ownTable = (own) =>
+    table(
+      `Most specific tokens, of those with at least ${index.often} occurrences`,
+      [["Token"], ["Count", "right"], ["Share of its occurrences", "right"]],
+      own.map(([token, number, share]) => [
+        anchor({ tab: "tokens", q: "", v: vocabulary.id[token] }, loneToken(token)),
+        count(number),
+        bar(share, percent(share)),
+      ]),
+    );
+
   // Index of the document of a position in a store, and where it ends.
   const documentAt = (store, position) => {
     const next = store.start.findIndex((start) => start > position);
@@ -567,6 +578,7 @@
         "div",
         { class: "tops" },
         ...index.kinds.filter((kind) => set.top[kind]?.length).map((kind) => topTable(kind, set.top[kind])),
+        ...(set.own.length ? [ownTable(set.own)] : []),
       ),
       datasetTable(set),
       make(

@@ -7,7 +7,9 @@
   const rows = [...body.rows];
   const field = (name) => document.getElementById(`filter-${name}`);
   const boxes = [...document.querySelectorAll(".for input")];
-  const shares = JSON.parse(document.getElementById("shares").textContent); // [share, low, high, stands out] by row, dataset
+  const data = (id) => JSON.parse(document.getElementById(id).textContent);
+  const own = data("own"); // tokens that mostly choose the expert first, by row
+  const shares = data("shares"); // [share, low, high, stands out] by row, dataset
   const FILTERS = ["layer", "expert", "token"];
   const count = (number) => number.toLocaleString("en");
 
@@ -108,10 +110,11 @@
   // ---- Which experts are shown ----
 
   const column = (name) => headers.findIndex((header) => header.textContent === name);
-  const [layer, expert, token] = ["Layer", "Expert", "Top tokens"].map(column);
-  const texts = rows.map((row) =>
-    [...row.cells[token].children].map((code) => (code.title || code.textContent).toLowerCase()),
-  );
+  const [layer, expert] = ["Layer", "Expert"].map(column);
+  const texts = rows.map((row, i) => {
+    const shown = [...row.getElementsByTagName("code")].map((code) => code.title || code.textContent);
+    return [...shown, ...own[i]].map((text) => text.toLowerCase());
+  });
   const filter = () => {
     let shown = 0;
     rows.forEach((row, index) => {

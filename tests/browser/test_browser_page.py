@@ -134,6 +134,11 @@ def test_counts_are_those_of_the_study(page, study, mode, size):
         share = number / tokens
         assert float(row[2].split()[0]) == pytest.approx(100 * share, rel=0.005)
         assert float(row[3]) == pytest.approx(share / (len(members) / len(study.token)), rel=0.005)
+    total = np.bincount(study.token)
+    for token, number, share in page.table("Most specific tokens, of those with at least 10"):
+        place = ALONE.index(token)
+        assert int(number) == sum(study.token[members] == place) and total[place] >= 10
+        assert float(share.split()[0]) == pytest.approx(100 * int(number) / total[place], rel=0.005)
     for token, number, share in page.table("Most frequent tokens"):
         assert int(number) == sum(study.token[members] == ALONE.index(token))
         assert float(share.split()[0]) == pytest.approx(100 * int(number) / len(members), rel=0.005)

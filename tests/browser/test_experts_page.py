@@ -57,7 +57,13 @@ def made_up(layer: int, expert: int, rng: np.random.Generator) -> dict:
             {"type": name, "share": nothing if idle else interval(float(value)), "share_of_all_tokens": 1 / len(TYPES)}
             for name, value in zip(TYPES, rng.dirichlet(np.ones(len(TYPES))), strict=True)
         ],
-        "top_tokens": {"input": {"most_frequent": [] if idle else [{"text": token} for token in tokens]}},
+        "top_tokens": {
+            "input": {
+                "most_frequent": [] if idle else [{"text": token} for token in tokens],
+                "most_specific": [] if idle else [{"text": "specific"}],
+            }
+        },
+        "own_tokens": [] if idle else [f"own{layer}_{expert}_{place}" for place in range(20)],
         "partners": [] if idle else [{"expert": other, "lift": interval(2.5)} for other in others],
         "nearest": [{"expert": other, "mean_removed_cosine": 0.25} for other in others],
     }
@@ -125,6 +131,10 @@ def test_filters_leave_the_experts_that_fit(page, made):
     page.run(FILTER, "token", "x" * 5000)
     assert set(page.run(CELLS, "Expert")) == {"7"}
     page.run(FILTER, "expert", "")
+    assert page.run(FILTER, "token", "specific") == "1,023 of 1,024 experts"
+    assert page.run(FILTER, "token", "OWN9_12_19") == "1 of 1,024 experts"
+    assert (page.run(CELLS, "Layer"), page.run(CELLS, "Expert")) == (["9"], ["12"])
+    assert page.run("return location.hash") == "#token=OWN9_12_19"
     assert page.run(FILTER, "token", "") == "1,024 of 1,024 experts"
 
 

@@ -206,6 +206,19 @@ def test_top_tokens_are_counted_as_first_choices(study, found):
         assert counts == [number for number in sorted(often, reverse=True) if number][:5]
 
 
+def test_own_tokens_are_all_those_that_mostly_choose_the_expert_first(study, found):
+    seen = 0
+    for profile in found:
+        whole, _ = tokens_of(study, profile)
+        ids, first = whole["token_id"].values, whole["selected_expert"].values[:, 0] == profile["expert"]
+        sent = {one: (first & (ids == one)).sum() for one in np.unique(ids).tolist()}
+        own = [one for one in sent if (ids == one).sum() >= 10 and 2 * sent[one] > (ids == one).sum()]
+        expected = sorted(own, key=lambda one: (-sent[one], one))
+        assert profile["own_tokens"] == [vocabulary.escaped(TEXTS[one]) for one in expected]
+        seen += len(own)
+    assert seen > 5
+
+
 def test_partners_have_the_largest_lift_and_share_tokens(study, found):
     for profile in found:
         whole, mine = tokens_of(study, profile)
