@@ -431,8 +431,9 @@ def page(found: list[dict], false_discovery_rate: float) -> dict:
 
 
 def _marked(domain: dict, rate: float) -> list:
-    p = domain["adjusted_p"]
-    return [domain["share"][name] for name in uncertainty.INTERVAL] + [int(p is not None and p <= rate)]
+    share, p = domain["share"], domain["adjusted_p"]
+    ends = [None if share[end] is None else round(share[end], 3) for end in ("low", "high")]  # as the page shows them
+    return [share["estimate"], *ends, int(p is not None and p <= rate)]
 
 
 def file_name(profile: dict) -> str:
