@@ -253,7 +253,7 @@ def _received(tokens: Tokens, member: np.ndarray, weight: np.ndarray, rng: np.ra
         most = _largest(count, TOP)
         top[kind] = _lists(most, count[most], _rounded(count[most] / len(member)))
     count, total = np.bincount(tokens.input[member], minlength=len(tokens.ids)), tokens.count.sum(axis=0)
-    share = np.where(total >= OFTEN, count / total, 0)
+    share = np.where(total >= OFTEN, count / np.maximum(total, 1), 0)
     most = np.lexsort((-count, -share))[:TOP]
     most = most[share[most] > 0]
     own = _lists(most, count[most], _rounded(share[most]))
