@@ -23,6 +23,7 @@ token_type = profiles.types(tokens["token_id"].sel(kind="input").values, tokeniz
 layers = routed.read_layers(tokens, snakemake.input.records, "routing_weight", "entropy")
 bar = job.progress(layers, total=tokens.sizes["layer"], unit=" layers", description="layers")
 settings = snakemake.params.settings | snakemake.params.statistics
+rate = float(metrics["domain_specialization"].attrs["false_discovery_rate"])
 
 
 def write(path: Path, content: dict) -> None:
@@ -40,7 +41,7 @@ with atomic.atomic_directory(snakemake.output.folder) as folder:
             write(folder / profiles.file_name(profile), profile)
             found.append(profile)
     tables.save_table(profiles.table(found), folder / "experts.csv")
-    write(folder / "page.json", profiles.page(found))
+    write(folder / "page.json", profiles.page(found, rate))
     write(folder / "provenance.json", tokens.attrs | {"provenance": origin.provenance()})
     atomic.copy(schema, folder / schema.name)
 job.log(f"{len(found)} profiles of experts in {tokens.sizes['layer']} layers")

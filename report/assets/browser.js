@@ -99,6 +99,39 @@
   const visible = (text) =>
     text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (found) => `\\u${found.codePointAt(0).toString(16).padStart(4, "0")}`);
 
+  // The texts of tokens that follow each other. A character that is cut has its bytes in ⟨⟩; if all of them are there, the
+  // first of its tokens has the character, and the others have a mark.
+  const END = /⟨([\da-f]{2}(?: [\da-f]{2})*)⟩$/;
+  const START = /^⟨([\da-f]{2}(?: [\da-f]{2})*)⟩/;
+  const CONTINUED = "◂";
+  const character = (bytes) => {
+    try {
+      const numbers = bytes.split(" ").map((byte) => parseInt(byte, 16));
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(new Uint8Array(numbers));
+    } catch {
+      return undefined;
+    }
+  };
+  const texts = (tokens) => {
+    const found = tokens.map((token) => vocabulary.text[token]);
+    found.forEach((text, first) => {
+      let bytes = END.exec(text)?.[1];
+      for (let last = first + 1; bytes && last < found.length; last++) {
+        const more = START.exec(found[last]);
+        bytes = more && `${bytes} ${more[1]}`;
+        const whole = bytes && character(bytes);
+        if (whole !== undefined && bytes) {
+          found[first] = text.replace(END, () => whole);
+          found.fill(CONTINUED, first + 1, last);
+          found[last] = found[last].replace(START, CONTINUED);
+          return;
+        }
+        if (more && more[0] !== found[last]) return;
+      }
+    });
+    return found;
+  };
+
   const tokenElement = (text, name = "bdi") => {
     const all = visible(text);
     const shown = all.replace(CUT, "$1…");
@@ -108,8 +141,13 @@
   };
 
   // A token by itself: the spaces at its ends, which no one could see, are marked.
-  const loneToken = (token) =>
-    tokenElement(vocabulary.text[token].replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length)));
+  const loneToken = (token) => {
+    const element = tokenElement(vocabulary.text[token]);
+    const [, before, text, after] = /^( *)(.*?)( *)$/su.exec(element.textContent);
+    const spaces = ({ length }) => (length ? [make("span", { class: "space" }, "·".repeat(length))] : []);
+    element.replaceChildren(...spaces(before), text, ...spaces(after));
+    return element;
+  };
 
   // A number beside a bar that fills the share of its box.
   const bar = (share, text) => {
@@ -390,13 +428,23 @@
     return table(KINDS[kind], [["Token"], ["Count", "right"], ["Share", "right"]], rows);
   };
 
+  const ownTable = (own) =>
+    table(
+      `Most specific tokens, of those with at least ${index.often} occurrences`,
+      [["Token"], ["Count", "right"], ["Share of its occurrences", "right"]],
+      own.map(([token, number, share]) => [
+        anchor({ tab: "tokens", q: "", v: vocabulary.id[token] }, loneToken(token)),
+        count(number),
+        bar(share, percent(share)),
+      ]),
+    );
+
   // Index of the document of a position in a store, and where it ends.
   const documentAt = (store, position) => {
     const next = store.start.findIndex((start) => start > position);
     return next < 0 ? [store.start.length - 1, store.token.length] : [next - 1, store.start[next]];
   };
-  const run = (store, from, to) =>
-    make("bdi", {}, ...store.token.slice(from, to).map((token) => tokenElement(vocabulary.text[token])));
+  const run = (words) => make("bdi", {}, ...words.map((text) => tokenElement(text)));
 
   const contextLine = (layer, stores, [dataset, position, weight]) => {
     const store = stores[dataset];
@@ -407,15 +455,17 @@
     const text = index.texts.findIndex((each) => each.dataset === name && each.document === id && offset < each.tokens);
     const view = text < 0 ? { d: name, at: position, t: "", p: "" } : { d: "", at: "", t: text, p: offset };
     const { around } = index.contexts;
+    const first = Math.max(store.start[place], position - around);
+    const words = texts(store.token.slice(first, Math.min(end, position + 1 + around)));
     return make(
       "li",
       {},
-      make("span", { class: "before" }, run(store, Math.max(store.start[place], position - around), position)),
+      make("span", { class: "before" }, run(words.slice(0, position - first))),
       make(
         "span",
         { class: "after" },
-        tokenElement(vocabulary.text[store.token[position]], "mark"),
-        run(store, position + 1, Math.min(end, position + 1 + around)),
+        tokenElement(words[position - first], "mark"),
+        run(words.slice(position - first + 1)),
       ),
       make("span", { class: "weight" }, plain(weight)),
       make("a", { href: link({ tab: "texts", l: layer, ...view }) }, `${name}, ${visible(`${id}`)}`),
@@ -528,6 +578,7 @@
         "div",
         { class: "tops" },
         ...index.kinds.filter((kind) => set.top[kind]?.length).map((kind) => topTable(kind, set.top[kind])),
+        ...(set.own.length ? [ownTable(set.own)] : []),
       ),
       datasetTable(set),
       make(
@@ -688,8 +739,8 @@
   // ---- Texts ----
 
   // A token of a running text: a line break follows each one that is written out.
-  const readable = (token, name = "span") => {
-    const element = tokenElement(vocabulary.text[token], name);
+  const readable = (text, name = "span") => {
+    const element = tokenElement(text, name);
     element.textContent = element.textContent.replace(/(?<=(?<!\\)(?:\\\\)*\\n)/g, "\n");
     return element;
   };
@@ -699,8 +750,8 @@
 
   const drawReading = (content) => {
     reading = content;
-    tokens = content.token.map((token, i) => {
-      const element = readable(token);
+    tokens = texts(content.token).map((text, i) => {
+      const element = readable(text);
       element.setAttribute("role", "option");
       element.dataset.p = i;
       return element;
@@ -728,6 +779,16 @@
       weights: (token) => ranks.map((rank) => (bytes[cells * width + cell(token, rank)] / 255) * index.weight_scale),
     };
   };
+
+  // Numbers in one byte are known to half a step: 1 / 255 of the scale, of a probability 1 / 255 of its root.
+  const within = (value, error) => {
+    const digits = Math.max(0, -Math.floor(Math.log10(error)));
+    const unit = 10 ** -digits;
+    const most = unit * Math.ceil(error / unit + 0.5); // the number is rounded once more
+    return `${value.toFixed(digits)} ± ${most.toFixed(digits)}`;
+  };
+  const weightText = (value) => within(value, index.weight_scale / 510);
+  const probabilityText = (value) => within(value, Math.sqrt(value) / 255 + 1 / 510 ** 2);
 
   const colour = (layer, routing) => {
     const first = tokens.map((_, i) => routing.experts(i)[0]);
@@ -768,7 +829,7 @@
             width: 0.8 * step,
             height: height - y(value),
           },
-          draw("title", {}, `Expert ${expert}: ${plain(value)}`),
+          draw("title", {}, `Expert ${expert}: ${probabilityText(value)}`),
         ),
       );
       if (chosen) svg.append(draw("path", { class: "mark", d: `M${x + step / 2} ${height + 3}l4 7h-8z` }));
@@ -797,6 +858,7 @@
     const weights = routing.weights(position);
     const size = index.experts;
     const start = (row * tokens.length + position) * size;
+    const apart = plots && !index.weight_is_probability; // otherwise the weight says it
     const probabilities = plots && [...plots.subarray(start, start + size)].map((byte) => (byte / 255) ** 2);
     const button = (step, words) => {
       const element = make("button", { type: "button", id: `layer-${words}` }, `${words} layer`);
@@ -828,13 +890,18 @@
           ]),
       table(
         `Selected experts, layer ${layer}`,
-        [["Expert"], ["Weight", "right"], ...(plots ? [["Probability", "right"]] : [])],
+        [
+          ["Expert"],
+          [`Weight${index.weight_is_probability ? " = probability" : ""}`, "right long"],
+          ...(apart ? [["Probability", "right"]] : []),
+        ],
         experts.map((expert, rank) => [
           expertLink(layer, expert),
-          bar(weights[rank] / index.weight_scale, plain(weights[rank], 2)),
-          ...(plots ? [plain(probabilities[expert], 2)] : []),
+          bar(weights[rank] / index.weight_scale, weightText(weights[rank])),
+          ...(apart ? [probabilityText(probabilities[expert])] : []),
         ]),
       ),
+      make("p", { class: "hint" }, "To save space the numbers are rounded; ± is the most by which they are off."),
     );
     if (focused?.startsWith("layer-")) byId(focused).focus();
   };
@@ -852,9 +919,9 @@
       "The routing of every token is kept for the texts in the list only.",
     );
     const start = store.start[place];
-    const words = store.token
-      .slice(start, end)
-      .map((token, i) => readable(token, start + i === position ? "mark" : "span"));
+    const words = texts(store.token.slice(start, end)).map((text, i) =>
+      readable(text, start + i === position ? "mark" : "span"),
+    );
     fill("reading", make("p", { class: "text" }, ...words));
     words[position - start].scrollIntoView({ block: "center" });
   };

@@ -34,7 +34,7 @@ DOCUMENTS = {"code": {"a.py": 40, SCRIPT: 50}, "prose.question_only": {"1": 60, 
 MODES = ["subset", "ordered", "prefix"]
 SETTINGS = {"highest": 30, "per_token": 3, "random": 20, "around": 12}
 TEXT_TOKENS = 32
-PAIRS, TRIPLES, MINIMUM_COUNT = 6, 3, 12
+PAIRS, TRIPLES, MINIMUM_COUNT, OFTEN = 6, 3, 12, 10
 
 
 class Study:
@@ -101,6 +101,7 @@ def _set(study: Study, layer: int, experts: tuple[int, ...], mode: str, modes: l
         "n": len(members),
         "d": study.by_dataset(members),
         "top": {"input": _top(study.token[members]), "next": _top(following)},
+        "own": _own(study, study.token[members]),
         "high": line[: len(high)],
         "rand": line[len(high) :],
     }
@@ -110,6 +111,13 @@ def _top(tokens) -> list[list]:
     counts = Counter(int(token) for token in tokens)
     most = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
     return [[token, number, float(f"{number / counts.total():.4g}")] for token, number in most]
+
+
+def _own(study: Study, tokens: np.ndarray) -> list[list]:
+    total = np.bincount(study.token)
+    counts = {token: number for token, number in Counter(tokens.tolist()).items() if total[token] >= OFTEN}
+    most = sorted(counts, key=lambda token: (-counts[token] / total[token], -counts[token], token))[:20]
+    return [[token, counts[token], float(f"{counts[token] / total[token]:.3g}")] for token in most]
 
 
 def _layer(study: Study, layer: int) -> list[dict]:
@@ -165,8 +173,10 @@ def data_scripts(study: Study) -> DataScripts:
                 for number, document in texts
             ],
             "typical_tokens": len(listed),
+            "often": OFTEN,
             "id_bytes": 1,
             "weight_scale": scale,
+            "weight_is_probability": False,
         },
     )
     made.add("vocabulary", {"id": list(range(5, 5 + len(TOKENS))), "text": TOKENS, "count": counts.tolist()})

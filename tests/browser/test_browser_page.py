@@ -24,7 +24,7 @@ VIEWS = {
 }
 WRITTEN = [re.sub("[\u202a-\u202e\x07]", lambda found: f"\\u{ord(found[0]):04x}", text) for text in TOKENS]
 SHOWN = [text if len(text) <= 48 else f"{text[:48]}…" for text in WRITTEN]
-ALONE = [re.sub("^ +| +$", lambda spaces: "␣" * len(spaces[0]), text) for text in SHOWN]
+ALONE = [re.sub("^ +| +$", lambda spaces: "·" * len(spaces[0]), text) for text in SHOWN]
 COMPLETE = """
 const complete = () => document.querySelector("#browser[aria-busy=false]") !== null;
 setTimeout(() => arguments[0](complete()), 20); // a new address is noticed in another task
@@ -134,6 +134,11 @@ def test_counts_are_those_of_the_study(page, study, mode, size):
         share = number / tokens
         assert float(row[2].split()[0]) == pytest.approx(100 * share, rel=0.005)
         assert float(row[3]) == pytest.approx(share / (len(members) / len(study.token)), rel=0.005)
+    total = np.bincount(study.token)
+    for token, number, share in page.table("Most specific tokens, of those with at least 10"):
+        place = ALONE.index(token)
+        assert int(number) == sum(study.token[members] == place) and total[place] >= 10
+        assert float(share.split()[0]) == pytest.approx(100 * int(number) / total[place], rel=0.005)
     for token, number, share in page.table("Most frequent tokens"):
         assert int(number) == sum(study.token[members] == ALONE.index(token))
         assert float(share.split()[0]) == pytest.approx(100 * int(number) / len(members), rel=0.005)
@@ -216,11 +221,11 @@ def test_specific_sets_are_listed_by_score_and_by_dataset(page, study):
 
 def test_search_finds_tokens_and_their_experts(page, study):
     page.show("tab=tokens&q=THE&l=7")
-    assert {row[0] for row in page.table("Tokens and")} == {"the", "␣the"}
+    assert {row[0] for row in page.table("Tokens and")} == {"the", "·the"}
     page.show(f"tab=tokens&q={quote(' the')}&how=whole&l=7")
     ((token, number, datasets, first, selected),) = page.table("Tokens and")
     members = np.flatnonzero(study.token == TOKENS.index(" the"))
-    assert (token, int(number)) == ("␣the", len(members))
+    assert (token, int(number)) == ("·the", len(members))
     assert dict(each.split(" ") for each in datasets.split(", ")) == {
         name: str(count) for name, count in zip(DATASETS, study.by_dataset(members), strict=True) if count
     }
@@ -235,7 +240,7 @@ def test_typing_searches(page):
     field = page.browser.driver.find_element("id", "query")
     field.send_keys("cat")
     page.wait()
-    assert [row[0] for row in page.table("Tokens and")] == ["␣cat"]
+    assert [row[0] for row in page.table("Tokens and")] == ["·cat"]
     assert field.get_attribute("value") == "cat"
 
 
@@ -246,8 +251,9 @@ def test_a_token_shows_its_routing_at_any_layer(page, study, layer):
     rows = page.table("Selected experts")
     assert [int(row[0]) for row in rows] == study.selected[layer, position].tolist()
     for row, weight in zip(rows, study.weight[layer, position], strict=True):
-        assert float(row[1]) == pytest.approx(weight, abs=0.004)
-        assert float(row[2]) == pytest.approx(weight, abs=0.01)
+        for text in row[1:]:
+            value, error = map(float, text.split(" ± "))
+            assert value == pytest.approx(weight, abs=error) and error < 0.006
     bars = page.browser.run(
         "return [...document.querySelectorAll('svg.routing rect')]"
         ".map((bar) => [bar.className.baseVal, Number(bar.getAttribute('height'))])"
@@ -257,6 +263,34 @@ def test_a_token_shows_its_routing_at_any_layer(page, study, layer):
     heights = np.array([height for _, height in bars])
     probability = study.probability[layer, position]
     np.testing.assert_allclose(heights / heights.max(), probability / probability.max(), atol=0.02)
+
+
+def test_a_character_in_several_tokens_is_shown_once_with_a_mark_for_its_other_tokens(browser, tmp_path, monkeypatch):
+    study = browser_cases.Study()
+    pieces = [" a⟨e2⟩", "⟨80⟩", "⟨99⟩s"]
+    monkeypatch.setattr(browser_cases, "TOKENS", [*pieces, *TOKENS[3:]])
+    study.token[:9] = [3, 0, 1, 2, 3, 2, 0, 1, 3]
+    page = Page(browser, browser_cases.write(tmp_path, study))
+    page.show("tab=texts&t=0&l=3&p=1")
+    shown = "return [...document.querySelectorAll('#reading [data-p]')].slice(0, 9).map((token) => token.textContent)"
+    assert page.browser.run(shown) == [
+        *(" cat", " a’", "◂", "◂s", " cat"),
+        *("⟨99⟩s", " a⟨e2⟩", "⟨80⟩", " cat"),
+    ]
+    assert page.text("#routing h2") == "·a⟨e2⟩"
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_weight_that_is_the_probability_is_told_once(browser, study, tmp_path, monkeypatch, equal):
+    add = browser_cases.DataScripts.add
+
+    def marked(self, name, content):
+        add(self, name, content | {"weight_is_probability": equal} if name == "index" else content)
+
+    monkeypatch.setattr(browser_cases.DataScripts, "add", marked)
+    page = Page(browser, browser_cases.write(tmp_path, study))
+    page.show("tab=texts&t=0&l=3&p=1")
+    assert {len(row) for row in page.table("Selected experts")} == {2 if equal else 3}
 
 
 def test_a_text_is_coloured_by_its_six_most_frequent_first_choices(page, study):

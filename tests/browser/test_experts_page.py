@@ -49,12 +49,21 @@ def made_up(layer: int, expert: int, rng: np.random.Generator) -> dict:
         "load": {"selected_share": interval(share), "lift": interval(8 * share), "first_share": interval(share / 8)},
         "ranks": [0] * 8 if idle else rng.integers(1, 10_000, 8).tolist(),
         "entropy": {"normalised": nothing if idle else interval(float(rng.uniform(0.3, 0.9)))},
-        "domains": [{"dataset": name, "share": interval(float(rng.uniform(0, 0.5)))} for name in DATASETS],
+        "domains": [
+            {"dataset": name, "share": interval(float(rng.uniform(0, 0.5))), "adjusted_p": float(rng.uniform(0, 0.1))}
+            for name in DATASETS
+        ],
         "token_types": [
             {"type": name, "share": nothing if idle else interval(float(value)), "share_of_all_tokens": 1 / len(TYPES)}
             for name, value in zip(TYPES, rng.dirichlet(np.ones(len(TYPES))), strict=True)
         ],
-        "top_tokens": {"input": {"most_frequent": [] if idle else [{"text": token} for token in tokens]}},
+        "top_tokens": {
+            "input": {
+                "most_frequent": [] if idle else [{"text": token} for token in tokens],
+                "most_specific": [] if idle else [{"text": "specific"}],
+            }
+        },
+        "own_tokens": [] if idle else [f"own{layer}_{expert}_{place}" for place in range(20)],
         "partners": [] if idle else [{"expert": other, "lift": interval(2.5)} for other in others],
         "nearest": [{"expert": other, "mean_removed_cosine": 0.25} for other in others],
     }
@@ -71,7 +80,7 @@ def path(made, tmp_path_factory) -> Path:
     """The page in a report."""
     place = {"model": "demo", "checkpoint": "step1", "folder": "experts/demo/step1"}
     entry = {"title": "Expert profiles", "file": "experts-demo.html", "template": "experts.html.j2"}
-    entry |= {"variables": {"experts": profiles.page(made) | place}}
+    entry |= {"variables": {"experts": profiles.page(made, 0.05) | place}}
     folder = tmp_path_factory.mktemp("report")
     shutil.copytree(TEMPLATES.parent / "assets", folder / "assets")
     page = render.render(make_site() | {"model_pages": [entry]}, TEMPLATES)["experts-demo.html"]
@@ -121,12 +130,74 @@ def test_filters_leave_the_experts_that_fit(page, made):
     assert all("token1" in text for text in page.run(CELLS, "Top tokens"))
     page.run(FILTER, "token", "x" * 5000)
     assert set(page.run(CELLS, "Expert")) == {"7"}
-    for name in ("expert", "token"):
-        page.run(FILTER, name, "")
-    page.run(FILTER, "dataset", "dataset_1")
-    top = [profiles.top_domain(profile)["dataset"] for profile in made]
-    assert len(page.run(CELLS, "Expert")) == top.count("dataset_1")
-    assert page.run(FILTER, "dataset", "") == "1,024 of 1,024 experts"
+    page.run(FILTER, "expert", "")
+    assert page.run(FILTER, "token", "specific") == "1,023 of 1,024 experts"
+    assert page.run(FILTER, "token", "OWN9_12_19") == "1 of 1,024 experts"
+    assert (page.run(CELLS, "Layer"), page.run(CELLS, "Expert")) == (["9"], ["12"])
+    assert page.run("return location.hash") == "#token=OWN9_12_19"
+    assert page.run(FILTER, "token", "") == "1,024 of 1,024 experts"
+
+
+def mean_share(profile: dict, datasets: list[str]) -> float:
+    """The mean over datasets of the share of their tokens that select the expert."""
+    return float(np.mean([one["share"]["estimate"] for one in profile["domains"] if one["dataset"] in datasets]))
+
+
+@pytest.mark.parametrize("datasets", [["dataset_3"], ["dataset_1", "dataset_11"]])
+def test_all_experts_are_ranked_for_the_ticked_datasets(page, path, made, datasets):
+    for name in datasets:
+        page.driver.find_element("css selector", f".for [value='{name}']").send_keys(" ")
+    assert page.run("return location.hash") == f"#for={','.join(datasets)}"
+    for _ in range(2):
+        places = list(zip(map(int, page.run(CELLS, "Layer")), map(int, page.run(CELLS, "Expert")), strict=True))
+        assert len(set(places)) == len(made)
+        shown = [made[layer * EXPERTS + expert] for layer, expert in places]
+        assert np.all(np.diff([mean_share(one, datasets) for one in shown]) < 1e-9)
+        shares, averages, differences = (page.run(CELLS, name) for name in ("Share", "Average", "Difference"))
+        for share, average, difference, profile in zip(shares, averages, differences, shown, strict=True):
+            domains = {one["dataset"]: one for one in profile["domains"]}
+            mine, overall = mean_share(profile, datasets), mean_share(profile, DATASETS)
+            assert float(share.split()[0]) == pytest.approx(100 * mine, abs=0.0501)
+            assert float(average.split()[0]) == pytest.approx(100 * overall, abs=0.0501)
+            change = float(difference.split()[0].replace("−", "-"))
+            assert change == pytest.approx(100 * (mine - overall), abs=0.0501)
+            assert ("✱" in difference) == all(domains[name]["adjusted_p"] <= 0.05 for name in datasets)
+            assert ("[" in share) == (len(datasets) == 1)
+        page.open(path, f"for={','.join(datasets)}")
+    page.run(SORT, "Difference")
+    assert page.run("return location.hash") == f"#for={','.join(datasets)}&sort=difference"
+    page.open(path, f"for={','.join(datasets)}&sort=-difference&layer=3")
+    differences = [float(text.split()[0].replace("−", "-")) for text in page.run(CELLS, "Difference")]
+    assert len(differences) == EXPERTS and differences == sorted(differences)
+    page.run("[...document.querySelectorAll('.profiles tbody tr')].slice(0, -40).forEach((row) => row.remove());")
+    assert page.violations() == []
+
+
+def test_without_a_ticked_dataset_there_is_no_ranking(page, path):
+    page.open(path, "for=dataset_3")
+    page.driver.find_element("css selector", ".for [value='dataset_3']").click()
+    assert page.run("return document.querySelector('.profiles .ranked').checkVisibility()") is False
+    assert page.run("return location.hash") in ("", "#")
+    assert set(page.run(CELLS, "Layer")[:EXPERTS]) == {"0"}
+
+
+@pytest.mark.parametrize("width", [1360, 390])
+def test_header_and_expert_stay_in_sight(page, path, width):
+    page.look(width=width)
+    page.open(path, "for=dataset_3")
+    page.driver.execute_async_script(
+        "const box = document.querySelector('.scroll:has(.profiles)');"
+        "box.scrollTo(400, 9000);"
+        "box.scrollIntoView();"
+        "requestAnimationFrame(() => requestAnimationFrame(() => arguments[0]()))"  # rows are laid out when seen
+    )
+    inside = page.run(
+        "const place = document.querySelector('.scroll:has(.profiles)').getBoundingClientRect();"
+        "const hit = (x, y) => document.elementFromPoint(place.left + x, place.top + y).closest('th, td');"
+        "return [hit(place.width - 30, 12).closest('thead') !== null, hit(8, 12).textContent, hit(8, 200).cellIndex,"
+        " hit(70, 200).cellIndex]"
+    )
+    assert inside == [True, "Layer", 0, 1]
 
 
 def test_it_is_complete_without_scripts(browser, path, made):

@@ -95,6 +95,7 @@ def test_index_vocabulary_and_stores_hold_the_tokens(build, made, tokenizer):
     index, words = load(folder, "index"), load(folder, "vocabulary")
     assert (index["model"], index["checkpoint"], index["layers"]) == ("made up", "last", [0, 2])
     assert (index["experts"], index["top_k"], index["probability"]) == (6, 3, "softmax")
+    assert index["weight_is_probability"] is True
     assert index["kinds"] == ["input", "next"]
     assert index["datasets"] == [
         {"name": "poems", "tokens": 190, "documents": 6, "stored": 150},
@@ -137,6 +138,14 @@ def test_every_set_has_its_counts_top_tokens_and_contexts(layer, build, made):
                 [words["id"].index(token), number, float(f"{number / one['n']:.3g}")]
                 for token, number in sorted(count.items(), key=lambda item: (-item[1], item[0]))[:20]
             ]
+        total, mine = Counter(all_tokens["token_id"].tolist()), Counter(all_tokens["token_id"][having].tolist())
+        order = sorted(
+            (token for token in mine if total[token] >= 10),
+            key=lambda token: (-mine[token] / total[token], -mine[token], token),
+        )
+        assert one["own"] == [
+            [words["id"].index(token), mine[token], float(f"{mine[token] / total[token]:.3g}")] for token in order[:20]
+        ]
         assert len(one["high"]) <= 6 and len(one["rand"]) <= 5
         weights = []
         for dataset, place, weight in one["high"] + one["rand"]:

@@ -206,6 +206,19 @@ def test_top_tokens_are_counted_as_first_choices(study, found):
         assert counts == [number for number in sorted(often, reverse=True) if number][:5]
 
 
+def test_own_tokens_are_all_those_that_mostly_choose_the_expert_first(study, found):
+    seen = 0
+    for profile in found:
+        whole, _ = tokens_of(study, profile)
+        ids, first = whole["token_id"].values, whole["selected_expert"].values[:, 0] == profile["expert"]
+        sent = {one: (first & (ids == one)).sum() for one in np.unique(ids).tolist()}
+        own = [one for one in sent if (ids == one).sum() >= 10 and 2 * sent[one] > (ids == one).sum()]
+        expected = sorted(own, key=lambda one: (-sent[one], one))
+        assert profile["own_tokens"] == [vocabulary.escaped(TEXTS[one]) for one in expected]
+        seen += len(own)
+    assert seen > 5
+
+
 def test_partners_have_the_largest_lift_and_share_tokens(study, found):
     for profile in found:
         whole, mine = tokens_of(study, profile)
@@ -298,7 +311,7 @@ def page_of(found: list[dict], browser: bool = False) -> Page:
     """The page of profiles in a report."""
     place = {"model": "demo", "checkpoint": "step1", "folder": "experts/demo/step1"}
     entry = {"title": "Expert profiles", "template": "experts.html.j2"}
-    entry |= {"file": "experts-demo.html", "variables": {"experts": profiles.page(found) | place}}
+    entry |= {"file": "experts-demo.html", "variables": {"experts": profiles.page(found, 0.05) | place}}
     other = entry | {"file": "browser-demo.html"}
     site = make_site() | {"model_pages": [entry, other] if browser else [entry]}
     return Page(render.render(site, TEMPLATES)["experts-demo.html"])
@@ -315,6 +328,18 @@ def test_the_page_has_a_row_with_links_for_every_expert(found):
     share = found[7]["load"]["selected_share"]
     assert f"{100 * share['estimate']:.1f}\xa0%" in page.text
     assert f"[{100 * share['low']:.1f}, {100 * share['high']:.1f}]" in page.text
+
+
+def test_the_page_has_the_shares_of_all_datasets_and_marks_those_that_stand_out(found):
+    for profile, row in zip(found, profiles.page(found, 0.3)["rows"], strict=True):
+        for domain, (*share, marked) in zip(profile["domains"], row["shares"], strict=True):
+            assert share[0] == domain["share"]["estimate"]
+            assert share[1:] == pytest.approx([domain["share"]["low"], domain["share"]["high"]], abs=0.0005)
+            assert marked == (domain["adjusted_p"] <= 0.3)
+    profile = json.loads(json.dumps(found[0]))
+    for one, p in zip(profile["domains"], (0.05, None), strict=True):
+        one["adjusted_p"] = p
+    assert [one[-1] for one in profiles.page([profile], 0.05)["rows"][0]["shares"]] == [1, 0]
 
 
 def test_hostile_tokens_are_inert_on_the_page_and_in_the_table(found):

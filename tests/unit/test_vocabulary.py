@@ -62,7 +62,24 @@ class Tokenizer:
 
 def test_texts_of_tokens_are_in_one_line():
     found = vocabulary.token_texts(Tokenizer(), np.array([0, 1, 2, 3, 4]))
-    assert found == [" the", r"a\n\tb", r"back\\slash\x07", "Ã", ""]
+    assert found == [" the", r"a\n\tb", r"back\\slash\x07", "⟨c3⟩", ""]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "text", "expected"),
+    [
+        ("ĠâĢ", " \ufffd", " ⟨e2 80⟩"),
+        ("Ļs", "\ufffds", "⟨99⟩s"),
+        ("âĢĻâĢ", "’\ufffd", "’⟨e2 80⟩"),
+        ("<0xE2>", "\ufffd", "⟨e2⟩"),
+        ("\ufffd", "\ufffd", "\ufffd"),
+    ],
+)
+def test_parts_of_characters_are_written_as_their_bytes(symbol, text, expected):
+    class One(Tokenizer):
+        texts, names = (text,), (symbol,)
+
+    assert vocabulary.token_texts(One(), np.array([0])) == [expected]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import xarray as xr
 
 from gatebook.atlas import budget
 from gatebook.atlas.data_scripts import DataScripts
+from gatebook.chapters.vocabulary_specialization import OFTEN
 from gatebook.files import netcdf, parts
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import contexts, expert_sets, vocabulary
@@ -178,8 +179,9 @@ def layer_contents(
     contents : dict
         experts/LAYER: `sets`, every expert and the most frequent `pairs` and `triples` of each mode, each with `e`, its
         experts; `m`, its modes as indices into `MODES`; `n` and `d`, its tokens in all and in each dataset; `top`, for
-        each kind of token, the most frequent ones: index, count and share of n; `high` and `rand`, contexts with the
-        highest weights and random ones: dataset, place in its store, weight.
+        each kind of token, the most frequent ones: index, count and share of n; `own`, of the input tokens that
+        occur at least `OFTEN` times those with the largest share of their occurrences: index, count and this share;
+        `high` and `rand`, contexts with the highest weights and random ones: dataset, place in its store, weight.
         pairs/LAYER: `n`, tokens that select both of two experts, row by row above the diagonal.
         sets/LAYER: `rows`, the columns of the table; `tested` and `specific`, (mode, dataset), numbers of sets.
         tokens/LAYER: for each of the types `listed` (`token`) the experts that it is sent to first (`expert`), and at
@@ -243,13 +245,18 @@ def _rows(table: pd.DataFrame, names: list[str]) -> dict:
 
 
 def _received(tokens: Tokens, member: np.ndarray, weight: np.ndarray, rng: np.random.Generator, settings: dict) -> dict:
-    """Counts, top tokens and contexts of a set from the tokens that have it and its weight there."""
+    """Counts, top and own tokens and contexts of a set from the tokens that have it and its weight there."""
     top = {}
     for kind, code in zip(tokens.kinds, tokens.code, strict=True):
         known = code[member]
         count = np.bincount(known[known != NONE], minlength=len(tokens.ids))
         most = _largest(count, TOP)
         top[kind] = _lists(most, count[most], _rounded(count[most] / len(member)))
+    count, total = np.bincount(tokens.input[member], minlength=len(tokens.ids)), tokens.count.sum(axis=0)
+    share = np.where(total >= OFTEN, count / np.maximum(total, 1), 0)
+    most = np.lexsort((-count, -share))[:TOP]
+    most = most[share[most] > 0]
+    own = _lists(most, count[most], _rounded(share[most]))
     stored = tokens.is_stored[member]
     here, weight = member[stored], weight[stored]
     numbers = {name: settings[name] for name in CONTEXTS}
@@ -258,7 +265,7 @@ def _received(tokens: Tokens, member: np.ndarray, weight: np.ndarray, rng: np.ra
         for part in contexts.choose(here, weight, tokens.input[here], rng=rng, **numbers)
     )
     counts = np.bincount(tokens.dataset[member], minlength=len(tokens.names)).tolist()
-    return {"n": len(member), "d": counts, "top": top, "high": highest, "rand": random}
+    return {"n": len(member), "d": counts, "top": top, "own": own, "high": highest, "rand": random}
 
 
 def _lists(first: np.ndarray, second: np.ndarray, third: list[float]) -> list[list]:
@@ -422,8 +429,10 @@ def index(
         ],
         "typical_tokens": len(listed),
         "minimum_count": settings["minimum_count"],
+        "often": OFTEN,
         "id_bytes": id_bytes(rule["experts"]),
         "weight_scale": weight_scale,
+        "weight_is_probability": (rule["weighting"], rule["normalised"], rule["scale"]) == ("scores", False, 1),
     }
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from gatebook.chapters.vocabulary_specialization import OFTEN
 from gatebook.inputs.clusters import GROUPS
-from gatebook.measures import contexts, uncertainty
+from gatebook.measures import contexts, uncertainty, vocabulary
 from gatebook.measures.token_types import TYPES, classify
 from gatebook.study.routed import NONE, Layer, slices
 
@@ -21,6 +22,8 @@ ORDERS = {"most_frequent": "count", "most_specific": "share"}
 """List of top tokens: the order of `vocabulary_specialization` that it has."""
 TOP = 5
 """Top tokens in each list."""
+OWN = 40
+"""Own tokens of an expert, at most."""
 IN_A_ROW = {"types": 2, "tokens": 5, "partners": 3}
 """How many of each list a row of the page shows."""
 
@@ -119,6 +122,7 @@ def profiles(
         "entropy": _entropies(means["entropy"], layer),
         "domains": _domains(found["domain_specialization"]),
         "top_tokens": _top_tokens(found["vocabulary_specialization"], layer),
+        "own_tokens": own_tokens(token_id, layer, decode),
         "token_types": _token_types(means["type_share"], token_type),
         "partners": _partners(found["coactivation"], partners),
     }
@@ -219,13 +223,15 @@ def _domains(specialization: xr.Dataset) -> list[list[dict]]:
     ]
 
 
-def _top_tokens(vocabulary: xr.Dataset, layer: Layer) -> list[dict]:
-    texts = dict(zip(vocabulary["token_id"].values.tolist(), vocabulary["token_text"].values.tolist(), strict=True))
+def _top_tokens(specialization: xr.Dataset, layer: Layer) -> list[dict]:
+    texts = dict(
+        zip(specialization["token_id"].values.tolist(), specialization["token_text"].values.tolist(), strict=True)
+    )
     first = np.bincount(layer.selected[:, 0], minlength=layer.experts)
     out: list[dict] = [{} for _ in range(layer.experts)]
-    for kind in vocabulary["kind"].values.tolist():
+    for kind in specialization["kind"].values.tolist():
         for name, order in ORDERS.items():
-            top = vocabulary.sel(kind=kind, order=order)
+            top = specialization.sel(kind=kind, order=order)
             parts = (_values(top[part], "expert", "place").tolist() for part in ("top_token", "top_count", "top_share"))
             for expert, rows in enumerate(zip(*parts, strict=True)):
                 out[expert].setdefault(kind, {})[name] = [
@@ -239,6 +245,21 @@ def _top_tokens(vocabulary: xr.Dataset, layer: Layer) -> list[dict]:
                     for token, times, share in list(zip(*rows, strict=True))[:TOP]
                     if token != NONE
                 ]
+    return out
+
+
+def own_tokens(token_id: np.ndarray, layer: Layer, decode: Callable[[np.ndarray], str]) -> list[list[str]]:
+    """For every expert the texts of the ids (token,) of which it is mostly the first choice, the most frequent first.
+
+    Mostly: for more than half of their occurrences, of which there are at least `OFTEN`.
+    """
+    ids, code, size = np.unique(token_id, return_inverse=True, return_counts=True)
+    number = vocabulary.count(code, layer.selected[:, :1], len(ids), layer.experts)
+    out = []
+    for mine in number:
+        own = np.flatnonzero((2 * mine > size) & (size >= OFTEN))
+        most = own[np.argsort(-mine[own], kind="stable")][:OWN]
+        out.append([vocabulary.escaped(decode(ids[[place]])) for place in most])
     return out
 
 
@@ -379,23 +400,40 @@ def typical_types(profile: dict) -> list[dict]:
     return sorted(more, key=lambda one: one["share_of_all_tokens"] - one["share"]["estimate"])
 
 
-def page(found: list[dict]) -> dict:
-    """What the page of all profiles shows: the token types with their meaning, the datasets, and a row per expert."""
+def page(found: list[dict], false_discovery_rate: float) -> dict:
+    """What the page of all profiles shows: the token types with their meaning, the datasets, and a row per expert.
+
+    Of a row, `own` are its own tokens, which the page searches; `shares`, for every dataset the share of its tokens
+    that select the expert, the ends of its interval, and whether it stands out at the false discovery rate (between
+    0 and 1), 1 or 0.
+    """
     return {
         "types": [{"name": name, "meaning": meaning} for name, meaning in TYPES.items()],
         "datasets": [domain["dataset"] for domain in found[0]["domains"]],
         "tokens": found[0]["tokens"],
+        "false_discovery_rate": false_discovery_rate,
+        "often": OFTEN,
+        "own": OWN,
         "similarity": "nearest" in found[0],
         "rows": [
             {name: profile[name] for name in ("layer", "expert", "load", "ranks")}
             | {"file": file_name(profile), "entropy": profile["entropy"]["normalised"], "domain": top_domain(profile)}
+            | {"shares": [_marked(one, false_discovery_rate) for one in profile["domains"]]}
             | {"types": typical_types(profile)[: IN_A_ROW["types"]]}
             | {"tokens": profile["top_tokens"]["input"]["most_frequent"][: IN_A_ROW["tokens"]]}
+            | {"specific": profile["top_tokens"]["input"]["most_specific"][: IN_A_ROW["tokens"]]}
+            | {"own": profile["own_tokens"]}
             | {"partners": profile["partners"][: IN_A_ROW["partners"]]}
             | {"nearest": profile.get("nearest", [])[: IN_A_ROW["partners"]]}
             for profile in found
         ],
     }
+
+
+def _marked(domain: dict, rate: float) -> list:
+    share, p = domain["share"], domain["adjusted_p"]
+    ends = [None if share[end] is None else round(share[end], 3) for end in ("low", "high")]  # as the page shows them
+    return [share["estimate"], *ends, int(p is not None and p <= rate)]
 
 
 def file_name(profile: dict) -> str:

@@ -3,6 +3,7 @@
 A type is a token id that occurs. Counts are dense, (expert, type), of one layer at a time.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -96,13 +97,36 @@ def _add_tokens(code, selected, number):
 def token_texts(tokenizer, token_ids: np.ndarray) -> list[str]:
     r"""Each token id as text in one line: backslashes, line breaks and what cannot be printed are escaped (\n, \x07).
 
-    A token that is a part of a character is written as the tokenizer writes it. `tokenizer` is one of transformers.
+    Bytes that are a part of a character are written as ⟨e2 80⟩. `tokenizer` is one of transformers.
     """
     texts = []
     for number in token_ids.tolist():
-        text = tokenizer.decode([number])
-        texts.append(escaped(tokenizer.convert_ids_to_tokens(number) if "\ufffd" in text or not text else text))
+        text, symbol = tokenizer.decode([number]), tokenizer.convert_ids_to_tokens(number)
+        if "\ufffd" in text:
+            pieces = CUT.split(_token_bytes(symbol).decode("utf-8", "surrogateescape"))
+            texts.append("".join(_hexadecimal(one) if CUT.match(one) else escaped(one) for one in pieces))
+        else:
+            texts.append(escaped(text or symbol))
     return texts
+
+
+CUT = re.compile("([\udc80-\udcff]+)")
+"""Bytes of a character that is cut, as `surrogateescape` decodes them."""
+PRINTED = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+"""Bytes that byte-level tokenizers write as the character of the same number, the others as those from 256 on."""
+BYTES = {chr(byte): byte for byte in PRINTED}
+BYTES |= {chr(256 + place): byte for place, byte in enumerate(sorted(set(range(256)) - set(PRINTED)))}
+
+
+def _token_bytes(symbol: str) -> bytes:
+    """The bytes of a token that its tokenizer writes as `symbol`: <0xE2>, one character for each byte, or text."""
+    if byte := re.fullmatch("<0x([0-9A-F]{2})>", symbol):
+        return bytes.fromhex(byte[1])
+    return bytes(map(BYTES.get, symbol)) if BYTES.keys() >= set(symbol) else symbol.encode()
+
+
+def _hexadecimal(cut: str) -> str:
+    return f"⟨{cut.encode('utf-8', 'surrogateescape').hex(' ')}⟩"
 
 
 def escaped(text: str | None) -> str:

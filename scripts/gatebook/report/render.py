@@ -333,6 +333,7 @@ def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
         "kinds": KINDS,
     }
     environment.tests["of"] = lambda finding, kind: kind in finding["kinds"]
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters |= {
         "number": format_number,
         "count": format_count,

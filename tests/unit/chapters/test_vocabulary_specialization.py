@@ -447,6 +447,6 @@ def test_the_findings_on_kinds_and_on_depth(pairs, value, verdict, input_or, lay
 
 
 def test_tokens_in_row_labels_are_short_and_have_letters_of_the_font():
-    assert page._shown(" the") == "‘␣the’"
+    assert page._shown(" the") == "‘·the’"
     assert page._shown("中") == r"‘\u4e2d’"
     assert page._shown("abcdefghijk") == "‘abcdefgh…’"

@@ -388,7 +388,7 @@ def _top_tokens(metrics: xr.Dataset) -> Figure:
         caption=f"Experts with the highest lower bound of vocabulary specialization (input token, first choice, "
         f"pooled), with the three most frequent tokens that choose them first. {counts_text(metrics, JACKKNIFE)} "
         "The CSV lists the top tokens of every expert, by share and by count, for all kinds of token.",
-        how_to_read="␣ is a space, \\n a line break; letters beyond European ones are written as numbers. The "
+        how_to_read="· is a space, \\n a line break; letters beyond European ones are written as numbers. The "
         f"experts are picked as the highest of many, so a new sample would find them somewhat lower. Experts with "
         f"fewer than {FEWEST_LED} ids of their own come last.",
         drawing=drawing,
@@ -407,5 +407,5 @@ def _ranked(mine: xr.Dataset) -> tuple[xr.DataArray, np.ndarray]:
 def _shown(text: str) -> str:
     """A token for a row label: short, in quotes, with visible spaces and letters that the font has."""
     short = text if len(text) <= 9 else text[:8] + "…"
-    letters = (c if c <= LAST_SHOWN or c == "…" else c.encode("unicode_escape").decode() for c in short)
-    return f"‘{''.join(letters)}’".replace(" ", "␣")
+    letters = (c if c <= LAST_SHOWN or c in "…⟨⟩" else c.encode("unicode_escape").decode() for c in short)
+    return f"‘{''.join(letters)}’".replace(" ", "·")
