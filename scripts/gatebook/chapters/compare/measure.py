@@ -157,16 +157,16 @@ def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float)
 
 
 def table(metrics: xr.Dataset, names: Iterable[str] = COMPARED) -> pd.DataFrame:
-    """The measures `names` of one comparison (`pair`) as rows.
+    """The measures `names` of one comparison (`pair`) as rows, each followed by its means over depths.
 
-    Columns: measure, unit, run (A, B, B - A), dataset, depth, estimate,
-    low, high.
+    Columns: measure, unit, run (A, B, B - A), dataset, depth, estimate, low, high. Means have the name that they have
+    in the metrics, `mean_over_depths_*`, and an empty depth.
     """
     parts = []
-    for name in names:
-        both, difference = (summary.interval_table(metrics[prefix + name]) for prefix in ("", "difference_"))
+    for prefix, name in ((prefix, name) for name in names for prefix in ("", "mean_over_depths_")):
+        both, difference = (summary.interval_table(metrics[f"{prefix}{part}{name}"]) for part in ("", "difference_"))
         rows = pd.concat([both, difference.assign(run="B - A")])
-        parts.append(rows.assign(measure=name, unit=metrics[name].attrs["units"]))
+        parts.append(rows.assign(measure=prefix + name, unit=metrics[name].attrs["units"]))
     return pd.concat(parts, ignore_index=True)[["measure", "unit", "run", "dataset", "depth", *uncertainty.INTERVAL]]
 
 

@@ -28,8 +28,8 @@ from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.scatter import OTHERS, scatter
 from gatebook.figures.words import format_estimate, format_number
-from gatebook.measures.summary import interval_table, spread
-from gatebook.measures.uncertainty import INTERVAL, POOLED
+from gatebook.measures.summary import spread, table
+from gatebook.measures.uncertainty import POOLED
 
 RANKS = ("most chosen expert", "second", "third", "fourth", "fifth", "sixth")
 MOST_ROWS = 4
@@ -140,10 +140,6 @@ def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
     place = {"dataset": POOLED, "space": SPACES[0], "label": OTHER_IDS[0]}
     value, bounds = format_estimate(*estimate(metrics["mean_over_layers_agreement"].sel(place)))
     null = float(metrics["null_agreement"].sel(dataset=POOLED, label=OTHER_IDS[0]).mean("layer"))
-    agreement = interval_table(metrics["agreement"]).assign(measure="agreement")
-    random = metrics["null_agreement"].to_dataframe("random").reset_index()
-    variance = interval_table(metrics["explained_variance"]).assign(measure="explained_variance", dataset=POOLED)
-    data = pd.concat([agreement.merge(random, on=["layer", "dataset", "label"]), variance]).fillna({"label": ""})
     return Figure(
         name="neighbours_by_layer",
         title="What near tokens share",
@@ -158,7 +154,7 @@ def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         "directions. The router is linear in its input, so it sends near inputs to the same expert even if it has "
         "learned nothing: compare with the untrained model. The CSV has every dataset by itself.",
         drawing=plotting.small_multiples(panels, share_y=False, y_limits=(0, None), order=ORDER),
-        data=data[["measure", "space", "label", "dataset", "layer", *INTERVAL, "random"]],
+        data=table(metrics, ["agreement", "separation", "explained_variance"], null="random"),
     )
 
 

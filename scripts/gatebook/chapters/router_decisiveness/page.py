@@ -145,7 +145,7 @@ def _finding_information(seen: Seen) -> Finding:
         verdict=verdict(side(gained or found), yes="above"),
         verdict_text="yes means above 0" if gained is None else "yes means a paired difference above 0",
         unit="nats",
-        figure="information",
+        figure="information" if gained is None else "measures_by_layer",
         **(gained or found),
     )
 
