@@ -39,11 +39,15 @@ SUMS = list(dict.fromkeys(router_decisiveness.SUMS + selection_frequency.SUMS + 
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its name (model/checkpoint), its tallies by dataset, and the numbers of all MoE layers of its model."""
+    """A run: its name (model/checkpoint), its tallies by dataset, the numbers of all MoE layers of its model.
+
+    untrained: whether it is the untrained checkpoint of its model.
+    """
 
     name: str
     tallies: dict[str, xr.Dataset]
     moe_layers: list[int]
+    untrained: bool = False
 
     @property
     def depth(self) -> np.ndarray:
@@ -107,7 +111,8 @@ def measure(first: Run, others: Sequence[Run], *, resamples: int, seed: int, con
         The measures (second, run, dataset, depth, interval), where `second` names B and `run` is A or B; `difference_*`
         (second, dataset, depth, interval) is B - A; `mean_over_depths_*` has either without depth. Depths that are not
         common to A and a B are NaN. `paired` (second, dataset) bool: both runs have the same documents; `tokens`,
-        `documents` and `clusters` (second, run, dataset); `experts` of a layer and `experts_per_token` (second, run).
+        `documents` and `clusters` (second, run, dataset); `experts` of a layer, `experts_per_token` and whether it is
+        `untrained` (second, run).
 
     Raises
     ------
@@ -143,6 +148,7 @@ def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float)
     sizes = [next(iter(run.tallies.values())).sizes for run in runs.values()]
     out["experts"] = ("run", [size["expert"] for size in sizes], {"long_name": "Experts of a layer"})
     out["experts_per_token"] = ("run", [size["rank"] for size in sizes], {"long_name": "Experts of a token"})
+    out["untrained"] = ("run", np.array([run.untrained for run in runs.values()], dtype=np.int8))
     out["paired"] = ("dataset", np.array([all(paired), *paired], dtype=np.int8))
     for name, measure in COMPARED.items():
         attributes = {"units": measure.units, "formula": measure.formula}

@@ -182,7 +182,7 @@ def _load_by_expert(metrics: xr.Dataset) -> Figure:
         f"{ratio.max().item():.2f} times, the largest in layer {int(ratio['layer'][layer])}, expert {expert}.",
         caption=f"Share of all selections that each expert gets, relative to 1 / E"
         f"; hatched where the interval holds 1. {counts_text(metrics)}",
-        how_to_read="One colour for busy, the other for idle experts, white for an even load. Columns of different "
+        how_to_read="Orange is busy, purple idle, white an even load. Columns of different "
         "layers do not correspond: expert numbers have no meaning across layers.",
         drawing=drawing,
         data=data[["layer", "expert", "estimate", "low", "high"]].rename(columns={"estimate": "slot_share"}),

@@ -147,10 +147,12 @@ def _panels(
     layers, panels, data = metrics["layer"].values, [], []
     for name in names:
         title, units = MEASURES[name].title, MEASURES[name].units
-        lines = [null.reference() for null in nulls(name)]
+        known = nulls(name)
+        lines = [null.reference() for null in known]
         panels.append(Panel(title, layers, series(metrics, untrained, name), lines, "" if units == "1" else units))
-        rows = table(metrics, [name])
-        data.append(rows.assign(**{line.label.replace(" ", "_"): line.value for line in lines}))
+        values = [[*line.value, null.numbers()["null_value"]] for line, null in zip(lines, known, strict=True)]
+        columns = [null.name.replace(" ", "_") for null in known]
+        data.append(table(metrics, [name]).assign(**dict(zip(columns, values, strict=True))))
     drawing = plotting.small_multiples(panels, columns=2 if len(names) == 4 else 3, share_y=False, order=ORDER)
     return drawing, pd.concat(data, ignore_index=True)
 
@@ -333,8 +335,9 @@ def _title(name: str) -> str:
 
 def _relations(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     drawing, data = _panels(metrics, untrained, CORRELATIONS, lambda name: [_random(metrics, name, "permuted experts")])
-    p_values = {name: metrics[f"p_{name}"].to_series() for name in CORRELATIONS}
-    data["p"] = [p_values[name][layer] for name, layer in zip(data["measure"], data["layer"], strict=True)]
+    data["p"] = np.concatenate(
+        [[*metrics[f"p_{name}"].values, metrics[f"{MEAN}p_{name}"].item()] for name in CORRELATIONS]
+    )
     (lift, bounds), (overlap, overlap_bounds) = (format_estimate(*over_layers(metrics, each)) for each in CORRELATIONS)
     small = [_p_value(metrics, name) for name in CORRELATIONS]
     return Figure(
