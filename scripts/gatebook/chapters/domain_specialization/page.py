@@ -177,7 +177,7 @@ def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
             metrics["layer"].values,
             series(metrics, untrained, name),
             [_null(metrics, name).reference()],
-            "of the domain's tokens" if name == "largest_specialization" else MEASURES[name].units,
+            "share of the domain's tokens" if name == "largest_specialization" else MEASURES[name].units,
         )
         for name in names
     ]

@@ -132,11 +132,11 @@ def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
             place = {"dataset": POOLED, "space": space, "label": label}
             null = Null("null", metrics["null_agreement"].sel(label=label)).reference()
             lines = _series(metrics, untrained, "agreement", place)
-            panels.append(Panel(f"{space}s: same {label}", layers, lines, [null], "of neighbours"))
+            panels.append(Panel(f"{space}s: same {label}", layers, lines, [null], "share of neighbours"))
     for space in SPACES:
         lines = _series(metrics, untrained, "explained_variance", {"space": space})
         flat = Reference("null", 2 / metrics.attrs["hidden_size"])
-        panels.append(Panel(f"{space}s: two components", layers, lines, [flat], "of variance"))
+        panels.append(Panel(f"{space}s: two components", layers, lines, [flat], "share of variance"))
     place = {"dataset": POOLED, "space": SPACES[0], "label": OTHER_IDS[0]}
     value, bounds = format_estimate(*estimate(metrics["mean_over_layers_agreement"].sel(place)))
     null = float(metrics["null_agreement"].sel(dataset=POOLED, label=OTHER_IDS[0]).mean("layer"))
@@ -148,6 +148,7 @@ def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         caption=f"Above: {MEASURES['agreement'].title.lower()}, of the ten nearest of other sources, among router "
         "inputs and among the outputs of the first expert; “other ids”: of those with another token id. "
         "Below: share of the variance on two principal components. "
+        f"The spaces have {metrics.attrs['hidden_size']:,} dimensions. "
         f"Same dataset among router inputs with other ids, mean over layers: {value} {bounds}. "
         f"{counts_text(metrics, JACKKNIFE, SAMPLED)}",
         how_to_read="Dashed: tokens drawn at random from those that can be neighbours; below, equal variance in all "

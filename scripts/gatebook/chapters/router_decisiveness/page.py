@@ -57,7 +57,10 @@ def figures(seen: Seen) -> list[Figure]:
     ]
     if metrics.attrs["probability"] == "softmax":
         return found
-    note = f"Probabilities of this router are {metrics.attrs['probability']}."
+    note = (
+        f"Probabilities of this router are {metrics.attrs['probability']}. A trained bias or groups of experts may "
+        "move its choice away from the most probable experts."
+    )
     return [replace(figure, caption=f"{figure.caption} {note}") for figure in found]
 
 

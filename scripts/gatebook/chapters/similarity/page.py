@@ -231,8 +231,8 @@ def _output_matrices(metrics: xr.Dataset) -> Figure:
         alt=f"Matrices of the cosine between the outputs of every pair of experts, means removed, for {len(layers)} "
         f"layers{most}.",
         caption="Cosine of outputs with means removed, experts in the order of a hierarchical clustering of each layer "
-        f"by itself; colours end near the 1 % and 99 % quantiles of the pairs. {_sampled(metrics, bands=False)} The "
-        "CSV has CKA and matched weights beside it.",
+        f"by itself; colours end near the 1 % and 99 % quantiles of the pairs. {_sampled(metrics, intervals=False)} "
+        "The CSV has CKA and matched weights beside it.",
         how_to_read="A bright block is a group of experts that react alike to the same tokens. Clustering makes blocks "
         "out of noise, too: compare their brightness with the scale. Places have no meaning across layers.",
         drawing=drawing,
@@ -359,10 +359,10 @@ def _p_value(metrics: xr.Dataset, name: str) -> str:
     return format_number(float(f"{metrics[f'mean_over_layers_p_{name}'].item():.2g}"))
 
 
-def _sampled(metrics: xr.Dataset, bands: bool = True) -> str:
-    return counts_text(metrics, JACKKNIFE, SAMPLED) if bands else f"{size_text(metrics, SAMPLED)}."
+def _sampled(metrics: xr.Dataset, intervals: bool = True) -> str:
+    return counts_text(metrics, JACKKNIFE, SAMPLED) if intervals else f"{size_text(metrics, SAMPLED)}."
 
 
 def _experts(metrics: xr.Dataset) -> str:
     confidence = f"{100 * metrics.attrs['confidence']:g} %"
-    return f"n = {metrics.sizes['expert']} experts in each layer; bands: {confidence} jackknife over experts."
+    return f"n = {metrics.sizes['expert']} experts in each layer; intervals: {confidence} jackknife over experts."

@@ -259,7 +259,7 @@ def _predictors_by_layer(metrics: xr.Dataset) -> Figure:
         how_to_read="By nothing is how often the most frequent expert is chosen. What the dataset adds to the token is "
         "context in any form. Classes with many values cover fewer tokens: only those whose value occurs in both "
         "halves count.",
-        drawing=_single(MEASURES["predictability"].title, metrics, lines, "of tokens"),
+        drawing=_single(MEASURES["predictability"].title, metrics, lines, "share of tokens"),
         data=summary.table(metrics, ["predictability"]),
     )
 
