@@ -32,7 +32,7 @@ FOLDERS = [Path(file).parts[3] for file in FILES if fnmatch(file, "scripts/gateb
 sys.path.insert(0, str(library.parent))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
 if shlex.quote(sys.executable) != sys.executable:  # Snakemake writes it into command lines without quotes
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     sys.executable = Path(sys.executable).name
 
 from gatebook import chapters as declarations
