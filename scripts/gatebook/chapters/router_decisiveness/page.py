@@ -57,10 +57,7 @@ def figures(seen: Seen) -> list[Figure]:
     ]
     if metrics.attrs["probability"] == "softmax":
         return found
-    note = (
-        f"Probabilities of this router are {metrics.attrs['probability']}. A trained bias or groups of experts may "
-        "move its choice away from the most probable experts."
-    )
+    note = f"Probabilities of this router are {metrics.attrs['probability']}."
     return [replace(figure, caption=f"{figure.caption} {note}") for figure in found]
 
 
@@ -148,7 +145,7 @@ def _finding_information(seen: Seen) -> Finding:
         verdict=verdict(side(gained or found), yes="above"),
         verdict_text="yes means above 0" if gained is None else "yes means a paired difference above 0",
         unit="nats",
-        figure="information" if gained is None else "measures_by_layer",
+        figure="information",
         **(gained or found),
     )
 
