@@ -126,8 +126,8 @@ def test_rounding_is_measured_by_the_value_that_it_is_held_against():
     assert page.lies(-3.8e-9, -3.8e-9, 0.0) == "around" and page.lies(-3.8e-5, -3.8e-5, 0.0) == "below"
     layers = xr.DataArray([[2 - 2e-7] * 3, [2.1] * 3], dims=("layer", "interval"))
     layers = layers.assign_coords(layer=[0, 1], interval=["estimate", "low", "high"])
-    assert page.exceptions("above", page.Null("two", 2.0), layers) == ""
-    assert "below in layer 0" in page.exceptions("above", page.Null("two", 2.0), layers - 0.01)
+    assert page.exceptions("above", page.Null("two", 2.0), layers) == {"exceptions": "", "differs": ()}
+    assert "below in layer 0" in page.exceptions("above", page.Null("two", 2.0), layers - 0.01)["exceptions"]
 
 
 @pytest.mark.parametrize("logits", ["equal", "of all experts"])
