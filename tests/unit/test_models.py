@@ -51,9 +51,9 @@ def _expert_parameters(weights: dict[str, torch.Tensor]) -> int:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_token_uses_all_parameters_but_those_of_experts_that_it_does_not_select(family):
-    """Each routed expert of these models has three matrices of 16 x 8, GPT-OSS also biases of 16 and 2 x 8."""
+    """Each routed expert has three matrices of 16 x 8, GPT-OSS also biases of 16 and 2 x 8, Nemotron-H no gate."""
     model = causal_model(family).model
-    one = 3 * 16 * 8 + (16 + 2 * 8 if family == "gpt_oss" else 0)
+    one = (2 if family == "nemotron_h" else 3) * 16 * 8 + (16 + 2 * 8 if family == "gpt_oss" else 0)
     idle = len(models.find_routers(model)) * (8 - 3) * one
     assert models.active_parameters(model) == sum(each.numel() for each in model.parameters()) - idle
 
@@ -308,8 +308,8 @@ def test_the_text_model_of_one_that_also_sees_is_studied(family, tmp_path):
         assert torch.equal(tensor, blocks[2].state_dict()[name]), name
     np.testing.assert_array_equal(models.read_router_rows(tmp_path, 2)[0], models.router_rows(blocks[2]))
     tokens = np.arange(40, dtype=np.int32)
-    (span,) = extraction.extract(text, sorted(blocks), tokens, np.array([0, 25]), tokens_per_batch=64)
-    assert [layer for layer, _ in span.records("exact")] == sorted(blocks)
+    (batch,) = extraction.extract(text, sorted(blocks), tokens, np.array([0, 25]), tokens_per_batch=64)
+    assert batch.layers == sorted(blocks) and len(batch.records().per_token["selected_expert"][0]) == 40
 
 
 def test_predictions_need_a_head_that_transformers_has(tmp_path):
