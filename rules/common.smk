@@ -293,8 +293,8 @@ def profiled(model):
 
 def size_limits():
     """The limits of the report's size in MB, by their key in the config."""
-    keys = ("browser.megabytes", "report.megabytes", "report.download_megabytes")
-    return {key: config[key.split(".")[0]][key.split(".")[1]] for key in keys}
+    keys = ("browser", "megabytes"), ("report", "megabytes"), ("report", "download_megabytes")
+    return {f"{section}.{key}": config[section][key] for section, key in keys}
 
 
 def expert_sets():

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -178,38 +177,6 @@ def test_a_place_that_is_no_folder_is_one_sentence(tmp_path):
         with pytest.raises(Problem, match=f"{target} cannot be written"):
             netcdf.save(xr.Dataset({"x": ("a", [1.0])}), tmp_path / target)
     assert names(tmp_path) == ["file", "folder"]
-
-
-@pytest.fixture
-def small_temporary(small_disk, monkeypatch):
-    """The small disk, where temporary files go."""
-    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
-    return small_disk
-
-
-def test_a_temporary_folder_that_is_too_small_is_refused_at_once(small_temporary):
-    with atomic.temporary_folder(10**6) as folder:
-        (folder / "a").write_text("whole")
-    with pytest.raises(Problem) as raised, atomic.temporary_folder(3 * 10**6):
-        raise AssertionError("it has room")
-    assert str(raised.value) == (
-        f"{small_temporary}/a copy of the dataset would take about 3.00 MB, but 1.05 MB are free on that disk: make "
-        "room, or set TMPDIR to a folder on a larger disk."
-    )
-    assert names(small_temporary) == []
-
-
-def test_a_temporary_folder_that_fills_up_is_named_whatever_the_error_says(small_temporary):
-    with pytest.raises(Problem) as raised, atomic.temporary_folder(1000) as folder:
-        try:
-            (folder / "a").write_bytes(b"0" * 2 * 10**6)
-        except OSError as error:
-            raise Problem("a.jsonl cannot be read: mend it.") from error
-    assert str(raised.value).startswith(f"{small_temporary}, where temporary files go, is full (")
-    assert str(raised.value).endswith("free): make room, or set TMPDIR to a folder on a larger disk.")
-    assert names(small_temporary) == []
-    with pytest.raises(Problem, match=r"^a\.jsonl has no rows\.$"), atomic.temporary_folder(1000):
-        raise Problem("a.jsonl has no rows.")
 
 
 def test_a_read_only_disk_is_one_sentence(small_disk):

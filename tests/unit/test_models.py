@@ -1,7 +1,6 @@
 """Model folders: what they are, how they load, and one sentence for each way in which they do not."""
 
 import copy
-import json
 import shutil
 
 import numpy as np
@@ -9,7 +8,8 @@ import pytest
 import torch
 import yaml
 from families import FAMILIES, KINDS, SEEING, causal_model, config_of, seeing_model, watched
-from safetensors.torch import load_file, save_file
+from folder_cases import change_config, change_weights
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
@@ -27,18 +27,6 @@ SETTINGS = {"dtype": "auto", "device": CPU, "attention": "auto", "experts": "aut
 def copied(model_folder, tmp_path):
     """A copy of the tiny model that a test may spoil."""
     return shutil.copytree(model_folder, tmp_path / "copied")
-
-
-def change_config(folder, **values):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def change_weights(folder, change):
-    path = folder / "model.safetensors"
-    weights = load_file(path)
-    change(weights)
-    save_file(weights, path, metadata={"format": "pt"})
 
 
 # ---------------------------------------------------------------- describe and choose

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from families import causal_model
+from folder_cases import change_config, change_weights
 from safetensors.torch import load_file, save_file
 
 from gatebook.inputs.model_folder import load_config
@@ -30,18 +31,6 @@ def original(tmp_path_factory):
 def folder(original, tmp_path):
     """A copy of it that a test may change."""
     return shutil.copytree(original, tmp_path / "folder")
-
-
-def change_config(folder, **values):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
-
-
-def change_weights(folder, change):
-    path = folder / "model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def rehearse(folder, *, head=True):

@@ -4,17 +4,15 @@ import errno
 import os
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gatebook.files.sizes import format_bytes
-from gatebook.problem import Problem, causes
+from gatebook.problem import Problem
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (
-    *FULL, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR,
     errno.EISDIR,
 )  # fmt: skip
 
@@ -54,30 +52,6 @@ def check_room(path: str | Path, needed: int, remedy: str) -> None:
             f"{path} would take about {format_bytes(needed)}, but {format_bytes(free)} are free on that disk: make "
             f"room, or {remedy}."
         )
-
-
-@contextmanager
-def temporary_folder(needed: int) -> Iterator[Path]:
-    """Yield a folder for about `needed` bytes where the system keeps temporary files, and delete it afterwards.
-
-    A `Problem` if there is no room for them, or no longer while it is used.
-    """
-    remedy = "set TMPDIR to a folder on a larger disk"
-    try:
-        place = tempfile.gettempdir()
-    except FileNotFoundError as error:
-        raise Problem(f"No folder for temporary files can be written: {remedy}, and run again.") from error
-    check_room(Path(place, "a copy of the dataset"), needed, remedy)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            yield Path(folder)
-        except Exception as error:
-            if not any(getattr(cause, "errno", None) in FULL for cause in causes(error)):
-                raise
-            free = format_bytes(_free(Path(folder)))
-            raise Problem(
-                f"{place}, where temporary files go, is full ({free} free): make room, or {remedy}."
-            ) from error
 
 
 @contextmanager
