@@ -325,7 +325,7 @@ WRONG = [
     (
         "router_decisiveness",
         {"thresholds": {"x": 1}},
-        "router_decisiveness.thresholds: the key 'x' is unknown: use one of decisive_entropy, ",
+        "router_decisiveness.thresholds: the key 'x' is unknown: use one of tied, decisive_entropy, ",
     ),
     # a key that is missing
     ("study", DELETE, "the key 'study' is missing: add it."),

@@ -93,6 +93,8 @@ def study(tmp_path, monkeypatch, caplog):
     """A folder with tokens of all parts; the log."""
     monkeypatch.chdir(tmp_path)
     caplog.set_level(logging.INFO, "gatebook")
+    started = time.time()  # the job's process, in place of that of all tests
+    monkeypatch.setattr(shelf.psutil, "Process", lambda: SimpleNamespace(create_time=lambda: started))
     for path in {tokens(part) for part in PARTS}:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"tokens of {path.stem}")

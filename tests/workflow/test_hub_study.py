@@ -1,6 +1,7 @@
 """A study of two checkpoints from the hub, played by a small server: who asks it for what, and what the results say."""
 
 import io
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -8,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 from hub_server import HubServer, Repository
+from studies import Workflow, planned
 
 from gatebook.files import checksums
+from gatebook.run.metadata import ADOPTED
 
 TEXTS = [f"{name} sold {number} eggs for {number * 2} dollars." for number in range(8) for name in ("Omar", "Łucja")]
 MODEL, ROWS = "example/tiny-moe", "example/sales"
@@ -100,3 +103,16 @@ def test_both_checkpoints_saw_the_same_tokens_and_routed_them_differently(finish
     for tally in (early, late):
         assert int(tally["selected_count"].sum()) == sum(expected) * 3 * 4  # 3 experts per token, 4 layers
     assert not np.array_equal(early["selected_count"], late["selected_count"])
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["with metadata", "without metadata"])
+def test_what_version_0_1_fetched_stands_and_what_other_code_fetched_does_not(finished, tmp_path, kept):
+    study = Workflow(tmp_path / "moved")
+    shutil.copytree(finished[0], study.folder, symlinks=True, dirs_exist_ok=True)
+    _, earlier, *_ = ADOPTED["fetch_dataset.py"]
+    for code, jobs in {earlier: {}, "0123456789abcdef": {"fetch_dataset": 1, "tokenize_dataset": 1}}.items():
+        study.restamp("fetch_dataset", code)
+        if not kept:
+            shutil.rmtree(study.folder / ".snakemake")
+        dry_run = study.finish("--dry-run", *TALLIES, configs=[study.folder / "hub.yaml"])
+        assert planned(dry_run).items() >= jobs.items() and bool(jobs) == bool(planned(dry_run))

@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from fnmatch import fnmatch
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
@@ -68,8 +69,9 @@ def test_records_follow_the_storage_contract(tiny_study):
     results = tiny_study.folder / "results"
     tokens = xr.load_dataset(results / "inputs/demo/stories.nc")
     folder = results / "routing/demo/step20/stories"
-    names = ["layer_0.nc", "layer_1.nc", "predictions.nc", "states.nc"]
-    assert sorted(path.name for path in folder.glob("*.nc")) == names
+    names = ["layer_0.nc", "layer_1.nc", "predictions.nc", "states.nc", "tally_*.nc"]
+    found = sorted(path.name for path in folder.glob("*.nc"))
+    assert len(found) == len(names) and all(map(fnmatch, found, names))
     record = xr.load_dataset(folder / "layer_1.nc")
     assert dict(record.sizes) == {"token": tokens.sizes["token"], "expert": 8, "rank": 2}
     assert set(record.data_vars) == {"router_logits", "selected_expert"}
