@@ -171,7 +171,8 @@ def params(name: str, config: dict) -> dict:
     statistics = {key: value for key, value in config["statistics"].items() if key in wanted}
     settings = {key: value for key, value in config.get(name, {}).items() if key != "thresholds"}
     fewest = config["statistics"]["fewest_clusters"]
-    return {"statistics": statistics, "fewest_clusters": fewest, "settings": settings, "model": {"trust_remote_code": False}}
+    model = {"trust_remote_code": False}
+    return {"statistics": statistics, "fewest_clusters": fewest, "settings": settings, "model": model}
 
 
 def whole_config() -> dict:

@@ -1,6 +1,5 @@
 """What runs again after an edit, and what does not: dry runs of finished studies, in a clone of the repository."""
 
-import json
 import re
 import shutil
 import subprocess
