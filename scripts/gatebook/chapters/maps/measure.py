@@ -205,14 +205,19 @@ def embed(points: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """UMAP and t-SNE of points (token, hidden): positions (token, 2) by projection; the same bytes for the same seed.
 
     UMAP is given the exact nearest neighbours: to search them itself it would compile code for longer than it maps.
+    What it does compile is kept on disk, beside its own code: only the first job waits for it.
     """
     # Imported here, because the report needs this module's words only.
     import numba
+    from numba.core.registry import CPUDispatcher
     from sklearn.manifold import TSNE
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits
-    from umap import UMAP
+    from umap import UMAP, layouts, umap_
 
+    for function in {**vars(layouts), **vars(umap_)}.values():
+        if isinstance(function, CPUDispatcher) and function.__module__ in (layouts.__name__, umap_.__name__):
+            function.enable_caching()
     numba.config.THREADING_LAYER = "workqueue"  # the default one raises the number of OpenMP's threads for all code
     size = min(UMAP_NEIGHBOURS, len(points) - 1)
     distance, nearest = NearestNeighbors(n_neighbors=size).fit(points).kneighbors(points)
