@@ -78,7 +78,7 @@ def group_of(process: psutil.Process) -> int | None:
 
 
 def wait_until(condition: Callable) -> None:
-    """Wait until a condition holds, at most a minute and a half."""
+    """Wait until a condition holds, at most ten minutes: the machine may be busy."""
     end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end
