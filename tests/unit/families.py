@@ -6,7 +6,7 @@ from torch import nn
 
 from gatebook.lists import ROOT
 from gatebook.routing.families import routing_rule
-from gatebook.routing.routers import find_blocks, selection_bias
+from gatebook.routing.routers import find_blocks, router_of, selection_bias
 
 SHARED = {
     "vocab_size": 97,
@@ -133,6 +133,19 @@ FAMILIES = {
     "cohere2_moe": ("Cohere2Moe", SPARSE | {"head_dim": 8}),
     "exaone_moe": ("ExaoneMoe", SPARSE | SPARSE_LAYERS | GROUPS | {"num_shared_experts": 1, "head_dim": 8}),
     "aria_text": ("AriaText", {"moe_num_experts": 8, "moe_topk": 3, "moe_num_shared_experts": 1}),
+    "dbrx": (
+        "Dbrx",
+        {
+            "d_model": 16,
+            "n_heads": 2,
+            "n_layers": 3,
+            "attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8},
+            "ffn_config": {"moe_num_experts": 8, "moe_top_k": 3, "ffn_hidden_size": 8},
+            "max_seq_len": 64,
+            "vocab_size": 97,
+            "initializer_range": 0.3,
+        },
+    ),
 }
 
 SEEING = {
@@ -148,7 +161,7 @@ FIRST_DENSE = {
 }  # fmt: skip
 """Families whose tiny model has no experts in layer 0."""
 KINDS = ["olmoe", "flex_olmo", "mixtral", "qwen2_moe", "deepseek_v2_groups", "deepseek_v3", "gpt_oss", "minimax_m2"]
-KINDS += ["granitemoe", "lfm2_moe", "ernie4_5_moe", "nemotron_h"]
+KINDS += ["granitemoe", "lfm2_moe", "ernie4_5_moe", "nemotron_h", "dbrx"]
 """One family for every kind of rule and of block: for tests of what does not depend on more."""
 REFUSED = {
     "phimoe": ("Phimoe", {"num_local_experts": 8, "num_experts_per_tok": 2}, "follows no rule that is known: "),
@@ -175,11 +188,6 @@ REFUSED = {
         | {"decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "num_experts": 4},
         "does not say which one module",
     ),
-    "dbrx": (
-        "Dbrx",
-        {"d_model": 16, "n_heads": 2, "n_layers": 2, "attn_config": {"rope_theta": 1e4, "kv_n_heads": 2}},
-        "does not say which one module",
-    ),
 }
 """Families that are refused: the class and changes of a tiny config, and what the sentence says."""
 WHY = {
@@ -190,7 +198,6 @@ WHY = {
     "jetmoe": "JetMoE: a second router, in attention",
     "switch_transformers": "Switch: encoder and decoder; drops tokens beyond an expert's capacity",
     "nllb-moe": "NLLB-MoE: encoder and decoder; drops tokens beyond an expert's capacity",
-    "dbrx": "DBRX: returns logits alone",
 }
 """What the README says of each."""
 EXAMPLES = {
@@ -202,7 +209,7 @@ EXAMPLES = {
     "granitemoe": "Granite 3 1B-A400M", "granitemoehybrid": "Granite 4 tiny", "ernie4_5_moe": "ERNIE-4.5-21B-A3B",
     "dots1": "dots.llm1", "hunyuan_v1_moe": "Hunyuan-A13B", "lfm2_moe": "LFM2-8B-A1B", "jamba": "Jamba",
     "nemotron_h": "Nemotron-3-Nano-30B-A3B", "afmoe": "Trinity", "hy_v3": "Hunyuan 3", "minimax": "MiniMax-Text-01",
-    "cohere2_moe": "Command A MoE", "exaone_moe": "K-EXAONE", "aria_text": "Aria",
+    "cohere2_moe": "Command A MoE", "exaone_moe": "K-EXAONE", "aria_text": "Aria", "dbrx": "DBRX",
 }  # fmt: skip
 """A model of each family."""
 
@@ -222,7 +229,7 @@ def causal_model(family: str, dtype=torch.float32, **changes) -> transformers.Pr
     model = transformers.AutoModelForCausalLM.from_config(config_of(family, **changes)).eval().to(dtype)
     for parameter in model.parameters():  # trained biases are not zero, nor norms one
         parameter.data += 0.05 * torch.randn_like(parameter)
-    for block in find_blocks(model.model).values():
+    for block in find_blocks(model.base_model).values():
         if (bias := selection_bias(block)) is not None:
             bias.data += 0.2 * torch.randn_like(bias)
     return model
@@ -249,6 +256,25 @@ def watched(modules: dict[int, nn.Module], model, token_id: torch.Tensor, **opti
     for handle in handles:
         handle.remove()
     return seen, output
+
+
+def decided(model, token_id: torch.Tensor) -> dict[int, tuple]:
+    """What the routers of a model received and decided for one sequence, by layer: (states, (logits, weights, ids)).
+
+    The weights and ids of a router that returns logits alone are those that the experts receive.
+    """
+    blocks, handed = find_blocks(model.base_model), {}
+    handles = [
+        block.experts.register_forward_pre_hook(lambda _, given, layer=layer: handed.update({layer: given[:0:-1]}))
+        for layer, block in blocks.items()
+    ]
+    seen, _ = watched({layer: router_of(block) for layer, block in blocks.items()}, model, token_id)
+    for handle in handles:
+        handle.remove()
+    return {
+        layer: (states, (output, *handed[layer]) if isinstance(output, torch.Tensor) else output)
+        for layer, (states, output) in seen.items()
+    }
 
 
 BEGIN, END = "<!-- families: written by make lists -->", "<!-- end of families -->"

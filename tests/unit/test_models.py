@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from families import FAMILIES, KINDS, SEEING, causal_model, config_of, seeing_model, watched
+from families import FAMILIES, KINDS, SEEING, causal_model, config_of, decided, seeing_model, watched
 from folder_cases import change_config, change_weights
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM
@@ -17,7 +17,7 @@ from gatebook.files import checksums
 from gatebook.lists import ROOT
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models, routers
-from gatebook.routing.routers import find_blocks, find_norm, find_routers
+from gatebook.routing.routers import find_blocks, find_norm, find_routers, layers_of
 
 CPU = torch.device("cpu")
 SETTINGS = {"dtype": "auto", "device": CPU, "attention": "auto", "experts": "auto"}
@@ -40,7 +40,7 @@ def _expert_parameters(weights: dict[str, torch.Tensor]) -> int:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_token_uses_all_parameters_but_those_of_experts_that_it_does_not_select(family):
     """Each routed expert has three matrices of 16 x 8, GPT-OSS also biases of 16 and 2 x 8, Nemotron-H no gate."""
-    model = causal_model(family).model
+    model = causal_model(family).base_model
     one = (2 if family == "nemotron_h" else 3) * 16 * 8 + (16 + 2 * 8 if family == "gpt_oss" else 0)
     idle = len(models.find_routers(model)) * (8 - 3) * one
     assert models.active_parameters(model) == sum(each.numel() for each in model.parameters()) - idle
@@ -181,11 +181,11 @@ def alone(folder, layer, tmp_path):
 def test_every_family_loads_from_the_layout_of_the_hub(family_model):
     model, folder = family_model
     loaded = models.load(folder, **SETTINGS)
-    expected = model.model.state_dict()
+    expected = model.base_model.state_dict()
     assert sorted(loaded.state_dict()) == sorted(expected)
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
-    assert models.describe(folder)["moe_layers"] == sorted(find_routers(model.model))
+    assert models.describe(folder)["moe_layers"] == sorted(find_routers(model.base_model))
 
 
 def test_layers_after_the_last_wanted_one_are_not_read(family_model, tmp_path):
@@ -193,9 +193,9 @@ def test_layers_after_the_last_wanted_one_are_not_read(family_model, tmp_path):
     folder = shutil.copytree(folder, tmp_path / "cut")
     change_weights(folder, lambda weights: [weights.pop(name) for name in list(weights) if ".layers.2." in name])
     loaded = models.load(folder, **SETTINGS, last_layer=1)
-    assert len(loaded.layers) == 2
+    assert len(layers_of(loaded)) == 2
     (seen, _), (whole, _) = (
-        watched({1: find_routers(base)[1]}, base, torch.arange(30)) for base in (loaded, model.model)
+        watched({1: find_routers(base)[1]}, base, torch.arange(30)) for base in (loaded, model.base_model)
     )
     for one, other in zip(seen[1][1], whole[1][1], strict=True):
         torch.testing.assert_close(one, other)
@@ -204,7 +204,7 @@ def test_layers_after_the_last_wanted_one_are_not_read(family_model, tmp_path):
 def test_a_block_is_the_same_alone_and_needs_its_layer_only(family_model, tmp_path):
     model, folder = family_model
     block = models.load_block(alone(folder, 2, tmp_path), 2, dtype="auto", device=CPU)
-    expected = find_blocks(model.model)[2].state_dict()
+    expected = find_blocks(model.base_model)[2].state_dict()
     assert sorted(block.state_dict()) == sorted(expected)
     for name, tensor in block.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
@@ -213,14 +213,14 @@ def test_a_block_is_the_same_alone_and_needs_its_layer_only(family_model, tmp_pa
 def test_the_gain_before_a_block_is_that_of_the_norm_whose_output_it_receives(family_model):
     """The block's input is the norm's, divided by its root mean square and times the gain."""
     model, folder = family_model
-    layer, gain, name = model.model.layers[2], models.block_gain(folder, 2), find_norm(model.config)
+    layer, gain, name = layers_of(model.base_model)[2], models.block_gain(folder, 2), find_norm(model.config)
     if name is None:
         assert gain is None and hasattr(layer, "post_feedforward_layernorm")
         return
-    seen, _ = watched({1: layer.get_submodule(name), 2: find_blocks(model.model)[2]}, model, torch.arange(9))
+    seen, _ = watched({1: layer.get_submodule(name), 2: find_blocks(model.base_model)[2]}, model, torch.arange(9))
     assert torch.equal(seen[1][1], seen[2][0])
     given = seen[1][0]
-    if name == "input_layernorm" and model.config.model_type == "cohere2_moe":  # a LayerNorm
+    if model.config.model_type in ("cohere2_moe", "dbrx"):  # a LayerNorm
         given = given - given.mean(dim=-1, keepdim=True)
     unit = given / given.square().mean(dim=-1, keepdim=True).sqrt()
     torch.testing.assert_close(seen[2][0], unit * torch.from_numpy(gain), atol=1e-3, rtol=1e-3)
@@ -236,10 +236,10 @@ def test_a_norm_of_one_plus_its_weight_has_that_gain(tmp_path):
 
 def test_router_rows_of_all_layers_are_read_without_the_model(family_model, tmp_path):
     model, folder = family_model
-    rows, blocks = models.read_router_rows(folder), find_blocks(model.model)
+    rows, blocks = models.read_router_rows(folder), find_blocks(model.base_model)
     assert rows.dims == ("layer", "expert", "hidden") and rows.dtype == np.float32
     assert rows["layer"].values.tolist() == sorted(blocks)
-    seen, _ = watched(find_routers(model.model), model, torch.arange(12))
+    seen = decided(model, torch.arange(12))
     for layer, block in blocks.items():
         np.testing.assert_array_equal(rows.sel(layer=layer), models.router_rows(block))
         states, (logits, *_) = seen[layer]
@@ -258,7 +258,7 @@ def test_router_rows_of_all_layers_are_read_without_the_model(family_model, tmp_
 
 def test_expert_matrices_are_what_the_experts_apply(family_model):
     model, _ = family_model
-    block, states = copy.deepcopy(find_blocks(model.model)[2]), torch.randn(6, 16)
+    block, states = copy.deepcopy(find_blocks(model.base_model)[2]), torch.randn(6, 16)
     gate, up, down = models.expert_matrices(block)
     gated = model.config.model_type != "nemotron_h"
     assert (gate.shape, up.shape, down.shape) == ((8, 8 if gated else 0, 16), (8, 8, 16), (8, 16, 8))
@@ -274,7 +274,8 @@ def test_expert_matrices_are_what_the_experts_apply(family_model):
             elif hasattr(block.experts, "alpha"):  # GPT-OSS
                 inner = (inner[0] * torch.sigmoid(block.experts.alpha * inner[0]), inner[1] + 1)
             else:
-                inner = (block.experts.act_fn(inner[0]), inner[1])
+                activation = getattr(block.experts, "act_fn", None) or block.experts.mlp.activation_fn
+                inner = (activation(inner[0]), inner[1])
             torch.testing.assert_close(given, inner[0] * inner[1] @ down[expert].T)
 
 
@@ -317,7 +318,7 @@ def test_experts_whose_outputs_do_not_add_up_to_the_block_are_not_taken_out_of_i
 
 @pytest.mark.parametrize("family", KINDS)
 def test_random_experts_have_the_scale_of_the_others_and_leave_the_rest_alone(family):
-    block = find_blocks(causal_model(family).model)[2]
+    block = find_blocks(causal_model(family).base_model)[2]
     before = {name: parameter.detach().clone() for name, parameter in block.experts.named_parameters()}
     made = []
     for seed in ([1, 2], [1, 2], [1, 3]):
@@ -325,6 +326,7 @@ def test_random_experts_have_the_scale_of_the_others_and_leave_the_rest_alone(fa
             parameter.data.copy_(before[name])
         models.randomise_experts(block, 5, seed)
         made.append({name: parameter.detach().clone() for name, parameter in block.experts.named_parameters()})
+    before, *made = ({name: each.unflatten(0, (8, -1)) for name, each in one.items()} for one in (before, *made))
     for name, old in before.items():
         assert torch.equal(made[0][name][5:], old[5:])
         assert torch.equal(made[0][name], made[1][name]) and not torch.equal(made[0][name], made[2][name])
@@ -345,10 +347,10 @@ def test_a_block_whose_weights_are_missing_is_refused(copied):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_outputs_of_single_experts_weighted_and_summed_are_the_block(family, dtype, tolerance):
     model = causal_model(family, dtype)
-    blocks = find_blocks(model.model)
+    blocks = find_blocks(model.base_model)
     seen, _ = watched(blocks, model, torch.arange(40))
-    assert sorted(seen) == sorted(find_routers(model.model))
-    returned, _ = watched(find_routers(model.model), model, torch.arange(40))
+    assert sorted(seen) == sorted(find_routers(model.base_model))
+    returned = decided(model, torch.arange(40))
     for layer, (states, output) in seen.items():
         block, states = blocks[layer], states.reshape(-1, 16)
         output = (output[0] if isinstance(output, tuple) else output).reshape(-1, 16)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from families import (
     WHY,
     causal_model,
     config_of,
-    watched,
+    decided,
     with_tables,
 )
 from hypothesis import given
@@ -25,8 +26,8 @@ from transformers import DeepseekV2Config, DeepseekV3Config, MixtralConfig, Olmo
 
 from gatebook.lists import ROOT
 from gatebook.problem import Problem
-from gatebook.routing.families import routing_rule
-from gatebook.routing.routers import find_blocks, find_routers, selection_bias
+from gatebook.routing.families import gives_logits_alone, routing_rule
+from gatebook.routing.routers import check_sum, find_blocks, find_routers, selection_bias, sum_difference
 from gatebook.routing.rule import RoutingRule, check_rule, complete
 
 TOKENS = torch.arange(40) * 7 % 97
@@ -167,6 +168,51 @@ def test_a_router_that_departs_by_a_hair_from_every_rule_is_refused(what, monkey
         routing_rule(config)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["dbrx", "qwen2_moe", "deepseek_v3", "lfm2_moe", "nemotron_h"])
+def test_the_weighted_sum_of_experts_is_the_block_for_the_right_rule_only(family, dtype):
+    """Real experts, shared ones too; each wrong rule changes the sum by more than rounding."""
+    model = causal_model(family, dtype)
+    block, rule = find_blocks(model.base_model)[2], routing_rule(model.config)
+    states = torch.randn(60, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
+    assert sum_difference(rule, block, states) is None
+    other_scores = "sigmoid" if rule.scores == "softmax" else "softmax"
+    wrong = [{"normalised": not rule.normalised}, {"scores": other_scores}, {"top_k": 2}, {"scale": 1.1}]
+    for change in wrong + ([{"bias": False}] if rule.bias else []):
+        said = sum_difference(replace(rule, **change), block, states)
+        assert re.fullmatch(r"the block's output for token \d+ differs by .* of its size from .*", said), change
+
+
+@pytest.mark.parametrize(("norm", "normalised"), [(1.0, True), (None, False)])
+def test_a_router_that_gives_logits_alone_is_proved_by_what_its_block_returns(norm, normalised):
+    sizes = {"moe_num_experts": 8, "moe_top_k": 6, "ffn_hidden_size": 8, "moe_normalize_expert_weights": norm}
+    config = config_of("dbrx", ffn_config=sizes)
+    rule = routing_rule(config)
+    assert (rule.experts, rule.top_k, rule.scores, rule.normalised) == (8, 6, "softmax", normalised)
+    assert gives_logits_alone(config) and not gives_logits_alone(config_of("olmoe"))
+
+
+def test_a_block_whose_experts_do_not_add_up_to_its_output_is_refused(monkeypatch):
+    """The null: weights divided by another norm; an output a thousandth larger; experts that are called otherwise."""
+    from transformers.models.dbrx.modeling_dbrx import DbrxFFN
+
+    sizes = {"moe_num_experts": 8, "moe_top_k": 3, "ffn_hidden_size": 8}
+    refused = "no rule that is known: the block's output for token .* of its experts' outputs, and rounding allows"
+    with pytest.raises(Problem, match=refused):
+        routing_rule(config_of("dbrx", ffn_config=sizes | {"moe_normalize_expert_weights": 2.0}))
+    forward, rule = DbrxFFN.forward, routing_rule(config_of("dbrx"))
+    block = find_blocks(causal_model("dbrx").base_model)[1]
+    check_sum(rule, 1, block)
+    monkeypatch.setattr(DbrxFFN, "forward", lambda self, states: forward(self, states) * 1.001)
+    with pytest.raises(Problem, match=refused):
+        routing_rule(config_of("dbrx", eos_token_id=5))  # another model, whose rule is not known yet
+    with pytest.raises(Problem, match=r"^layer 1: the block did not follow .* cannot be trusted: report this model"):
+        check_sum(rule, 1, block)
+    monkeypatch.setattr(DbrxFFN, "forward", lambda self, states: self.experts(self.router(states)))
+    with pytest.raises(Problem, match="its router cannot be tried alone"):
+        routing_rule(config_of("dbrx", eos_token_id=6))
+
+
 def test_a_single_bit_or_expert_that_differs_is_seen():
     rule = RoutingRule("x", 6, 2, normalised=True)
     logits = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
@@ -209,10 +255,9 @@ def test_the_kinds_of_rule_that_are_found():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_rule_reproduces_the_modules_bit_for_bit(family, dtype):
     model = causal_model(family, dtype)
-    routers, blocks, rule = find_routers(model.model), find_blocks(model.model), routing_rule(model.config)
+    routers, blocks, rule = find_routers(model.base_model), find_blocks(model.base_model), routing_rule(model.config)
     assert sorted(routers) == ([1, 2] if family in FIRST_DENSE else [0, 1, 2])
-    seen, _ = watched(routers, model, TOKENS)
-    for layer, (_, (logits, weights, selected)) in seen.items():
+    for layer, (_, (logits, weights, selected)) in decided(model, TOKENS).items():
         bias = selection_bias(blocks[layer])
         assert (bias is not None) == rule.bias
         assert rule.difference(logits, weights, selected, bias) is None

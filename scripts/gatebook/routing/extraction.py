@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -18,7 +19,8 @@ from gatebook.files import netcdf
 from gatebook.inputs.windows import blocks
 from gatebook.problem import Problem
 from gatebook.routing import bins
-from gatebook.routing.families import routing_rule
+from gatebook.routing.families import gives_logits_alone, routing_rule
+from gatebook.routing.models import expert_matrices
 from gatebook.routing.records import (
     PER_TOKEN,
     STATES,
@@ -30,7 +32,7 @@ from gatebook.routing.records import (
     expert_dtype,
     float32,
 )
-from gatebook.routing.routers import find_blocks, find_routers, selection_biases
+from gatebook.routing.routers import check_sum, find_blocks, selection_biases, skeleton, watch
 from gatebook.routing.rule import RoutingRule, check_rule
 from gatebook.run import job
 
@@ -38,6 +40,8 @@ BATCHES_PER_POOL, BYTES_PER_POOL = 8, 1 << 30
 """A pool is a block of windows, sorted inside for batches: so many batches, but no more bytes of router logits unless a
 batch has more. Two pools are in memory at most."""
 ROWS_PER_HEAD = 1024
+SAMPLE = "sampled_input"
+"""The name of what routers receive at the tokens of the sample, beside those of `records.STATES`."""
 
 
 class Tally(Protocol):
@@ -55,41 +59,36 @@ class _Finished(Exception):
 
 
 class RouterCapture:
-    """Forward hooks that keep what the routers of the wanted layers return, and stop the model at the last of them.
+    """Forward hooks that keep what the routers of the wanted layers decide, and stop the model at the last of them.
 
-    `states` holds, by layer, the rows `rows` (row,) of what the routers received: (row, hidden). `kept` holds the same
-    of what `watched` says, by name of `records.STATES` and layer. With `whole` the model runs to its end and `hidden`
-    is its last hidden state (window, position, hidden).
+    `states` holds, by name and layer, rows of what `watched` says: (row, hidden). With `whole` the model runs to its
+    end and `hidden` is its last hidden state (window, position, hidden).
     """
 
     def __init__(
         self,
-        routers: dict[int, nn.Module],
+        blocks: dict[int, nn.Module],
         layers: list[int],
         whole: bool = False,
-        watched: dict[str, dict[int, nn.Module]] | None = None,
+        watched: dict[str, tuple[str, list[int]]] | None = None,
     ):
-        """Watch `routers` (by layer index) at `layers`; and `watched`, for each of `STATES`, routers or blocks."""
-        self._routers = {layer: routers[layer] for layer in layers}
-        self._whole = whole
+        """Watch `blocks` (by layer index) at `layers`, and what `watched` names: one of `records.STATES` at layers."""
+        self._blocks = {layer: blocks[layer] for layer in layers}
+        self._watched = watched or {}
+        last = max(layers)
+        self._returned = {layer for what, on in self._watched.values() if what == "block_output" for layer in on}
+        self._end = None if whole else ("block_output" if last in self._returned else "router_input", last)
         self._seen: dict[int, tuple] = {}
         self._handles: list = []
-        self._watched = watched or {}
-        self.states: dict[int, torch.Tensor] = {}
-        self.kept: dict[str, dict[int, torch.Tensor]] = {}
+        self.states: dict[str, dict[int, torch.Tensor]] = {}
         self.hidden: torch.Tensor | None = None
 
     def __enter__(self):
         """Attach the hooks."""
-        last = max(self._routers)
-        for name, modules in self._watched.items():
-            for layer, module in modules.items():
-                self._handles.append(module.register_forward_hook(self._keep(name, layer)))
-        for layer, router in self._routers.items():
-            self._handles.append(router.register_forward_hook(self._hook(layer)))
-        if not self._whole:  # hooks are called in the order in which they were attached
-            ends = self._watched.get("block_output", {}).get(last, self._routers[last])
-            self._handles.append(ends.register_forward_hook(_finish))
+        for layer, block in self._blocks.items():
+            self._handles += watch(block, partial(self._decided, layer))
+            if layer in self._returned:
+                self._handles.append(block.register_forward_hook(partial(self._output, layer)))
         return self
 
     def __exit__(self, *_):
@@ -97,40 +96,32 @@ class RouterCapture:
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, layer: int):
-        def hook(module, inputs, output):
-            self._seen[layer] = output
-            if len(self._rows):
-                self.states[layer] = take(inputs[0], self._rows)
+    def _decided(self, layer: int, states: torch.Tensor, decision: tuple) -> None:
+        self._seen[layer] = decision
+        self._keep("router_input", layer, states)
 
-        return hook
+    def _output(self, layer: int, module: nn.Module, given: tuple, output: object) -> None:
+        self._keep("block_output", layer, output[0] if isinstance(output, tuple) else output)
 
-    def _keep(self, name: str, layer: int):
-        def hook(module, inputs, output):
-            output = output[0] if isinstance(output, tuple) else output
-            state = inputs[0] if name == "router_input" else output
-            self.kept.setdefault(name, {})[layer] = take(state, self._kept_rows)
-
-        return hook
+    def _keep(self, what: str, layer: int, states: torch.Tensor) -> None:
+        for name, (wanted, layers) in self._watched.items():
+            if wanted == what and layer in layers:
+                self.states.setdefault(name, {})[layer] = take(states, self._rows[name])
+        if (what, layer) == self._end:
+            raise _Finished
 
     @torch.inference_mode()
-    def run(
-        self, model: nn.Module, token_ids: torch.Tensor, rows: torch.Tensor, kept_rows: torch.Tensor
-    ) -> dict[int, tuple]:
+    def run(self, model: nn.Module, token_ids: torch.Tensor, rows: dict[str, torch.Tensor]) -> dict[int, tuple]:
         """(logits, weights, ids) of each wanted layer for `token_ids` (window, position), flattened over both.
 
-        `rows` (row,) are those of `states`, `kept_rows` (row,) those of `kept`.
+        `rows` (row,), by name, are those of `states`.
         """
-        self._seen, self.states, self.kept, self._rows, self._kept_rows = {}, {}, {}, rows, kept_rows
+        self._seen, self.states, self._rows = {}, {}, rows
         with suppress(_Finished):
             self.hidden = model(input_ids=token_ids, use_cache=False).last_hidden_state
         if not self._seen:
             raise Problem(f"{type(model).__name__} did not call its routers: its family is not supported.")
         return self._seen
-
-
-def _finish(*_) -> None:
-    raise _Finished
 
 
 def take(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -176,14 +167,9 @@ class Extras:
             extras.states = np.empty((layers, len(sampled), model.config.hidden_size), dtype=np.float32)
         return extras
 
-    def rows(self, tokens: np.ndarray, rows: np.ndarray) -> torch.Tensor:
-        """Which of a batch's `rows` (row,), which hold the given `tokens` (row,), are in the sample."""
-        wanted = [] if self.sampled is None else rows[np.isin(tokens, self.sampled)]
-        return torch.as_tensor(wanted, dtype=torch.int64)
-
     @torch.inference_mode()
     def seen(self, rows: torch.Tensor, capture: RouterCapture) -> dict[str, torch.Tensor]:
-        """What a batch shows, on the device: predictions of its `rows` (row,), and the states that were captured."""
+        """What a batch shows, on the device: predictions of its `rows` (row,)."""
         found = {}
         if self.head is not None:
             parts = take(capture.hidden, rows).split(ROWS_PER_HEAD)
@@ -191,8 +177,6 @@ class Extras:
                 torch.cat, zip(*(self.head(part).max(dim=-1) for part in parts), strict=True)
             )
             found["known"] = largest.isfinite().all()
-        if capture.states:
-            found["states"] = _stacked(list(capture.states.values()))
         return found
 
     def keep(self, tokens: np.ndarray, found: dict[str, np.ndarray]) -> None:
@@ -204,9 +188,9 @@ class Extras:
                     "the model's weights, or set extraction.predictions to false."
                 )
             self.predicted[tokens] = found["predicted"]
-        if "states" in found:
+        if SAMPLE in found:
             place = np.searchsorted(self.sampled, tokens[np.isin(tokens, self.sampled)])
-            self.states[:, place] = float32(found["states"])
+            self.states[:, place] = float32(found[SAMPLE])
 
 
 def sample_tokens(tokens: int, size: int, seed: int, name: str) -> np.ndarray:
@@ -381,8 +365,8 @@ def extract(
     """Run the base model over all windows and yield what its routers did, batch by batch.
 
     Windows are padded on the right and no attention mask is given: in a causal model padding cannot reach earlier
-    positions, and its rows are dropped. The routing rule is checked against the modules on the first batch; after it
-    nothing here waits for the device.
+    positions, and its rows are dropped. The routing rule is checked against the modules on the first batch, or before
+    it if they give logits alone; after it nothing here waits for the device.
 
     Parameters
     ----------
@@ -406,16 +390,18 @@ def extract(
     Problem
         If a router does not follow the rule.
     """
-    rule, routers, extras = routing_rule(model.config), find_routers(model), extras or Extras()
+    rule, layer_blocks, extras = routing_rule(model.config), find_blocks(model), extras or Extras()
     biases = selection_biases(model, layers)
     lengths = np.diff(np.append(window_start, len(token_id)))
     largest = BYTES_PER_POOL // (len(layers) * rule.experts * model.dtype.itemsize)
-    checked = False
-    watched, sampled = {}, np.array([], dtype=np.int64) if states is None else states.tokens
-    if states:
-        modules = {"router_input": routers, "block_output": find_blocks(model)}
-        watched = {name: {layer: modules[name][layer] for layer in states.layers} for name in states.what}
-    with RouterCapture(routers, layers, whole=extras.head is not None, watched=watched) as capture:
+    if checked := gives_logits_alone(model.config):
+        for layer in layers:
+            check_sum(rule, layer, layer_blocks[layer])
+    watched = {name: (name, states.layers) for name in states.what} if states else {}
+    kept = dict.fromkeys(watched, states.tokens) if states else {}
+    if extras.sampled is not None:
+        watched[SAMPLE], kept[SAMPLE] = ("router_input", layers), extras.sampled
+    with RouterCapture(layer_blocks, layers, whole=extras.head is not None, watched=watched) as capture:
         for pool, _ in blocks(lengths, min(BATCHES_PER_POOL * tokens_per_batch, max(tokens_per_batch, largest))):
             in_pool = list(batches(lengths[pool], tokens_per_batch))
             for batch in in_pool:
@@ -426,28 +412,18 @@ def extract(
                 ids = torch.from_numpy(np.where(valid, token_id[source], 0).astype(np.int64))
                 in_order = np.argsort(source[valid])
                 tokens, rows = source[valid][in_order], np.flatnonzero(valid)[in_order]
-                kept = np.isin(tokens, sampled)
-                outputs = capture.run(
-                    model, _to(model.device, ids), extras.rows(tokens, rows), torch.from_numpy(rows[kept])
-                )
+                wanted = {name: torch.from_numpy(rows[np.isin(tokens, chosen)]) for name, chosen in kept.items()}
+                outputs = capture.run(model, _to(model.device, ids), wanted)
                 if not checked:
                     for layer, output in outputs.items():
                         check_rule(rule, layer, *output, biases[layer])
                     checked = True
                 rows, windows = torch.from_numpy(rows), np.sort(windows)
                 made = _made(rule, biases, outputs, rows, contents, lengths[windows]) | extras.seen(rows, capture)
-                made |= {
-                    name: _stacked([found[layer] for layer in states.layers]) for name, found in capture.kept.items()
-                }
-                yield Batch(
-                    layers,
-                    tokens,
-                    windows,
-                    np.searchsorted(sampled, tokens[kept]),
-                    Arrival(made),
-                    extras,
-                    complete=batch is in_pool[-1],
-                )
+                made |= {name: _stacked(list(found.values())) for name, found in capture.states.items()}
+                samples = np.flatnonzero(np.isin(states.tokens, tokens)) if states else np.array([], dtype=np.int64)
+                arrival = Arrival(made)
+                yield Batch(layers, tokens, windows, samples, arrival, extras, complete=batch is in_pool[-1])
 
 
 @torch.inference_mode()
@@ -583,8 +559,8 @@ def tokens_that_fit(config: transformers.PreTrainedConfig, free: int, window: in
     Counts the activations of one layer in float32, twice over: hidden states, what the selected experts receive,
     compute and return, and the attention scores if the model writes them out.
     """
-    rule = routing_rule(config)
-    inner = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
+    rule, block = routing_rule(config), next(iter(find_blocks(skeleton(config)).values()))
+    inner = expert_matrices(block).up.shape[1]
     values = 8 * config.hidden_size + rule.top_k * (2 * config.hidden_size + 3 * inner) + 8 * rule.experts
     if config._attn_implementation == "eager":
         values += 2 * config.num_attention_heads * window

@@ -1,13 +1,25 @@
 """Families: the routing rule of a model, found by trying its router, and which models have none that is known."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
+from typing import NamedTuple
 
 import torch
 import transformers
 from torch import nn
 
-from gatebook.routing.routers import find_blocks, probe, router_of, skeleton, unsupported
+from gatebook.routing.routers import (
+    find_blocks,
+    layers_of,
+    probe,
+    probe_sum,
+    router_of,
+    selection_bias,
+    skeleton,
+    sum_difference,
+    unsupported,
+)
 from gatebook.routing.rule import RoutingRule
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -19,38 +31,63 @@ SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "n
 SUMS = ({"normalised": False}, {"normalised": True}, {"normalised": True, "epsilon": 1e-6})
 """What may become of the scores of the selected experts."""
 
-_settled: dict[str, RoutingRule] = {}
+
+class Trial(NamedTuple):
+    """A router tried in one dtype.
+
+    Whether it gives logits alone, its sizes, whether it has a bias, and where a rule differs from it, in words.
+    """
+
+    logits_alone: bool
+    experts: int
+    top_k: int
+    bias: bool
+    difference: Callable[[RoutingRule], str | None]
+
+
+_settled: dict[str, tuple[RoutingRule, bool]] = {}
 
 
 def routing_rule(config: transformers.PreTrainedConfig) -> RoutingRule:
     """The routing rule of a model's config: what its router does with random weights, bit for bit.
 
+    Of a router that returns logits alone it is the one by which the weighted sum of the experts' outputs is the block's
+    output, within rounding.
+
     A `Problem` for a model whose router follows none that is known.
     """
+    return _found(config)[0]
+
+
+def gives_logits_alone(config: transformers.PreTrainedConfig) -> bool:
+    """Whether the routers of a model's config return logits alone, as those of DBRX do."""
+    return _found(config)[1]
+
+
+def _found(config: transformers.PreTrainedConfig) -> tuple[RoutingRule, bool]:
     key = f"{type(config)} {config.to_json_string(use_diff=False)}"
     if key not in _settled:
         _settled[key] = _find(config)
     return _settled[key]
 
 
-def _find(config: transformers.PreTrainedConfig) -> RoutingRule:
+def _find(config: transformers.PreTrainedConfig) -> tuple[RoutingRule, bool]:
     blocks = find_blocks(model := skeleton(config))
     if not blocks:
         raise unsupported(config, "no layer has a router beside its experts")
     layer, block = next(iter(blocks.items()))
     try:
-        tried = [probe(block, config.hidden_size, dtype) for dtype in DTYPES]
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        trials = [_try(config, block, dtype) for dtype in DTYPES]
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise unsupported(config, f"its router cannot be tried alone ({str(error).splitlines()[0]})") from error
-    trials = [(*_triple(config, output), bias) for output, bias in tried]
-    logits, _, selected, bias = trials[0]
-    family, shared = config.model_type, _shared_experts(config, model.layers[layer])
+    logits_alone, experts, top_k, bias, _ = trials[0]
+    shared = _shared_experts(config, layers_of(model)[layer])
     nearest = {}
-    for settings in candidates(router_of(block), bias is not None):
-        rule = RoutingRule(family, logits.shape[1], selected.shape[1], shared_experts=shared, **settings)
-        differences = [difference for trial in trials if (difference := rule.difference(*trial))]
+    for settings in candidates(router_of(block), bias):
+        rule = RoutingRule(config.model_type, experts, top_k, shared_experts=shared, **settings)
+        differences = [difference for trial in trials if (difference := trial.difference(rule))]
         if not differences:
-            return rule
+            return rule, logits_alone
         nearest.setdefault((len(differences), differences[0].startswith("experts")), differences[0])
     raise unsupported(
         config, f"its router, given random weights, follows no rule that is known: {nearest[min(nearest)]}"
@@ -70,6 +107,25 @@ def candidates(router: nn.Module, bias: bool) -> Iterator[dict]:
         ("float32", "logits"), (False, True) if bias else (False,), groups, scales, weightings
     ):
         yield {"precision": precision, "bias": biased, "scale": scale} | grouping | weighting
+
+
+def _try(config: transformers.PreTrainedConfig, block: nn.Module, dtype: torch.dtype) -> Trial:
+    """The router of a block, tried in a dtype.
+
+    A rule is compared with the weights and ids that the router returns; if it returns logits alone, with what the block
+    returns.
+    """
+    output, bias = probe(block, config.hidden_size, dtype)
+    if isinstance(output, torch.Tensor) and output.dim() == 2:
+        top_k, block, states = probe_sum(block, config.hidden_size, output.shape[1], dtype)
+        difference = partial(sum_difference, block=block, states=states)
+        return Trial(True, output.shape[1], top_k, selection_bias(block) is not None, difference)
+    logits, weights, selected = _triple(config, output)
+
+    def difference(rule: RoutingRule) -> str | None:
+        return rule.difference(logits, weights, selected, bias)
+
+    return Trial(False, logits.shape[1], selected.shape[1], bias is not None, difference)
 
 
 def _triple(config: transformers.PreTrainedConfig, output: object) -> tuple:

@@ -16,7 +16,17 @@ from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
 from gatebook.routing import weights
 from gatebook.routing.families import routing_rule
-from gatebook.routing.routers import find_blocks, find_norm, find_routers, router_of, rows_of, skeleton, unsupported
+from gatebook.routing.routers import (
+    expert_outputs,
+    find_blocks,
+    find_norm,
+    find_routers,
+    layers_of,
+    router_of,
+    rows_of,
+    skeleton,
+    unsupported,
+)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -54,7 +64,8 @@ def load(
     attention
         Of the transformers library; "auto" is the family's own choice.
     experts
-        Likewise; "auto" is grouped_mm on a GPU and eager on a CPU, where eager is the faster one.
+        Likewise; "auto" is grouped_mm on a GPU, if the family has it, and eager on a CPU, where it is the
+        faster one.
     gpus
         Above 1 the layers are spread over the visible GPUs and, where these are full, the CPU's memory.
     last_layer
@@ -83,9 +94,7 @@ def load(
     remote = {"trust_remote_code": True} if trust_remote_code else {}
     family = AutoModelForCausalLM if head else AutoModel
     if last_layer is not None:
-        family = _changed(
-            type(skeleton(config)), lambda model: setattr(model, "layers", model.layers[: last_layer + 1])
-        )
+        family = _changed(type(skeleton(config)), lambda model: _cut(model, last_layer))
         remote = {}
     model = _from_pretrained(family, folder, config, dtype, attention, experts, device, device_map=placement, **remote)
     weights.check_values(folder, model)
@@ -173,7 +182,7 @@ def load_block(folder: str | Path, layer: int, *, dtype: str, device: torch.devi
     choose_layers(layer, sorted(find_blocks(empty)), "layer")
     model = _parts(folder, empty, lambda model: [find_blocks(model)[layer]], dtype, device, experts)
     block = find_blocks(model)[layer]
-    router, weighted = router_of(block), len(block.experts.down_proj)
+    router, weighted = router_of(block), len(expert_matrices(block).down)
     between = [
         name
         for name, child in block.named_children()
@@ -199,9 +208,9 @@ def block_gain(folder: str | Path, layer: int) -> np.ndarray | None:
     if (name := find_norm(config)) is None:
         return None
     model = _parts(
-        folder, empty, lambda model: [model.layers[layer].get_submodule(name)], "float32", torch.device("cpu")
+        folder, empty, lambda model: [layers_of(model)[layer].get_submodule(name)], "float32", torch.device("cpu")
     )
-    norm, one = model.layers[layer].get_submodule(name), 2.0**20  # beside which the norm's epsilon is nothing
+    norm, one = layers_of(model)[layer].get_submodule(name), 2.0**20  # beside which the norm's epsilon is nothing
     found = []
     for signs in ([1, -1, 1, -1], [1, 1, -1, -1]):
         sign = torch.tensor(signs, dtype=torch.float32).repeat(config.hidden_size // 4)
@@ -286,6 +295,11 @@ def _changed(family: type, change: Callable[[nn.Module], object]) -> type:
     return type(family.__name__, (family,), {"__init__": build, "__module__": family.__module__})
 
 
+def _cut(model: transformers.PreTrainedModel, last_layer: int) -> None:
+    """Remove the layers after the last wanted one."""
+    del layers_of(model)[last_layer + 1 :]
+
+
 def _keep(module: nn.Module, wanted: list[nn.Module]) -> None:
     """Put modules without weights in place of all that are not wanted, nor hold what is."""
     for name, child in module.named_children():
@@ -309,7 +323,8 @@ def _from_pretrained(
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     if experts == "auto":
-        experts = "eager" if device.type == "cpu" else "grouped_mm"
+        grouped = device.type != "cpu" and type(skeleton(config))._can_set_experts_implementation()
+        experts = "grouped_mm" if grouped else "eager"
     place = folder or config.name_or_path
     with weights.readable(place):
         model, report = family.from_pretrained(
@@ -347,17 +362,6 @@ def _try_experts(model: transformers.PreTrainedModel, experts: str) -> None:
             ) from error
 
 
-def expert_outputs(block: nn.Module, states: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
-    """The output of each selected expert alone, not weighted: (token, rank, hidden).
-
-    `states` (token, hidden) is what the block's router received, `selected` (token, rank) int64 the experts. Weighted
-    and summed over ranks they are the block's output, less that of its shared experts.
-    """
-    one = torch.ones(selected.numel(), 1, dtype=states.dtype, device=states.device)
-    alone = block.experts(states.repeat_interleave(selected.shape[1], dim=0), selected.reshape(-1, 1), one)
-    return alone.view(*selected.shape, -1)
-
-
 @torch.inference_mode()
 def all_expert_outputs(
     block: nn.Module, states: np.ndarray, count: int, tokens_per_batch: int = 64
@@ -392,6 +396,12 @@ class ExpertMatrices(NamedTuple):
 def expert_matrices(block: nn.Module) -> ExpertMatrices:
     """The weights of a block's experts, whatever way its family stores them."""
     experts = block.experts
+    if hasattr(experts, "mlp"):  # DBRX: the rows of all experts, one after another
+        gate, up, down = (
+            rows.detach().unflatten(0, (experts.num_experts, -1))
+            for rows in (experts.mlp.w1, experts.mlp.v1, experts.mlp.w2)
+        )
+        return ExpertMatrices(gate, up, down.mT)
     up, down = (experts.gate_up_proj if experts.has_gate else experts.up_proj).detach(), experts.down_proj.detach()
     if experts.is_transposed:
         up, down = up.mT, down.mT
@@ -410,7 +420,9 @@ def router_rows(block: nn.Module) -> np.ndarray:
 def randomise_experts(block: nn.Module, count: int, seed: list[int]) -> None:
     """Overwrite the first `count` experts by Gaussian ones with the root mean square of each parameter."""
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    experts = len(expert_matrices(block).down)
     for parameter in block.experts.parameters():
+        parameter = parameter.unflatten(0, (experts, -1))
         scale = torch.stack([expert.float().square().mean() for expert in parameter]).mean().sqrt().cpu()
         parameter[:count] = (torch.randn(parameter[:count].shape, generator=generator) * scale).to(parameter)
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from gatebook.inputs.model_folder import require_content
 from gatebook.problem import Problem
+from gatebook.routing.routers import layers_name, layers_of
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -164,8 +165,9 @@ def check_values(folder: str | Path, model: transformers.PreTrainedModel) -> Non
             f"{folder}: {spoiled[0]} holds NaN or infinity in {str(model.dtype).removeprefix('torch.')}: fetch the "
             f"checkpoint again{wider}."
         )
-    for layer in range(len(base.layers)):
-        matrices = [name for name in squares if name.startswith(f"layers.{layer}.") and tensors[name].dim() > 1]
+    for layer in range(len(layers_of(base))):
+        within = f"{layers_name(base)}.{layer}."
+        matrices = [name for name in squares if name.startswith(within) and tensors[name].dim() > 1]
         numbers = sum(tensors[name].numel() for name in matrices)
         size = (sum(squares[name] for name in matrices) / max(numbers, 1)) ** 0.5
         if size > LARGEST:
@@ -193,7 +195,7 @@ def _within(name: str, model: nn.Module) -> bool:
 
     Checkpoints hold more: layers that were cut away or that predict further tokens, parts that see and hear.
     """
-    first, *rest = re.sub(r"^(model\.|language_model\.)+", "", name).split(".")
+    first, *rest = re.sub(rf"^(model\.|language_model\.|{model.base_model_prefix}\.)+", "", name).split(".")
     part = (dict(model.named_children()) | dict(model.base_model.named_children())).get(first)
     if part is None or (isinstance(part, nn.ModuleList) and not part._modules.keys() & set(rest[:1])):
         return False

@@ -212,7 +212,7 @@ def cosines(rows: np.ndarray) -> np.ndarray:
 
 def every_output(block: nn.Module, states: np.ndarray, experts: int) -> torch.Tensor:
     """What the first `experts` experts give for all tokens, in the block's dtype: (expert, token, hidden)."""
-    weight = block.experts.down_proj
+    weight = models.expert_matrices(block).down
     outputs = torch.empty(experts, *states.shape, dtype=weight.dtype, device=weight.device)
     for start in range(0, len(states), TOKENS_PER_BATCH):
         rows = slice(start, start + TOKENS_PER_BATCH)
