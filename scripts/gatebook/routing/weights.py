@@ -14,12 +14,19 @@ from torch import nn
 
 from gatebook.inputs.model_folder import require_content
 from gatebook.problem import Problem
+from gatebook.routing.routers import find_blocks, router_of, rows_of
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-LARGEST = 10.0
-"""Root mean square of a layer's matrices above which they are no weights: those of networks, trained or initialised,
-stay below 1, while quantized numbers whose scales are lost have 30 (int8) or 100 (FP8)."""
+SMALLEST, LARGEST = 1e-3, 10.0
+"""Root mean square of a layer's matrices, and of its experts', outside of which they are no weights.
+
+Networks are initialised with 0.02, and the smallest of all supported families with 0.006; training makes matrices
+larger (the embedded model's experts go from 0.020 to 0.030 in 20 steps, its router to 0.053), but not above 1.
+Quantized numbers whose scales are lost have 30 (int8) or 100 (FP8), and weights that are divided by such scales instead
+have 0.02 / 150 = 1.3e-4. Embeddings and gains are not held against it: they are initialised with 0.006 to 1, and some
+gains with 0.
+"""
 AT_ONCE = 1 << 24
 """Numbers of a tensor that are looked at together."""
 
@@ -147,7 +154,7 @@ def check_report(folder: str | Path, model: transformers.PreTrainedModel, report
 
 @torch.inference_mode()
 def check_values(folder: str | Path, model: transformers.PreTrainedModel) -> None:
-    """A `Problem` if weights of a loaded model are not finite, or a layer's are larger than those of any network.
+    """A `Problem` if weights of a loaded model are not finite, or a layer's are none by their size (see `SMALLEST`).
 
     Weights that wait on a disk or in another memory for their turn are passed over.
     """
@@ -164,16 +171,35 @@ def check_values(folder: str | Path, model: transformers.PreTrainedModel) -> Non
             f"{folder}: {spoiled[0]} holds NaN or infinity in {str(model.dtype).removeprefix('torch.')}: fetch the "
             f"checkpoint again{wider}."
         )
+    routers = {layer: rows_of(router_of(block)) for layer, block in find_blocks(base).items()}
     for layer in range(len(base.layers)):
         matrices = [name for name in squares if name.startswith(f"layers.{layer}.") and tensors[name].dim() > 1]
-        numbers = sum(tensors[name].numel() for name in matrices)
-        size = (sum(squares[name] for name in matrices) / max(numbers, 1)) ** 0.5
-        if size > LARGEST:
+        experts = [name for name in matrices if ".experts." in name]
+        for what, names in (("weights", matrices), ("experts", experts)):
+            if names:
+                _check_size(folder, f"the {what} of layer {layer}", _root_mean_square(squares, tensors, names))
+        if layer in routers and not routers[layer].is_meta and not routers[layer].any():
             raise Problem(
-                f"{folder}: the weights of layer {layer} have a root mean square of {size:.3g}, and those of networks "
-                "stay below 1: they seem to be quantized numbers without their scales, so use the checkpoint in "
-                "bfloat16."
+                f"{folder}: the router of layer {layer} is 0 everywhere and chooses nothing: use a checkpoint that was "
+                "trained."
             )
+
+
+def _root_mean_square(squares: dict[str, float], tensors: dict[str, torch.Tensor], names: list[str]) -> float:
+    return (sum(squares[name] for name in names) / sum(tensors[name].numel() for name in names)) ** 0.5
+
+
+def _check_size(folder: str | Path, what: str, size: float) -> None:
+    """A `Problem` if matrices with this root mean square are no weights."""
+    if SMALLEST <= size <= LARGEST:
+        return
+    reason = (
+        "they seem to be quantized numbers without their scales" if size > LARGEST else "they seem to be scaled down"
+    )
+    raise Problem(
+        f"{folder}: {what} have a root mean square of {size:.3g}, and those of networks lie between {SMALLEST:g} and 1: "
+        f"{reason if size else 'nothing was written there'}, so use the checkpoint in bfloat16, or fetch it again."
+    )
 
 
 def _sum_of_squares(tensor: torch.Tensor) -> float:
