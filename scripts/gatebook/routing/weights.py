@@ -193,12 +193,12 @@ def _check_size(folder: str | Path, what: str, size: float) -> None:
     """A `Problem` if matrices with this root mean square are no weights."""
     if SMALLEST <= size <= LARGEST:
         return
-    reason = (
-        "they seem to be quantized numbers without their scales" if size > LARGEST else "they seem to be scaled down"
-    )
+    reason = "they seem to be scaled down" if size else "nothing was written there"
+    if size > LARGEST:
+        reason = "they seem to be quantized numbers without their scales"
     raise Problem(
-        f"{folder}: {what} have a root mean square of {size:.3g}, and those of networks lie between {SMALLEST:g} and 1: "
-        f"{reason if size else 'nothing was written there'}, so use the checkpoint in bfloat16, or fetch it again."
+        f"{folder}: {what} have a root mean square of {size:.3g}, and those of networks have one between {SMALLEST:g} "
+        f"and 1: {reason}, so use the checkpoint in bfloat16, or fetch it again."
     )
 
 
