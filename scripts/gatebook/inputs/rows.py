@@ -154,7 +154,7 @@ def texts(values) -> list[str]:
 def of_file(
     path: str, form: str, wanted: list[Column] | None, *, sample_by: str = "line", opened: Callable | None = None
 ) -> Iterator[tuple[str, dict]]:
-    """Where in a file each row is, and its values; ValueError and the like if it cannot be read as `form`.
+    """The rows of one file, one at a time.
 
     Parameters
     ----------
@@ -168,6 +168,16 @@ def of_file(
         See `read`.
     opened
         Opens the file and decompresses it; None for a file of this machine. Parquet is always one of this machine.
+
+    Yields
+    ------
+    tuple[str, dict]
+        Where in the file the row is, and its values by column.
+
+    Raises
+    ------
+    ValueError, OSError, csv.Error, RecursionError, pyarrow.ArrowException
+        If the file cannot be read as `form`.
     """
     import pyarrow as pa
 
