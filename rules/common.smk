@@ -10,7 +10,6 @@ from fnmatch import fnmatch
 from functools import cache, reduce
 
 import yaml
-from snakemake.exceptions import WorkflowError
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 if HERE.is_dir():  # else this workflow is imported over the network, where no folder can be listed
@@ -144,7 +143,7 @@ def hub_model(wildcards):
     """Where on the hub a checkpoint is: the repository and its revision, which is the checkpoint's name."""
     model = study.models[wildcards.model]
     if model["source"] != "hub":
-        raise WorkflowError(f"models.{wildcards.model} is not a hub model: it has no checkpoint to fetch.")
+        raise Problem(f"config: models.{wildcards.model} is not a hub model: it has no checkpoint to fetch.")
     return catalogues.MODELS["hub"].fetched(model) | {"revision": wildcards.checkpoint}
 
 
@@ -155,7 +154,7 @@ def hub_dataset(wildcards):
 
 def model_folder(wildcards):
     """The folder of a checkpoint, in the hub's layout."""
-    return study.models[wildcards.model]["folders"][wildcards.checkpoint]
+    return study.folder(wildcards.model, wildcards.checkpoint)
 
 
 def tokenizer_folder(wildcards):
@@ -225,7 +224,7 @@ def profiled_chapters(wildcards):
 def results_folder(wildcards):
     """The folder of the results, for what reads all of it; on object storage there is none."""
     if ON_OBJECT_STORAGE:
-        raise WorkflowError("The results are on object storage: provenance and verify need them in a folder.")
+        raise Problem("the results are on object storage: provenance and verify need them in a folder.")
     return RESULTS
 
 

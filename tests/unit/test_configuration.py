@@ -240,6 +240,20 @@ def test_what_is_fetched_of_a_domain_on_the_hub_is_its_rows():
     assert study.dataset_files("c4_en.question_only") == ["results/datasets/c4_en.parquet"]
 
 
+def test_what_the_study_does_not_select_is_one_sentence():
+    study = resolved(changed("study/datasets", ["python", "c4"]))
+    sentence = r"^config: study\.datasets: 'gsm8k' is not in the study: use one of python, c4, or select it there\.$"
+    for asked in (study.fetched, study.dataset_files, lambda name: study.most_tokens("demo", name)):
+        with pytest.raises(Problem, match=sentence):
+            asked("gsm8k")
+    with pytest.raises(Problem, match=r"^config: datasets\.python is not on the hub: it has no rows to fetch\.$"):
+        study.fetched("python")
+    with pytest.raises(Problem, match=r"^config: study\.models: 'other' is not in the study: use one of demo, or"):
+        study.folder("other", "local")
+    with pytest.raises(Problem, match=r"^config: models\.demo has no checkpoint 'best': use one of .*, or add it\.$"):
+        study.folder("demo", "best")
+
+
 @pytest.mark.parametrize(
     ("stated", "columns"), [(DELETE, []), ("url", ["url"]), (["url", "author"], ["url", "author"])]
 )

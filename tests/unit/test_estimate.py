@@ -27,6 +27,7 @@ def sizes(layers: int, experts: int, top_k: int, datasets: int, tokens: int, *, 
         ((16, 64, 8, 12, 80_000), {}, (11.2, 15.0)),
         ((16, 64, 8, 12, 80_000), FORMER, (16.0, 20.2)),
         ((48, 128, 8, 2, 3000), {}, (11.4, 24.8)),
+        ((2, 8, 2, 3, 1500), {}, (0.157, 3.71)),
     ],
 )
 def test_it_is_near_what_was_measured(given, browser, measured):
@@ -40,6 +41,7 @@ def test_downloads_are_near_what_was_measured():
     assert found == pytest.approx(29.8, rel=0.3)
     found = sizes(48, 128, 8, 2, 3000)["report.download_megabytes"]
     assert found == pytest.approx(73 + 44 + 12.4, rel=0.3)
+    assert sizes(2, 8, 2, 3, 1500)["report.download_megabytes"] == pytest.approx(6.05, rel=0.2)
 
 
 LIMITS = {"browser.megabytes": 14, "report.megabytes": 20, "report.download_megabytes": 50}

@@ -3,11 +3,14 @@
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from snakemake.exceptions import InputFunctionException, format_exception_to_string
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from gatebook.problem import Problem
 from gatebook.run import failures
 
 MISSING = "Error: datasets.a: there is no column 'b': correct `template`."
@@ -98,6 +101,18 @@ def test_a_job_that_was_interrupted_is_not_told(run):
     run.start(1, "Stopped from the keyboard.")
     run.fail(1)
     assert run.sentences() == {} and failures.text({}) == ""
+
+
+def test_why_no_job_could_be_planned_is_told_after_what_snakemake_says_of_it(run):
+    rule = SimpleNamespace(name="plot", lineno=3, snakefile="a.smk", workflow=SimpleNamespace(linemaps={}))
+    problem = Problem("config: study.models: 'x' is not in the study.")
+    refused = InputFunctionException(problem, {"model": "x"}, rule=rule)
+    said = f"Error: {problem}"
+    assert failures.refusal(format_exception_to_string(KeyError("x"))) == ""
+    others = "At least one job did not complete successfully."
+    for message, told in ((others, ""), (format_exception_to_string(refused), f"\n{said}\n"), (others, f"\n{said}\n")):
+        run.emit(logging.makeLogRecord({"event": LogEvent.ERROR, "msg": message}))
+        assert failures.text(run.sentences()) == told
 
 
 def test_it_listens_once(monkeypatch):

@@ -1,6 +1,7 @@
 """The hub, played by a small server on this machine: what is fetched, from which commit, and a sentence when not."""
 
 import errno
+import gzip
 import io
 import json
 import shutil
@@ -203,6 +204,77 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_dataset(server, tmp_path
     (tmp_path / ROWS / "test.jsonl").write_text('{"text": "not this"}\n')
     monkeypatch.chdir(tmp_path)
     assert fetch_rows().to_pylist() == TEXTS
+
+
+WRITTEN = {"day": "2024-01-01", "code": "007", "version": "1.10", "large": "12345678901234567890", "none": "NA"}
+JSON = '{"day": "2024-01-01", "code": "007", "version": 1.10, "large": 12345678901234567890, "none": "NA"}'
+CELLS = [",".join(part) for part in (WRITTEN, WRITTEN.values())]
+AS_WRITTEN = {
+    "test.jsonl": f"{JSON}\n",
+    "test.json": f"[{JSON}]",
+    "test.jsonl.gz": f"{JSON}\n",
+    "test.csv": "\n".join(CELLS),
+    "test.tsv": "\n".join(CELLS).replace(",", "\t"),
+    "test.csv.gz": "\n".join(CELLS),
+}
+
+
+def untyped(rows: Repository, **files: str | bytes):
+    """Let the dataset hold these files alone, __ in their names for a dot."""
+    given = {name.replace("__", "."): content for name, content in files.items()}
+    rows.revisions["main"] = {
+        name: content if isinstance(content, bytes) else content.encode() for name, content in given.items()
+    }
+
+
+@pytest.mark.parametrize("name", AS_WRITTEN)
+def test_values_without_types_are_as_they_are_written(server, rows, name):
+    content = AS_WRITTEN[name].encode()
+    rows.revisions["main"] = {name: gzip.compress(content) if name.endswith(".gz") else content}
+    assert fetch_rows().to_pylist() == [WRITTEN]
+
+
+def test_rows_without_types_may_differ_in_their_columns(server, rows):
+    lines = ['{"a": 1, "meta": {}}', '{"b": [1.50, null], "meta": {"x": true}}', '{"a": "x", "messages": [{"y": 2}]}']
+    untyped(rows, train__jsonl="\n".join(lines[:2]), test__jsonl=lines[2])
+    expected = [
+        {"a": "1", "meta": None},
+        {"meta": {"x": True}, "b": ["1.50", None]},
+        {"a": "x", "messages": [{"y": "2"}]},
+    ]
+    absent = dict.fromkeys(("a", "meta", "b", "messages"))
+    assert fetch_rows(split="train+test").to_pylist() == [absent | row for row in expected]
+
+
+CARD = "---\nconfigs:\n- config_name: default\n  data_files: [{{split: test, path: test.{}}}]\n  {}\n---\n"
+UNREADABLE = {
+    "not JSON": (
+        {"test__jsonl": '{"a": 1}\n{"a": '},
+        r"test\.jsonl cannot be read as json \(line 2: .*\): use another",
+    ),
+    "not UTF-8": ({"test__csv": b"a\n\xe9\n"}, r"test\.csv cannot be read as csv \(line 2 is not UTF-8"),
+    "a separator": (
+        {"test__csv": "a;b\n1;2\n", "README__md": CARD.format("csv", 'sep: ";"')},
+        r"needs the separator ';', and files without types are read as they are: set `revision: refs/convert/parquet`",
+    ),
+    "an option": (
+        {"test__json": '{"data": [{"a": 1}]}', "README__md": CARD.format("json", "field: data")},
+        r"needs the option 'field', and files without types",
+    ),
+    "mixed": (
+        {"test__jsonl": '{"a": "x"}\n{"a": [1]}\n'},
+        r"hold the values of the column 'a' together \(.*\): download",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_files_without_types_that_cannot_be_read_are_one_sentence(server, rows, case):
+    files, expected = UNREADABLE[case]
+    untyped(rows, **files)
+    with pytest.raises(Problem, match=rf"^datasets\.lines: .*{expected}") as raised:
+        fetch_rows()
+    sentence(raised)
 
 
 @pytest.mark.parametrize("change", [{"split": "train"}, {"split": "tset"}])

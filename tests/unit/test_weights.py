@@ -6,13 +6,15 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from families import causal_model
+import transformers
+from families import FAMILIES, KINDS, causal_model, config_of
 from folder_cases import change_config, change_weights
 from safetensors.torch import load_file, save_file
 
 from gatebook.inputs.model_folder import load_config
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models, weights
+from gatebook.routing.routers import find_blocks, router_of
 
 CPU = torch.device("cpu")
 SETTINGS = {"dtype": "auto", "device": CPU, "attention": "auto", "experts": "auto"}
@@ -158,20 +160,54 @@ def test_adapters_beside_the_weights_they_change_are_refused(folder):
     refused(folder, r"first \S+lora_A\.weight: use the checkpoint in bfloat16 if this one is quantized or has adapters")
 
 
-def test_a_layer_with_weights_larger_than_those_of_any_network_is_refused(folder):
+def root_mean_square(tensors):
+    return (sum(each.square().sum() for each in tensors) / sum(each.numel() for each in tensors)).sqrt().item()
+
+
+@pytest.mark.parametrize(
+    ("border", "inside", "outside"), [(weights.LARGEST, 0.99, 1.01), (weights.SMALLEST, 1.01, 0.99)]
+)
+@torch.no_grad()
+def test_a_layer_with_weights_of_another_size_than_those_of_any_network_is_refused(folder, border, inside, outside):
     whole = models.load(folder, **SETTINGS)
     layer = {name: tensor.clone() for name, tensor in whole.layers[1].state_dict().items()}
-    numbers = sum(tensor.numel() for tensor in layer.values() if tensor.dim() > 1)
-    squares = sum(tensor.square().sum().item() for tensor in layer.values() if tensor.dim() > 1)
-    size = (squares / numbers) ** 0.5
-    for factor, is_refused in ((0.99 * weights.LARGEST / size, False), (1.01 * weights.LARGEST / size, True)):
+    matrices = {name: tensor for name, tensor in layer.items() if tensor.dim() > 1}
+    experts = [tensor for name, tensor in matrices.items() if ".experts." in name]
+    sizes = [root_mean_square(matrices.values()), root_mean_square(experts)]
+    size = max(sizes) if border == weights.LARGEST else min(sizes)
+    for factor in (inside * border / size, outside * border / size):
         for name, tensor in whole.layers[1].state_dict().items():
-            tensor.copy_(layer[name] * (factor if tensor.dim() > 1 else 1e6))  # gains may be large
-        if is_refused:
-            with pytest.raises(Problem, match=r"weights of layer 1 have a root mean square of 10\.1, .* bfloat16"):
-                weights.check_values(folder, whole)
-        else:
+            tensor.copy_(layer[name] * (factor if name in matrices else 1e6))  # gains may be large
+        if factor == inside * border / size:
             weights.check_values(folder, whole)
+    with pytest.raises(Problem, match=r"the (weights|experts) of layer 1 have a root mean square of .* bfloat16, or"):
+        weights.check_values(folder, whole)
+
+
+@pytest.mark.parametrize("family", KINDS)
+@torch.no_grad()
+def test_weights_as_families_initialise_them_pass_and_those_scaled_down_do_not(family, tmp_path):
+    usual = getattr(transformers, f"{FAMILIES[family][0]}Config")().initializer_range
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config_of(family, initializer_range=usual))
+    weights.check_values(tmp_path, model)
+    blocks = find_blocks(model.base_model)
+    for tensor in model.parameters():
+        tensor /= 150
+    with pytest.raises(Problem, match=r"of layer \d have a root mean square of \S+, .* scaled down, so use"):
+        weights.check_values(tmp_path, model)
+    for tensor in model.parameters():
+        tensor *= 150
+    layer, block = max(blocks.items())
+    kept = {name: tensor.clone() for name, tensor in block.experts.state_dict().items()}
+    for tensor in block.experts.parameters():
+        tensor.zero_()
+    with pytest.raises(Problem, match=rf"the experts of layer {layer} have .* of 0, .* nothing"):
+        weights.check_values(tmp_path, model)
+    block.experts.load_state_dict(kept)
+    for tensor in router_of(block).parameters():  # all experts tie: the study says so
+        tensor.zero_()
+    weights.check_values(tmp_path, model)
 
 
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float8_e4m3fn, 448), (torch.int8, 127)])

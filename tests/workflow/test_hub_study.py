@@ -109,9 +109,9 @@ def test_both_checkpoints_saw_the_same_tokens_and_routed_them_differently(finish
 def test_what_version_0_1_fetched_stands_and_what_other_code_fetched_does_not(finished, tmp_path, kept):
     study = Workflow(tmp_path / "moved")
     shutil.copytree(finished[0], study.folder, symlinks=True, dirs_exist_ok=True)
-    _, earlier, *_ = ADOPTED["fetch_dataset.py"]
-    for code, jobs in {earlier: {}, "0123456789abcdef": {"fetch_dataset": 1, "tokenize_dataset": 1}}.items():
-        study.restamp("fetch_dataset", code)
+    _, earlier, *_ = ADOPTED["fetch_model.py"]
+    for code, jobs in {earlier: {}, "0123456789abcdef": {"fetch_model": 2, "tokenize_dataset": 1}}.items():
+        study.restamp("fetch_model", code)
         if not kept:
             shutil.rmtree(study.folder / ".snakemake")
         dry_run = study.finish("--dry-run", *TALLIES, configs=[study.folder / "hub.yaml"])

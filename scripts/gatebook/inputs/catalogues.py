@@ -22,6 +22,20 @@ MOST_SHARDS = 10_000
 """Of a dataset; each is several jobs, and Snakemake plans no more in reasonable time and memory."""
 
 
+class Selected(dict):
+    """Settings of the selected models or datasets by name; for any other name a `Problem` that says which there are."""
+
+    def __init__(self, catalogue: str, settings: Mapping[str, dict]):
+        super().__init__(settings)
+        self.catalogue = catalogue
+
+    def __missing__(self, name: str):
+        known = ", ".join(self)
+        raise Problem(
+            f"config: study.{self.catalogue}: {name!r} is not in the study: use one of {known}, or select it there."
+        )
+
+
 @dataclass(frozen=True)
 class Study:
     """What a study runs: settings of the selected models and datasets by name, in the order of the config.
@@ -31,8 +45,8 @@ class Study:
     all others; there are at least two, or none. `extraction` is that section of the config.
     """
 
-    models: dict[str, dict]
-    datasets: dict[str, dict]
+    models: Selected
+    datasets: Selected
     shards: dict[str, int]
     compared: list[dict[str, str]]
     extraction: dict
@@ -67,13 +81,25 @@ class Study:
         """The last checkpoint of a model: the one that the report is about."""
         return self.models[model]["checkpoints"][-1]
 
+    def folder(self, model: str, checkpoint: str) -> str:
+        """The folder of a checkpoint, in the hub's layout; a `Problem` if the model has no such one."""
+        folders = self.models[model]["folders"]
+        if checkpoint not in folders:
+            raise Problem(
+                f"config: models.{model} has no checkpoint {checkpoint!r}: use one of {', '.join(folders)}, or add it."
+            )
+        return folders[checkpoint]
+
     def tokenizer(self, model: str) -> str:
         """The folder that holds a model's tokenizer."""
         return MODELS[self.models[model]["source"]].tokenizer(self.models[model])
 
     def fetched(self, dataset: str) -> dict:
         """Which rows of the hub are fetched for a dataset, whichever of its templates the study has."""
-        return DATASETS["hub"].fetched(self.datasets.get(dataset) or self.datasets[f"{dataset}{VARIANT}"])
+        settings = self.datasets.get(f"{dataset}{VARIANT}") or self.datasets[dataset]
+        if settings["source"] != "hub":
+            raise Problem(f"config: datasets.{dataset} is not on the hub: it has no rows to fetch.")
+        return DATASETS["hub"].fetched(settings)
 
     def dataset_files(self, dataset: str) -> list[str]:
         """The files that hold a dataset's rows."""
@@ -143,7 +169,8 @@ def resolve(config: dict, chapters: Mapping) -> Study:
             f"config: storage.tokens_per_shard: datasets.{many[0]} would have {shards[many[0]]:,} shards, more than "
             f"{MOST_SHARDS:,}: raise it."
         )
-    return Study(models, datasets, shards, _compared(config, models), config["extraction"])
+    selected = Selected("models", models), Selected("datasets", datasets)
+    return Study(*selected, shards, _compared(config, models), config["extraction"])
 
 
 def _model(name: str, config: dict) -> dict:

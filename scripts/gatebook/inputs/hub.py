@@ -1,8 +1,10 @@
 """The Hugging Face hub: model snapshots and dataset rows at pinned revisions. Only the fetch rules talk to it."""
 
+import csv
 import errno
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +18,11 @@ FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 REMOTE_CODE = ["*.py"]
 BESIDE = ["*/*", "consolidated*"]
 """Never fetched: subfolders and consolidated files, where some repositories keep the same weights once more."""
+WITHOUT_TYPES = ("json", "csv")
+"""Formats whose values have no types of their own: what they hold is read as it is written (`inputs.rows`)."""
+READ = ("features", "sep", "delimiter", "chunksize")
+"""Options of the readers of such files, beside those of every reader, of which the values are as written whatever they
+are, or that are followed."""
 
 
 def fetch_model(name: str, repository: str, revision: str, *, trust_remote_code: bool = False) -> Path:
@@ -75,6 +82,8 @@ def fetch_rows(
 ):
     """The first rows of a dataset split; only what is needed is downloaded.
 
+    Values of JSON and CSV are as they are written there: numbers are their characters, and nothing becomes a date.
+
     Parameters
     ----------
     dataset
@@ -96,22 +105,107 @@ def fetch_rows(
     Problem
         If it cannot be fetched.
     """
-    import pyarrow as pa
-    from datasets import load_dataset
+    from datasets import load_dataset_builder
     from huggingface_hub import HfApi
 
+    key = f"datasets.{dataset}"
     try:
         resolved = HfApi().dataset_info(path, revision=revision).sha
         HfApi().auth_check(path, repo_type="dataset")  # `datasets` does not tell a gated dataset from an unknown one
-        stream = load_dataset(f"hf://datasets/{path}", name, split=split, revision=resolved, streaming=True)
-        numbered = (rows.Row(number, f"row {number}", columns) for number, columns in enumerate(stream))
-        kept = islice(rows.where(f"datasets.{dataset}.where", numbered, where), limit)
+        builder = load_dataset_builder(f"hf://datasets/{path}", name, revision=resolved)
+        kind = type(builder).__module__.rpartition(".")[2]
+        if kind in WITHOUT_TYPES:
+            given = _as_written(f"{key}: {path} at revision {revision}", builder, kind, split)
+        else:
+            given = builder.as_streaming_dataset(split)
+        numbered = (rows.Row(number, f"row {number}", columns) for number, columns in enumerate(given))
+        kept = islice(rows.where(f"{key}.where", numbered, where), limit)
         found = [row.columns for row in job.progress(kept, total=limit, unit="rows", description=dataset)]
     except Problem:
         raise
     except Exception as error:
-        raise _problem(f"datasets.{dataset}", "path", path, revision, error) from error
-    return pa.Table.from_pylist(found).replace_schema_metadata({"commit": resolved})
+        raise _problem(key, "path", path, revision, error) from error
+    return _table(key, found).replace_schema_metadata({"commit": resolved})
+
+
+def _as_written(what: str, builder, kind: str, split: str) -> Iterator[dict]:
+    """The rows of a split whose files have no types, with every value as it is written."""
+    files, names = builder.config.data_files, [part.strip() for part in split.split("+")]
+    if not files.keys() >= set(names):
+        raise ValueError(f"Bad split: {split}. Available splits: {list(files)}")
+    urls = [url for name in names for url in files[name]]
+    form = _form(what, builder.config, kind, urls)
+    for url in urls:
+        try:
+            for _, columns in rows.of_file(url, form, None, opened=_opened):
+                yield columns
+        except (ValueError, RecursionError, csv.Error) as error:
+            reason = str(error).splitlines()[0].rstrip(".:")
+            raise Problem(
+                f"{what}: {_path(url)} cannot be read as {form} ({reason}): use another revision, or download the "
+                "files, mend them, and use `source: files`."
+            ) from error
+
+
+def _form(what: str, given, kind: str, urls: Sequence[str]) -> str:
+    """The format of files without types (see `rows.read`); a `Problem` if it takes more to read them.
+
+    `given` is what the dataset says of itself, the config of its builder, and `kind` the name of that.
+    """
+    from datasets import BuilderConfig
+
+    usual = type(given)()
+    followed = {field.name for field in fields(BuilderConfig)}.union(READ)
+    more = [field.name for field in fields(usual) if getattr(given, field.name) != getattr(usual, field.name)]
+    needs = [f"the option {name!r}" for name in more if name not in followed]
+    if kind == "csv" and given.sep not in (",", "\t"):
+        needs.append(f"the separator {given.sep!r}")
+    endings = tuple(ending + packed for ending in rows.FORMATS for packed in ("", *rows.COMPRESSED))
+    needs += [f"{_path(url)} to be unpacked" for url in urls if not url.lower().endswith(endings)]
+    if needs:
+        raise Problem(
+            f"{what} needs {needs[0]}, and files without types are read as they are: set `revision: "
+            "refs/convert/parquet`, or download the files and use `source: files`."
+        )
+    return "tsv" if kind == "csv" and given.sep == "\t" else kind
+
+
+def _path(url: str) -> str:
+    """The path in its repository of a file with an address such as hf://datasets/owner/name@commit/data/test.json."""
+    return url.partition("@")[2].partition("/")[2]
+
+
+def _opened(url: str):
+    """A file of the hub as a stream, decompressed by its ending."""
+    import pyarrow as pa
+    from datasets.utils.file_utils import xopen
+
+    packed = url.lower().endswith(rows.COMPRESSED)
+    return pa.input_stream(xopen(url, "rb"), compression=pa.Codec.detect(url).name if packed else None)
+
+
+def _table(key: str, found: Sequence[Mapping]):
+    """Rows as a table with all columns that one of them has; a `Problem` if the values of a column do not fit it."""
+    import pyarrow as pa
+
+    columns = {}
+    for name in dict.fromkeys(name for row in found for name in row):
+        try:
+            columns[name] = pa.array([_without_empty(row.get(name)) for row in found])
+        except (pa.ArrowException, UnicodeEncodeError) as error:
+            reason = str(error).splitlines()[0].rstrip(".:")
+            raise Problem(
+                f"{key}: a table cannot hold the values of the column {name!r} together ({reason}): download the "
+                "files, and use `source: files`."
+            ) from error
+    return pa.table(columns)
+
+
+def _without_empty(value):
+    """A value without objects that have no keys, which a table cannot hold: they are null."""
+    if isinstance(value, dict):
+        return {key: _without_empty(each) for key, each in value.items()} or None
+    return [_without_empty(each) for each in value] if isinstance(value, list) else value
 
 
 def _check_files(what: str, files: list) -> None:

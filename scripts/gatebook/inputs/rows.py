@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -111,7 +111,7 @@ def read(
     for path in files:
         form, before = file_format(key, path, stated), number
         try:
-            for place, columns in _rows(path, form, wanted, sample_by):
+            for place, columns in of_file(path, form, wanted, sample_by=sample_by):
                 yield Row(number, f"{path}, {place}", columns)
                 number += 1
             if number == before:
@@ -151,14 +151,40 @@ def texts(values) -> list[str]:
     return [str(value).lower() if isinstance(value, bool) else str(value) for value in listed]
 
 
-def _rows(path: str, form: str, wanted: list[Column], sample_by: str) -> Iterator[tuple[str, dict]]:
-    """Where in a file each row is, and its values; ValueError and the like if it cannot be read as `form`."""
+def of_file(
+    path: str, form: str, wanted: list[Column] | None, *, sample_by: str = "line", opened: Callable | None = None
+) -> Iterator[tuple[str, dict]]:
+    """The rows of one file, one at a time.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    form
+        See `file_format`.
+    wanted
+        What is read of a row; None is all that it has.
+    sample_by
+        See `read`.
+    opened
+        Opens the file and decompresses it; None for a file of this machine. Parquet is always one of this machine.
+
+    Yields
+    ------
+    tuple[str, dict]
+        Where in the file the row is, and its values by column.
+
+    Raises
+    ------
+    ValueError, OSError, csv.Error, RecursionError, pyarrow.ArrowException
+        If the file cannot be read as `form`.
+    """
     import pyarrow as pa
 
     if form == "parquet":
         yield from _parquet(path, wanted)
         return
-    with pa.input_stream(path) as stream:  # decompressed by its ending
+    with (opened or pa.input_stream)(path) as stream:  # which decompresses by the ending
         file = io.BufferedReader(stream)
         if form == "json":
             yield from _json(file)
@@ -231,12 +257,13 @@ def _of_columns(values: list) -> bool:
     return len({len(value) for value in values}) == 1
 
 
-def _cells(lines: Iterable[str], delimiter: str, wanted: list[Column]) -> Iterator[tuple[str, dict]]:
+def _cells(lines: Iterable[str], delimiter: str, wanted: list[Column] | None) -> Iterator[tuple[str, dict]]:
     """CSV: every cell is its characters, an empty one is empty text."""
     csv.field_size_limit(sys.maxsize)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header = next(reader, [])
-    used = {column.among(header): header.index(column.among(header)) for column in wanted} if header else {}
+    names = header if wanted is None else [column.among(header) for column in wanted] if header else []
+    used = {name: header.index(name) for name in names}
     if twice := [name for name in used if header.count(name) > 1]:
         raise ValueError(f"the header has {twice[0]!r} twice")
     try:
@@ -266,14 +293,15 @@ def _text(lines: Iterable[str], sample_by: str) -> Iterator[tuple[str, dict]]:
         yield f"line {number}", {"text": text}
 
 
-def _parquet(path: str, wanted: list[Column]) -> Iterator[tuple[str, dict]]:
+def _parquet(path: str, wanted: list[Column] | None) -> Iterator[tuple[str, dict]]:
     """Parquet: values have their types; single precision is not written with the digits of double precision."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
     with pq.ParquetFile(path) as file:
-        used = sorted({column.among(file.schema_arrow.names) for column in wanted})
+        names = file.schema_arrow.names
+        used = names if wanted is None else sorted({column.among(names) for column in wanted})
         short = [name for name in used if pa.types.is_float32(file.schema_arrow.field(name).type)]
         for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=used):
             for row in batch.to_pylist():

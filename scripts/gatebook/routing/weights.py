@@ -18,9 +18,15 @@ from gatebook.routing.routers import layers_name, layers_of
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-LARGEST = 10.0
-"""Root mean square of a layer's matrices above which they are no weights: those of networks, trained or initialised,
-stay below 1, while quantized numbers whose scales are lost have 30 (int8) or 100 (FP8)."""
+SMALLEST, LARGEST = 1e-3, 10.0
+"""Root mean square of a layer's matrices, and of its experts', outside of which they are no weights.
+
+Networks are initialised with 0.02, and the smallest of all supported families with 0.006; training makes matrices
+larger (the embedded model's experts go from 0.020 to 0.030 in 20 steps, its router to 0.053), but not above 1.
+Quantized numbers whose scales are lost have 30 (int8) or 100 (FP8), and weights that are divided by such scales instead
+have 0.02 / 150 = 1.3e-4. Embeddings and gains are not held against it: they are initialised with 0.006 to 1, and some
+gains with 0.
+"""
 AT_ONCE = 1 << 24
 """Numbers of a tensor that are looked at together."""
 
@@ -148,7 +154,7 @@ def check_report(folder: str | Path, model: transformers.PreTrainedModel, report
 
 @torch.inference_mode()
 def check_values(folder: str | Path, model: transformers.PreTrainedModel) -> None:
-    """A `Problem` if weights of a loaded model are not finite, or a layer's are larger than those of any network.
+    """A `Problem` if weights of a loaded model are not finite, or a layer's are none by their size (see `SMALLEST`).
 
     Weights that wait on a disk or in another memory for their turn are passed over.
     """
@@ -168,14 +174,27 @@ def check_values(folder: str | Path, model: transformers.PreTrainedModel) -> Non
     for layer in range(len(layers_of(base))):
         within = f"{layers_name(base)}.{layer}."
         matrices = [name for name in squares if name.startswith(within) and tensors[name].dim() > 1]
-        numbers = sum(tensors[name].numel() for name in matrices)
-        size = (sum(squares[name] for name in matrices) / max(numbers, 1)) ** 0.5
-        if size > LARGEST:
-            raise Problem(
-                f"{folder}: the weights of layer {layer} have a root mean square of {size:.3g}, and those of networks "
-                "stay below 1: they seem to be quantized numbers without their scales, so use the checkpoint in "
-                "bfloat16."
-            )
+        experts = [name for name in matrices if ".experts." in name]
+        for what, names in (("weights", matrices), ("experts", experts)):
+            if names:
+                _check_size(folder, f"the {what} of layer {layer}", _root_mean_square(squares, tensors, names))
+
+
+def _root_mean_square(squares: dict[str, float], tensors: dict[str, torch.Tensor], names: list[str]) -> float:
+    return (sum(squares[name] for name in names) / sum(tensors[name].numel() for name in names)) ** 0.5
+
+
+def _check_size(folder: str | Path, what: str, size: float) -> None:
+    """A `Problem` if matrices with this root mean square are no weights."""
+    if SMALLEST <= size <= LARGEST:
+        return
+    reason = "they seem to be scaled down" if size else "nothing was written there"
+    if size > LARGEST:
+        reason = "they seem to be quantized numbers without their scales"
+    raise Problem(
+        f"{folder}: {what} have a root mean square of {size:.3g}, and those of networks have one between {SMALLEST:g} "
+        f"and 1: {reason}, so use the checkpoint in bfloat16, or fetch it again."
+    )
 
 
 def _sum_of_squares(tensor: torch.Tensor) -> float:

@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ from pathlib import Path
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from gatebook.problem import ERROR, INTERRUPTED, UNEXPECTED
+from gatebook.problem import ERROR, INTERRUPTED, UNEXPECTED, Problem
 from gatebook.run import receipts
 
 SILENT = f"{ERROR}it was stopped before it could say why: it may need more memory or time."
@@ -24,10 +25,10 @@ class Failures(logging.Handler):
     def __init__(self):
         super().__init__()
         self.began, self.folder = time.time(), Path.cwd()  # with --directory, Snakemake is back elsewhere at the end
-        self.started, self.failed, self.grouped = {}, {}, set()
+        self.started, self.failed, self.grouped, self.planning = {}, {}, set(), ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Note a job that starts, maybe once more, or fails."""
+        """Note a job that starts, maybe once more, or fails, and why no job could be planned."""
         match getattr(record, "event", None):
             case LogEvent.JOB_INFO:
                 self.started[record.jobid] = (record.rule_name, dict(record.wildcards), [*record.log])
@@ -36,10 +37,12 @@ class Failures(logging.Handler):
                 self.failed[record.jobid] = self.started[record.jobid]
             case LogEvent.GROUP_ERROR:  # names every job of the group, those that ended well or never began, too
                 self.grouped.update(job["jobid"] for job in record.job_error_info)
+            case LogEvent.ERROR:
+                self.planning = refusal(record.getMessage()) or self.planning
 
     def sentences(self) -> dict[str, list[str]]:
-        """The jobs that failed, in words, by the sentence that they ended in."""
-        found: dict[str, list[str]] = {}
+        """The jobs that failed, in words, by the sentence that they ended in; none, if it stopped the planning."""
+        found: dict[str, list[str]] = {self.planning: []} if self.planning else {}
         for number, (rule, wildcards, logs) in self.failed.items():
             log = self.folder / (logs[0] if logs else "no log")
             began = log.is_file() and log.stat().st_mtime >= self.began
@@ -61,6 +64,12 @@ def sentence(lines: Iterable[str]) -> str:
     """What a failed job says in the lines of its log; nothing if it was interrupted."""
     said = [line for line in lines if line.startswith((ERROR, UNEXPECTED, INTERRUPTED))]
     return said[-1].removeprefix(INTERRUPTED) if said else SILENT
+
+
+def refusal(message: str) -> str:
+    """The `Problem` that a function of a rule raised, as a sentence, in what Snakemake says of it; else nothing."""
+    found = re.search(rf"^ *{Problem.__name__}: (.*)$", message, flags=re.MULTILINE)
+    return f"{ERROR}{found[1]}" if found else ""
 
 
 def text(found: dict[str, list[str]]) -> str:

@@ -130,6 +130,22 @@ def test_rounding_is_measured_by_the_value_that_it_is_held_against():
     assert "below in layer 0" in page.exceptions("above", page.Null("two", 2.0), layers - 0.01)["exceptions"]
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((-3.8e-9, -3.8e-9, -3.8e-9), (0, 0, 0)),
+        ((3.8e-9, 0, 9e-7), (0, 0, 0)),
+        ((-3.8e-9, np.nan, np.nan), (0, np.nan, np.nan)),
+        ((-3.8e-9, -0.1, 0.1), (-3.8e-9, -0.1, 0.1)),
+        ((3.8e-5, 3.7e-5, 3.9e-5), (3.8e-5, 3.7e-5, 3.9e-5)),
+        ((np.nan, np.nan, np.nan), (np.nan, np.nan, np.nan)),
+    ],
+)
+def test_rounding_errors_of_zero_are_zero_in_words(values, expected):
+    found = page.estimate(xr.DataArray(list(values), dims="interval", coords={"interval": PARTS}))
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("logits", ["equal", "of all experts"])
 def test_a_router_without_a_choice_is_not_said_to_make_one(logits):
     experts, top_k = (8, 2) if logits == "equal" else (3, 3)
@@ -137,9 +153,10 @@ def test_a_router_without_a_choice_is_not_said_to_make_one(logits):
     values = np.zeros((40, experts)) if logits == "equal" else rng.normal(size=(40, experts))
     study = {"poems": case({0: records(values, top_k)}, [4] * 10).tally()}
     metrics = router_decisiveness.measure(study, resamples=50, seed=1, confidence=0.95).metrics
-    entropy, mass, _ = decisiveness_page.findings(seen("router_decisiveness", metrics, None))
+    entropy, mass, decided = decisiveness_page.findings(seen("router_decisiveness", metrics, None))
     assert "about k / E" in mass.answer and mass.verdict == "unclear"
     assert ("in 100 % of choices the last selected expert" in entropy.answer) == (logits == "equal")
+    assert "10⁻" not in " ".join([entropy.answer, mass.answer, decided.answer])
 
 
 def test_the_numbers_of_a_finding():

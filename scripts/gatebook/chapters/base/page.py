@@ -456,8 +456,15 @@ def ends(array: xr.DataArray) -> list[np.ndarray]:
 
 
 def estimate(array: xr.DataArray) -> tuple[float, float, float]:
-    """(estimate, low, high) of an array with the single dimension `interval`."""
-    return tuple(float(array.sel(interval=part)) for part in INTERVAL)
+    """(estimate, low, high) of an array with the single dimension `interval`.
+
+    All that differs from 0 by no more than rounding, which `lies` does not tell from it either, is 0: nothing is said
+    of the digits of -3.8e-9. That holds for the three together, so that an estimate near 0 in a wide interval stays.
+    """
+    found = tuple(float(array.sel(interval=part)) for part in INTERVAL)
+    if any(abs(part) > _rounding(0) for part in found):
+        return found
+    return tuple(0.0 * part for part in found)  # what is not known, NaN, stays so
 
 
 def lies(low: float, high: float, start: float, end: float | None = None) -> str:
