@@ -56,18 +56,18 @@ def test_other_models_are_planned_on_the_same_datasets(workflow, example, checkp
 
 
 def test_a_large_study_in_shards_is_planned(workflow):
-    for name in range(10):
+    for name in range(5):
         (workflow.folder / f"model_{name}").mkdir()
     (workflow.folder / "rows.jsonl").touch()
-    models = {f"m{name}": {"source": "local", "path": f"model_{name}"} for name in range(10)}
+    models = {f"m{name}": {"source": "local", "path": f"model_{name}"} for name in range(5)}
     limits = {"tokens": 80_000_000}
-    datasets = {f"d{name}": {"source": "files", "files": ["rows.jsonl"], "limits": limits} for name in range(30)}
+    datasets = {f"d{name}": {"source": "files", "files": ["rows.jsonl"], "limits": limits} for name in range(20)}
     study = {"title": "Large", "models": list(models), "datasets": list(datasets)}
     overlay = workflow.overlay("large.yaml", {"study": study, "models": models, "datasets": datasets})
     jobs = planned(workflow.finish("--dry-run", "--quiet", "rules", configs=[overlay]))
-    assert jobs["extract_routing"] == jobs["tally_routing"] == 10 * 30 * 8
-    assert jobs["tokenize_dataset"] == jobs["combine_tallies"] == 10 * 30
-    assert jobs["measure_maps"] == 10
+    assert jobs["extract_routing"] == jobs["tally_routing"] == 5 * 20 * 8
+    assert jobs["tokenize_dataset"] == jobs["combine_tallies"] == 5 * 20
+    assert jobs["measure_maps"] == 5
 
 
 def test_the_default_study_is_planned_without_a_profile(workflow):
