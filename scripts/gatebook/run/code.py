@@ -48,30 +48,35 @@ def _syntax(path: Path) -> tuple[str, list[str]]:
     return _parsed(path.read_text(encoding="utf-8"))
 
 
-@cache  # most modules count for most scripts, and every job parses the Snakefile
+@cache  # most modules count for most scripts, and every job on a cluster parses the Snakefile
 def _parsed(text: str) -> tuple[str, list[str]]:
-    tree, names = _WithoutText().visit(ast.parse(text)), []
-    for node in ast.walk(tree):
+    """The syntax tree of a text without what is empty, which some versions of Python name and others do not."""
+    words, names = [], []
+
+    def write(node: ast.AST) -> None:
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            names.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-    return repr(_structure(tree)), names
+            names.extend([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+        words.append(type(node).__name__)
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if value is None or value == [] or field == "ctx":  # which follows from where a name stands
+                continue
+            words.append(field)
+            for each in value if isinstance(value, list) else [value]:
+                if not isinstance(each, ast.AST):
+                    words.append(repr(each))
+                elif not _does_nothing(each):
+                    write(each)
+        words.append(".")
+
+    write(ast.parse(text))
+    return " ".join(words), names
 
 
-def _structure(node):
-    """A syntax tree as nested lists without what is empty, which some versions of Python name and others do not."""
-    if isinstance(node, ast.AST):
-        parts = ((name, _structure(value)) for name, value in ast.iter_fields(node))
-        return [type(node).__name__, *(part for part in parts if part[1] not in (None, []))]
-    return [_structure(each) for each in node] if isinstance(node, list) else node
-
-
-class _WithoutText(ast.NodeTransformer):
-    """Removes docstrings, those of constants too: strings that stand alone and do nothing; and the version number."""
-
-    def visit_Assign(self, node: ast.Assign) -> ast.Assign | None:
-        return None if ast.unparse(node.targets[0]) == "__version__" else node
-
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        return None if isinstance(node.value, ast.Constant) else node
+def _does_nothing(node: ast.AST) -> bool:
+    """Whether a statement is a docstring, of constants too: a string that stands alone; or the version number."""
+    if isinstance(node, ast.Assign):
+        return isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__version__"
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

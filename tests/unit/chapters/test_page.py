@@ -90,7 +90,7 @@ def test_series_are_the_pooled_values_of_the_trained_and_the_untrained_model():
 
 def test_counts_are_in_words():
     assert page.counts_text(TRAINED["router_decisiveness"]) == (
-        "n = 96 tokens of 10 documents of 10 clusters in 2 datasets; bands: 90 % bootstrap over clusters."
+        "n = 96 tokens of 10 documents of 10 clusters in 2 datasets; intervals: 90 % bootstrap over clusters."
     )
 
 

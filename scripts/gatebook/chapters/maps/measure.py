@@ -21,8 +21,8 @@ from scipy.sparse.linalg import svds
 
 from gatebook.chapters.maps import MEASURES
 from gatebook.inputs.clusters import GROUPS
-from gatebook.measures import uncertainty
-from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
+from gatebook.measures import summary, uncertainty
+from gatebook.measures.summary import Jackknife, Measured, summarise
 from gatebook.problem import Problem
 
 SPACES = ("router input", "expert output")
@@ -205,14 +205,19 @@ def embed(points: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """UMAP and t-SNE of points (token, hidden): positions (token, 2) by projection; the same bytes for the same seed.
 
     UMAP is given the exact nearest neighbours: to search them itself it would compile code for longer than it maps.
+    What it does compile is kept on disk, beside its own code: only the first job waits for it.
     """
     # Imported here, because the report needs this module's words only.
     import numba
+    from numba.core.registry import CPUDispatcher
     from sklearn.manifold import TSNE
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits
-    from umap import UMAP
+    from umap import UMAP, layouts, umap_
 
+    for function in {**vars(layouts), **vars(umap_)}.values():
+        if isinstance(function, CPUDispatcher) and function.__module__ in (layouts.__name__, umap_.__name__):
+            function.enable_caching()
     numba.config.THREADING_LAYER = "workqueue"  # the default one raises the number of OpenMP's threads for all code
     size = min(UMAP_NEIGHBOURS, len(points) - 1)
     distance, nearest = NearestNeighbors(n_neighbors=size).fit(points).kneighbors(points)
@@ -230,15 +235,9 @@ def embed(points: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 
 def table(metrics: xr.Dataset) -> pd.DataFrame:
-    """All measures but the maps as rows: measure, space, label, projection, dataset, layer, estimate, low, high."""
-    parts = []
-    for name in MEASURES:
-        values = metrics[name]
-        rows = interval_table(values) if "interval" in values.dims else values.to_dataframe("estimate").reset_index()
-        parts.append(rows.assign(measure=name))
-    columns = ["measure", "space", "label", "projection", "dataset", "layer", *uncertainty.INTERVAL]
-    whole = pd.concat(parts, ignore_index=True)[columns]
-    return whole.fillna(dict.fromkeys(columns[:4], "") | {"dataset": uncertainty.POOLED})
+    """All measures but the maps as rows (`summary.table`), all of a dataset: those without are of the pooled tokens."""
+    rows = summary.table(metrics, MEASURES)
+    return rows.assign(dataset=rows["dataset"].replace("", uncertainty.POOLED))
 
 
 def _agreements(sample: xr.Dataset, layer: Layer) -> tuple[xr.DataArray, xr.DataArray]:
