@@ -247,6 +247,12 @@ def trained(pattern):
     return [pattern.format(model=name) for name in names if study.models[name]["source"] == "demo"]
 
 
+def compared_untrained():
+    """The runs of `compare` that are the untrained checkpoints of their models."""
+    untrained = [run for run in study.compared if study.models[run["model"]].get("untrained") == run["checkpoint"]]
+    return [f"{run['model']}/{run['checkpoint']}" for run in untrained]
+
+
 def growing(amount, per_million=0):
     """A resource that grows with each attempt: a job that was stopped for want of it gets more when it is retried.
 

@@ -18,5 +18,6 @@ rule measure_compare:
         code=code("measure_compare.py"),
         statistics=statistics("seed", "resamples", "confidence"),
         fewest_clusters=config["statistics"]["fewest_clusters"],
+        untrained=compared_untrained(),
     script:
         "../scripts/measure_compare.py"

@@ -4,6 +4,7 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
+from gatebook.chapters.base import results
 from gatebook.chapters.compare.measure import Run, measure, whole_table
 from gatebook.chapters.compare.runs import by_run
 from gatebook.files import netcdf
@@ -21,12 +22,13 @@ with ExitStack() as opened:
         identity = study_identity(tallies)
         name = f"{identity['model']}/{identity['checkpoint']}"
         identities[name] = identity
-        runs.append(Run(name, tallies, json.loads(Path(model).read_text(encoding="utf-8"))["moe_layers"]))
+        layers = json.loads(Path(model).read_text(encoding="utf-8"))["moe_layers"]
+        runs.append(Run(name, tallies, layers, untrained=name in snakemake.params.untrained))
     metrics = measure(runs[0], runs[1:], **snakemake.params.statistics)
     metrics = without_few(metrics, snakemake.params.fewest_clusters, metrics["clusters"].min("run"))
     trainings = {Path(path).stem: netcdf.load(path) for path in snakemake.input.trainings}
     metrics = metrics.merge(by_run(metrics, trainings), combine_attrs="override")
 metrics.attrs["runs"] = json.dumps(identities, sort_keys=True)
-netcdf.save(metrics, snakemake.output.metrics)
+results.save_metrics(metrics, snakemake.output.metrics)
 save_table(whole_table(metrics), snakemake.output.table)
 job.log(f"{runs[0].name} (A) and {len(runs) - 1} other runs at {metrics.sizes['depth']} relative depths")

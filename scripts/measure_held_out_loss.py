@@ -2,6 +2,7 @@
 
 import json
 
+from gatebook.chapters.base import results
 from gatebook.chapters.held_out_loss import measure as held_out_loss
 from gatebook.files import netcdf, tables
 from gatebook.measures import summary, uncertainty
@@ -19,7 +20,7 @@ metrics.attrs |= {
     "checkpoint": checkpoint,
     "weights_sha256": weights[checkpoint],
 }
-netcdf.save(metrics, snakemake.output.metrics)
+results.save_metrics(metrics, snakemake.output.metrics)
 table = summary.interval_table(metrics["loss"])
 tables.save_table(table.rename(columns={"dataset": "domain"}), snakemake.output.table)
 job.log(f"weights sha256 by checkpoint: {json.dumps(weights)}")

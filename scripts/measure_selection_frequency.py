@@ -24,6 +24,6 @@ results.save(
     untrained=snakemake.input.untrained,
 )
 metrics = measured.metrics
-save_table(table(metrics, CHAPTER.measures), snakemake.output.table)
+save_table(table(metrics, [*CHAPTER.measures, "dropped_share"]), snakemake.output.table)
 pooled = metrics.sel(dataset="pooled")
 job.log(f"{int(pooled['documents'])} documents, {int(pooled['tokens'])} tokens, {len(tallies)} datasets")

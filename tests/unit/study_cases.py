@@ -8,6 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 import yaml
 from routing_cases import Case, case, even_case, random_case, records
@@ -15,6 +16,8 @@ from vocabulary_cases import vocabulary_case
 
 from gatebook import lists
 from gatebook.files import netcdf
+from gatebook.inputs.demo import evaluation
+from gatebook.inputs.demo.training import Losses
 from gatebook.run import alone
 
 MODEL, CHECKPOINTS = "demo", ("step0", "step9")
@@ -88,23 +91,18 @@ def training(trained: float, documents: int = 30) -> xr.Dataset:
     rng = np.random.default_rng(0)
     tokens = rng.integers(20, 60, 2 * documents)
     noise = rng.normal(0, 0.1, (2, 2 * documents))
-    per_token = np.stack([6.0 + noise[0], trained + noise[1]])
-    return xr.Dataset(
-        {
-            "loss_sum": (("checkpoint", "document"), per_token * tokens),
-            "unigram_loss_sum": ("document", 4.0 * tokens),
-            "predicted_tokens": ("document", tokens),
-            "domain": ("document", ["a"] * documents + ["b"] * documents),
-            "document_id": ("document", [f"{number}" for number in range(2 * documents)]),
-            "cluster": ("document", [f"{number}" for number in range(2 * documents)]),
-            "training_loss": ("step", np.linspace(6, trained, 5)),
-            "overlap": ("corpus", [0.02, 0.3]),
-            "held_out_documents": ("corpus", [documents, documents]),
-            "held_out_clusters": ("corpus", [31, 40]),
-        },
-        coords={"checkpoint": list(CHECKPOINTS), "step": np.arange(5), "corpus": ["a", "b"]},
-        attrs={"weights_sha256": '{"step0": "0", "step9": "9"}', "settings": "{}"},
+    sums = np.stack([6.0 + noise[0], trained + noise[1]]) * tokens
+    names = [f"{number}" for number in range(2 * documents)]
+    domains = ["a"] * documents + ["b"] * documents
+    record = evaluation.dataset(
+        [evaluation.HeldOut(domain, name, name, np.array([])) for domain, name in zip(domains, names, strict=True)],
+        dict(zip(CHECKPOINTS, sums, strict=True)),
+        4.0 * tokens,
+        tokens,
+        [Losses(loss, 1.0, 1.0) for loss in np.linspace(6, trained, 5)],
+        pd.DataFrame({"documents": documents, "clusters": [31, 40], "overlap": [0.02, 0.3]}, index=["a", "b"]),
     )
+    return record.assign_attrs(weights_sha256='{"step0": "0", "step9": "9"}', settings="{}")
 
 
 def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:

@@ -141,7 +141,7 @@ def test_pages_say_how_intervals_were_made(published):
     findings = findings_of(load, domains)
     assert {(finding.n, finding.n_unit) for finding in findings} == {(90, "tokens")}
     assert [finding.null_name for finding in findings] == ["uniform routing"] * 3 + ["domains alike"] * 2
-    text = "n = 90 tokens in 2 datasets; bands: 95 % independent draws of tokens, a design effect of 1 allowed for."
+    text = "n = 90 tokens in 2 datasets; intervals: 95 % independent draws of tokens, a design effect of 1 allowed for."
     assert counts_text(load) == text
     assert sample_size(load) == {"n": 90, "n_unit": "tokens"}
 

@@ -33,7 +33,8 @@ def scatter(
     points, categories
         Positions (point, 2) and names (point,); those that are not in `order` are grey and lie below.
     order
-        Names in the legend; the first `MOST_CATEGORIES` differ by colour, then by marker, later ones are grey.
+        Names in the legend; the first `MOST_CATEGORIES` differ, those of one colour by marker and those of one marker
+        by colour; later ones are grey.
     large
         Positions (n, 2) and names (n,) of points drawn larger and with an edge.
     x_label, y_label
@@ -42,10 +43,11 @@ def scatter(
     named = list(order[:MOST_CATEGORIES])
     looks = {OTHERS: {"color": GRID, "marker": "o", "zorder": 1.5}}
     for index, name in enumerate(named):
-        look = {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[index // len(PALETTE)], "zorder": 2}
-        looks[name] = look
-    edged = {"markersize": 6.5, "markeredgecolor": INK, "markeredgewidth": 0.8}
-    layers = [(points, categories, {"markersize": 2.6, "markeredgewidth": 0}, 0)]
+        row, colour = divmod(index, len(PALETTE))
+        # Neighbours in the order differ in both, so that no marker stands for a whole row of the palette.
+        looks[name] = {"color": PALETTE[colour], "marker": MARKERS[(row + colour) % len(MARKERS)], "zorder": 2}
+    edged = {"markersize": 8, "markeredgecolor": INK, "markeredgewidth": 0.8}
+    layers = [(points, categories, {"markersize": 4.2, "markeredgewidth": 0}, 0)]
     if large is not None:
         layers.append((*large, edged, 1))
     handles = {}
@@ -56,7 +58,7 @@ def scatter(
             x, y = positions[names == name].T
             if len(x):
                 ax.plot(x, y, **look | size | {"linestyle": "none", "zorder": look["zorder"] + above})
-                handles[name] = Line2D([], [], **look, linestyle="none", markersize=5, label=name)
+                handles[name] = Line2D([], [], **look, linestyle="none", markersize=7, label=name)
     ax.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
     ax.grid(False)
     add_to_legend(ax.figure, [handles[name] for name in (*named, OTHERS) if name in handles])

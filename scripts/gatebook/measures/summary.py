@@ -1,6 +1,6 @@
 """Summaries: from draws to measures with intervals, the difference from the untrained model, and tables."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -138,19 +138,36 @@ def _with_means(draws: xr.Dataset, measures: Mapping) -> dict[str, tuple[xr.Data
     return found
 
 
-def table(metrics: xr.Dataset, names: Iterable[str]) -> pd.DataFrame:
-    """Those of the measures `names` (dataset, layer, interval) that there are, as rows.
+def table(metrics: xr.Dataset, names: Iterable[str], null: str | None = None) -> pd.DataFrame:
+    """Those of the measures `names` that there are, as rows, each followed by its means over layers.
 
-    Columns: measure, unit, dataset, layer, estimate, low, high.
+    Columns: measure, unit, dimensions of the measures, dataset and layer last, estimate, low, high. Means have the name
+    that they have in the metrics, `mean_over_layers_*`, and an empty layer. null: the name of one column more, that of
+    the measures' nulls.
     """
-    parts = []
-    for name in (name for name in names if name in metrics):
-        values = metrics[name].transpose("dataset", "layer", "interval").to_dataframe("value")["value"]
-        frame = values.unstack("interval")[list(INTERVAL)].reset_index()
-        frame.insert(0, "unit", metrics[name].attrs["units"])
-        frame.insert(0, "measure", name)
-        parts.append(frame)
-    return pd.concat(parts, ignore_index=True).rename_axis(columns=None)
+    whole = pd.concat([rows for name in names if name in metrics for rows in _rows(metrics, name, null)])
+    last = [each for each in ("dataset", "layer", *INTERVAL, null) if each in whole]
+    whole = whole[["measure", "unit", *(column for column in whole.columns[2:] if column not in last), *last]]
+    words = {column: "" for column in whole if not pd.api.types.is_numeric_dtype(whole[column])}
+    return whole.fillna(words).astype({"layer": "Int64"}).reset_index(drop=True)
+
+
+def _rows(metrics: xr.Dataset, name: str, null: str | None) -> Iterator[pd.DataFrame]:
+    """A measure as rows, and its means over layers as rows, if it has any."""
+    for each, known in ((name, f"null_{name}"), (MEAN + name, f"{MEAN}null_{name}")):
+        if each not in metrics:
+            continue
+        values = metrics[each] if "layer" in metrics[each].dims else metrics[each].expand_dims(layer=[np.nan])
+        values = values.transpose("dataset", "layer", ..., missing_dims="ignore")
+        rows = interval_table(values) if "interval" in values.dims else values.to_dataframe("estimate").reset_index()
+        rows.insert(0, "measure", each)
+        rows.insert(1, "unit", metrics[each].attrs["units"])
+        if null and f"null_{name}" in metrics:
+            chance = metrics[known] if known in metrics else metrics[f"null_{name}"].mean("layer")
+            shape = values.isel(interval=0, drop=True)
+            chance = chance.isel(interval=0, drop=True) if "interval" in chance.dims else chance
+            rows[null] = chance.broadcast_like(shape).transpose(*shape.dims).values.ravel()
+        yield rows
 
 
 def spread(values: np.ndarray, count: int) -> list[int]:

@@ -272,10 +272,18 @@ def test_intervals_of_a_difference_cover_the_truth(paired):
 def test_the_table_has_both_runs_and_their_difference(metrics):
     table = compare.table(metrics)
     assert list(table.columns) == ["measure", "unit", "run", "dataset", "depth", *PARTS]
-    assert len(table) == len(COMPARED) * 3 * 3 * 3
+    assert len(table) == len(COMPARED) * 3 * 3 * (3 + 1)  # measures, runs and difference, datasets, depths and mean
     row = table[(table["run"] == "B - A") & (table["measure"] == "divergence") & (table["depth"] == 0.5)]
     expected = metrics["difference_divergence"].sel(depth=0.5, interval=PARTS)
     np.testing.assert_array_equal(row.set_index("dataset")[PARTS], expected.sel(dataset=row["dataset"].values))
+    means = table[table["measure"] == "mean_over_depths_divergence"]
+    assert len(means) == 3 * 3 and means["depth"].isna().all() and table["depth"].isna().sum() == len(COMPARED) * 9
+    for run, rows in means.groupby("run"):
+        expected = metrics["mean_over_depths_difference_divergence"]
+        if run != "B - A":
+            expected = metrics["mean_over_depths_divergence"].sel(run=run)
+        expected = expected.sel(dataset=rows["dataset"].values, interval=PARTS)
+        np.testing.assert_array_equal(rows[PARTS], expected.transpose("dataset", "interval"))
 
 
 def with_difference(metrics: xr.Dataset, name: str, interval: tuple[float, float, float]) -> xr.Dataset:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 import study_cases
 import xarray as xr
@@ -26,7 +27,7 @@ from study_cases import CHAPTERS, CHECKPOINTS, STUDIES, metrics_file
 from gatebook import chapters
 from gatebook.capabilities import CAPABILITIES
 from gatebook.chapters.base.contract import Chapter
-from gatebook.chapters.base.page import Seen
+from gatebook.chapters.base.page import Figure, Finding, Seen
 from gatebook.files import netcdf
 from gatebook.inputs import catalogues
 from gatebook.lists import ROOT
@@ -256,6 +257,33 @@ def test_every_measure_is_in_the_metrics_as_declared(study, name):
                 assert metrics[mean].attrs.items() >= (attributes | averaged).items()
 
 
+@every_chapter
+def test_every_variable_has_a_long_name_and_every_number_a_unit(study, name):
+    path, bare = metrics_file(study, name), []
+    parts = {"": loaded(path)} | {group: netcdf.load_group(path, group) for group in ("untrained", "difference")}
+    for group, metrics in parts.items():
+        for each, variable in metrics.variables.items() if metrics is not None else ():
+            wanted = {"long_name"} | ({"units"} if variable.dtype.kind in "iufb" else set())
+            bare += [(group, each, word) for word in wanted if not variable.attrs.get(word)]
+    assert bare == []
+
+
+@with_measures
+def test_the_table_has_means_over_layers(study, name):
+    for checkpoint, metrics in zip(CHECKPOINTS[-1:], metrics_of(study, name)[-1:], strict=True):
+        path = metrics_file(study, name, checkpoint, "tables").with_suffix(".csv")
+        if not path.exists() or not any(str(each).startswith(summary.MEAN) for each in metrics):
+            continue
+        rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        means = rows[rows["measure"].str.startswith(summary.MEAN)]
+        assert means["layer"].isna().all()
+        for each in set(means["measure"]):
+            known = metrics[each].values[np.isfinite(metrics[each].values)]
+            found = means.loc[means["measure"] == each, list(INTERVAL)].to_numpy().ravel()
+            np.testing.assert_allclose(np.sort(found[np.isfinite(found)]), np.sort(known), rtol=1e-5, atol=1e-12)
+        assert {f"{summary.MEAN}{measure}" for measure in set(rows["measure"])} & set(metrics) <= set(means["measure"])
+
+
 @with_measures
 def test_estimates_and_limits_are_within_the_bounds(study, name):
     for metrics in metrics_of(study, name):
@@ -360,6 +388,20 @@ def seen(study) -> Callable[[str], Seen]:
     return read
 
 
+def shows(figure: Figure, finding: Finding, difference: xr.Dataset | None) -> bool:
+    """Whether a figure's data hold what a finding says, or its lines are those of which it is the difference."""
+
+    def is_there(value: float) -> bool:
+        numbers = figure.data.select_dtypes("number").to_numpy(float, na_value=np.nan)
+        return bool(np.isclose(numbers, value, rtol=1e-6, atol=0).any())
+
+    mean = f"{summary.MEAN}{finding.measure}"
+    if difference is not None and mean in difference and (difference[mean] == finding.estimate).any():
+        named = {text.get_text() for legend in figure.drawing.legends for text in legend.get_texts()}
+        return "untrained" in named and mean in set(figure.data["measure"])
+    return is_there(finding.estimate)
+
+
 def in_words(*texts: str) -> None:
     """Texts say something, and no number in them is missing."""
     for text in texts:
@@ -376,6 +418,8 @@ def test_its_page_comes_out_with_words_data_and_answers(seen, name):
     for figure in figures:
         in_words(figure.title, figure.alt, figure.caption, figure.how_to_read)
         assert len(figure.data) and figure.drawing.axes, figure.name
+        for label in (label for ax in figure.drawing.axes for label in (ax.get_xlabel(), ax.get_ylabel())):
+            assert not re.match(r"of |1$|.*doubling", label), label
     for finding in page.findings(shown):
         in_words(finding.question, finding.answer, finding.verdict_text, finding.unit, finding.n_unit)
         assert finding.question.endswith("?") and finding.answer.endswith("."), finding
@@ -383,6 +427,8 @@ def test_its_page_comes_out_with_words_data_and_answers(seen, name):
         if not isfinite(finding.estimate):
             assert not re.search(r"\d", finding.answer), "it says why, and gives no number"
             continue
+        (figure,) = [each for each in figures if each.name == finding.figure]
+        assert shows(figure, finding, shown.difference), finding
         assert finding.low - ROUNDING <= finding.estimate <= finding.high + ROUNDING, finding
         assert set(finding.effect.split(" to ")) <= {"negligible", "small", "large"}, finding
         assert finding.exceptions == "" or re.fullmatch(r"(Yet against .+ it is .+\.)+", finding.exceptions), finding

@@ -255,9 +255,12 @@ def test_figures_name_what_they_show(metrics):
 
 def test_the_table_has_every_measure(metrics):
     table = maps.table(metrics)
-    assert set(table["measure"]) == set(maps.MEASURES)
+    means = {f"mean_over_layers_{name}" for name in ("agreement", "separation", "explained_variance")}
+    assert set(table["measure"]) == set(maps.MEASURES) | means
     assert (table.query("measure == 'trustworthiness'")["dataset"] == "pooled").all()
     assert len(table.query("measure == 'agreement'")) == 2 * 4 * 2 * 5
+    assert len(table.query("measure == 'mean_over_layers_agreement'")) == 2 * 4 * 5  # without the 2 layers
+    assert (table["layer"].isna() == table["measure"].isin(means)).all()
 
 
 # ---------------------------------------------------------------- files and the model

@@ -53,9 +53,22 @@ def with_mean(metrics: xr.Dataset, name: str, interval: tuple[float, float, floa
     return changed
 
 
-def finding(page: str, figure: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> page.Finding:
+SHOWN_IN = {
+    "normalised_entropy": "entropy_by_layer",
+    "top_k_mass": "measures_by_layer",
+    "coefficient_of_variation": "balance_by_layer",
+    "max_violation": "balance_by_layer",
+    "dead_experts": "balance_by_layer",
+    "dropped_share": "dropped_by_capacity",
+}
+"""The figure of the finding on each measure, but for information."""
+
+
+def finding(page: str, measure: str, metrics: xr.Dataset, untrained: xr.Dataset | None = None) -> page.Finding:
+    """The finding on a measure, which names the figure that shows it: for information one with both models' lines."""
     found = PAGES[page].findings(seen(page, metrics, untrained))
-    (one,) = [each for each in found if each.figure == figure]
+    (one,) = [each for each in found if each.measure == measure]
+    assert one.figure == (SHOWN_IN | {"information": "measures_by_layer" if untrained else "information"})[measure]
     return one
 
 
@@ -67,15 +80,21 @@ def test_a_table_has_a_row_per_measure_dataset_and_layer():
     names = ["logit_margin", "entropy"]
     table = summary.table(metrics, names)
     assert list(table.columns) == ["measure", "unit", "dataset", "layer", *PARTS]
-    keys = [(name, dataset, layer) for name in names for dataset in ("pooled", "poems", "code") for layer in LAYERS]
-    assert list(zip(table["measure"], table["dataset"], table["layer"], strict=True)) == keys
+    keys = []
+    for name in names:
+        keys += [(name, dataset, layer) for dataset in ("pooled", "poems", "code") for layer in LAYERS]
+        keys += [(f"mean_over_layers_{name}", dataset, None) for dataset in ("pooled", "poems", "code")]
+    layers = table["layer"].astype(object).where(table["layer"].notna(), None)
+    assert list(zip(table["measure"], table["dataset"], layers, strict=True)) == keys
     assert table.groupby("measure", sort=False)["unit"].unique().map(list).to_dict() == {
         "logit_margin": ["logits"],
+        "mean_over_layers_logit_margin": ["logits"],
         "entropy": ["nats"],
+        "mean_over_layers_entropy": ["nats"],
     }
     for row, (name, dataset, layer) in enumerate(keys):
-        expected = metrics[name].sel(dataset=dataset, layer=layer, interval=PARTS)
-        assert table.loc[row, PARTS].tolist() == expected.values.tolist()
+        where = {"dataset": dataset} | ({} if layer is None else {"layer": layer})
+        assert table.loc[row, PARTS].tolist() == metrics[name].sel(where).sel(interval=PARTS).values.tolist()
 
 
 def test_series_are_the_pooled_values_of_the_trained_and_the_untrained_model():
@@ -90,7 +109,7 @@ def test_series_are_the_pooled_values_of_the_trained_and_the_untrained_model():
 
 def test_counts_are_in_words():
     assert page.counts_text(TRAINED["router_decisiveness"]) == (
-        "n = 96 tokens of 10 documents of 10 clusters in 2 datasets; bands: 90 % bootstrap over clusters."
+        "n = 96 tokens of 10 documents of 10 clusters in 2 datasets; intervals: 90 % bootstrap over clusters."
     )
 
 
@@ -258,7 +277,7 @@ def test_a_load_more_even_in_the_mixture_and_less_even_within_each_dataset_is_sa
     metrics = with_mean(TRAINED["selection_frequency"], "coefficient_of_variation", (0.2, 0.18, 0.22))
     for source, values in ((untrained, (0.4, 0.38, 0.42)), (metrics, (0.9, 0.85, 0.95))):
         source["mean_over_layers_coefficient_of_variation"].loc[{"dataset": ["poems", "code"]}] = list(values)
-    one = finding("selection_frequency", "balance_by_layer", metrics, untrained)
+    one = finding("selection_frequency", "coefficient_of_variation", metrics, untrained)
     assert one.verdict == "yes" and "Yet against 0.5 it is above within datasets poems and code." in one.exceptions
     assert "less than in the untrained model" in one.answer
     assert "but above within datasets poems and code" in one.answer
@@ -388,10 +407,16 @@ def test_the_data_of_every_figure_are_the_metrics(made):
             share = metrics["rank_share"]
             equal(data["share"], [share.sel(layer=layer, expert=e, rank=rank) for layer, e, rank in keys])
         elif figure.name == "dropped_by_capacity":
-            assert len(data) == metrics.sizes["dataset"] * len(layers) * metrics.sizes["capacity_factor"]
-            keys = zip(data["dataset"], data["layer"], data["capacity_factor"], strict=True)
+            assert len(data) == metrics.sizes["dataset"] * (len(layers) + 1) * metrics.sizes["capacity_factor"]
+            by_layer = data[data["measure"] == "dropped_share"]
+            keys = zip(by_layer["dataset"], by_layer["layer"], by_layer["capacity_factor"], strict=True)
             dropped = metrics["dropped_share"].sel(interval=PARTS)
-            equal(data[PARTS], [dropped.sel(dataset=d, layer=layer, capacity_factor=f) for d, layer, f in keys])
+            equal(by_layer[PARTS], [dropped.sel(dataset=d, layer=layer, capacity_factor=f) for d, layer, f in keys])
+            means = data[data["measure"] == "mean_over_layers_dropped_share"]
+            keys = zip(means["dataset"], means["capacity_factor"], strict=True)
+            dropped = metrics["mean_over_layers_dropped_share"].sel(interval=PARTS)
+            equal(means[PARTS], [dropped.sel(dataset=d, capacity_factor=f) for d, f in keys])
+            assert len(by_layer) + len(means) == len(data) and means["layer"].isna().all()
         else:
             raise AssertionError(f"{figure.name} is not checked")
 
@@ -471,7 +496,7 @@ def test_every_finding_points_to_a_figure_and_says_what_it_rests_on(made):
         if untrained is None:
             assert one.reference_name is None and one.reference_value is None
             assert "untrained" not in one.answer + one.verdict_text
-        elif one.figure != "information":  # which is about the difference from it
+        elif one.measure != "information":  # which is about the difference from it
             assert one.reference_name == "untrained model" and np.isfinite(one.reference_value)
 
 
@@ -485,7 +510,7 @@ def test_every_finding_points_to_a_figure_and_says_what_it_rests_on(made):
 )
 def test_the_finding_on_entropy_follows_its_interval(interval, verdict, answer):
     metrics = with_mean(TRAINED["router_decisiveness"], "normalised_entropy", interval)
-    one = finding("router_decisiveness", "entropy_by_layer", metrics)
+    one = finding("router_decisiveness", "normalised_entropy", metrics)
     assert one.verdict == verdict and answer in one.answer and "0.5" in one.answer
     assert (one.estimate, one.low, one.high, one.null_value) == (*interval, 1)
 
@@ -500,7 +525,7 @@ def test_the_finding_on_entropy_follows_its_interval(interval, verdict, answer):
 )
 def test_the_finding_on_mass_compares_with_an_even_share(interval, verdict, words):
     metrics = with_mean(TRAINED["router_decisiveness"], "top_k_mass", interval)
-    one = finding("router_decisiveness", "measures_by_layer", metrics)
+    one = finding("router_decisiveness", "top_k_mass", metrics)
     assert one.verdict == verdict and all(word in one.answer for word in words)
     assert one.null_value == 2 / 8
 
@@ -540,7 +565,7 @@ def test_the_finding_on_information_without_an_untrained_model_compares_with_non
 )
 def test_the_finding_on_balance_follows_its_interval(interval, verdict, word):
     metrics = with_mean(TRAINED["selection_frequency"], "coefficient_of_variation", interval)
-    one = finding("selection_frequency", "balance_by_layer", metrics)
+    one = finding("selection_frequency", "coefficient_of_variation", metrics)
     assert one.verdict == verdict and word in one.answer
     assert one.null_value == metrics["mean_over_layers_null_coefficient_of_variation"].sel(
         dataset="pooled", interval="estimate"
@@ -552,7 +577,7 @@ def test_the_finding_on_overload_compares_with_chance():
     chance = metrics["mean_over_layers_null_max_violation"].sel(dataset="pooled", interval="estimate").item()
     for shift, verdict in ((0.5, "yes"), (-0.5, "no"), (0, "unclear")):
         interval = (chance + shift, chance + shift - 0.1, chance + shift + 0.1)
-        one = finding("selection_frequency", "load_by_expert", with_mean(metrics, "max_violation", interval))
+        one = finding("selection_frequency", "max_violation", with_mean(metrics, "max_violation", interval))
         assert (one.verdict, one.null_value) == (verdict, chance)
         assert f"{1 + interval[0]:.2f} times" in one.answer
 
@@ -564,7 +589,7 @@ def test_the_finding_on_dead_experts_counts_them():
         ([1, 0, 2], "yes", "3 of 24"),
     ):
         metrics["dead_experts"].loc[{"dataset": "pooled", "interval": "estimate"}] = dead
-        one = finding("selection_frequency", "sorted_loads", metrics)
+        one = finding("selection_frequency", "dead_experts", metrics)
         assert one.verdict == verdict and answer in one.answer
 
 
@@ -573,7 +598,7 @@ def test_the_finding_on_dead_experts_counts_them():
 )
 def test_the_finding_on_capacity_takes_the_factor_nearest_to_1_25(interval, verdict):
     metrics = with_mean(TRAINED["selection_frequency"], "dropped_share", interval, capacity_factor=1.2)
-    one = finding("selection_frequency", "dropped_by_capacity", metrics)
+    one = finding("selection_frequency", "dropped_share", metrics)
     assert "capacity factor of 1.2 " in one.question
     assert page.percent(interval) in one.answer
     assert (one.verdict, one.estimate, one.low, one.high) == (verdict, *interval)
@@ -643,7 +668,8 @@ def test_an_estimate_in_a_sentence_has_the_decimals_of_its_interval(value, shown
 def test_captions_say_what_the_probabilities_of_a_sigmoid_router_are():
     metrics = TRAINED["router_decisiveness"]
     sigmoid = metrics.assign_attrs(probability="normalised sigmoid scores")
-    note = " Probabilities of this router are normalised sigmoid scores."
+    note = " Probabilities of this router are normalised sigmoid scores. A trained bias or groups of experts may move "
+    note += "its choice away from the most probable experts."
     plain = [figure.caption for figure in decisiveness_page.figures(Seen(metrics))]
     assert [figure.caption for figure in decisiveness_page.figures(Seen(sigmoid))] == [text + note for text in plain]
     assert not any("sigmoid" in text for text in plain)

@@ -652,8 +652,10 @@ def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and
         assert np.isnan(metrics[name].values).all(), name
     figures = {figure.name: figure for figure in page.figures(Seen(metrics))}
     assert len(figures) == 7
-    for name in ("spaces_by_layer", "space_angles"):
-        assert set(figures[name].data["measure"]) == {"read_overlap", "write_overlap"}
+    known = {"read_overlap", "write_overlap"}
+    means = {f"mean_over_layers_{name}" for name in known}
+    for name, measures in (("spaces_by_layer", known | means), ("space_angles", known)):
+        assert set(figures[name].data["measure"]) == measures
         assert "nan" not in figures[name].alt + figures[name].caption
     assert len(page.findings(seen(metrics))) == 3
 

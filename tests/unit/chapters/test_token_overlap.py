@@ -272,13 +272,19 @@ def test_the_data_of_the_figures_are_the_metrics(pairs):
     metrics, untrained = pairs[0]
     data = {figure.name: figure.data for figure in page.figures(Seen(metrics, untrained))}
     rows = data["overlap_by_layer"]
-    assert len(rows) == 4
+    names = ("weighted_jaccard", "rarefied_jaccard")
+    by_layer = [f"{part}mean_{name}" for name in names for part in ("", "", "mean_over_layers_")]
+    assert rows["measure"].tolist() == by_layer + [f"rise_{name}" for name in names]
+    assert rows["layer"].dropna().tolist() == [0, 2, 0, 2]
     for _, row in rows.iterrows():
-        where = {"dataset": "pooled", "layer": row["layer"]}
-        assert row[PARTS].tolist() == metrics[row["measure"]].sel(where).sel(interval=PARTS).values.tolist()
-        assert row["token_independent"] == metrics[f"null_{row['measure']}"].sel(
-            layer=row["layer"], interval="estimate"
-        )
+        where = {} if pd.isna(row["layer"]) else {"layer": row["layer"]}
+        values = metrics[row["measure"]].sel({"dataset": "pooled", "interval": PARTS} | where)
+        assert row[PARTS].tolist() == values.values.tolist()
+        if row["measure"].startswith("rise"):
+            assert np.isnan(row["token_independent"])
+        else:
+            null = f"null_{row['measure']}".replace("null_mean_over_layers_", "mean_over_layers_null_")
+            assert row["token_independent"] == metrics[null].sel(where | {"interval": "estimate"})
     rows = data["clustered_overlap"]
     assert len(rows) == 2 * 15
     for _, row in rows.iterrows():

@@ -185,11 +185,17 @@ def test_other_kinds_are_pooled_only(metrics):
             pooled[name].sel(kind="predicted", drop=True), pooled[name].sel(kind="input", drop=True)
         )
     rows = chapter.table(metrics)
-    assert len(rows) == 4 * 2 * 2 * (3 + 2) and rows.notna().all(axis=None)
+    assert len(rows) == 4 * (2 + 1) * 2 * (3 + 2) and rows.drop(columns="layer").notna().all(axis=None)
+    assert (rows["layer"].isna() == rows["measure"].str.startswith("mean_over_layers_")).all()
     one = rows[(rows["measure"] == "macro") & (rows["dataset"] == "code") & (rows["layer"] == 2)].iloc[1]
     where = {"dataset": "code", "layer": 2, "kind": "input", "selection": one["selection"]}
     assert one[PARTS].tolist() == metrics["macro"].sel(where).sel(interval=PARTS).values.tolist()
     assert one["token_independent"] == metrics["null_macro"].sel(where).sel(interval="estimate").item()
+    one = rows[(rows["measure"] == "mean_over_layers_macro") & (rows["dataset"] == "code")].iloc[1]
+    where = {"dataset": "code", "kind": "input", "selection": one["selection"], "interval": PARTS}
+    assert one[PARTS].tolist() == metrics["mean_over_layers_macro"].sel(where).values.tolist()
+    null = metrics["mean_over_layers_null_macro"].sel(where | {"interval": "estimate"})
+    assert one["token_independent"] == null.item()
 
 
 def test_the_next_token_is_counted_in_its_window(study, tmp_path):

@@ -262,7 +262,7 @@ def counts_text(metrics: xr.Dataset, method: str = BOOTSTRAP, tokens: str = "tok
     """What a pooled figure rests on (see `size_text`), and how its intervals were made, for its caption."""
     if without_documents(metrics):
         method = f"independent draws of tokens, a design effect of {float(metrics['design_effect']):g} allowed for"
-    return f"{size_text(metrics, tokens)}; bands: {100 * metrics.attrs['confidence']:g} % {method}."
+    return f"{size_text(metrics, tokens)}; intervals: {100 * metrics.attrs['confidence']:g} % {method}."
 
 
 def size_text(metrics: xr.Dataset, tokens: str = "tokens") -> str:

@@ -1,11 +1,75 @@
 """The files of a chapter's measures: metrics, beside them those of the untrained model, and draws."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import xarray as xr
 
 from gatebook.chapters.base.contract import Chapter
 from gatebook.files import netcdf
 from gatebook.measures import summary, uncertainty
 from gatebook.measures.summary import Measured
+
+NAMES = {
+    "alike": ("number that those runs share which differ in their seed alone", "1"),
+    "axis": ("axis of the map", "1"),
+    "capacity_factor": ("capacity of an expert, in even shares of a batch", "1"),
+    "class": ("what the class of a token is made of", ""),
+    "clusters": ("clusters of documents that are alike", "clusters"),
+    "dataset": ("dataset, or all of them pooled", ""),
+    "depth": ("depth of the layer, from 0, the first, to 1, the last", "1"),
+    "design_effect": ("how many times larger than of independent tokens variances are taken to be", "1"),
+    "documents": ("documents", "documents"),
+    "each": ("run: model and checkpoint", ""),
+    "each_experts": ("experts of a layer", "experts"),
+    "each_experts_per_token": ("experts that a token selects", "experts"),
+    "expert": ("number of the expert", "1"),
+    "experts": ("experts of a layer", "experts"),
+    "experts_per_token": ("experts that a token selects", "experts"),
+    "interval": ("estimate, and the ends of its interval", ""),
+    "kind": ("which token counts: the one read, the next, the predicted", ""),
+    "label": ("what near tokens may share", ""),
+    "layer": ("number of the layer", "1"),
+    "layer_overlap": ("overlap of what the routers of two layers read", "1"),
+    "log10_probability_edge": ("edge of a bin of the logarithm of probability, base 10", "1"),
+    "measure": ("name of the measure", ""),
+    "order": ("by what the tokens of an expert are ranked", ""),
+    "other": ("number of the other expert", "1"),
+    "other_layer": ("number of the other layer", "1"),
+    "paired": ("1 where both runs read the same documents", "1"),
+    "point_dataset": ("dataset of the token", ""),
+    "point_token": ("token id", "1"),
+    "projection": ("how the map is made", ""),
+    "quantile": ("share of tokens below", "1"),
+    "rank": ("rank of the selected expert, from 0", "1"),
+    "run": ("A, the first of two runs, or B", ""),
+    "scalar": ("number that the router has for every token", ""),
+    "scalar_edge": ("edge of a bin", "that of the scalar"),
+    "second": ("run B: model and checkpoint", ""),
+    "selection": ("which experts of a token count", ""),
+    "space": ("vectors that stand for tokens", ""),
+    "token_id": ("token id", "1"),
+    "tokens": ("tokens", "tokens"),
+    "uniform_value": ("value under uniform routing", "that of the measure"),
+    "unit_edge": ("edge of a bin between 0 and 1", "1"),
+    "untrained": ("1 for the untrained model", "1"),
+}
+"""Long names and units ("" of words) of what metrics hold beside measures; a variable with attributes keeps them."""
+
+
+def described(metrics: xr.Dataset) -> xr.Dataset:
+    """The same metrics, with a long name for all variables and units for all numbers."""
+    metrics = metrics.copy()
+    for name in NAMES.keys() & set(metrics.variables):
+        long_name, units = NAMES[name]
+        known = {"long_name": long_name} | ({"units": units} if units else {})
+        metrics[name].attrs = known | metrics[name].attrs
+    return metrics
+
+
+def save_metrics(metrics: xr.Dataset, path: str, groups: Mapping[str, xr.Dataset] = MappingProxyType({})) -> None:
+    """Write a chapter's metrics, and the groups beside them, with long names and units."""
+    netcdf.save(described(metrics), path, {name: described(group) for name, group in groups.items()})
 
 
 def save(
@@ -39,5 +103,5 @@ def save(
         apart = summary.differences(measured.draws, their_draws, chapter.measures, method)
         apart = uncertainty.without_few(apart, measured.metrics.attrs["fewest_clusters"], measured.metrics["clusters"])
         groups = {"untrained": others, "difference": apart}
-    netcdf.save(measured.metrics.assign_attrs(identity), metrics, groups)
+    save_metrics(measured.metrics.assign_attrs(identity), metrics, groups)
     netcdf.save(measured.draws.assign_attrs(identity), draws)

@@ -87,7 +87,7 @@ def brief(seen: Seen) -> Brief:
     if not value[1] > 1:
         return Brief(text, found.figure)
     example = f"{_named(layer, *pair).capitalize()} meet {rounded(value)} times as often."
-    return Brief(text, "lift_distribution", example, layer, tuple(pair))
+    return Brief(text, _shows_strongest(seen.metrics), example, layer, tuple(pair))
 
 
 def _finding_lift(seen: Seen) -> Finding:
@@ -131,7 +131,7 @@ def _finding_significant(seen: Seen) -> Finding:
         verdict_text="yes means a mean |log₂ lift| of these pairs above that of sampling noise; significant "
         f"at a false discovery rate of {_level(metrics)}",
         unit="doublings or halvings (log₂)",
-        figure="lift_distribution",
+        figure="lift_by_layer",
         **found,
     )
 
@@ -154,7 +154,7 @@ def _finding_strongest(seen: Seen) -> Finding:
         unit="times as often as loads explain",
         verdict=verdict(place, yes="above"),
         verdict_text="the interval is widened for having chosen the largest of all tested pairs (Bonferroni)",
-        figure="lift_distribution",
+        figure=_shows_strongest(metrics),
         **found
         | {"effect": effect_class(doublings, seen.thresholds["lift_effect"])}
         | reference(seen, _strongest)
@@ -223,10 +223,17 @@ def _named(layer: int, expert: int, other: int) -> str:
 
 
 def _strongest_pair(metrics: xr.Dataset) -> tuple[int, int, int]:
-    """Layer and experts of the tested pair of largest lift."""
+    """Layer and experts (in order) of the tested pair of largest lift."""
     lift = metrics["lift"].where(metrics["adjusted_p"].notnull()).transpose("layer", "expert", "other")
     layer, expert, other = np.unravel_index(np.nanargmax(lift.values), lift.shape)
-    return int(metrics["layer"][layer]), int(expert), int(other)
+    return int(metrics["layer"][layer]), *sorted((int(expert), int(other)))
+
+
+def _shows_strongest(metrics: xr.Dataset) -> str:
+    """The figure that shows the pair of largest lift: among the significant pairs by name, or else in the histogram."""
+    listed = strongest(metrics, 1)
+    first = tuple(map(int, listed[["layer", "expert", "other"]].iloc[0])) if len(listed) else None
+    return "strongest_pairs" if first == _strongest_pair(metrics) else "lift_distribution"
 
 
 def _strongest(metrics: xr.Dataset) -> tuple[float, float, float]:

@@ -39,11 +39,15 @@ SUMS = list(dict.fromkeys(router_decisiveness.SUMS + selection_frequency.SUMS + 
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its name (model/checkpoint), its tallies by dataset, and the numbers of all MoE layers of its model."""
+    """A run: its name (model/checkpoint), its tallies by dataset, the numbers of all MoE layers of its model.
+
+    untrained: whether it is the untrained checkpoint of its model.
+    """
 
     name: str
     tallies: dict[str, xr.Dataset]
     moe_layers: list[int]
+    untrained: bool = False
 
     @property
     def depth(self) -> np.ndarray:
@@ -107,7 +111,8 @@ def measure(first: Run, others: Sequence[Run], *, resamples: int, seed: int, con
         The measures (second, run, dataset, depth, interval), where `second` names B and `run` is A or B; `difference_*`
         (second, dataset, depth, interval) is B - A; `mean_over_depths_*` has either without depth. Depths that are not
         common to A and a B are NaN. `paired` (second, dataset) bool: both runs have the same documents; `tokens`,
-        `documents` and `clusters` (second, run, dataset); `experts` of a layer and `experts_per_token` (second, run).
+        `documents` and `clusters` (second, run, dataset); `experts` of a layer, `experts_per_token` and whether it is
+        `untrained` (second, run).
 
     Raises
     ------
@@ -143,6 +148,7 @@ def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float)
     sizes = [next(iter(run.tallies.values())).sizes for run in runs.values()]
     out["experts"] = ("run", [size["expert"] for size in sizes], {"long_name": "Experts of a layer"})
     out["experts_per_token"] = ("run", [size["rank"] for size in sizes], {"long_name": "Experts of a token"})
+    out["untrained"] = ("run", np.array([run.untrained for run in runs.values()], dtype=np.int8))
     out["paired"] = ("dataset", np.array([all(paired), *paired], dtype=np.int8))
     for name, measure in COMPARED.items():
         attributes = {"units": measure.units, "formula": measure.formula}
@@ -157,16 +163,16 @@ def _pair(first: Run, second: Run, resamples: int, seed: int, confidence: float)
 
 
 def table(metrics: xr.Dataset, names: Iterable[str] = COMPARED) -> pd.DataFrame:
-    """The measures `names` of one comparison (`pair`) as rows.
+    """The measures `names` of one comparison (`pair`) as rows, each followed by its means over depths.
 
-    Columns: measure, unit, run (A, B, B - A), dataset, depth, estimate,
-    low, high.
+    Columns: measure, unit, run (A, B, B - A), dataset, depth, estimate, low, high. Means have the name that they have
+    in the metrics, `mean_over_depths_*`, and an empty depth.
     """
     parts = []
-    for name in names:
-        both, difference = (summary.interval_table(metrics[prefix + name]) for prefix in ("", "difference_"))
+    for prefix, name in ((prefix, name) for name in names for prefix in ("", "mean_over_depths_")):
+        both, difference = (summary.interval_table(metrics[f"{prefix}{part}{name}"]) for part in ("", "difference_"))
         rows = pd.concat([both, difference.assign(run="B - A")])
-        parts.append(rows.assign(measure=name, unit=metrics[name].attrs["units"]))
+        parts.append(rows.assign(measure=prefix + name, unit=metrics[name].attrs["units"]))
     return pd.concat(parts, ignore_index=True)[["measure", "unit", "run", "dataset", "depth", *uncertainty.INTERVAL]]
 
 

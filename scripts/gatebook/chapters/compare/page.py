@@ -1,7 +1,7 @@
 """The page of the chapter compare: figures, findings and words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import xarray as xr
@@ -157,14 +157,18 @@ def _unequal(metrics: xr.Dataset) -> str:
     )
 
 
-def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], references: list[Reference]) -> Drawing:
-    """A panel for each measure over relative depth; runs: the label of each line and which run it selects."""
+def _panels(metrics: xr.Dataset, prefix: str, runs: Mapping[str, dict], references: list[Reference]) -> Drawing:
+    """A panel for each measure over relative depth; runs: which run each line selects, by its label.
+
+    Trained runs come first: they have the colour that they have in other chapters, and the untrained model has its own.
+    """
+    order = sorted(runs, key=lambda label: int(metrics["untrained"].sel(runs[label]).min()))
     titles = [measure.title for measure in COMPARED.values()]
     rows = math.ceil(len(titles) / 3)
     drawing, axes = plotting.canvas(1.9 * rows + 0.6, rows=rows, columns=3, titles=titles)
     for index, (ax, (name, measure)) in enumerate(zip(axes, COMPARED.items(), strict=True)):
         pooled = metrics[prefix + name].sel(dataset="pooled")
-        lines = [Series(label, *ends(pooled.sel(where))) for label, where in runs]
+        lines = [Series(label, *ends(pooled.sel(where))) for label, where in runs.items()]
         plotting.curves(
             ax,
             metrics["depth"].values,
@@ -173,6 +177,7 @@ def _panels(metrics: xr.Dataset, prefix: str, runs: Sequence[tuple[str, dict]], 
             x_label="relative depth" if index >= len(titles) - 3 else "",
             y_label="" if measure.units == "1" else measure.units,
             labels="legend",
+            order=order,
         )
     return drawing
 
@@ -219,7 +224,7 @@ def _seeds_text(metrics: xr.Dataset) -> str:
 
 
 def _measures_by_depth(metrics: xr.Dataset) -> Figure:
-    runs = [(f"{run}: {metrics.attrs[name]}", {"run": run}) for run, name in (("A", "first"), ("B", "second"))]
+    runs = {f"{run}: {metrics.attrs[name]}": {"run": run} for run, name in (("A", "first"), ("B", "second"))}
     entropy = metrics["mean_over_depths_normalised_entropy"].sel(dataset="pooled")
     one, other = (format_estimate(*estimate(entropy.sel(run=run))).estimate for run in ("A", "B"))
     return Figure(
@@ -248,7 +253,7 @@ def _differences_by_depth(metrics: xr.Dataset) -> Figure:
         f"mean over depths does not hold 0. {_runs_text(metrics)}",
         how_to_read="Above the dashed line B has more of a measure, below it A. A band that crosses the line is no "
         "evidence of a difference at that depth.",
-        drawing=_panels(metrics, "difference_", [("B − A", {})], [Reference("no difference", 0.0)]),
+        drawing=_panels(metrics, "difference_", {"B − A": {}}, [Reference("no difference", 0.0)]),
         data=table(metrics.sel(dataset=["pooled"])),
     )
 

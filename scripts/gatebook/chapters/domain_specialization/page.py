@@ -37,7 +37,7 @@ from gatebook.measures.summary import interval_table, spread, table
 from gatebook.measures.uncertainty import INTERVAL, POOLED
 
 WEIGHTS = "Every dataset has the same weight."
-MOST_MATRICES, MOST_SPECIALISTS = 3, 14
+MOST_MATRICES, MOST_SPECIALISTS = 4, 14
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -134,7 +134,7 @@ def _finding_strongest(seen: Seen) -> Finding:
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means an interval above that of the null",
         unit="of the domain's tokens",
-        figure="strongest_specialists",
+        figure="information_by_layer",
         **found,
     )
 
@@ -165,7 +165,7 @@ def _most(metrics: xr.Dataset) -> float:
 
 
 def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    names = [name for name in ("information", "first_information") if name in metrics]
+    names = [name for name in ("information", "first_information", "largest_specialization") if name in metrics]
     null = _null(metrics, "information")
     first = ", over all selections and over first choices alone" if "first_information" in names else ""
     drawn = f"{metrics.attrs['permutations']:,} random assignments of clusters to domains"
@@ -177,34 +177,37 @@ def _information_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
             metrics["layer"].values,
             series(metrics, untrained, name),
             [_null(metrics, name).reference()],
-            MEASURES[name].units,
+            "share of the domain's tokens" if name == "largest_specialization" else MEASURES[name].units,
         )
         for name in names
     ]
     value, bounds = format_estimate(*over_layers(metrics, "information"))
+    largest = " ".join(format_estimate(*over_layers(metrics, "largest_specialization")))
     return Figure(
         name="information_by_layer",
         title="What a selection tells about the domain",
         alt=f"Line charts over layers: one selection tells {value} bits about the domain on average over layers"
         f", {null.text()} with {null.name}.",
         caption=f"Mutual information of domain and expert by layer{first}; "
-        f"{value} {bounds} bits per selection on average over layers, {null.text()} with {null.name}. {WEIGHTS} "
+        f"{value} {bounds} bits per selection on average over layers, {null.text()} with {null.name}. Last: the share "
+        f"of a domain's tokens that its most frequent expert gets, mean over domains, {largest} on average. {WEIGHTS} "
         f"{counts_text(metrics)}",
-        how_to_read=f"0 means that all domains use the experts alike; the most possible is log2 of the number of "
-        f"domains, {_most(metrics):.2f} bits. The dashed line is the mean of {drawn}, "
+        how_to_read="No information, 0, means that all domains use the experts alike; the most possible is log2 of the "
+        f"number of domains, {_most(metrics):.2f} bits. The dashed line is the mean of {drawn}, "
         "the grey band holds 95 % of them. A "
         "token's k selections tell partly the same, so their information does not add up.",
-        drawing=plotting.small_multiples(panels, columns=2, panel_height=2.4, share_y=False, order=ORDER),
+        drawing=plotting.small_multiples(panels, panel_height=2.1, share_y=False, order=ORDER),
         data=table(metrics.sel(dataset=[POOLED]), names),
     )
 
 
 def _specialization(metrics: xr.Dataset) -> Figure:
     layers = spread(metrics["layer"].values, MOST_MATRICES)
-    even = metrics.attrs["top_k"] / metrics.sizes["expert"]
     by_dataset = metrics.isel(dataset=slice(1, None))
     datasets = [str(name) for name in by_dataset["dataset"].values]
-    ratio = by_dataset["specialization"].sel(interval="estimate") / even
+    share = metrics["specialization"].sel(interval="estimate", drop=True)
+    # What the test compares a domain with, too: colour and hatching say the same.
+    ratio = share.isel(dataset=slice(1, None)) / share.sel(dataset=POOLED, drop=True)
     drawing, axes = plotting.canvas(
         len(layers) * (1.3 + 0.17 * len(datasets)), rows=len(layers), titles=[f"Layer {layer}" for layer in layers]
     )
@@ -218,7 +221,7 @@ def _specialization(metrics: xr.Dataset) -> Figure:
             datasets,
             metrics["expert"].values,
             kind="ratio",
-            label="DS / even share",
+            label="DS / mean over domains",
             uncertain=~differs.sel(layer=layer).transpose("dataset", "expert").values if known else None,
             limits=(1 / end, end),
             x_label="Expert",
@@ -228,23 +231,24 @@ def _specialization(metrics: xr.Dataset) -> Figure:
         first = interval_table(by_dataset["first_specialization"])
         data[[f"first_{part}" for part in INTERVAL]] = first[list(INTERVAL)]
     hatched = (
-        "; hatched where it does not differ from the expert's frequency in all text: "
+        "; hatched where it does not differ from the expert's mean over the other domains: "
         f"{metrics.attrs['permutations']:,} permutations of clusters, false discovery rate "
         f"{metrics.attrs['false_discovery_rate']:g} (Benjamini-Hochberg over layers, experts and domains)"
     )
-    differing = f"{_count_text(metrics)} of expert and domain differ from the average text" if known else ""
+    differing = f"{_count_text(metrics)} of expert and domain differ from the average domain" if known else ""
     return Figure(
         name="specialization",
         title=differing or "Which experts a domain selects",
-        alt=f"Matrices of the share of a domain's tokens that select an expert, relative to an even share, domains by "
-        f"experts: from {ratio.min().item():.2f} to {ratio.max().item():.2f} times.",
-        caption=f"DS(e, D) relative to k / E = {even:.3g}, layers {', '.join(map(str, layers))}"
+        alt=f"Matrices of the share of a domain's tokens that select an expert, relative to its mean over domains, "
+        f"domains by experts: from {ratio.min().item():.2f} to {ratio.max().item():.2f} times.",
+        caption=f"DS(e, D) relative to its mean over all domains, layers {', '.join(map(str, layers))}"
         f"{if_documents(metrics, hatched)}. The CSV has all layers"
         f", with intervals{', also for first choices' if 'first_specialization' in metrics else ''}. "
         f"{size_text(metrics)}.",
-        how_to_read="Read a column: an expert with one bright cell serves one domain, one with equal cells serves all "
-        "alike. Read a row: bright cells are the experts of a domain. Columns of different layers do not correspond: "
-        "expert numbers have no meaning across layers.",
+        how_to_read="White: the domain selects the expert as often as the average domain does; orange: more often; "
+        "purple: more rarely. A column with one orange cell is an expert of one domain, a white column one that serves "
+        "all alike; a crossed one is selected by none. Columns of different layers do not correspond: expert numbers "
+        "have no meaning across layers.",
         drawing=drawing,
         data=data,
     )
@@ -270,7 +274,7 @@ def _strongest_specialists(metrics: xr.Dataset) -> Figure:
     differ = ""
     if not without_documents(metrics):
         rate = f"{metrics.attrs['false_discovery_rate']:g}"
-        differ = f"; {_count_text(metrics)} differ from the average text at a false discovery rate of {rate}"
+        differ = f"; {_count_text(metrics)} differ from the average domain at a false discovery rate of {rate}"
     return Figure(
         name="strongest_specialists",
         title="The strongest specialists",
@@ -288,12 +292,12 @@ def _strongest_specialists(metrics: xr.Dataset) -> Figure:
 
 
 def _specialized(metrics: xr.Dataset) -> xr.DataArray:
-    """Which DS (dataset, layer, expert) differ from the expert's frequency in all text."""
+    """Which DS (dataset, layer, expert) differ from the expert's mean over the other datasets."""
     return metrics["adjusted_p_value"] <= metrics.attrs["false_discovery_rate"]
 
 
 def _count_text(metrics: xr.Dataset) -> str:
-    """How many pairs of expert and domain differ from the average text, and of how many, over all layers."""
+    """How many pairs of expert and domain differ from the average domain, and of how many, over all layers."""
     by_dataset = _specialized(metrics.isel(dataset=slice(1, None)))
     return f"{int(by_dataset.sum()):,} of {by_dataset.size:,} pairs"
 

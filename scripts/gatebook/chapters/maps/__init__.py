@@ -92,8 +92,8 @@ CHAPTER = Chapter(
     introduction=[
         (
             "Each dot is a sampled token, placed by what the router of a layer received for it, or by what the first "
-            "of its experts made of that. The spaces have hundreds of dimensions or more, and a map has two. PCA "
-            "shows the plane with the most variance. UMAP and t-SNE try to keep near tokens near, and give up "
+            "of its experts made of that. A space has as many dimensions as the hidden states of the model, a map has "
+            "two. PCA shows the plane with the most variance. UMAP and t-SNE try to keep near tokens near, and give up "
             "everything else for it."
         ),
         (

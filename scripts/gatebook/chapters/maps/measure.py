@@ -21,8 +21,8 @@ from scipy.sparse.linalg import svds
 
 from gatebook.chapters.maps import MEASURES
 from gatebook.inputs.clusters import GROUPS
-from gatebook.measures import uncertainty
-from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
+from gatebook.measures import summary, uncertainty
+from gatebook.measures.summary import Jackknife, Measured, summarise
 from gatebook.problem import Problem
 
 SPACES = ("router input", "expert output")
@@ -235,15 +235,9 @@ def embed(points: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 
 def table(metrics: xr.Dataset) -> pd.DataFrame:
-    """All measures but the maps as rows: measure, space, label, projection, dataset, layer, estimate, low, high."""
-    parts = []
-    for name in MEASURES:
-        values = metrics[name]
-        rows = interval_table(values) if "interval" in values.dims else values.to_dataframe("estimate").reset_index()
-        parts.append(rows.assign(measure=name))
-    columns = ["measure", "space", "label", "projection", "dataset", "layer", *uncertainty.INTERVAL]
-    whole = pd.concat(parts, ignore_index=True)[columns]
-    return whole.fillna(dict.fromkeys(columns[:4], "") | {"dataset": uncertainty.POOLED})
+    """All measures but the maps as rows (`summary.table`), all of a dataset: those without are of the pooled tokens."""
+    rows = summary.table(metrics, MEASURES)
+    return rows.assign(dataset=rows["dataset"].replace("", uncertainty.POOLED))
 
 
 def _agreements(sample: xr.Dataset, layer: Layer) -> tuple[xr.DataArray, xr.DataArray]:

@@ -28,8 +28,8 @@ from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.scatter import OTHERS, scatter
 from gatebook.figures.words import format_estimate, format_number
-from gatebook.measures.summary import interval_table, spread
-from gatebook.measures.uncertainty import INTERVAL, POOLED
+from gatebook.measures.summary import spread, table
+from gatebook.measures.uncertainty import POOLED
 
 RANKS = ("most chosen expert", "second", "third", "fourth", "fifth", "sixth")
 MOST_ROWS = 4
@@ -132,18 +132,14 @@ def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
             place = {"dataset": POOLED, "space": space, "label": label}
             null = Null("null", metrics["null_agreement"].sel(label=label)).reference()
             lines = _series(metrics, untrained, "agreement", place)
-            panels.append(Panel(f"{space}s: same {label}", layers, lines, [null], "of neighbours"))
+            panels.append(Panel(f"{space}s: same {label}", layers, lines, [null], "share of neighbours"))
     for space in SPACES:
         lines = _series(metrics, untrained, "explained_variance", {"space": space})
         flat = Reference("null", 2 / metrics.attrs["hidden_size"])
-        panels.append(Panel(f"{space}s: two components", layers, lines, [flat], "of variance"))
+        panels.append(Panel(f"{space}s: two components", layers, lines, [flat], "share of variance"))
     place = {"dataset": POOLED, "space": SPACES[0], "label": OTHER_IDS[0]}
     value, bounds = format_estimate(*estimate(metrics["mean_over_layers_agreement"].sel(place)))
     null = float(metrics["null_agreement"].sel(dataset=POOLED, label=OTHER_IDS[0]).mean("layer"))
-    agreement = interval_table(metrics["agreement"]).assign(measure="agreement")
-    random = metrics["null_agreement"].to_dataframe("random").reset_index()
-    variance = interval_table(metrics["explained_variance"]).assign(measure="explained_variance", dataset=POOLED)
-    data = pd.concat([agreement.merge(random, on=["layer", "dataset", "label"]), variance]).fillna({"label": ""})
     return Figure(
         name="neighbours_by_layer",
         title="What near tokens share",
@@ -152,13 +148,14 @@ def _numbers_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
         caption=f"Above: {MEASURES['agreement'].title.lower()}, of the ten nearest of other sources, among router "
         "inputs and among the outputs of the first expert; “other ids”: of those with another token id. "
         "Below: share of the variance on two principal components. "
+        f"The spaces have {metrics.attrs['hidden_size']:,} dimensions. "
         f"Same dataset among router inputs with other ids, mean over layers: {value} {bounds}. "
         f"{counts_text(metrics, JACKKNIFE, SAMPLED)}",
         how_to_read="Dashed: tokens drawn at random from those that can be neighbours; below, equal variance in all "
         "directions. The router is linear in its input, so it sends near inputs to the same expert even if it has "
         "learned nothing: compare with the untrained model. The CSV has every dataset by itself.",
         drawing=plotting.small_multiples(panels, share_y=False, y_limits=(0, None), order=ORDER),
-        data=data[["measure", "space", "label", "dataset", "layer", *INTERVAL, "random"]],
+        data=table(metrics, ["agreement", "separation", "explained_variance"], null="random"),
     )
 
 

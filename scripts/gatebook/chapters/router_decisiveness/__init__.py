@@ -124,11 +124,6 @@ CHAPTER = Chapter(
             "equal, spreads it evenly."
         ),
         (
-            "A router that scores experts by a sigmoid has no probabilities: here they are its scores divided by "
-            "their sum. A trained bias or groups of experts may then move its choice away from the most probable "
-            "experts."
-        ),
-        (
             "All values are means over tokens; the dashed line is the value when all logits are equal. The untrained "
             "model, where there is one, shows what the architecture does before it has learned anything."
         ),

@@ -57,7 +57,10 @@ def figures(seen: Seen) -> list[Figure]:
     ]
     if metrics.attrs["probability"] == "softmax":
         return found
-    note = f"Probabilities of this router are {metrics.attrs['probability']}."
+    note = (
+        f"Probabilities of this router are {metrics.attrs['probability']}. A trained bias or groups of experts may "
+        "move its choice away from the most probable experts."
+    )
     return [replace(figure, caption=f"{figure.caption} {note}") for figure in found]
 
 
@@ -145,7 +148,7 @@ def _finding_information(seen: Seen) -> Finding:
         verdict=verdict(side(gained or found), yes="above"),
         verdict_text="yes means above 0" if gained is None else "yes means a paired difference above 0",
         unit="nats",
-        figure="information",
+        figure="information" if gained is None else "measures_by_layer",
         **(gained or found),
     )
 

@@ -36,7 +36,7 @@ from gatebook.figures.words import format_estimate
 from gatebook.measures.summary import interval_table, spread, table
 from gatebook.measures.uncertainty import INTERVAL
 
-LOADS = ("coefficient_of_variation", "gini", "normalised_slot_entropy", "max_violation")
+LOADS = ("coefficient_of_variation", "gini", "normalised_slot_entropy", "max_violation", "dead_experts")
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -75,7 +75,7 @@ def brief(seen: Seen) -> Brief:
         return Brief(text, found.figure)
     layer, expert = map(int, busiest["one"].item())
     example = f"Layer {layer} expert {expert} gets {rounded(estimate(busiest))} times an even load."
-    return Brief(text, found.figure, example, layer, (expert,))
+    return Brief(text, "load_by_expert", example, layer, (expert,))
 
 
 def _busy(violation: Mapping | Sequence[float]) -> str:
@@ -116,7 +116,7 @@ def _finding_overload(seen: Seen) -> Finding:
         verdict=verdict(side(found), yes="above"),
         verdict_text="overloaded means MaxVio above its interval under uniform routing",
         unit="above an even load",
-        figure="load_by_expert",
+        figure="balance_by_layer",
         **found,
     )
 
@@ -132,7 +132,7 @@ def _finding_dead(seen: Seen) -> Finding:
         verdict="yes" if total else "no",
         verdict_text="dead means never selected in this study's tokens",
         unit="experts per layer",
-        figure="sorted_loads",
+        figure="balance_by_layer",
         **found,
     )
 
@@ -182,7 +182,7 @@ def _load_by_expert(metrics: xr.Dataset) -> Figure:
         f"{ratio.max().item():.2f} times, the largest in layer {int(ratio['layer'][layer])}, expert {expert}.",
         caption=f"Share of all selections that each expert gets, relative to 1 / E"
         f"; hatched where the interval holds 1. {counts_text(metrics)}",
-        how_to_read="One colour for busy, the other for idle experts, white for an even load. Columns of different "
+        how_to_read="Orange is busy, purple idle, white an even load. Columns of different "
         "layers do not correspond: expert numbers have no meaning across layers.",
         drawing=drawing,
         data=data[["layer", "expert", "estimate", "low", "high"]].rename(columns={"estimate": "slot_share"}),
@@ -200,13 +200,14 @@ def _balance_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figu
     return Figure(
         name="balance_by_layer",
         title="Load balance by layer",
-        alt=f"Four small line charts over layers; the coefficient of variation of the load is {value} on average.",
+        alt=f"{len(LOADS)} small line charts over layers; the coefficient of variation of the load is {value} on "
+        "average.",
         caption=f"Measures of how uneven the load is, all datasets pooled; coefficient of variation over layers "
         f"{value} {bounds}, under uniform routing {_uniform(metrics, 'coefficient_of_variation').text()}. "
         f"{counts_text(metrics)}",
         how_to_read="The dashed line is uniform routing at the same number of tokens. Sampling noise can only make "
         "loads look less even; estimates and intervals are corrected for that.",
-        drawing=plotting.small_multiples(panels, columns=2, share_y=False, order=ORDER),
+        drawing=plotting.small_multiples(panels, share_y=False, order=ORDER),
         data=table(metrics.sel(dataset=["pooled"]), list(LOADS)),
     )
 
@@ -303,18 +304,17 @@ def _capacity(metrics: xr.Dataset) -> Figure:
         y_label="dropped selections (%)",
         y_limits=(0, None),
     )
-    data = interval_table(metrics["dropped_share"])
     first = 100 * dropped.isel(capacity_factor=0).sel(interval="estimate").mean().item()
     return Figure(
         name="dropped_by_capacity",
         title="What a limited expert capacity would drop",
         alt=f"Curves of dropped selections by capacity factor, one per layer; {first:.1f} % at the smallest factor.",
         caption=f"{metrics['dropped_share'].attrs['long_name'].capitalize()}; each batch holds documents of one "
-        f"dataset; {size_text(metrics)}; bands: {100 * metrics.attrs['confidence']:g} % {JACKKNIFE}.",
+        f"dataset; {size_text(metrics)}; intervals: {100 * metrics.attrs['confidence']:g} % {JACKKNIFE}.",
         how_to_read="A capacity factor of 1 gives every expert exactly an even share of the batch; what is selected "
         "beyond that would be dropped. Nothing was dropped in this study.",
         drawing=drawing,
-        data=data[["dataset", "layer", "capacity_factor", "estimate", "low", "high"]],
+        data=table(metrics, ["dropped_share"]),
     )
 
 

@@ -147,10 +147,12 @@ def _panels(
     layers, panels, data = metrics["layer"].values, [], []
     for name in names:
         title, units = MEASURES[name].title, MEASURES[name].units
-        lines = [null.reference() for null in nulls(name)]
+        known = nulls(name)
+        lines = [null.reference() for null in known]
         panels.append(Panel(title, layers, series(metrics, untrained, name), lines, "" if units == "1" else units))
-        rows = table(metrics, [name])
-        data.append(rows.assign(**{line.label.replace(" ", "_"): line.value for line in lines}))
+        values = [[*line.value, null.numbers()["null_value"]] for line, null in zip(lines, known, strict=True)]
+        columns = [null.name.replace(" ", "_") for null in known]
+        data.append(table(metrics, [name]).assign(**dict(zip(columns, values, strict=True))))
     drawing = plotting.small_multiples(panels, columns=2 if len(names) == 4 else 3, share_y=False, order=ORDER)
     return drawing, pd.concat(data, ignore_index=True)
 
@@ -229,8 +231,8 @@ def _output_matrices(metrics: xr.Dataset) -> Figure:
         alt=f"Matrices of the cosine between the outputs of every pair of experts, means removed, for {len(layers)} "
         f"layers{most}.",
         caption="Cosine of outputs with means removed, experts in the order of a hierarchical clustering of each layer "
-        f"by itself; colours end near the 1 % and 99 % quantiles of the pairs. {_sampled(metrics, bands=False)} The "
-        "CSV has CKA and matched weights beside it.",
+        f"by itself; colours end near the 1 % and 99 % quantiles of the pairs. {_sampled(metrics, intervals=False)} "
+        "The CSV has CKA and matched weights beside it.",
         how_to_read="A bright block is a group of experts that react alike to the same tokens. Clustering makes blocks "
         "out of noise, too: compare their brightness with the scale. Places have no meaning across layers.",
         drawing=drawing,
@@ -333,8 +335,9 @@ def _title(name: str) -> str:
 
 def _relations(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     drawing, data = _panels(metrics, untrained, CORRELATIONS, lambda name: [_random(metrics, name, "permuted experts")])
-    p_values = {name: metrics[f"p_{name}"].to_series() for name in CORRELATIONS}
-    data["p"] = [p_values[name][layer] for name, layer in zip(data["measure"], data["layer"], strict=True)]
+    data["p"] = np.concatenate(
+        [[*metrics[f"p_{name}"].values, metrics[f"{MEAN}p_{name}"].item()] for name in CORRELATIONS]
+    )
     (lift, bounds), (overlap, overlap_bounds) = (format_estimate(*over_layers(metrics, each)) for each in CORRELATIONS)
     small = [_p_value(metrics, name) for name in CORRELATIONS]
     return Figure(
@@ -356,10 +359,10 @@ def _p_value(metrics: xr.Dataset, name: str) -> str:
     return format_number(float(f"{metrics[f'mean_over_layers_p_{name}'].item():.2g}"))
 
 
-def _sampled(metrics: xr.Dataset, bands: bool = True) -> str:
-    return counts_text(metrics, JACKKNIFE, SAMPLED) if bands else f"{size_text(metrics, SAMPLED)}."
+def _sampled(metrics: xr.Dataset, intervals: bool = True) -> str:
+    return counts_text(metrics, JACKKNIFE, SAMPLED) if intervals else f"{size_text(metrics, SAMPLED)}."
 
 
 def _experts(metrics: xr.Dataset) -> str:
     confidence = f"{100 * metrics.attrs['confidence']:g} %"
-    return f"n = {metrics.sizes['expert']} experts in each layer; bands: {confidence} jackknife over experts."
+    return f"n = {metrics.sizes['expert']} experts in each layer; intervals: {confidence} jackknife over experts."

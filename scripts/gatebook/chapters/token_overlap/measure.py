@@ -21,8 +21,8 @@ from scipy.spatial.distance import squareform
 
 from gatebook.chapters.token_overlap import MEASURES
 from gatebook.inputs.clusters import GROUPS
-from gatebook.measures import uncertainty
-from gatebook.measures.summary import MEAN, Jackknife, Measured, interval_table, summarise
+from gatebook.measures import summary, uncertainty
+from gatebook.measures.summary import MEAN, Jackknife, Measured, summarise
 from gatebook.measures.vocabulary import Occurrences, count, occurrences, sample_sizes
 from gatebook.study.routed import Layer
 
@@ -205,17 +205,10 @@ def without_groups(found: Occurrences, selected: np.ndarray, experts: int) -> It
 
 
 def table(metrics: xr.Dataset) -> pd.DataFrame:
-    """The measures by layer as rows: measure, layer, estimate, low, high, token_independent."""
-    nulls = {
-        name: metrics[f"null_{name}"].sel(interval="estimate").values
-        for name in ("mean_weighted_jaccard", "mean_rarefied_jaccard")
-    }
-    parts = []
-    for name in nulls:
-        rows = interval_table(metrics[name].sel(dataset=uncertainty.POOLED, drop=True))
-        parts.append(rows.assign(measure=name, token_independent=nulls[name]))
-    columns = ["measure", "layer", *uncertainty.INTERVAL, "token_independent"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    """The measures and how they rise over layers as rows (`summary.table`), and `token_independent`, their null."""
+    names = ("weighted_jaccard", "rarefied_jaccard")
+    measures = [f"{part}_{name}" for part in ("mean", "rise") for name in names]
+    return summary.table(metrics, measures, null="token_independent")
 
 
 def _mean(pairs: np.ndarray) -> float:

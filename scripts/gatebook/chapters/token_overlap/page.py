@@ -1,6 +1,7 @@
 """The page of the chapter token overlap: figures, findings and words."""
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from gatebook.chapters.base.page import (
@@ -199,7 +200,9 @@ def _distribution(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
         x_label="weighted Jaccard",
     )
     pairs = metrics["weighted_jaccard"].transpose("expert", "other", "layer").values[upper]
-    quantiles = xr.DataArray(np.nanquantile(pairs, QUANTILES, axis=0), {"quantile": list(QUANTILES), "layer": layers})
+    # By pandas, which does not warn of layers where no pair of experts has tokens.
+    quantiles = pd.DataFrame(pairs).quantile(list(QUANTILES)).to_numpy()
+    quantiles = xr.DataArray(quantiles, {"quantile": list(QUANTILES), "layer": layers})
     data = quantiles.transpose("layer", "quantile").to_dataframe("weighted_jaccard").reset_index()
     median = format_number(round(float(quantiles.sel(quantile=0.5).mean()), 3))
     return Figure(

@@ -20,8 +20,8 @@ import xarray as xr
 
 from gatebook.chapters.vocabulary_specialization import MEASURES, OFTEN, baselines
 from gatebook.inputs.clusters import GROUPS
-from gatebook.measures import uncertainty
-from gatebook.measures.summary import MEAN, Jackknife, Measured, interval_table, summarise
+from gatebook.measures import summary, uncertainty
+from gatebook.measures.summary import MEAN, Jackknife, Measured, summarise
 from gatebook.measures.uncertainty import chance
 from gatebook.measures.vocabulary import Occurrences, count, occurrences, sample_sizes
 from gatebook.study.routed import NONE, Layer
@@ -349,17 +349,8 @@ def top_table(metrics: xr.Dataset) -> pd.DataFrame:
 
 
 def table(metrics: xr.Dataset, names: Sequence[str] = BY_LAYER) -> pd.DataFrame:
-    """Measures by layer as rows: measure, kind, selection, dataset, layer, estimate, low, high, token_independent.
-
-    `token_independent` is the null. What is not defined is left out.
-    """
-    dims, parts = ("kind", "selection", "dataset", "layer"), []
-    for name in names:
-        rows = interval_table(metrics[name].transpose(*dims, "interval"))
-        null = metrics[f"null_{name}"].sel(interval="estimate").transpose(*dims).values.ravel()
-        parts.append(rows.assign(measure=name, token_independent=null))
-    columns = ["measure", *dims, *uncertainty.INTERVAL, "token_independent"]
-    return pd.concat(parts)[columns].dropna(subset="estimate", ignore_index=True)
+    """Measures as rows (`summary.table`) and `token_independent`, their null; what is not defined is left out."""
+    return summary.table(metrics, names, null="token_independent").dropna(subset="estimate", ignore_index=True)
 
 
 def _measures(

@@ -1,7 +1,6 @@
 """The page of the chapter vocabulary specialization: figures, findings and words."""
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from gatebook.chapters.base.page import (
@@ -37,8 +36,7 @@ from gatebook.chapters.vocabulary_specialization.measure import BY_LAYER, table,
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
-from gatebook.measures.summary import interval_table
-from gatebook.measures.uncertainty import INTERVAL
+from gatebook.measures import summary
 
 NULL = "token-independent routing"
 SELECTIONS = {"first": "first choice", "selected": "all selected"}
@@ -93,7 +91,7 @@ def brief(seen: Seen) -> Brief | None:
         f"Layer {layer} expert {expert} is the first choice of {percent(estimate(best))} of the tokens whose id it "
     )
     example += f"leads, most often {_shown(tops['token'].iloc[0])}."
-    return Brief(text, found.figure, example, layer, (expert,))
+    return Brief(text, "top_tokens", example, layer, (expert,))
 
 
 def _of(seen: Seen | xr.Dataset | None, kind: str = "input", selection: str = "first"):
@@ -241,7 +239,7 @@ def _kinds_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure
         "is about to say is high for the predicted token. Neighbouring tokens depend on each other, so the next "
         "token is above its null also if the router sees the input alone.",
         drawing=plotting.small_multiples(panels, columns=len(kinds), share_y=True, y_limits=(0, None), order=ORDER),
-        data=table(metrics, ["split_half"]),
+        data=table(metrics, ["split_half", "input_advantage", "rise"]),
     )
 
 
@@ -261,8 +259,8 @@ def _predictors_by_layer(metrics: xr.Dataset) -> Figure:
         how_to_read="By nothing is how often the most frequent expert is chosen. What the dataset adds to the token is "
         "context in any form. Classes with many values cover fewer tokens: only those whose value occurs in both "
         "halves count.",
-        drawing=_single(MEASURES["predictability"].title, metrics, lines, "of tokens"),
-        data=interval_table(metrics["predictability"].transpose("class", "layer", "interval")),
+        drawing=_single(MEASURES["predictability"].title, metrics, lines, "share of tokens"),
+        data=summary.table(metrics, ["predictability"]),
     )
 
 
@@ -270,7 +268,6 @@ def _domains_by_layer(metrics: xr.Dataset) -> Figure:
     names = {"observed": "domain_information", "of token ids alone": "domain_information_of_ids"}
     lines = [Series(label, *ends(metrics[name])) for label, name in names.items()]
     value, bounds = format_estimate(*over_layers(metrics, "share_of_ids"))
-    parts = [interval_table(metrics[name]).assign(measure=name) for name in (*names.values(), "share_of_ids")]
     return Figure(
         name="domains_by_layer",
         title="What token ids say of the domain",
@@ -282,7 +279,7 @@ def _domains_by_layer(metrics: xr.Dataset) -> Figure:
         how_to_read="Where both lines are equal, domains use other experts only because they have other tokens. The "
         "distance between them is what the context adds, or the domain.",
         drawing=_single(MEASURES["domain_information"].title, metrics, lines, MEASURES["domain_information"].units),
-        data=pd.concat(parts, ignore_index=True)[["measure", "layer", *INTERVAL]],
+        data=summary.table(metrics, [*names.values(), "share_of_ids"]),
     )
 
 
@@ -337,7 +334,7 @@ def _specialization_by_expert(metrics: xr.Dataset) -> Figure:
         kind="magnitude",
         label="share of the ids that an expert gets most of",
     )
-    data = interval_table(
+    data = summary.interval_table(
         metrics["expert_specialization"].transpose("kind", "selection", "layer", "expert", "interval")
     )
     null = metrics["null_expert_specialization"].transpose("kind", "selection", "layer", "expert").values.ravel()
