@@ -1,5 +1,6 @@
 """The profile for schedulers other than Slurm: on one made of shells, and on stand-ins for PBS, SGE and LSF."""
 
+import functools
 import json
 import os
 import re
@@ -78,8 +79,8 @@ def group_of(process: psutil.Process) -> int | None:
 
 
 def wait_until(condition: Callable) -> None:
-    """Wait until a condition holds, at most ten minutes: the machine may be busy."""
-    end = time.monotonic() + 600
+    """Wait until a condition holds, at most five minutes: the machine may be busy."""
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -175,7 +176,8 @@ rule sleeps:
     study = tmp_path / "study"
     command = small(study, text, *shells.arguments)
     with (tmp_path / "printed").open("w") as printed:
-        first = subprocess.Popen(command, stdout=printed, stderr=printed, start_new_session=True)
+        heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # not ignored, as in the background
+        first = subprocess.Popen(command, stdout=printed, stderr=printed, start_new_session=True, preexec_fn=heard)
     wait_until((study / "started").exists)
     wait_until(lambda: "external jobid" in (tmp_path / "printed").read_text())  # else Snakemake knows of none to cancel
     first.send_signal(sent)
