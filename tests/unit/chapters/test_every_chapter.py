@@ -393,7 +393,7 @@ def shows(figure: Figure, finding: Finding, difference: xr.Dataset | None) -> bo
 
     def is_there(value: float) -> bool:
         numbers = figure.data.select_dtypes("number").to_numpy(float, na_value=np.nan)
-        return bool(np.isclose(numbers, value, rtol=1e-6, atol=0).any())
+        return bool(np.isclose(numbers, value, rtol=1e-6, atol=ROUNDING if value == 0 else 0).any())
 
     mean = f"{summary.MEAN}{finding.measure}"
     if difference is not None and mean in difference and (difference[mean] == finding.estimate).any():
