@@ -118,7 +118,10 @@ WRONG = {
         ("extract_routing", COACTIVATION | {"part": "a"}),
         "extract_routing does not make results/routing/demo/step20/a in this study: correct model=demo .* part=a",
     ),
-    "a rule for other models": (("fetch_model", COACTIVATION), "fetch_model: config: models.demo is not a hub model: it has no checkpoint"),
+    "a rule for other models": (
+        ("fetch_model", COACTIVATION),
+        "fetch_model: config: models.demo is not a hub model",
+    ),
     "inputs that are not there": (
         ("tally_routing", COACTIVATION | {"part": "stories"}),
         "reads results/inputs/demo/stories.nc .and 1 others., which does not exist: make it by snakemake ",
