@@ -154,8 +154,8 @@ def table(metrics: xr.Dataset, names: Iterable[str], null: str | None = None) ->
 
 def _rows(metrics: xr.Dataset, name: str, null: str | None) -> Iterator[pd.DataFrame]:
     """A measure as rows, and its means over layers as rows, if it has any."""
-    for each, known in ((name, f"null_{name}"), (MEAN + name, f"{MEAN}null_{name}")):
-        if each not in metrics:
+    for prefix in ("", MEAN):
+        if (each := prefix + name) not in metrics:
             continue
         values = metrics[each] if "layer" in metrics[each].dims else metrics[each].expand_dims(layer=[np.nan])
         values = values.transpose("dataset", "layer", ..., missing_dims="ignore")
@@ -163,6 +163,7 @@ def _rows(metrics: xr.Dataset, name: str, null: str | None) -> Iterator[pd.DataF
         rows.insert(0, "measure", each)
         rows.insert(1, "unit", metrics[each].attrs["units"])
         if null and f"null_{name}" in metrics:
+            known = f"{prefix}null_{name}"
             chance = metrics[known] if known in metrics else metrics[f"null_{name}"].mean("layer")
             shape = values.isel(interval=0, drop=True)
             chance = chance.isel(interval=0, drop=True) if "interval" in chance.dims else chance

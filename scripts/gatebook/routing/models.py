@@ -64,8 +64,7 @@ def load(
     attention
         Of the transformers library; "auto" is the family's own choice.
     experts
-        Likewise; "auto" is grouped_mm on a GPU, if the family has it, and eager on a CPU, where it is the
-        faster one.
+        Likewise; "auto" is grouped_mm on a GPU, if the family has it, and eager on a CPU, where it is the faster one.
     gpus
         Above 1 the layers are spread over the visible GPUs and, where these are full, the CPU's memory.
     last_layer

@@ -144,8 +144,8 @@ def selection_biases(model: transformers.PreTrainedModel, layers: list[int]) -> 
 def watch(block: nn.Module, keep: Callable[[torch.Tensor, tuple], object]) -> list[RemovableHandle]:
     """Call `keep` with what a block's router receives and what it decides, which is (logits, weights, ids).
 
-    The weights and ids of a router that returns logits alone are those that
-    the block hands its experts, which are then about to compute. Returned are the hooks.
+    The weights and ids of a router that returns logits alone are those that the block hands its experts, which are then
+    about to compute. Returned are the hooks.
     """
     alone: list[torch.Tensor] = []
 

@@ -13,6 +13,7 @@ leaves out a group's tokens and finds the neighbours anew.
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -205,19 +206,15 @@ def embed(points: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """UMAP and t-SNE of points (token, hidden): positions (token, 2) by projection; the same bytes for the same seed.
 
     UMAP is given the exact nearest neighbours: to search them itself it would compile code for longer than it maps.
-    What it does compile is kept on disk, beside its own code: only the first job waits for it.
     """
     # Imported here, because the report needs this module's words only.
     import numba
-    from numba.core.registry import CPUDispatcher
     from sklearn.manifold import TSNE
     from sklearn.neighbors import NearestNeighbors
     from threadpoolctl import threadpool_limits
-    from umap import UMAP, layouts, umap_
+    from umap import UMAP
 
-    for function in {**vars(layouts), **vars(umap_)}.values():
-        if isinstance(function, CPUDispatcher) and function.__module__ in (layouts.__name__, umap_.__name__):
-            function.enable_caching()
+    _keep_compiled()
     numba.config.THREADING_LAYER = "workqueue"  # the default one raises the number of OpenMP's threads for all code
     size = min(UMAP_NEIGHBOURS, len(points) - 1)
     distance, nearest = NearestNeighbors(n_neighbors=size).fit(points).kneighbors(points)
@@ -232,6 +229,18 @@ def embed(points: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.filterwarnings("ignore", message=".*knn_search_index.*")  # only needed to map more points later
         return {"UMAP": umap.fit_transform(points), "t-SNE": tsne.fit_transform(points)}
+
+
+@cache  # once in a process
+def _keep_compiled() -> None:
+    """Keep what UMAP compiles on disk, beside its own code: only the first job waits for it."""
+    from numba.core.registry import CPUDispatcher
+    from umap import layouts, umap_
+
+    for module in (layouts, umap_):
+        for function in vars(module).values():
+            if isinstance(function, CPUDispatcher) and function.__module__ == module.__name__:
+                function.enable_caching()
 
 
 def table(metrics: xr.Dataset) -> pd.DataFrame:
