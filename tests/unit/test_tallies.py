@@ -422,7 +422,7 @@ def test_a_tally_taken_while_records_are_written_has_the_bytes_of_one_from_the_f
     family, contents, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(records_on_disk, "TOKENS_PER_CHUNK", 16)  # which cuts windows
-    model, rng = causal_model(family).model, np.random.default_rng(8)
+    model, rng = causal_model(family).base_model, np.random.default_rng(8)
     whole = replace(case({}, np.array([9, 30, 4, 21, 1, 12]), rng.integers(0, 97, 77)), window=12)
     for number, made in enumerate((whole, whole.take(np.arange(2, 5)))):  # all documents, and a shard of them
         (folder := tmp_path / str(number)).mkdir()
@@ -549,7 +549,7 @@ def test_the_largest_probability_may_be_that_of_an_expert_that_is_not_selected()
 
 @pytest.mark.parametrize("family", KINDS)
 def test_compact_records_of_every_family_give_the_tally_of_exact_ones(family, tmp_path):
-    model, rng = causal_model(family).model, np.random.default_rng(8)
+    model, rng = causal_model(family).base_model, np.random.default_rng(8)
     lengths = np.array([9, 30, 4, 21])
     made = replace(case({}, lengths, rng.integers(0, 97, 64)), window=16)
     starts = np.flatnonzero(made.tokens["position"].values == 0)
