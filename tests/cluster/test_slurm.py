@@ -132,3 +132,29 @@ def test_killed_and_interrupted_runs_are_taken_up_again(cluster, tmp_path, confi
     assert not list((study.folder / "results").rglob("*.partial"))
     here, there = study.checksums(), local.checksums()
     assert here == {name: there[name] for name in here}
+
+
+def test_the_last_lines_say_what_failed(cluster, workflow, model_folder):
+    """Two jobs of a group that cannot read their rows: each sentence once, below Slurm's and Snakemake's messages."""
+    (workflow.folder / "rows.jsonl").write_text('{"question": "How many?"}\n', encoding="utf-8")
+    rows = {"source": "files", "files": ["rows.jsonl"]}
+    config = {
+        "study": {"title": "Bad input", "models": ["tiny"], "datasets": ["a", "b"]},
+        "models": {"tiny": {"source": "local", "path": str(model_folder), "device": "cpu"}},
+        "datasets": {name: rows | {"template": f"{{{name}}}"} for name in ("a", "b")},
+    }
+    targets = [f"results/inputs/tiny/{name}.nc" for name in ("a", "b")]
+    overlay = workflow.overlay("overlay.yaml", config)
+    done = workflow.run(*SLURM, "--jobs", "2", "--retries", "1", "--keep-going", *targets, configs=[overlay])
+    assert done.returncode == 1
+    screens = [
+        [
+            "",
+            f"tokenize_dataset model=tiny, dataset={name} (log: results/logs/tokenize_dataset/tiny/{name}.log)",
+            f"Error: datasets.{name}.template: rows.jsonl, line 1: there is no column '{name}'; the columns are "
+            "question: correct the name.",
+        ]
+        for name in ("a", "b")
+    ]
+    last = done.stderr.splitlines()[-6:]
+    assert sorted([last[:3], last[3:]]) == screens

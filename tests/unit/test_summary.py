@@ -136,6 +136,49 @@ def test_a_table_has_a_row_for_each_dataset_and_layer():
     pd.testing.assert_frame_equal(summary.interval_table(known.sel(dataset="code", drop=True)), expected)
 
 
+def test_a_table_has_means_over_layers_and_nulls_beside_their_measures():
+    dims, coords = ("dataset", "layer", "expert"), {"dataset": DATASETS, "layer": [0, 5], "expert": [1, 3]}
+    load = xr.DataArray(np.arange(8.0).reshape(2, 2, 2), coords, dims, attrs={"units": "1"})
+    mean = load.mean("layer", keep_attrs=True)
+    with_limits = load.mean("expert", keep_attrs=True).expand_dims(interval=["estimate", "low", "high"], axis=-1)
+    metrics = xr.Dataset(
+        {
+            "load": load,
+            "mean_over_layers_load": mean,
+            "null_load": xr.DataArray([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], dims=("layer", "interval")),  # estimate first
+            "spread": with_limits,
+            "mean_over_layers_spread": with_limits.mean("layer", keep_attrs=True),
+            "null_spread": xr.DataArray([7.0, 8], dims="dataset"),
+            "mean_over_layers_null_spread": xr.DataArray([9.0, 10], dims="dataset"),
+            "rest": with_limits,
+        }
+    )
+    found = summary.table(metrics, ["load", "spread", "rest"], "by_chance")
+    columns = ["measure", "unit", "expert", "dataset", "layer", "estimate", "low", "high", "by_chance"]
+    assert found.columns.tolist() == columns
+    assert found["layer"].dtype == "Int64" and found["dataset"].tolist()[:4] == ["pooled"] * 4
+    of = {name: rows.drop(columns="measure") for name, rows in found.groupby("measure")}
+    assert {name: len(rows) for name, rows in of.items()} == {
+        "load": 8, "mean_over_layers_load": 4, "spread": 4, "mean_over_layers_spread": 2, "rest": 4
+    }  # fmt: skip
+    assert of["load"]["by_chance"].tolist() == [0.1, 0.1, 0.4, 0.4] * 2
+    assert of["mean_over_layers_load"]["by_chance"].tolist() == [0.25] * 4  # the mean of the nulls of the layers
+    assert of["spread"]["by_chance"].tolist() == [7, 7, 8, 8]
+    assert of["mean_over_layers_spread"]["by_chance"].tolist() == [9, 10]
+    assert of["rest"]["by_chance"].isna().all()
+    assert of["load"]["layer"].tolist() == [0, 0, 5, 5] * 2 and of["load"]["low"].isna().all()
+    assert of["mean_over_layers_load"]["layer"].isna().all()
+    assert "by_chance" not in summary.table(metrics, ["load", "spread"])
+
+
+def test_what_a_row_of_a_table_lacks_is_empty_where_it_is_a_word():
+    one, other = (
+        xr.DataArray([1.0, 2], {dim: ["a", "b"]}, [dim], attrs={"units": "1"}) for dim in ("dataset", "token_type")
+    )
+    found = summary.table(xr.Dataset({"one": one, "other": other}), ["one", "other"])
+    assert found["dataset"].tolist() == ["a", "b", "", ""] and found["token_type"].tolist() == ["", "", "a", "b"]
+
+
 @pytest.mark.parametrize(
     ("values", "count", "expected"),
     [([3, 4, 9], 5, [3, 4, 9]), (range(10), 4, [0, 3, 6, 9]), (range(5), 1, [0]), ([1, 5], 2, [1, 5])],

@@ -165,8 +165,7 @@ def _rows(metrics: xr.Dataset, name: str, null: str | None) -> Iterator[pd.DataF
         if null and f"null_{name}" in metrics:
             known = f"{prefix}null_{name}"
             chance = metrics[known] if known in metrics else metrics[f"null_{name}"].mean("layer")
-            shape = values.isel(interval=0, drop=True)
-            chance = chance.isel(interval=0, drop=True) if "interval" in chance.dims else chance
+            shape, chance = (each.isel(interval=0, drop=True, missing_dims="ignore") for each in (values, chance))
             rows[null] = chance.broadcast_like(shape).transpose(*shape.dims).values.ravel()
         yield rows
 
