@@ -25,6 +25,10 @@ def test_occurrences_of_a_dataset_and_of_all(study, tmp_path):
         assert found.place.tolist() == expected
         assert found.token_id[found.code].tolist() == ids[expected].tolist()
         assert found.token_id.tolist() == sorted(set(ids[expected].tolist()))
+        assert found.starts[0] == 0 and found.starts[-1] == len(expected)
+        for number, (first, end) in enumerate(zip(found.starts[:-1], found.starts[1:], strict=True)):
+            part = found.order[first:end]
+            assert set(found.code[part]) == {number} and (np.diff(found.group[part]) >= 0).all()
         members = [group.members for group in found.groups]
         assert sorted(np.concatenate(members).tolist()) == list(range(len(expected)))
         for number, group in enumerate(found.groups):
