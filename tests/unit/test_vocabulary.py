@@ -91,3 +91,13 @@ def test_parts_of_characters_are_written_as_their_bytes(symbol, text, expected):
 )
 def test_what_cannot_be_printed_is_escaped(text, expected):
     assert vocabulary.escaped(text) == expected
+
+
+def test_bytes_are_written_as_byte_level_tokenizers_do():
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    scalars = [number for number in range(0x110000) if number < 0x800 or number % 0x1000 == 0]
+    text = "".join(map(chr, scalars))
+    ((symbols, _),) = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
+    assert [vocabulary.BYTES[symbol] for symbol in symbols] == list(text.encode())
+    assert set(vocabulary.BYTES) == set(ByteLevel.alphabet()) and sorted(vocabulary.BYTES.values()) == [*range(256)]
