@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,11 @@ def planned(dry_run: subprocess.CompletedProcess) -> dict[str, int]:
     return {name: count for name, count in jobs.items() if name not in ("all", "total")}
 
 
+def hear_interrupts() -> None:
+    """In a new process: an interrupt ends it, though the shell of the tests may have them ignored in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Workflow:
     """Snakemake on the Snakefile of a repository, this one or a copy, with results in `folder`."""
 
@@ -80,9 +86,9 @@ class Workflow:
     def start(self, *arguments: str, configs: list[Path] = ()) -> subprocess.Popen:
         """Start snakemake as the leader of a process group; what it prints is added to `folder`/printed.txt."""
         with self.printed.open("ab") as output:
-            command = self.command(*arguments, configs=configs)
+            command, pipes = self.command(*arguments, configs=configs), {"stdout": output, "stderr": output}
             return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                command, stdin=subprocess.DEVNULL, **pipes, start_new_session=True, preexec_fn=hear_interrupts
             )
 
     @property

@@ -1,6 +1,5 @@
 """The profile for schedulers other than Slurm: on one made of shells, and on stand-ins for PBS, SGE and LSF."""
 
-import functools
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from studies import COUNTS, COUNTS_STUDY, ROOT
+from studies import COUNTS, COUNTS_STUDY, ROOT, hear_interrupts
 
 PROFILES = ROOT / "config/profiles"
 SHELL = Path(__file__).with_name("shell_scheduler.sh")
@@ -176,8 +175,8 @@ rule sleeps:
     study = tmp_path / "study"
     command = small(study, text, *shells.arguments)
     with (tmp_path / "printed").open("w") as printed:
-        heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # not ignored, as in the background
-        first = subprocess.Popen(command, stdout=printed, stderr=printed, start_new_session=True, preexec_fn=heard)
+        pipes = {"stdout": printed, "stderr": printed}
+        first = subprocess.Popen(command, **pipes, start_new_session=True, preexec_fn=hear_interrupts)
     wait_until((study / "started").exists)
     wait_until(lambda: "external jobid" in (tmp_path / "printed").read_text())  # else Snakemake knows of none to cancel
     first.send_signal(sent)
