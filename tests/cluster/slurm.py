@@ -142,6 +142,10 @@ class Cluster:
         """Jobs that wait, run or end."""
         return [job for job in self.jobs() if job["JobState"] in ("PENDING", "RUNNING", "COMPLETING")]
 
+    def newest(self) -> dict[str, str] | None:
+        """The job that was submitted last, if there is any."""
+        return next(reversed(self.jobs()), None)
+
     def find(self, rule: str, state: str, after: dict[str, str] | None = None) -> dict[str, str]:
         """Wait for the first job of a rule in a state, of those submitted after another job."""
         number = int(after["JobId"]) if after else 0

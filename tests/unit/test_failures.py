@@ -97,6 +97,18 @@ def test_of_a_group_only_the_jobs_that_failed_are_told(run):
     assert run.sentences() == {MISSING: ["measure (log: results/logs/2.log)"]}
 
 
+def test_a_job_that_was_stopped_because_another_of_its_group_failed_is_not_told(run):
+    run.start(1, "2 rows")
+    run.start(2, MISSING)
+    run.start(3, "2 rows")
+    run.fail(1, 2, group=True)
+    run.fail(3)
+    others = ["measure (log: results/logs/3.log)"]
+    assert run.sentences() == {MISSING: ["measure (log: results/logs/2.log)"], failures.SILENT: others}
+    run.fail(1, 3, group=True)  # nobody of this group says why
+    assert run.sentences()[failures.SILENT] == ["measure (log: results/logs/1.log)", *others]
+
+
 def test_a_job_that_was_interrupted_is_not_told(run):
     run.start(1, "Stopped from the keyboard.")
     run.fail(1)

@@ -25,7 +25,7 @@ class Failures(logging.Handler):
     def __init__(self):
         super().__init__()
         self.began, self.folder = time.time(), Path.cwd()  # with --directory, Snakemake is back elsewhere at the end
-        self.started, self.failed, self.grouped, self.planning = {}, {}, set(), ""
+        self.started, self.failed, self.groups, self.planning = {}, {}, {}, ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Note a job that starts, maybe once more, or fails, and why no job could be planned."""
@@ -36,24 +36,33 @@ class Failures(logging.Handler):
             case LogEvent.JOB_ERROR if record.jobid in self.started:
                 self.failed[record.jobid] = self.started[record.jobid]
             case LogEvent.GROUP_ERROR:  # names every job of the group, those that ended well or never began, too
-                self.grouped.update(job["jobid"] for job in record.job_error_info)
+                numbers = {job["jobid"] for job in record.job_error_info}
+                self.groups |= dict.fromkeys(numbers, numbers)
             case LogEvent.ERROR:
                 self.planning = refusal(record.getMessage()) or self.planning
 
     def sentences(self) -> dict[str, list[str]]:
         """The jobs that failed, in words, by the sentence that they ended in; none, if it stopped the planning."""
         found: dict[str, list[str]] = {self.planning: []} if self.planning else {}
-        for number, (rule, wildcards, logs) in self.failed.items():
-            log = self.folder / (logs[0] if logs else "no log")
-            began = log.is_file() and log.stat().st_mtime >= self.began
-            if (began and receipts.path_beside(log).exists()) or (number in self.grouped and not began):
+        ended = {number: self._ended(number) for number in self.failed}
+        for number, (said, place) in ended.items():
+            others = {ended.get(other, ("", ""))[0] for other in self.groups.get(number, ())}
+            if not said or (said == SILENT and others - {"", SILENT}):  # stopped, because another of its group failed
                 continue
-            said = sentence(log.read_text(encoding="utf-8", errors="replace").splitlines()) if began else SILENT
-            if said:
-                of = ", ".join(f"{name}={value}" for name, value in wildcards.items())
-                place = f"log: {logs[0]}" if began else "no log"
-                found.setdefault(said, []).append(f"{' '.join(filter(None, [rule, of]))} ({place})")
+            rule, wildcards, _ = self.failed[number]
+            of = ", ".join(f"{name}={value}" for name, value in wildcards.items())
+            found.setdefault(said, []).append(f"{' '.join(filter(None, [rule, of]))} ({place})")
         return found
+
+    def _ended(self, number: int) -> tuple[str, str]:
+        """What a failed job said, and where; nothing, if it ended well, never began or was interrupted."""
+        _, _, logs = self.failed[number]
+        log = self.folder / (logs[0] if logs else "no log")
+        if not log.is_file() or log.stat().st_mtime < self.began:
+            return "" if number in self.groups else SILENT, "no log"
+        if receipts.path_beside(log).exists():
+            return "", ""
+        return sentence(log.read_text(encoding="utf-8", errors="replace").splitlines()), f"log: {logs[0]}"
 
     def tell(self) -> None:
         """Print each sentence once, below the jobs that ended in it."""
