@@ -1,11 +1,15 @@
 """The real workflow run in a folder of its own, and what it wrote."""
 
+import atexit
 import hashlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -58,6 +62,15 @@ def hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@cache
+def forked() -> subprocess.Popen:
+    """The process whose children run snakemake, one after another (forked.py)."""
+    command = [sys.executable, str(Path(__file__).with_name("forked.py"))]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(server.communicate)  # the end of its input ends it
+    return server
+
+
 class Workflow:
     """Snakemake on the Snakefile of a repository, this one or a copy, with results in `folder`."""
 
@@ -73,9 +86,15 @@ class Workflow:
 
     def run(self, *arguments: str, configs: list[Path] = (), timeout: int = 1800) -> subprocess.CompletedProcess:
         """Run snakemake; stdout and stderr are captured as text."""
-        return subprocess.run(
-            self.command(*arguments, configs=configs), capture_output=True, text=True, timeout=timeout
-        )
+        command = self.command(*arguments, configs=configs)
+        with tempfile.TemporaryDirectory() as folder:
+            printed = [Path(folder, name) for name in ("stdout", "stderr")]
+            request = {"arguments": command[3:], "folder": str(Path.cwd()), "environment": dict(os.environ)}
+            request |= {"stdout": str(printed[0]), "stderr": str(printed[1]), "timeout": timeout}
+            server = forked()
+            print(json.dumps(request), file=server.stdin, flush=True)
+            code = int(server.stdout.readline())
+            return subprocess.CompletedProcess(command, code, *(path.read_text(encoding="utf-8") for path in printed))
 
     def finish(self, *arguments: str, configs: list[Path] = (), timeout: int = 1800) -> subprocess.CompletedProcess:
         """Run snakemake and require that it succeeds."""

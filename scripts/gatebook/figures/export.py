@@ -26,7 +26,7 @@ def save(
 ) -> None:
     """Write name.svg, name.pdf and name.csv into an existing directory, and clear the figure.
 
-    The SVG is transparent and adapts to a dark page; the PDF is white.
+    The SVG is transparent and adapts to a dark page; the PDF is white, in the same layout.
 
     Parameters
     ----------
@@ -46,6 +46,7 @@ def save(
     metadata = {"Date": None, "Title": title, "Source": source}
     figure.savefig(svg, facecolor="none", dpi=200, metadata=metadata)
     svg.write_text(finish_svg(svg.read_text(encoding="utf-8"), description), encoding="utf-8", newline="\n")
+    figure.set_layout_engine("none")  # that of the SVG stays: another one would take as long as drawing
     metadata = {"CreationDate": None, "Title": title, "Subject": description, "Keywords": source}
     figure.savefig(directory / f"{name}.pdf", facecolor="white", dpi=200, metadata=metadata)
     figure.clear()

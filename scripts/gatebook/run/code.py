@@ -38,9 +38,9 @@ def _imports(path: Path, library: Path) -> set[Path]:
     files = set()
     for package, *parts in (name.split(".") for name in _syntax(path)[1]):
         if package == library.name:
-            modules = [library.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
-            files |= {file for module in modules for file in (module.with_suffix(".py"), module / "__init__.py")}
-    return {file for file in files if file.is_file()}
+            modules = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+            files |= {"__init__.py", *(f"{module}{end}" for module in modules for end in (".py", "/__init__.py"))}
+    return {path for path in map(library.joinpath, files) if path.is_file()}
 
 
 def _syntax(path: Path) -> tuple[str, list[str]]:

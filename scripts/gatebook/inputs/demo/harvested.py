@@ -81,7 +81,8 @@ def science() -> Iterator[Source]:
 
 def console() -> Iterator[Source]:
     """Examples of interactive Python sessions, with what they print, from docstrings."""
-    for name, text in _modules(("sympy", "pandas", "numpy", "networkx", "scipy", "xarray", "mpmath")):
+    libraries = ("sympy", "pandas", "numpy", "networkx", "scipy", "xarray", "mpmath")
+    for name, text in _modules(libraries, re.compile(">>>")):
         found = [block for docstring in packages.docstrings(text) for block in packages.paragraphs(docstring)]
         yield name, [block for block in found if block.startswith(">>>") and block.count("\n") > 2]
 
@@ -162,14 +163,12 @@ def _modules(libraries: tuple[str, ...], mention: re.Pattern[str] | None = None)
 
 def _is_prose(block: str) -> bool:
     """Whether a paragraph is running English text: sentences, not lists, tables, code or references."""
-    words = block.split()
-    letters = sum(character.isalpha() or character.isspace() for character in block)
     return (
         block[0].isupper()
-        and len(words) >= 25
-        and words[-1].endswith((".", ":"))
-        and letters >= 0.88 * len(block)
+        and len(block.split()) >= 25
+        and block.rstrip().endswith((".", ":"))
         and not re.search(r"(?m)^ |>>>| : |[-=~]{3}|::|https?:", block)
+        and sum(character.isalpha() or character.isspace() for character in block) >= 0.88 * len(block)
     )
 
 

@@ -10,6 +10,8 @@ from importlib import metadata
 
 from gatebook.problem import Problem
 
+SIMPLE = (ast.Expr, ast.Assign, ast.Return)
+"""Statements without statements in them, the most frequent ones."""
 REMEDY = "install the pinned requirements of this study again"
 
 
@@ -42,6 +44,7 @@ def texts(patterns: dict[str, str]) -> Iterator[tuple[str, str]]:
         yield name, text.expandtabs(4)
 
 
+@functools.cache  # several domains read the same packages
 def installed_files(package: str) -> list[metadata.PackagePath]:
     """The file list of an installed package; raises `Problem` when there is none."""
     try:
@@ -62,7 +65,7 @@ def description(package: str) -> str:
 
 def paragraphs(text: str) -> list[str]:
     """Runs of lines between blank lines, each with its closing line break and the blank lines after it."""
-    return re.findall(r"(?:.*\S.*\n)+\n*", text.strip("\n") + "\n")
+    return re.findall(r"(?:[^\S\n]*\S.*\n)+\n*", text.strip("\n") + "\n")
 
 
 @functools.lru_cache(maxsize=4096)  # several domains read the same files, and parsing is most of the work
@@ -81,10 +84,13 @@ def without_docstrings(source: str) -> str:
 
 
 def _docstring_nodes(tree: ast.Module) -> list[ast.Constant]:
-    found = []
-    for node in ast.walk(tree):
+    found, waiting = [], [tree]
+    while waiting:  # of statements alone: no expression holds a docstring
+        node = waiting.pop()
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 found.append(first.value)
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += [each for each in getattr(node, field, ()) if not isinstance(each, SIMPLE)]
     return sorted((node for node in found if isinstance(node.value, str)), key=lambda node: node.lineno)
