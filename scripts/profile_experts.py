@@ -6,7 +6,7 @@ from pathlib import Path
 import jsonschema
 
 import gatebook
-from gatebook.atlas import profiles
+from gatebook.atlas import found, profiles
 from gatebook.files import atomic, netcdf, origin, tables
 from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.run import job
@@ -33,15 +33,22 @@ def write(path: Path, content: dict) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-found = []
+written, of_layers = [], []
 with atomic.atomic_directory(snakemake.output.folder) as folder:
     for layer in bar:
-        for profile in profiles.profiles(layer, tokens, token_type, metrics, decode, **settings):
+        of_layer = profiles.profiles(layer, tokens, token_type, metrics, decode, **settings)
+        for profile in of_layer:
             validator.validate(profile)
             write(folder / profiles.file_name(profile), profile)
-            found.append(profile)
-    tables.save_table(profiles.table(found), folder / "experts.csv")
-    write(folder / "page.json", profiles.page(found, rate))
+        coactivation = metrics["coactivation"].sel(layer=layer.number)
+        of_layers.append((layer.number, found.of_layer(of_layer, coactivation)))
+        written += of_layer
+    tables.save_table(profiles.table(written), folder / "experts.csv")
+    scripts = found.scripts(of_layers, written[0], settings["confidence"], rate)
+    for path, text in scripts.files().items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text, encoding="ascii")
+    write(folder / "page.json", profiles.page(written, rate) | {"build": scripts.build})
     write(folder / "provenance.json", tokens.attrs | {"provenance": origin.provenance()})
     atomic.copy(schema, folder / schema.name)
-job.log(f"{len(found)} profiles of experts in {tokens.sizes['layer']} layers")
+job.log(f"{len(written)} profiles of experts in {tokens.sizes['layer']} layers")

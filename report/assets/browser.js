@@ -8,11 +8,14 @@
   const ROWS = 50; // tokens found
   const SPECIFIC = 20; // sets of a layer
   const PARTNERS = 12;
+  const [ABOVE, BELOW] = [6, 3]; // partners by lift
+  const BESIDE = 10; // contexts in a column
+  const OCCURRENCES = 20; // contexts of a token
   const COLOURS = 6;
   const TABS = {
-    experts: { l: "", e: "0", mode: "subset" },
-    tokens: { q: "", how: "part", l: "", v: "" },
-    texts: { t: "0", l: "", p: "0", d: "", at: "" },
+    experts: { l: "", e: "0", mode: "subset", with: "", show: "", in: "" },
+    tokens: { q: "", how: "part", l: "", v: "", where: "" },
+    texts: { t: "0", l: "", p: "0", d: "", at: "", all: "" },
   };
 
   const byId = (id) => document.getElementById(id);
@@ -21,12 +24,16 @@
 
   class Problem extends Error {} // a sentence for the reader
   const STALE = Symbol("another view was asked for meanwhile");
-  const build = document.documentElement.dataset.browserBuild;
+  const { browserBuild, foundBuild } = document.documentElement.dataset;
+  const isFound = (id) => id.startsWith("found/"); // by the chapters; the profiles' folder has them
   const contents = new Map(); // promise of the content by id
   const waiting = new Map(); // what settles the promise, until the script has called `put`
   let turn = 0; // number of the view that is being shown
 
-  const address = (id) => `${byId("browser").dataset.folder}/${id.split("/").map(encodeURIComponent).join("/")}.js`;
+  const address = (id) => {
+    const { folder, found } = byId("browser").dataset;
+    return `${isFound(id) ? found : folder}/${id.split("/").map(encodeURIComponent).join("/")}.js`;
+  };
 
   const inflated = async (text) => {
     const binary = atob(text);
@@ -38,6 +45,7 @@
 
   window.put = async (id, itsBuild, kind, text) => {
     const { done, failed } = waiting.get(id);
+    const build = isFound(id) ? foundBuild : browserBuild;
     waiting.delete(id);
     if (itsBuild !== build) {
       failed(
@@ -77,6 +85,13 @@
     const found = await Promise.all(ids.map(content));
     if (mine !== turn) throw STALE;
     return found;
+  };
+
+  // The same for ids by a name each; those that are not there are left out.
+  const gather = async (ids) => {
+    const asked = Object.entries(ids).filter(([, id]) => id);
+    const found = await load(...asked.map(([, id]) => id));
+    return Object.fromEntries(asked.map(([name], i) => [name, found[i]]));
   };
 
   // ---- Elements ----
@@ -202,7 +217,7 @@
 
   // ---- The view and its address ----
 
-  let index, vocabulary;
+  let index, vocabulary, names; // names: those of found/index, if chapters found something
   const state = { tab: "" };
 
   const link = (changes) => {
@@ -216,7 +231,7 @@
 
   const setWords = (experts, mode) => experts.join(mode === "ordered" && experts.length > 1 ? " → " : ", ");
   const setLink = (layer, experts, mode) =>
-    anchor({ tab: "experts", l: layer, e: experts.join(","), mode }, setWords(experts, mode));
+    anchor({ tab: "experts", l: layer, e: experts.join(","), mode, with: "" }, setWords(experts, mode));
   const expertLink = (layer, expert) => setLink(layer, [expert], "subset");
 
   const whole = (text, below, what) => {
@@ -307,7 +322,7 @@
     const { l, e } = cell.dataset;
     const before = adding && l === byId("layer").value ? state.e.split(",") : [];
     const others = before.filter((each) => each !== e);
-    go({ l, e: (others.length && others.length < before.length ? others : [...others, e]).join(",") });
+    go({ with: "", l, e: (others.length && others.length < before.length ? others : [...others, e]).join(",") });
   };
 
   const moveInGrid = (event) => {
@@ -353,10 +368,7 @@
     return byKey.get(layer);
   };
 
-  const together = (pairs, a, b) => {
-    const [low, high] = a < b ? [a, b] : [b, a];
-    return pairs.n[low * index.experts - (low * (low + 1)) / 2 + high - low - 1];
-  };
+  const together = (pairs, a, b) => pairs.n[placeOf(a, b)];
 
   // The tokens of a set that has no tokens and contexts of its own, if they are known.
   const countElsewhere = (experts, mode, rows, pairs) => {
@@ -396,7 +408,7 @@
       : [];
   };
 
-  const datasetTable = (set) => {
+  const datasetTable = (set, of = "") => {
     const total = sum(index.datasets.map((dataset) => dataset.tokens));
     const shares = set.d.map((number, i) => number / index.datasets[i].tokens);
     const largest = Math.max(...shares) || 1;
@@ -406,34 +418,186 @@
       bar(shares[i] / largest, percent(shares[i])),
       set.n ? plain(shares[i] / (set.n / total)) : "–",
     ]);
-    return table(
-      "Tokens by dataset",
-      [["Dataset"], ["Tokens", "right"], ["Share of the dataset", "right"], ["Lift", "right"]],
-      rows,
+    return [
+      table(`Tokens by dataset${of}`, [["Dataset"], ["Tokens", "right"], ["Share of the dataset", "right"], ["Lift", "right"]], rows),
+      make(
+        "p",
+        { class: "hint" },
+        "Lift: the share of the dataset's tokens over the share of all tokens; 1 is as often as everywhere.",
+      ),
+    ];
+  };
+
+  const limits = (low, high, factor = 1) =>
+    low === null || high === null ? "" : ` [${plain(factor * low)}, ${plain(factor * high)}]`;
+  const share = ([estimate, low, high]) =>
+    estimate === null ? "not available" : `${percent(estimate)}${limits(low, high, 100)}`;
+  const qText = (q) => (q === null ? "not tested" : q < 1e-4 ? "< 0.0001" : plain(q, 2));
+
+  // A dot with its interval on a scale from 0 to `most`, and a dashed line.
+  const whisker = ([estimate, low, high], most, line) => {
+    const [width, height] = [150, 18];
+    const x = (value) => 4 + ((width - 8) * value) / (most || 1);
+    const svg = draw("svg", { class: "dots", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
+    svg.append(draw("path", { class: "null", d: `M${x(line)} 0V${height}` }));
+    if (low !== null) svg.append(draw("path", { class: "interval", d: `M${x(low)} ${height / 2}H${x(high)}` }));
+    svg.append(draw("circle", { class: "estimate", cx: x(estimate), cy: height / 2, r: 3.5 }));
+    return svg;
+  };
+
+  // The datasets of one expert with what the chapter on domains found, the largest share first.
+  const domainTable = (set, domains) => {
+    const mean = sum(domains.map(([estimate]) => estimate)) / domains.length;
+    const most = Math.max(mean, ...domains.map(([estimate, , high]) => high ?? estimate));
+    const rows = domains
+      .map((domain, i) => [domain, names.datasets[i]])
+      .sort(([[one]], [[other]]) => other - one)
+      .map(([domain, name]) => {
+        const points = 100 * (domain[0] - mean);
+        return [
+          name,
+          count(set.d[index.datasets.findIndex((dataset) => dataset.name === name)]),
+          share(domain),
+          whisker(domain, most, mean),
+          `${points < 0 ? "−" : "+"}${Math.abs(points).toFixed(1)}${domain[3] !== null && domain[3] <= names.rate ? "\u00a0✱" : ""}`,
+          qText(domain[3]),
+        ];
+      });
+    return [
+      table(
+        "Tokens by dataset",
+        [
+          ["Dataset"],
+          ["Tokens", "right"],
+          [`Share of the dataset [${plain(100 * names.confidence)} % interval]`, "right"],
+          ["From 0"],
+          ["Beyond its mean", "right"],
+          ["q", "right"],
+        ],
+        rows,
+      ),
+      make(
+        "p",
+        { class: "hint" },
+        `Dashed line: the mean of this expert over datasets, ${percent(mean)}; beyond it in percentage points. ✱: q ≤ ${names.rate}, by a test that deals sources out to datasets at random.`,
+      ),
+    ];
+  };
+
+  const ORDINALS = ["1st", "2nd", "3rd"];
+  const facts = (found, expert) => {
+    const even = index.top_k / index.experts;
+    const [load, low, high] = found.load[expert];
+    const more = found.types[expert]
+      .map((kind, i) => [names.types[i], kind, found.types_of_all[i]])
+      .filter(([, [, least], all]) => least !== null && least > all)
+      .sort(([, [one], mine], [, [other], its]) => other - its - (one - mine))
+      .slice(0, 3)
+      .map(([name, [estimate], all]) => `${name} ${percent(estimate)} (of all tokens ${percent(all)})`);
+    const entropy = found.entropy[expert];
+    const rows = {
+      Load: `${share(found.load[expert])} of the tokens: ${plain(load / even)}${limits(low === null ? null : low / even, high === null ? null : high / even)} times an even load`,
+      "First choice": `${share(found.first[expert])} of the tokens`,
+      Ranks: found.ranks[expert].map((number, rank) => `${ORDINALS[rank] ?? `${rank + 1}th`} ${count(number)}`).join(", "),
+      "Router entropy": `${entropy[0] === null ? "not available" : `${plain(entropy[0])}${limits(entropy[1], entropy[2])}`}; of all tokens ${plain(found.entropy_of_all)}, 1 if all experts are equally likely`,
+      ...(more.length ? { "Token types": more.join(", ") } : {}),
+    };
+    return make(
+      "dl",
+      { class: "facts" },
+      ...Object.entries(rows).map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text))),
     );
   };
+
+  // ---- Pairs: what was observed, and what loads alone explain ----
+
+  const placeOf = (a, b) => {
+    const [low, high] = a < b ? [a, b] : [b, a];
+    return low * index.experts - (low * (low + 1)) / 2 + high - low - 1;
+  };
+  const pairOf = (found, pairs, a, b) => {
+    const place = placeOf(a, b);
+    const [observed, expected] = [pairs.n[place], found.expected[place]];
+    const lift = expected ? observed / expected : null;
+    return { observed, expected, lift, low: found.low[place], high: found.high[place], q: found.q[place] };
+  };
+  const liftText = ({ lift, low, high }) => (lift === null ? "not defined" : `${plain(lift)}${limits(low, high)}`);
+
+  const pairFacts = (pair) => {
+    const rows = {
+      Observed: `${count(pair.observed)} tokens select both`,
+      Expected: `${plain(pair.expected, 4)} if the loads alone decided`,
+      Lift: `${liftText(pair)}, 1 is chance`,
+      q: pair.q === null ? "not tested: expected in too few tokens" : qText(pair.q),
+    };
+    return make(
+      "dl",
+      { class: "facts" },
+      ...Object.entries(rows).map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text))),
+    );
+  };
+
+  const liftTable = (layer, expert, found, pairs) => {
+    const all = Array.from({ length: index.experts }, (_, other) => other)
+      .filter((other) => other !== expert)
+      .map((other) => [other, pairOf(found, pairs, expert, other)])
+      .filter(([, pair]) => pair.q !== null)
+      .sort(([, one], [, other]) => other.lift - one.lift);
+    const shown = all.length > ABOVE + BELOW ? [...all.slice(0, ABOVE), ...all.slice(-BELOW)] : all;
+    if (!shown.length) return [];
+    return [
+      table(
+        all.length > shown.length
+          ? `Works with: its ${ABOVE} largest and ${BELOW} smallest lifts of ${count(all.length)}`
+          : "Works with: all lifts",
+        [["Expert"], ["Tokens of both", "right"], ["Expected", "right"], ["Lift [interval]", "right"], ["q", "right"]],
+        shown.map(([other, pair]) => [
+          anchor({ e: [expert, other].sort((a, b) => a - b).join(","), mode: "subset", with: "" }, `with ${other}`),
+          count(pair.observed),
+          plain(pair.expected, 4),
+          liftText(pair),
+          qText(pair.q),
+        ]),
+      ),
+    ];
+  };
+
+  const nearestList = (layer, expert, found) =>
+    found.nearest?.[expert].length
+      ? [
+          make("p", {}, "Most alike in what they put out, with the cosine once each expert's mean is removed:"),
+          make(
+            "ul",
+            { class: "sets" },
+            ...found.nearest[expert].map(([other, cosine]) =>
+              make("li", {}, expertLink(layer, other), ` ${cosine === null ? "" : plain(cosine)}`),
+            ),
+          ),
+        ]
+      : [];
 
   const KINDS = {
     input: "Most frequent tokens",
     next: "Most frequent next tokens",
     predicted: "Most frequent predictions of the next token",
   };
-  const topTable = (kind, top) => {
+  // `of` says whose tokens they are, where several sets stand beside each other.
+  const topTable = (kind, top, of = "") => {
     const largest = Math.max(...top.map(([, , share]) => share));
     const rows = top.map(([token, number, share]) => [
-      anchor({ tab: "tokens", q: "", v: vocabulary.id[token] }, loneToken(token)),
+      anchor({ tab: "tokens", q: "", v: vocabulary.id[token], where: "" }, loneToken(token)),
       count(number),
       bar(share / largest, percent(share)),
     ]);
-    return table(KINDS[kind], [["Token"], ["Count", "right"], ["Share", "right"]], rows);
+    return table(`${KINDS[kind]}${of}`, [["Token"], ["Count", "right"], ["Share", "right"]], rows);
   };
 
-  const ownTable = (own) =>
+  const ownTable = (own, of = "") =>
     table(
-      `Most specific tokens, of those with at least ${index.often} occurrences`,
+      `Most specific tokens${of}, of those with at least ${index.often} occurrences`,
       [["Token"], ["Count", "right"], ["Share of its occurrences", "right"]],
       own.map(([token, number, share]) => [
-        anchor({ tab: "tokens", q: "", v: vocabulary.id[token] }, loneToken(token)),
+        anchor({ tab: "tokens", q: "", v: vocabulary.id[token], where: "" }, loneToken(token)),
         count(number),
         bar(share, percent(share)),
       ]),
@@ -444,9 +608,17 @@
     const next = store.start.findIndex((start) => start > position);
     return next < 0 ? [store.start.length - 1, store.token.length] : [next - 1, store.start[next]];
   };
-  const run = (words) => make("bdi", {}, ...words.map((text) => tokenElement(text)));
+  const heated = (element, step) => {
+    if (step > 0) {
+      element.classList.add("heat");
+      element.style.setProperty("--heat", step / index.contexts.heats);
+    }
+    return element;
+  };
+  const run = (words, steps) => make("bdi", {}, ...words.map((text, i) => heated(tokenElement(text), steps[i])));
 
-  const contextLine = (layer, stores, [dataset, position, weight]) => {
+  // `heat`: for each token around the middle one the digit of its heat, or nothing.
+  const contextLine = (layer, stores, [dataset, position, weight], heat) => {
     const store = stores[dataset];
     const name = index.datasets[dataset].name;
     const [place, end] = documentAt(store, position);
@@ -457,31 +629,70 @@
     const { around } = index.contexts;
     const first = Math.max(store.start[place], position - around);
     const words = texts(store.token.slice(first, Math.min(end, position + 1 + around)));
+    const steps = words.map((_, i) => Number(heat[around - (position - first) + i] ?? 0));
+    const middle = position - first;
     return make(
       "li",
       {},
-      make("span", { class: "before" }, run(words.slice(0, position - first))),
+      make("span", { class: "before" }, run(words.slice(0, middle), steps)),
       make(
         "span",
         { class: "after" },
-        tokenElement(words[position - first], "mark"),
-        run(words.slice(position - first + 1)),
+        heated(tokenElement(words[middle], "mark"), steps[middle]),
+        run(words.slice(middle + 1), steps.slice(middle + 1)),
       ),
-      make("span", { class: "weight" }, plain(weight)),
+      make("span", { class: "weight" }, weight === undefined ? "" : plain(weight)),
       make("a", { href: link({ tab: "texts", l: layer, ...view }) }, `${name}, ${visible(`${id}`)}`),
     );
   };
 
-  const contexts = (title, about, lines) =>
-    lines.length
-      ? make(
-          "section",
-          {},
-          make("h3", {}, title),
-          make("p", { class: "hint" }, about),
-          make("ol", { class: "contexts", "aria-label": title }, ...lines),
-        )
+  const CONTEXTS = {
+    high: ["Highest weight", (several) => `Extremes, not typical uses: the tokens with the largest ${several ? "sum of routing weights" : "routing weight"}, at most ${index.contexts.per_token} with the same token.`],
+    mid: ["Middle weight", () => `The tokens whose weights are nearest to the median, at most ${index.contexts.per_token} with the same token.`],
+    rand: ["Random", () => "Drawn at random from the tokens that are not among the highest."],
+  };
+  const chosenContexts = () => {
+    const known = Object.hasOwn(CONTEXTS, state.show || "high");
+    if (!known) throw new Problem(`There are no contexts “${visible(state.show)}”: choose ${list(Object.keys(CONTEXTS))}.`);
+    const dataset = index.datasets.findIndex(({ name }) => name === state.in);
+    if (state.in && dataset < 0) throw new Problem(`There is no dataset “${visible(state.in)}”.`);
+    return [state.show || "high", dataset];
+  };
+
+  // The chosen contexts of a set, at most so many, with what they are.
+  const drawContexts = async (layer, set, most, of = "") => {
+    const [kind, dataset] = chosenContexts();
+    const size = 2 * index.contexts.around + 1;
+    const before = { high: 0, mid: set.high.length, rand: set.high.length + set.mid.length }[kind];
+    const lines = set[kind]
+      .map((each, i) => [each, set.heat?.slice(size * (before + i), size * (before + i + 1)) ?? ""])
+      .filter(([[its]]) => dataset < 0 || its === dataset)
+      .slice(0, most);
+    const needed = [...new Set(lines.map(([[its]]) => its))];
+    const loaded = await load(...needed.map((its) => `store/${index.datasets[its].name}`));
+    const stores = Object.fromEntries(needed.map((its, i) => [its, loaded[i]]));
+    const [name, about] = CONTEXTS[kind];
+    const title = `${name}${of} (${count(lines.length)} of ${count(set[kind].length)})`;
+    const where = dataset < 0 ? "" : ` Of ${index.datasets[dataset].name} only.`;
+    const shade = set.heat
+      ? ` Shade: the weight on each token that has ${set.e.length > 1 ? "all of them" : "the expert"} selected, darkest ${plain(set.peak)}.`
       : "";
+    return make(
+      "section",
+      {},
+      make("h3", {}, title),
+      make("p", { class: "hint" }, `${about(set.e.length > 1)}${where} The number is the weight; the link leads to the text.${shade}`),
+      ...(lines.length
+        ? [
+            make(
+              "ol",
+              { class: "contexts", "aria-label": title },
+              ...lines.map(([each, heat]) => contextLine(layer, stores, each, heat)),
+            ),
+          ]
+        : [make("p", {}, "None is kept.")]),
+    );
+  };
 
   const drawSpecific = (layer, { rows, specific }, mode) => {
     const dataset = byId("specific-dataset").value;
@@ -519,91 +730,151 @@
     );
   };
 
+  const knownOther = () => {
+    if (state.with === "") return undefined;
+    const [, layer, expert] = /^(\d+),(\d+)$/.exec(state.with) ?? [];
+    if (!index.layers.includes(Number(layer)))
+      throw new Problem(`“${visible(state.with)}” is not a layer and an expert to compare with, such as ${index.layers.at(-1)},3.`);
+    return [Number(layer), whole(expert, index.experts, "expert")];
+  };
+
+  // The experts before and after, through all layers, and the one that is compared.
+  const drawSteps = (layer, expert, other) => {
+    const place = index.layers.indexOf(layer) * index.experts + expert;
+    for (const [id, step, words] of [
+      ["previous", place - 1, "← Previous"],
+      ["next", place + 1, "Next →"],
+    ]) {
+      const its = index.layers[Math.floor(step / index.experts)];
+      byId(id).hidden = its === undefined;
+      if (its === undefined) continue;
+      const number = step % index.experts;
+      byId(id).href = link({ l: its, e: number, with: "" });
+      byId(id).textContent = words;
+      byId(id).setAttribute("aria-label", `${words}: layer ${its}, expert ${number}`);
+    }
+    byId("with-layer").value = other?.[0] ?? byId("with-layer").value;
+    if (document.activeElement !== byId("with-expert")) byId("with-expert").value = other?.[1] ?? "";
+    byId("alone").hidden = !other;
+    byId("alone").href = link({ with: "" });
+  };
+
+  // A narrow column about one set, to stand beside others; `rest` says why a set has nothing but its count.
+  const drawColumn = async ({ name, title = [name], layer, set, found }, rest) => {
+    const of = `, ${name}`;
+    if (!set) return make("section", {}, make("h3", {}, ...title), make("p", {}, rest));
+    return make(
+      "section",
+      {},
+      make("h3", {}, ...title),
+      make("p", {}, bold(count(set.n)), " tokens"),
+      ...(found ? [facts(found, set.e[0])] : []),
+      ...(set.top.input.length ? [topTable("input", set.top.input.slice(0, BESIDE), of)] : []),
+      ...(set.own.length ? [ownTable(set.own.slice(0, BESIDE), of)] : []),
+      datasetTable(set, of)[0],
+      await drawContexts(layer, set, BESIDE, of),
+    );
+  };
+
+  let before; // the set that was shown before
+
   const showExperts = async () => {
     const layer = knownLayer();
     const mode = state.mode;
     if (!index.modes.includes(mode))
       throw new Problem(`There is no mode “${visible(mode)}”: the modes are ${list(index.modes)}.`);
     const experts = mode === "ordered" ? knownExperts() : knownExperts().sort((a, b) => a - b);
+    const other = experts.length === 1 ? knownOther() : undefined;
+    const [show] = chosenContexts();
     byId("layer").value = layer;
     byId("chosen").value = experts.join(", ");
+    byId("context-dataset").value = state.in;
     for (const radio of document.getElementsByName("mode")) radio.checked = radio.value === mode;
+    for (const radio of document.getElementsByName("show")) radio.checked = radio.value === show;
     for (const [key, cell] of cells) {
       const chosen = key.startsWith(`${layer},`) && experts.includes(Number(cell.dataset.e));
-      cell.setAttribute("aria-selected", chosen);
+      cell.setAttribute("aria-selected", chosen || key === `${other}`);
       cell.style.removeProperty("--share");
     }
     if (!byId("grid").contains(document.activeElement)) reach(cells.get(`${layer},${experts[0]}`));
+    drawSteps(layer, experts[0], other);
 
-    const [kept, specific, pairs] = await load(
-      `experts/${layer}`,
-      `sets/${layer}`,
-      ...(index.top_k > 1 ? [`pairs/${layer}`] : []),
-    );
-    if (pairs) shade(layer, experts[0], pairs, keptSets(kept).get(keyOf([experts[0]], "subset")).n);
+    const { kept, specific, pairs, found } = await gather({
+      kept: `experts/${layer}`,
+      specific: `sets/${layer}`,
+      pairs: index.top_k > 1 && `pairs/${layer}`,
+      found: names && `found/${layer}`,
+    });
+    const setOf = (each, its = mode) => keptSets(kept).get(keyOf(each, its));
+    if (pairs) shade(layer, experts[0], pairs, setOf([experts[0]], "subset").n);
 
-    const set = keptSets(kept).get(keyOf(experts, mode));
-    const heading = make("h2", {}, `Layer ${layer}, expert${experts.length > 1 ? "s" : ""} ${setWords(experts, mode)}`);
+    const set = setOf(experts);
+    const name = `Layer ${layer}, expert${experts.length > 1 ? "s" : ""} ${setWords(experts, mode)}`;
+    const beside = other ? ` beside layer ${other[0]}, expert ${other[1]}` : "";
     const total = sum(index.datasets.map((dataset) => dataset.tokens));
     const number = set?.n ?? countElsewhere(experts, mode, specific.rows, pairs);
     const known =
       number === undefined
         ? ["Its count is not kept."]
         : [bold(count(number)), ` of ${count(total)} tokens (${percent(number / total)}).`];
-    fill("set", heading, make("p", {}, ...known, ` ${meaning(experts, mode)}`));
-    reveal("set");
+    const isPair = mode === "subset" && experts.length === 2;
+    fill(
+      "set",
+      make("h2", {}, name + beside),
+      make("p", {}, ...known, ` ${meaning(experts, mode)}`),
+      ...(isPair && found ? [pairFacts(pairOf(found, pairs, ...experts))] : []),
+    );
+    const key = `${layer},${mode}:${experts}`;
+    if (key !== before) reveal("set");
+    before = key;
     const more = partners(layer, kept, experts, mode);
     fill(
       "specific-about",
       `Sets of one to three experts with at least ${count(index.minimum_occurrences)} tokens and q ≤ ${index.false_discovery_rate}. Score: the share of the set's tokens that would come from the dataset if all datasets were equally large. q: the false discovery rate at which the set would still be listed.`,
     );
     drawSpecific(layer, specific, mode);
-    if (!set) {
-      fill(
-        "set-counts",
-        make(
-          "p",
-          {},
-          `Tokens and contexts are kept for single experts and, in the mode ${mode}, for the ${count(index.pairs)} most frequent pairs and the ${count(index.triples)} most frequent triples of each layer; this set is not among them.`,
-        ),
-        ...more,
-      );
-      fill("set-contexts");
+    const rest = `Tokens and contexts are kept for single experts and, in the mode ${mode}, for the ${count(index.pairs)} most frequent pairs and the ${count(index.triples)} most frequent triples of each layer; this set is not among them.`;
+    byId("choose-contexts").hidden = !set && !isPair;
+    fill("set-contexts");
+    if (isPair || other) {
+      const [first, second] = isPair ? experts.map((expert) => [layer, expert]) : [[layer, experts[0]], other];
+      const columns = [
+        await column(...first),
+        ...(isPair ? [{ name: "both", title: ["Both"], layer, set }] : []),
+        await column(...second),
+      ];
+      const drawn = await Promise.all(columns.map((each) => drawColumn(each, rest)));
+      fill("set-counts", ...(isPair ? more : []), make("div", { class: "columns" }, ...drawn));
       return;
     }
+    if (!set) {
+      fill("set-counts", make("p", {}, rest), ...more);
+      return;
+    }
+    const single = mode === "subset" && experts.length === 1 && found;
+    const shown = await drawContexts(layer, set);
     fill(
       "set-counts",
-      ...more,
+      ...(single ? [facts(found, experts[0])] : []),
       make(
         "div",
         { class: "tops" },
         ...index.kinds.filter((kind) => set.top[kind]?.length).map((kind) => topTable(kind, set.top[kind])),
         ...(set.own.length ? [ownTable(set.own)] : []),
       ),
-      datasetTable(set),
-      make(
-        "p",
-        { class: "hint" },
-        "Lift: the share of the dataset's tokens over the share of all tokens; 1 is as often as everywhere.",
-      ),
+      ...(single ? domainTable(set, found.domains[experts[0]]) : datasetTable(set)),
+      ...(single && pairs ? liftTable(layer, experts[0], found, pairs) : []),
+      ...(single ? nearestList(layer, experts[0], found) : []),
+      ...more,
     );
-    const names = [...new Set([...set.high, ...set.rand].map(([dataset]) => dataset))];
-    const loaded = await load(...names.map((dataset) => `store/${index.datasets[dataset].name}`));
-    const stores = Object.fromEntries(names.map((dataset, i) => [dataset, loaded[i]]));
-    const line = (each) => contextLine(layer, stores, each);
-    fill(
-      "set-contexts",
-      contexts(
-        `Highest weight (${set.high.length})`,
-        `Extremes, not typical uses: the tokens with the largest ${experts.length > 1 ? "sum of routing weights" : "routing weight"}, at most ${index.contexts.per_token} with the same token. The number is the weight; the link leads to the text.`,
-        set.high.map(line),
-      ),
-      contexts(
-        `Random (${set.rand.length})`,
-        "Drawn at random from the other tokens of the same texts.",
-        set.rand.map(line),
-      ),
-    );
+    fill("set-contexts", shown);
+  };
+
+  const column = async (layer, expert) => {
+    const { kept, found } = await gather({ kept: `experts/${layer}`, found: names && `found/${layer}` });
+    const name = `layer ${layer}, expert ${expert}`;
+    const title = [`Layer ${layer}, expert `, expertLink(layer, expert)];
+    return { name, title, layer, set: keptSets(kept).get(keyOf([expert], "subset")), found };
   };
 
   // ---- Tokens ----
@@ -689,6 +960,37 @@
     reveal("token");
   };
 
+  // Where a token occurs in the stored part of a dataset, evenly spaced.
+  const drawOccurrences = async (token, counts) => {
+    const row = typical(counts, token);
+    const known = index.datasets.map(({ name }, i) => [name, row === undefined ? undefined : counts.d[row][i]]);
+    const there = known.filter(([, number]) => number !== 0);
+    const most = [...there].sort(([, one], [, other]) => (other ?? 0) - (one ?? 0))[0][0];
+    const name = state.where || most;
+    const dataset = index.datasets.findIndex((each) => each.name === name);
+    if (dataset < 0) throw new Problem(`There is no dataset “${visible(name)}”.`);
+    options(
+      byId("where"),
+      known.map(([each, number]) => [each, number === undefined ? each : `${each} (${count(number)})`]),
+    );
+    byId("where").value = name;
+    const [store] = await load(`store/${name}`);
+    const places = store.token.flatMap((each, place) => (each === token ? [place] : []));
+    const step = Math.max(1, places.length / OCCURRENCES);
+    const shown = Array.from({ length: Math.min(OCCURRENCES, places.length) }, (_, i) => places[Math.floor(i * step)]);
+    const lines = shown.map((place) => contextLine(knownLayer(), { [dataset]: store }, [dataset, place], ""));
+    byId("choose-occurrences").hidden = false;
+    fill(
+      "occurrences",
+      make(
+        "p",
+        { class: "hint" },
+        `${count(shown.length)} of ${count(places.length)} occurrences in the first ${count(store.token.length)} tokens of ${name}, evenly spaced; the link leads to the text.`,
+      ),
+      ...(lines.length ? [make("ol", { class: "contexts", "aria-label": "In context" }, ...lines)] : []),
+    );
+  };
+
   const showTokens = async () => {
     const layer = knownLayer();
     const query = state.q;
@@ -712,7 +1014,7 @@
               .filter(([number]) => number)
               .slice(0, 3);
       return [
-        anchor({ v: vocabulary.id[token] }, loneToken(token)),
+        anchor({ v: vocabulary.id[token], where: "" }, loneToken(token)),
         count(vocabulary.count[token]),
         row === undefined ? "–" : most.map(([number, i]) => `${index.datasets[i].name} ${count(number)}`).join(", "),
         ...choices(layer, listed, token),
@@ -730,10 +1032,13 @@
           ]
         : []),
     );
+    byId("choose-occurrences").hidden = true;
+    fill("occurrences");
     if (state.v === "") return fill("token");
     const token = vocabulary.id.indexOf(Number(state.v));
     if (token < 0) throw new Problem(`The token id “${visible(state.v)}” does not occur in this study.`);
     drawToken(token, counts, await load(...index.layers.map((each) => `tokens/${each}`)));
+    await drawOccurrences(token, counts);
   };
 
   // ---- Texts ----
@@ -746,6 +1051,7 @@
   };
 
   let reading; // the text that is shown, and its elements
+  let everywhere; // the text of which all layers are shown
   let tokens = [];
 
   const drawReading = (content) => {
@@ -764,6 +1070,58 @@
         ...tokens,
       ),
     );
+  };
+
+  // Tokens down, layers across: first choices, coloured as those of one layer are.
+  const drawAllLayers = (content, bytes) => {
+    reading = undefined;
+    const words = texts(content.token);
+    const rows = words.map((text, p) => {
+      const head = make("th", { scope: "row", role: "rowheader" }, `${p + 1} `, readable(text, "bdi"));
+      return make("tr", { role: "row" }, head);
+    });
+    index.layers.forEach((layer, row) => {
+      const routing = routingOf(bytes, words.length, row);
+      const first = words.map((_, i) => routing.experts(i)[0]);
+      const rank = rankOf(first);
+      first.forEach((expert, p) => {
+        const cell = make("td", { role: "gridcell", tabindex: "-1", "data-p": p, "data-l": layer }, `${expert}`);
+        if (rank.has(expert)) cell.classList.add(`colour-${rank.get(expert)}`);
+        rows[p].append(cell);
+      });
+    });
+    tokens = words;
+    const heads = index.layers.map((layer) => make("th", { scope: "col", role: "columnheader" }, `L${layer}`));
+    fill(
+      "reading",
+      make(
+        "div",
+        { class: "scroll all-layers" },
+        make(
+          "table",
+          { role: "grid", "aria-label": "First choices of every token in all layers" },
+          make(
+            "thead",
+            { role: "rowgroup" },
+            make("tr", { role: "row" }, make("th", { scope: "col", role: "columnheader" }, "Token"), ...heads),
+          ),
+          make("tbody", { role: "rowgroup" }, ...rows),
+        ),
+      ),
+    );
+    everywhere = content;
+  };
+
+  const markCell = (layer, position) => {
+    const holds = byId("reading").contains(document.activeElement);
+    for (const cell of byId("reading").querySelectorAll("[tabindex='0'][data-p]")) {
+      cell.tabIndex = -1;
+      cell.setAttribute("aria-selected", "false");
+    }
+    const cell = byId("reading").querySelector(`[data-p="${position}"][data-l="${layer}"]`);
+    cell.tabIndex = 0;
+    cell.setAttribute("aria-selected", "true");
+    if (holds) cell.focus();
   };
 
   // Selected experts and weights of every token of a text in one layer.
@@ -790,12 +1148,17 @@
   const weightText = (value) => within(value, index.weight_scale / 510);
   const probabilityText = (value) => within(value, Math.sqrt(value) / 255 + 1 / 510 ** 2);
 
-  const colour = (layer, routing) => {
-    const first = tokens.map((_, i) => routing.experts(i)[0]);
+  // The most frequent of some first choices with their numbers, and the place of each.
+  const mostFrequent = (first) => {
     const frequency = new Map();
     for (const expert of first) frequency.set(expert, (frequency.get(expert) ?? 0) + 1);
-    const most = [...frequency].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, COLOURS);
-    const rank = new Map(most.map(([expert], i) => [expert, i]));
+    return [...frequency].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, COLOURS);
+  };
+  const rankOf = (first) => new Map(mostFrequent(first).map(([expert], i) => [expert, i]));
+
+  const colour = (layer, routing) => {
+    const first = tokens.map((_, i) => routing.experts(i)[0]);
+    const [most, rank] = [mostFrequent(first), rankOf(first)];
     tokens.forEach((token, i) => {
       for (let number = 0; number < COLOURS; number++)
         token.classList.toggle(`colour-${number}`, rank.get(first[i]) === number);
@@ -852,7 +1215,7 @@
     return svg;
   };
 
-  const drawRouting = (row, position, routing, plots) => {
+  const drawRouting = (row, position, routing, plots, content) => {
     const layer = index.layers[row];
     const experts = routing.experts(position);
     const weights = routing.weights(position);
@@ -869,7 +1232,7 @@
     const focused = document.activeElement?.id;
     fill(
       "routing",
-      make("h2", {}, loneToken(reading.token[position])),
+      make("h2", {}, loneToken(content.token[position])),
       make("p", {}, `Token ${count(position + 1)} of ${count(tokens.length)}, layer ${layer}`),
       make("p", { class: "steps" }, button(-1, "Previous"), " ", button(1, "Next")),
       ...(plots
@@ -910,7 +1273,7 @@
     const [store] = await load(`store/${state.d}`);
     const position = whole(state.at, store.token.length, "position");
     const [place, end] = documentAt(store, position);
-    reading = undefined;
+    reading = everywhere = undefined;
     fill("legend");
     fill("routing");
     fill(
@@ -932,6 +1295,8 @@
     byId("slider").value = row;
     byId("slider-layer").textContent = layer;
     byId("text").value = state.d === "" ? state.t : "";
+    byId("all").checked = state.all !== "";
+    byId("all").disabled = state.d !== "";
     if (state.d !== "") {
       if (!index.datasets.some((dataset) => dataset.name === state.d))
         throw new Problem(`There is no dataset “${visible(state.d)}”.`);
@@ -946,6 +1311,22 @@
       ...(about.plots ? [`texts/${text}-plots`] : []),
     );
     const position = whole(state.p, content.token.length, "token");
+    if (state.all !== "") {
+      if (everywhere !== content) {
+        drawAllLayers(content, bytes);
+        reveal("texts");
+      }
+      fill(
+        "text-about",
+        bold(`${about.dataset}, ${visible(`${about.document}`)}. `),
+        "The first choice of every token in every layer; in each layer the six most frequent have a colour of their own, which says nothing across layers. Click a cell, or use the arrow keys.",
+      );
+      fill("legend");
+      markCell(layer, position);
+      drawRouting(row, position, routingOf(bytes, tokens.length, row), plots, content);
+      return;
+    }
+    everywhere = undefined;
     if (reading !== content) {
       drawReading(content);
       reveal("texts");
@@ -962,7 +1343,7 @@
       token.tabIndex = i === position ? 0 : -1;
     });
     if (byId("reading").contains(document.activeElement)) tokens[position].focus();
-    drawRouting(row, position, routing, plots);
+    drawRouting(row, position, routing, plots, content);
   };
 
   const moveInText = (event) => {
@@ -970,13 +1351,16 @@
     const position = Number(state.p);
     const row = index.layers.indexOf(knownLayer());
     const last = tokens.length - 1;
+    const [earlier, later] = [{ p: Math.max(0, position - 1) }, { p: Math.min(last, position + 1) }];
+    const [above, below] = [{ l: index.layers[row - 1] ?? state.l }, { l: index.layers[row + 1] ?? state.l }];
+    const [left, right, up, down] = state.all ? [above, below, earlier, later] : [earlier, later, above, below];
     const next = {
-      ArrowLeft: { p: Math.max(0, position - 1) },
-      ArrowRight: { p: Math.min(last, position + 1) },
+      ArrowLeft: left,
+      ArrowRight: right,
       Home: { p: 0 },
       End: { p: last },
-      ArrowUp: { l: index.layers[row - 1] ?? state.l },
-      ArrowDown: { l: index.layers[row + 1] ?? state.l },
+      ArrowUp: up,
+      ArrowDown: down,
     }[event.key];
     if (!next) return;
     event.preventDefault();
@@ -1000,9 +1384,10 @@
         go({ tab: next });
       });
     });
-    byId("layer").addEventListener("change", (event) => go({ l: event.target.value }));
+    byId("layer").addEventListener("change", (event) => go({ l: event.target.value, with: "" }));
     byId("chosen").addEventListener("change", (event) =>
       go({
+        with: "",
         e: event.target.value
           .split(/[\s,]+/)
           .filter(Boolean)
@@ -1011,6 +1396,16 @@
     );
     for (const radio of document.getElementsByName("mode"))
       radio.addEventListener("change", () => go({ mode: radio.value }));
+    for (const radio of document.getElementsByName("show"))
+      radio.addEventListener("change", () => move({ show: radio.value }));
+    byId("context-dataset").addEventListener("change", (event) => move({ in: event.target.value }));
+    const compare = () => {
+      const [layer, expert] = [byId("with-layer").value, byId("with-expert").value.trim()];
+      const same = layer === byId("layer").value;
+      if (expert === "") return;
+      go(same ? { e: `${state.e.split(",")[0]},${expert}`, with: "", mode: "subset" } : { with: `${layer},${expert}` });
+    };
+    for (const id of ["with-layer", "with-expert"]) byId(id).addEventListener("change", compare);
     byId("grid").addEventListener("keydown", moveInGrid);
     byId("grid").addEventListener("click", (event) => {
       if (!event.target.dataset.e) return;
@@ -1023,29 +1418,36 @@
     });
     byId("query").addEventListener("input", (event) => move({ q: event.target.value, v: "" }));
     byId("how").addEventListener("change", (event) => move({ how: event.target.value, v: "" }));
+    byId("where").addEventListener("change", (event) => move({ where: event.target.value }));
     byId("token-layer").addEventListener("change", (event) => go({ l: event.target.value }));
     byId("text").addEventListener("change", (event) => go({ t: event.target.value, p: 0, d: "", at: "" }));
+    byId("all").addEventListener("change", (event) => go({ all: event.target.checked ? "1" : "" }));
     byId("slider").addEventListener("input", (event) => move({ l: index.layers[event.target.value] }));
     byId("reading").addEventListener("keydown", moveInText);
     byId("reading").addEventListener("click", (event) => {
       const token = event.target.closest("[data-p]");
       if (token) {
         token.focus();
-        move({ p: token.dataset.p });
+        move({ p: token.dataset.p, ...(token.dataset.l ? { l: token.dataset.l } : {}) });
       }
     });
     window.addEventListener("hashchange", show);
   };
 
   const start = async () => {
-    [index, vocabulary] = await load("index", "vocabulary");
-    for (const id of ["layer", "token-layer"])
+    ({ index, vocabulary, names } = await gather({
+      index: "index",
+      vocabulary: "vocabulary",
+      names: foundBuild && "found/index",
+    }));
+    for (const id of ["layer", "with-layer", "token-layer"])
       options(
         byId(id),
         index.layers.map((layer) => [layer, layer]),
       );
     byId("slider").max = index.layers.length - 1;
     byId("specific-dataset").append(...index.datasets.map(({ name }, i) => make("option", { value: i }, name)));
+    byId("context-dataset").append(...index.datasets.map(({ name }) => make("option", { value: name }, name)));
     options(
       byId("text"),
       index.texts.map(({ dataset, document: id, tokens: n, plots }, i) => [

@@ -1,5 +1,6 @@
 """A small study written as the expert browser's folder, counted token by token, with hostile texts among its tokens."""
 
+import math
 import shutil
 from collections import Counter
 from itertools import combinations
@@ -32,7 +33,7 @@ EXPERTS, TOP_K = 8, 3
 DATASETS = ["code", "prose.question_only"]
 DOCUMENTS = {"code": {"a.py": 40, SCRIPT: 50}, "prose.question_only": {"1": 60, "2": 30, "\u202e3": 30}}
 MODES = ["subset", "ordered", "prefix"]
-SETTINGS = {"highest": 30, "per_token": 3, "random": 20, "around": 12}
+SETTINGS = {"highest": 30, "per_token": 3, "middle": 15, "random": 20, "around": 12, "heats": 9}
 TEXT_TOKENS = 32
 PAIRS, TRIPLES, MINIMUM_COUNT, OFTEN = 6, 3, 12, 10
 
@@ -92,8 +93,27 @@ def _set(study: Study, layer: int, experts: tuple[int, ...], mode: str, modes: l
         **{key: SETTINGS[key] for key in ("highest", "per_token", "random")},
         rng=np.random.default_rng(0),
     )
+    middle = contexts.middle(
+        np.array(members, int),
+        np.array(weights),
+        study.token[members],
+        number=SETTINGS["middle"],
+        per_token=SETTINGS["per_token"],
+        others=np.concatenate([high, rand]),
+    )
     weight = dict(zip(members, weights, strict=True))
-    line = [[int(study.dataset[i]), int(study.position[i]), float(f"{weight[i]:.4g}")] for i in (*high, *rand)]
+    shown = {"high": high, "mid": middle, "rand": rand}
+    lines = {
+        name: [[int(study.dataset[i]), int(study.position[i]), float(f"{weight[i]:.4g}")] for i in part]
+        for name, part in shown.items()
+    }
+    heat = {}
+    if 0 in modes:
+        peak = max(weights, default=1)
+        step = {i: math.ceil(9 * weight[i] / peak) for i in members}
+        around = range(-SETTINGS["around"], SETTINGS["around"] + 1)
+        digits = [str(step.get(i + by, 0)) for part in shown.values() for i in part for by in around]
+        heat = {"heat": "".join(digits), "peak": float(f"{peak:.3g}")}
     following = [study.token[i + 1] for i in members if i + 1 < len(study.token)]
     return {
         "e": list(experts),
@@ -102,9 +122,7 @@ def _set(study: Study, layer: int, experts: tuple[int, ...], mode: str, modes: l
         "d": study.by_dataset(members),
         "top": {"input": _top(study.token[members]), "next": _top(following)},
         "own": _own(study, study.token[members]),
-        "high": line[: len(high)],
-        "rand": line[len(high) :],
-    }
+    } | lines | heat
 
 
 def _top(tokens) -> list[list]:
@@ -227,8 +245,37 @@ def data_scripts(study: Study) -> DataScripts:
     return made
 
 
-def page(folder: str, build: str) -> str:
-    """The text of the page for data scripts of a build in a folder."""
+def found_scripts(study: Study) -> DataScripts:
+    """What chapters found, made up where it is not counted: intervals are 0.01 to either side, q is 0.001 or 0.5."""
+    made = DataScripts()
+    around = lambda value: [float(f"{value:.3g}"), max(0, value - 0.01), value + 0.01]  # noqa: E731
+    types = ["number", "word"]
+    made.add("found/index", {"confidence": 0.95, "rate": 0.05, "datasets": DATASETS, "types": types})
+    for number, layer in enumerate(LAYERS):
+        members = [study.members(number, (expert,), "subset") for expert in range(EXPERTS)]
+        shares = [np.array(study.by_dataset(mine)) / study.sizes for mine in members]
+        pairs = list(combinations(range(EXPERTS), 2))
+        content = {
+            "load": [around(len(mine) / len(study.token)) for mine in members],
+            "first": [around(float(np.mean(study.selected[number, :, 0] == one))) for one in range(EXPERTS)],
+            "ranks": [(study.selected[number] == one).sum(axis=0).tolist() for one in range(EXPERTS)],
+            "entropy": [[0.5, 0.4, 0.6]] * (EXPERTS - 1) + [[None] * 3],
+            "entropy_of_all": 0.7,
+            "domains": [[[*around(share), 0.001 if i else 0.5] for i, share in enumerate(mine)] for mine in shares],
+            "types": [[[0.2, 0.15, 0.25], [0.8, 0.75, 0.85]]] * EXPERTS,
+            "types_of_all": [0.1, 0.9],
+            "nearest": [[[(one + 1) % EXPERTS, 0.25]] for one in range(EXPERTS)],
+            "expected": [20.0] * len(pairs),
+            "low": [0.5] * len(pairs),
+            "high": [1.5] * len(pairs),
+            "q": [None, *[0.00001] * (len(pairs) - 1)],
+        }
+        made.add(f"found/{layer}", content)
+    return made
+
+
+def page(folder: str, build: str, found: list[dict]) -> str:
+    """The text of the page for data scripts of a build in a folder; `found`: folder and build of those of chapters."""
     entry = {"file": "browser-tiny.html", "title": "Expert browser"}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPORT / "templates"), autoescape=True)
     environment.filters["local"] = render.local_link
@@ -242,19 +289,22 @@ def page(folder: str, build: str) -> str:
             "chapters": [],
             "model_pages": [entry],
         },
-        browser={"model": "tiny", "checkpoint": "main", "folder": folder, "build": build},
+        browser={"model": "tiny", "checkpoint": "main", "folder": folder, "build": build, "found": found},
     )
 
 
-def write(folder: Path, study: Study) -> Path:
-    """Write the page, its assets and its data into a folder; returns the page."""
-    made = data_scripts(study)
-    place = "browser/tiny/main"
-    for name, text in made.files().items():
-        path = folder / place / name
+def write(folder: Path, study: Study, chapters: bool = False) -> Path:
+    """Write the page, its assets and its data, `chapters`: with what these found, into a folder; returns the page."""
+    made, known = data_scripts(study), found_scripts(study)
+    place, beside = "browser/tiny/main", "experts/tiny/main"
+    found = [{"folder": beside, "build": known.build}] if chapters else []
+    files = {f"{place}/{name}": text for name, text in made.files().items()}
+    files |= {f"{beside}/{name}": text for name, text in known.files().items()} if chapters else {}
+    for name, text in files.items():
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     shutil.copytree(REPORT / "assets", folder / "assets")
     path = folder / "browser-tiny.html"
-    path.write_text(page(place, made.build), encoding="utf-8")
+    path.write_text(page(place, made.build, found), encoding="utf-8")
     return path

@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 VIEWS = {
     "one expert": "tab=experts&l=3&e=0",
     "a pair": "tab=experts&l=7&e=2,0",
+    "beside another": "tab=experts&l=3&e=1&with=7,2&show=mid&in=code",
     "a set that is not kept": "tab=experts&l=3&e=5,6,7&mode=ordered",
     "tokens": "tab=tokens&q=%3Cscript&l=7",
     "a token": f"tab=tokens&l=7&v={5 + TOKENS.index(SCRIPT)}",
@@ -100,6 +101,17 @@ def page(browser, path) -> Page:
     return Page(browser, path)
 
 
+@pytest.fixture(scope="module")
+def path_with_chapters(study, tmp_path_factory):
+    return browser_cases.write(tmp_path_factory.mktemp("chapters"), study, chapters=True)
+
+
+@pytest.fixture
+def known(browser, path_with_chapters) -> Page:
+    """The page of a report whose chapters found something about the experts."""
+    return Page(browser, path_with_chapters)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_is_accessible_in_both_themes_and_fits_a_phone(page, view):
     for dark in (False, True):
@@ -118,6 +130,150 @@ def test_clicking_through_asks_for_files_only_and_reports_no_error(page):
     assert page.browser.errors() == []
 
 
+@pytest.mark.parametrize("view", ["one expert", "a pair", "beside another"])
+def test_what_chapters_found_is_accessible_in_both_themes_and_fits_a_phone(known, view):
+    for dark in (False, True):
+        known.browser.look(dark=dark)
+        known.show(VIEWS[view])
+        assert known.browser.violations() == []
+    known.browser.look(width=390)
+    assert known.browser.overflow() == 0
+    assert known.browser.errors() == []
+
+
+FACTS = """
+return Object.fromEntries([...document.querySelectorAll(`${arguments[0]} .facts > div`)].map(
+    (row) => [row.querySelector("dt").textContent, row.querySelector("dd").textContent]));
+"""
+
+
+def test_an_expert_shows_what_chapters_found(known, study):
+    known.show("tab=experts&l=7&e=2")
+    facts = known.browser.run(FACTS, "#set-counts")
+    members = study.members(1, (2,), "subset")
+    load = len(members) / len(study.token)
+    low, high = 100 * max(0, load - 0.01), 100 * (load + 0.01)
+    shown = [float(number) for number in re.findall(r"[0-9.]+", facts["Load"])]
+    assert shown[:3] == pytest.approx([100 * load, low, high], rel=0.005)
+    even = browser_cases.TOP_K / EXPERTS
+    assert shown[3:] == pytest.approx([load / even, low / 100 / even, high / 100 / even], rel=0.005)
+    ranks = (study.selected[1] == 2).sum(axis=0)
+    assert facts["Ranks"] == f"1st {ranks[0]}, 2nd {ranks[1]}, 3rd {ranks[2]}"
+    assert facts["Router entropy"] == "0.5 [0.4, 0.6]; of all tokens 0.7, 1 if all experts are equally likely"
+    assert facts["Token types"] == "number 20\xa0% (of all tokens 10\xa0%)"
+    shares = np.array(study.by_dataset(members)) / study.sizes
+    order = np.argsort(-shares, kind="stable")
+    rows = known.table("Tokens by dataset")
+    assert [row[0] for row in rows] == [DATASETS[i] for i in order]
+    for row, i in zip(rows, order, strict=True):
+        assert float(row[2].split()[0]) == pytest.approx(100 * shares[i], rel=0.005)
+        points = 100 * (shares[i] - shares.mean())
+        assert float(row[4].replace("−", "-").rstrip("\xa0✱")) == pytest.approx(points, abs=0.051)
+        assert (row[4].endswith("✱"), row[5]) == ((True, "0.001") if i else (False, "0.5"))
+    partners = known.table("Works with: all lifts")
+    assert len(partners) == EXPERTS - 1
+    lifts = []
+    for name, both, expected, lift, q in partners:
+        number = len(study.members(1, tuple(sorted((2, int(name.removeprefix("with "))))), "subset"))
+        assert (int(both), expected, q) == (number, "20", "< 0.0001")
+        assert lift == f"{float(f'{number / 20:.3g}'):g} [0.5, 1.5]"
+        lifts.append(number)
+    assert lifts == sorted(lifts, reverse=True)
+    assert "3 0.25" in known.text("#set-counts")
+
+
+def test_an_untested_pair_and_an_idle_expert_say_so(known):
+    known.show("tab=experts&l=3&e=0,1")
+    assert known.browser.run(FACTS, "#set")["q"] == "not tested: expected in too few tokens"
+    known.go("tab=experts&l=3&e=7")
+    assert known.browser.run(FACTS, "#set-counts")["Router entropy"].startswith("not available; of all tokens 0.7")
+
+
+def test_any_pair_has_its_lift_and_both_experts_beside_it(known, study):
+    kept = study.sets(0, "subset", 2, browser_cases.PAIRS)
+    pair = next(pair for pair in combinations(range(1, EXPERTS), 2) if pair not in kept)
+    known.show(f"tab=experts&l=3&e={pair[0]},{pair[1]}")
+    observed = len(study.members(0, pair, "subset"))
+    facts = known.browser.run(FACTS, "#set")
+    assert facts["Observed"] == f"{observed} tokens select both"
+    assert facts["Expected"] == "20 if the loads alone decided"
+    assert facts["Lift"] == f"{float(f'{observed / 20:.3g}'):g} [0.5, 1.5], 1 is chance"
+    assert facts["q"] == "< 0.0001"
+    columns = "return [...document.querySelectorAll('.columns > section > h3')].map((title) => title.textContent)"
+    assert known.browser.run(columns) == [f"Layer 3, expert {pair[0]}", "Both", f"Layer 3, expert {pair[1]}"]
+    assert "this set is not among them" in known.text(".columns section:nth-child(2)")
+    known.go(f"tab=experts&l=3&e={kept[0][0]},{kept[0][1]}")
+    members = study.members(0, kept[0], "subset")
+    assert known.text(".columns section:nth-child(2) strong") == str(len(members))
+    for token, number, _ in known.table("Most frequent tokens, both"):
+        assert int(number) == sum(study.token[members] == ALONE.index(token))
+
+
+def test_experts_are_compared_beside_each_other(page, study):
+    page.show("tab=experts&l=3&e=1")
+    field = page.browser.driver.find_element("id", "with-expert")
+    page.browser.run("document.getElementById('with-layer').value = 7")
+    field.send_keys("2", Keys.ENTER)
+    page.browser.run("document.activeElement.blur()")
+    page.wait()
+    assert page.fragment() == "tab=experts&l=3&e=1&mode=subset&with=7,2"
+    for layer, expert in ((0, 1), (1, 2)):
+        members = study.members(layer, (expert,), "subset")
+        rows = page.table(f"Most frequent tokens, layer {LAYERS[layer]}, expert {expert}")
+        assert len(rows) == 10
+        for token, number, _ in rows:
+            assert int(number) == sum(study.token[members] == ALONE.index(token))
+    page.browser.driver.find_element("id", "alone").click()
+    page.wait()
+    assert page.fragment() == "tab=experts&l=3&e=1&mode=subset"
+
+
+def test_the_next_expert_of_a_layers_last_is_the_first_of_the_next_layer(page):
+    page.show("tab=experts&l=3&e=7")
+    page.browser.driver.find_element("id", "next").click()
+    page.wait()
+    assert page.text("#set h2") == "Layer 7, expert 0"
+    page.browser.driver.find_element("id", "previous").click()
+    page.wait()
+    assert page.text("#set h2") == "Layer 3, expert 7"
+    page.go("tab=experts&l=7&e=7")
+    assert not page.browser.driver.find_element("id", "next").is_displayed()
+
+
+def test_every_token_of_a_context_is_shaded_by_its_weight(page, study):
+    page.show("tab=experts&l=7&e=2&show=rand")
+    lines = page.browser.run(
+        "return [...document.querySelectorAll('.contexts li')].map((line) => [line.querySelector('a').hash,"
+        " [...line.querySelectorAll('.token')].map((e) => Number(e.style.getPropertyValue('--heat') || 0))])"
+    )
+    members = study.members(1, (2,), "subset")
+    exact = np.zeros(len(study.token))
+    exact[members] = [study.weight[1, i, study.selected[1, i].tolist().index(2)] for i in members]
+    assert len(lines) == 20
+    for link, heat in lines:
+        text = dict(part.split("=") for part in link[1:].split("&"))
+        dataset = int(text["t"]) if "t" in text else DATASETS.index(text["d"])
+        place = sum(study.sizes[:dataset]) + int(text["p"] if "t" in text else text["at"])
+        lengths = list(browser_cases.DOCUMENTS[DATASETS[dataset]].values())
+        starts = sum(study.sizes[:dataset]) + np.cumsum([0, *lengths])
+        start, end = max(starts[starts <= place]), min(starts[starts > place])
+        mine = exact[max(start, place - 12) : min(end, place + 13)] / exact.max()
+        assert np.array(heat) == pytest.approx(np.ceil(9 * mine - 1e-6) / 9)
+
+
+def test_contexts_are_those_of_one_dataset(page):
+    page.show("tab=experts&l=3&e=0")
+    everything = [line[5].split(", ")[0] for line in page.browser.run(LINES, "Highest")]
+    page.browser.run(
+        "const filter = document.getElementById('context-dataset');"
+        "filter.value = 'code'; filter.dispatchEvent(new Event('change'))"
+    )
+    page.wait()
+    assert page.fragment().endswith("in=code")
+    shown = [line[5].split(", ")[0] for line in page.browser.run(LINES, "Highest")]
+    assert shown == ["code"] * everything.count("code") and 0 < len(shown) < 30
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_counts_are_those_of_the_study(page, study, mode, size):
@@ -126,7 +282,7 @@ def test_counts_are_those_of_the_study(page, study, mode, size):
     members = study.members(layer, experts, mode)
     page.show(f"tab=experts&l={LAYERS[layer]}&e={','.join(map(str, experts))}&mode={mode}")
     assert page.text("#set strong") == str(len(members))
-    shown = page.table("Tokens by dataset")
+    shown = page.table("Tokens by dataset, both" if (mode, size) == ("subset", 2) else "Tokens by dataset")
     assert [(name, int(number)) for name, number, *_ in shown] == list(
         zip(DATASETS, study.by_dataset(members), strict=True)
     )
@@ -135,23 +291,29 @@ def test_counts_are_those_of_the_study(page, study, mode, size):
         assert float(row[2].split()[0]) == pytest.approx(100 * share, rel=0.005)
         assert float(row[3]) == pytest.approx(share / (len(members) / len(study.token)), rel=0.005)
     total = np.bincount(study.token)
-    for token, number, share in page.table("Most specific tokens, of those with at least 10"):
+    of = ", both" if (mode, size) == ("subset", 2) else ""
+    assert page.text(".columns section:nth-child(2) strong" if of else "#set strong") == str(len(members))
+    for token, number, share in page.table(f"Most specific tokens{of}, of those with at least 10"):
         place = ALONE.index(token)
         assert int(number) == sum(study.token[members] == place) and total[place] >= 10
         assert float(share.split()[0]) == pytest.approx(100 * int(number) / total[place], rel=0.005)
-    for token, number, share in page.table("Most frequent tokens"):
+    for token, number, share in page.table(f"Most frequent tokens{of}"):
         assert int(number) == sum(study.token[members] == ALONE.index(token))
         assert float(share.split()[0]) == pytest.approx(100 * int(number) / len(members), rel=0.005)
 
 
 def test_contexts_are_the_source_text(page, study):
     page.show(f"tab=experts&l={LAYERS[0]}&e=0")
-    highest, random = page.browser.run(LINES, "Highest"), page.browser.run(LINES, "Random")
-    assert (len(highest), len(random)) == (30, 20)
+    highest = page.browser.run(LINES, "Highest")
+    page.go(f"tab=experts&l={LAYERS[0]}&e=0&show=mid")
+    middle = page.browser.run(LINES, "Middle")
+    page.go(f"tab=experts&l={LAYERS[0]}&e=0&show=rand")
+    random = page.browser.run(LINES, "Random")
+    assert (len(highest), len(middle), len(random)) == (30, 15, 20)
     weights = [float(line[3]) for line in highest]
     assert weights == sorted(weights, reverse=True)
     places = set()
-    for before, token, after, weight, link, label in highest + random:
+    for before, token, after, weight, link, label in highest + middle + random:
         name, document = label.split(", ", 1)
         start = 0
         for other, length in browser_cases.DOCUMENTS[name].items():
@@ -170,12 +332,12 @@ def test_contexts_are_the_source_text(page, study):
         rank = study.selected[0, place].tolist().index(0)
         assert float(weight) == pytest.approx(study.weight[0, place, rank], rel=0.005)
         places.add(place)
-    assert len(places) == 50
+    assert len(places) == 65
 
 
 def test_a_context_leads_to_its_text(page):
     page.show("tab=experts&l=7&e=0")
-    lines = page.browser.run(LINES, "Highest") + page.browser.run(LINES, "Random")
+    lines = page.browser.run(LINES, "Highest")
     for kept, marked in ((True, "[aria-selected=true]"), (False, "mark")):
         (_, token, _, _, link, _), *_ = [line for line in lines if ("&t=" in line[4]) == kept]
         page.go(link[1:])
@@ -369,6 +531,9 @@ def test_hostile_texts_are_inert(page):
 @pytest.mark.parametrize(
     ("fragment", "sentence"),
     [
+        ("tab=experts&l=3&e=1&with=4,1", "“4,1” is not a layer and an expert to compare with, such as 7,3."),
+        ("tab=experts&l=3&e=1&show=low", "There are no contexts “low”: choose high, mid and rand."),
+        ("tab=experts&l=3&e=1&in=poems", "There is no dataset “poems”."),
         ("tab=experts&l=4&e=1", "There is no layer “4”: the layers are 3 and 7."),
         ("tab=experts&l=3&e=8", "There is no expert “8”: choose one from 0 to 7."),
         ("tab=experts&l=3&e=1,1", "“1,1” is not one to 3 different experts, such as 3, 17."),
@@ -412,7 +577,7 @@ def test_print_shows_the_view_without_controls(page):
         "return [...document.querySelectorAll(arguments[0])].filter((element) => element.checkVisibility()).length"
     )
     assert page.browser.run(visible, "#browser form, #browser .tabs, #grid, #tokens, #texts") == 0
-    assert page.browser.run(visible, "#set, #set-counts table, .contexts li") > 50
+    assert page.browser.run(visible, "#set, #set-counts table, .contexts li") > 30
 
 
 def test_without_scripts_the_page_names_where_to_look(browser, path):

@@ -14,6 +14,7 @@ from test_expert_sets import sets_of
 from vocabulary_cases import vocabulary_case, written
 
 from gatebook.atlas import browser
+from gatebook.atlas.browser import AROUND
 from gatebook.measures import vocabulary
 from gatebook.measures.expert_sets import MODES
 from gatebook.problem import Problem
@@ -26,6 +27,7 @@ SETTINGS = {
     "triples": 4,
     "highest": 6,
     "per_token": 2,
+    "middle": 4,
     "random": 5,
     "seed": 4,
     "minimum_occurrences": 20,
@@ -112,6 +114,22 @@ def test_index_vocabulary_and_stores_hold_the_tokens(build, made, tokenizer):
     assert json.loads((folder / "page.json").read_text())["build"] in (folder / "index.js").read_text()
 
 
+def heat_of(all_tokens: dict, experts: list[int]) -> np.ndarray:
+    """The weight of a set at every token that has all of its experts, 0 elsewhere."""
+    chosen = np.isin(all_tokens["selected"], experts)
+    weight = (all_tokens["weight"] * chosen).sum(axis=1)
+    return np.where(chosen.sum(axis=1) == len(experts), weight, 0)
+
+
+def weights_of(all_tokens: dict, one: dict, having: list[int], stored: int) -> list[float]:
+    """The weights of a set at its tokens that are stored."""
+    return [
+        all_tokens["weight"][token][np.isin(all_tokens["selected"][token], one["e"])].sum()
+        for token in having
+        if all_tokens["place"][token] < stored
+    ]
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_set_has_its_counts_top_tokens_and_contexts(layer, build, made):
     rng = np.random.default_rng(3)
@@ -146,9 +164,11 @@ def test_every_set_has_its_counts_top_tokens_and_contexts(layer, build, made):
         assert one["own"] == [
             [words["id"].index(token), mine[token], float(f"{mine[token] / total[token]:.3g}")] for token in order[:20]
         ]
-        assert len(one["high"]) <= 6 and len(one["rand"]) <= 5
-        weights = []
-        for dataset, place, weight in one["high"] + one["rand"]:
+        assert len(one["high"]) <= 6 and len(one["mid"]) <= 4 and len(one["rand"]) <= 5
+        weights, everywhere = [], heat_of(all_tokens, one["e"])
+        shown = one["high"] + one["mid"] + one["rand"]
+        assert ("heat" in one) == (0 in one["m"])
+        for number, (dataset, place, weight) in enumerate(shown):
             (token,) = (
                 token
                 for token in having
@@ -158,8 +178,19 @@ def test_every_set_has_its_counts_top_tokens_and_contexts(layer, build, made):
             chosen = np.isin(all_tokens["selected"][token], one["e"])
             assert weight == pytest.approx(all_tokens["weight"][token][chosen].sum(), rel=5e-3)
             weights.append(weight)
+            if "heat" in one:
+                size = AROUND * 2 + 1
+                start = np.flatnonzero(all_tokens["dataset"] == dataset)[0]
+                for step, digit in zip(range(-AROUND, AROUND + 1), one["heat"][size * number :], strict=False):
+                    inside = 0 <= place + step < (all_tokens["dataset"] == dataset).sum()
+                    exact = everywhere[start + place + step] if inside else 0
+                    assert (digit == "0") == (exact == 0)
+                    assert -0.05 < int(digit) - 9 * exact / (one["peak"] or 1) < 1.05
+        median = np.median(weights_of(all_tokens, one, having, stored=150) or [0])
+        away = [abs(weight - median) for _, _, weight in one["mid"]]
+        assert away == pytest.approx(sorted(away), abs=2e-3)
         assert np.all(np.diff(weights[: len(one["high"])]) <= 0)
-        places = [(dataset, place) for dataset, place, _ in one["high"] + one["rand"]]
+        places = [(dataset, place) for dataset, place, _ in shown]
         assert len(set(places)) == len(places)
     assert seen == {(mode, size): number for mode in range(3) for size, number in ((1, 6), (2, 5), (3, 4))}
     pairs = load(folder, f"pairs/{layer}")["n"]

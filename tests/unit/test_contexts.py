@@ -38,3 +38,11 @@ def test_random_ones_are_drawn_evenly():
     share = np.bincount(np.concatenate(draws) // 2, minlength=10) / len(draws)
     assert share[:2].tolist() == [0, 0]
     assert share[2:] == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_middle_is_nearest_to_the_median_and_none_of_the_others():
+    weight, token_id = np.array([0.1, 0.5, 0.4, 0.9, 0.5], np.float32), np.array([1, 1, 2, 3, 1])
+    options = {"number": 3, "per_token": 1, "others": np.array([8])}
+    found = contexts.middle(np.arange(0, 10, 2), weight, token_id, **options)
+    assert found.tolist() == [2, 4, 6]  # the median is 0.5; token 1 is there, and 8 left out
+    assert contexts.middle(np.arange(0), weight[:0], token_id[:0], **options).tolist() == []

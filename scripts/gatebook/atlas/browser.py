@@ -27,9 +27,11 @@ from gatebook.study import tallies
 from gatebook.study.routed import NONE, Layer
 
 TOP, TOP_EXPERTS = 20, 3
-CONTEXTS = ("highest", "per_token", "random")
+CONTEXTS = ("highest", "per_token", "middle", "random")
 AROUND = 12
 """Tokens on either side of a context."""
+HEATS = 9
+"""Steps of the heat of a token, above 0."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,10 @@ def layer_contents(
         experts; `m`, its modes as indices into `MODES`; `n` and `d`, its tokens in all and in each dataset; `top`, for
         each kind of token, the most frequent ones: index, count and share of n; `own`, of the input tokens that
         occur at least `OFTEN` times those with the largest share of their occurrences: index, count and this share;
-        `high` and `rand`, contexts with the highest weights and random ones: dataset, place in its store, weight.
+        `high`, `mid` and `rand`, contexts with the highest weights, with those nearest to the median, and random ones:
+        dataset, place in its store, weight; in the mode "subset" `heat`, for each of these, one after another, 2
+        `AROUND` + 1 digits, one for each token around it: 0 where the token has not all of the set's experts, else
+        its weight in steps of `peak` / `HEATS`, rounded up.
         pairs/LAYER: `n`, tokens that select both of two experts, row by row above the diagonal.
         sets/LAYER: `rows`, the columns of the table; `tested` and `specific`, (mode, dataset), numbers of sets.
         tokens/LAYER: for each of the types `listed` (`token`) the experts that it is sent to first (`expert`), and at
@@ -209,7 +214,8 @@ def layer_contents(
             codes = np.arange(experts) if size == 1 else expert_sets.most_frequent(totals, numbers[size])
             for names, (member, weight) in zip(sets.written(codes).tolist(), sets.members(codes), strict=True):
                 rng = np.random.default_rng([settings["seed"], layer.number, index, *names])
-                shown.append({"e": names, "m": modes} | _received(tokens, member, weight, rng, settings))
+                one = {"e": names, "m": modes} | _received(tokens, member, weight, rng, settings)
+                shown.append(one | (_heat(tokens, layer, one) if mode == "subset" else {}))
         counts = np.concatenate(counts)
         searched.append((written, counts.sum(axis=2), expert_sets.scores(counts, groups, confidence)))
     p_values = [found[3] for *_, found in searched]
@@ -259,13 +265,31 @@ def _received(tokens: Tokens, member: np.ndarray, weight: np.ndarray, rng: np.ra
     own = _lists(most, count[most], _rounded(share[most]))
     stored = tokens.is_stored[member]
     here, weight = member[stored], weight[stored]
-    numbers = {name: settings[name] for name in CONTEXTS}
-    highest, random = (
-        _lists(tokens.dataset[part], tokens.place[part], _rounded(weight[np.searchsorted(here, part)]))
-        for part in contexts.choose(here, weight, tokens.input[here], rng=rng, **numbers)
-    )
+    per_token, code = settings["per_token"], tokens.input[here]
+    numbers = {name: settings[name] for name in ("highest", "random")}
+    highest, random = contexts.choose(here, weight, code, rng=rng, per_token=per_token, **numbers)
+    others = np.concatenate([highest, random])
+    middle = contexts.middle(here, weight, code, number=settings["middle"], per_token=per_token, others=others)
+    shown = {
+        name: _lists(tokens.dataset[part], tokens.place[part], _rounded(weight[np.searchsorted(here, part)]))
+        for name, part in (("high", highest), ("mid", middle), ("rand", random))
+    }
     counts = np.bincount(tokens.dataset[member], minlength=len(tokens.names)).tolist()
-    return {"n": len(member), "d": counts, "top": top, "own": own, "high": highest, "rand": random}
+    return {"n": len(member), "d": counts, "top": top, "own": own} | shown
+
+
+def _heat(tokens: Tokens, layer: Layer, one: dict) -> dict:
+    """`heat` and `peak` of a set of `layer_contents` with its contexts."""
+    shown = np.array([line[:2] for name in ("high", "mid", "rand") for line in one[name]], np.int64).reshape(-1, 2)
+    place = shown[:, 1:] + np.arange(-AROUND, AROUND + 1)
+    inside = (place >= 0) & (place < tokens.size[shown[:, :1]])
+    token = np.where(inside, tokens.start[shown[:, :1]] + place, 0)
+    mine = layer.selected[token][..., None] == np.array(one["e"])
+    weight = (layer.weight[token] * mine.any(axis=-1)).sum(axis=-1)
+    weight = np.where(inside & mine.any(axis=2).all(axis=-1), weight, 0)
+    peak = float(weight.max(initial=0))
+    steps = np.ceil(HEATS * weight / (peak or 1) - 1e-6).astype(int).clip(0, HEATS)
+    return {"heat": "".join(map(str, steps.ravel().tolist())), "peak": float(f"{peak:.3g}")}
 
 
 def _lists(first: np.ndarray, second: np.ndarray, third: list[float]) -> list[list]:
@@ -417,7 +441,7 @@ def index(
             )
         ],
         "modes": list(MODES),
-        "contexts": {name: settings[name] for name in CONTEXTS} | {"around": AROUND},
+        "contexts": {name: settings[name] for name in CONTEXTS} | {"around": AROUND, "heats": HEATS},
         "pairs": settings["pairs"],
         "triples": settings["triples"],
         "minimum_occurrences": settings["minimum_occurrences"],

@@ -43,6 +43,38 @@ def choose(
     return candidates[largest], np.sort(rng.choice(rest, min(random, len(rest)), replace=False))
 
 
+def middle(
+    candidates: np.ndarray,
+    weight: np.ndarray,
+    token_id: np.ndarray,
+    *,
+    number: int,
+    per_token: int,
+    others: np.ndarray,
+) -> np.ndarray:
+    """Positions whose weights are nearest to the median weight of all, the nearest first, equal ones by position.
+
+    Parameters
+    ----------
+    candidates, weight, token_id
+        As those of `choose`.
+    number, per_token
+        So many, of which at most `per_token` have the same token id.
+    others
+        Positions that are left out.
+
+    Returns
+    -------
+    numpy.ndarray
+        (number,) or fewer.
+    """
+    if not len(candidates):
+        return candidates
+    order = np.argsort(np.abs(weight - np.median(weight)), kind="stable")
+    order = order[~np.isin(candidates[order], others)]
+    return candidates[order[_earlier(token_id[order]) < per_token][:number]]
+
+
 def _earlier(values: np.ndarray) -> np.ndarray:
     """How many entries before it are equal to each entry, (n,)."""
     order = np.argsort(values, kind="stable")

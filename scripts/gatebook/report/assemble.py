@@ -114,7 +114,7 @@ def assemble(
             {"title": title, "text": text} for title, text in _cautions(config, datasets, without_documents).items()
         ],
         "chapters": pages,
-        "model_pages": [_model_page(each, len(models)) for each in model_pages],
+        "model_pages": [_model_page(each, len(models), model_pages) for each in model_pages],
         "methods": {
             "metrics": [metric for name in names for metric in _metrics(name, sections)] + _model_metrics(model_pages),
             "unmeasured": [
@@ -213,10 +213,13 @@ def _about(chapter: str, measure: Measure) -> dict:
     return {"name": measure.title, "id": places.metric(chapter, measure.title), "meaning": measure.meaning}
 
 
-def _model_page(page: dict, models: int) -> dict:
+def _model_page(page: dict, models: int, model_pages: list[dict]) -> dict:
     kind, model, checkpoint = page["kind"], page["model"], page["checkpoint"]
     title = MODEL_PAGES[kind].TITLE
     place = {"model": model, "checkpoint": checkpoint, "folder": f"{kind}/{model}/{checkpoint}"}
+    if kind == "browser":  # it shows what the profiles hold, if there are any
+        builds = [each["content"]["build"] for each in model_pages if (each["kind"], each["model"]) == ("experts", model)]
+        place["found"] = [{"folder": f"experts/{model}/{checkpoint}", "build": build} for build in builds]
     return {
         "file": places.model_page(kind, model),
         "title": title if models == 1 else f"{title}: {model}",
