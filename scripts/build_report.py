@@ -6,7 +6,7 @@ from pathlib import Path
 import gatebook
 from gatebook.files import atomic, netcdf
 from gatebook.inputs.documents import describe_dataset
-from gatebook.report import assemble, published, render
+from gatebook.report import assemble, published, render, search
 from gatebook.report.manifest import manifest, summary
 from gatebook.run import job, receipts
 
@@ -60,6 +60,7 @@ with atomic.atomic_directory(snakemake.output.folder) as folder:
     times = receipts.run_times(Path(snakemake.log[0]).parent, snakemake.log[0])
     (folder / "run.js").write_text(render.run_script(**times), encoding="utf-8")
     atomic.copy(source / "assets", folder / "assets")
+    (folder / search.FILE).write_text(search.script(search.index(content)), encoding="ascii")
     for name, page in render.render(content, source / "templates").items():
         (folder / name).write_text(page, encoding="utf-8")
     allowed = snakemake.params.config["report"]

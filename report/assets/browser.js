@@ -835,6 +835,7 @@
     drawSpecific(layer, specific, mode);
     const rest = `Tokens and contexts are kept for single experts and, in the mode ${mode}, for the ${count(index.pairs)} most frequent pairs and the ${count(index.triples)} most frequent triples of each layer; this set is not among them.`;
     byId("choose-contexts").hidden = !set && !isPair;
+    byId("set-counts")[isPair || other ? "before" : "after"](byId("choose-contexts"));
     fill("set-contexts");
     if (isPair || other) {
       const [first, second] = isPair ? experts.map((expert) => [layer, expert]) : [[layer, experts[0]], other];
@@ -1077,7 +1078,7 @@
     reading = undefined;
     const words = texts(content.token);
     const rows = words.map((text, p) => {
-      const head = make("th", { scope: "row", role: "rowheader" }, `${p + 1} `, readable(text, "bdi"));
+      const head = make("th", { scope: "row", role: "rowheader" }, `${p + 1} `, tokenElement(text));
       return make("tr", { role: "row" }, head);
     });
     index.layers.forEach((layer, row) => {

@@ -90,7 +90,8 @@ def assemble(
         Of what JSON can hold.
     """
     names = list(dict.fromkeys(section["chapter"] for section in sections))
-    pages = [_chapter(number, name, sections) for number, name in enumerate(names, start=1)]
+    browsable = {page["model"] for page in model_pages if page["kind"] == "browser"}
+    pages = [_chapter(number, name, sections, browsable) for number, name in enumerate(names, start=1)]
     without_documents = all("documents" in lacking for lacking in missing.values())
     findings = [
         finding
@@ -177,14 +178,16 @@ def _cautions(config: dict, datasets: list[dict], without_documents: bool) -> di
     }
 
 
-def _chapter(number: int, name: str, sections: list[dict]) -> dict:
+def _chapter(number: int, name: str, sections: list[dict], browsable: set[str]) -> dict:
     chapter = chapters.declared(name)
     parts, count = [], 0
     for section in (section for section in sections if section["chapter"] == name):
         of, figures = section["of"], []
+        model = of.split("/")[0]
+        browser = {"browser": places.model_page("browser", model) if model in browsable else ""}
         for words in section["words"]["figures"]:
             count += 1
-            figures.append(_figure(f"{number}.{count}", name, of, words))
+            figures.append(_figure(f"{number}.{count}", name, of, words) | browser)
         ids = {figure["name"]: figure["id"] for figure in figures}
         place = {"chapter": name, "label": section["label"]}
         findings, measures = [], chapter.measures
@@ -192,7 +195,7 @@ def _chapter(number: int, name: str, sections: list[dict]) -> dict:
             measure = measures.get(finding["measure"])
             about = None if measure is None else _about(name, measure)
             added = {"id": places.finding(of, name, finding["question"]), "kinds": first_screen.kinds(finding)}
-            findings.append(finding | place | added | {"figure": ids[finding["figure"]], "measure": about})
+            findings.append(finding | place | browser | added | {"figure": ids[finding["figure"]], "measure": about})
         tables = [
             {"title": "All values with intervals", "href": f"tables/{of}/{name}.csv"},
             {"title": "All values and distributions", "href": f"data/{of}/{name}.nc"},

@@ -32,20 +32,29 @@ _FINDING = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(TERMS, key=len, re
 _NAMES = {term.lower(): term for term in TERMS}
 
 
-def linked(text: str) -> Markup:
-    """A text as markup in which each term, where it occurs first, is a link to its meaning, the title of the link."""
-    return Markup("").join(_pieces(text))
+def linked(text: str, browser: str = "") -> Markup:
+    """A text as markup in which each term, where it occurs first, is a link to its meaning, the title of the link.
+
+    Experts that it names are links to them on the page `browser`, if there is one.
+    """
+    return Markup("").join(_pieces(text, browser))
 
 
-def _pieces(text: str) -> Iterator[Markup]:
-    end, seen = 0, set()
+def _pieces(text: str, browser: str) -> Iterator[Markup]:
+    links, seen = [], set()
     for match in _FINDING.finditer(text):
         term = _NAMES[match[0].lower()]
-        if term in seen:
-            continue
+        if term not in seen:
+            link = Markup('<a class="term" href="methods.html#{}" title="{}">{}</a>')
+            links.append((*match.span(), link.format(places.term(term), TERMS[term], match[0])))
         seen.add(term)
-        yield escape(text[end : match.start()])
-        link = '<a class="term" href="methods.html#{}" title="{}">{}</a>'
-        yield Markup(link).format(places.term(term), TERMS[term], match[0])
-        end = match.end()
+    for named in places.named_experts(text) if browser else []:
+        href = places.in_browser(browser, named.layer, named.experts)
+        words = text[named.start : named.end]
+        links.append((named.start, named.end, Markup('<a href="{}">{}</a>').format(href, words)))
+    end = 0
+    for start, stop, link in sorted(links):
+        yield escape(text[end:start])
+        yield link
+        end = stop
     yield escape(text[end:])

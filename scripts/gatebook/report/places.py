@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 
 def slug(text: str) -> str:
@@ -34,6 +35,33 @@ def model_page(kind: str, model: str) -> str:
     return f"{kind}-{model}.html"
 
 
+_NAMED = re.compile(
+    r"layer (\d+),? experts? (\d+(?: and \d+)?)|(?:experts?|pair is) (\d+(?: and \d+)?) (?:of|in) layer (\d+)", re.IGNORECASE
+)
+
+
+class Named(NamedTuple):
+    """Experts that a text names: where it does so, their layer and numbers."""
+
+    start: int
+    end: int
+    layer: int
+    experts: tuple[int, ...]
+
+
+def named_experts(text: str) -> list[Named]:
+    """Experts that a text names as layer 0, expert 14, as experts 3 and 14 of layer 0, or the like, in their order."""
+    return [
+        Named(*match.span(), int(match[1] or match[4]), tuple(map(int, (match[2] or match[3]).split(" and "))))
+        for match in _NAMED.finditer(text)
+    ]
+
+
 def experts(model: str, layer: int, numbers: Iterable[int]) -> str:
     """Where the expert browser shows one or more experts of a layer."""
-    return f"{model_page('browser', model)}#tab=experts&l={layer}&e={','.join(map(str, numbers))}"
+    return in_browser(model_page("browser", model), layer, numbers)
+
+
+def in_browser(page: str, layer: int, numbers: Iterable[int]) -> str:
+    """The same on a page of the expert browser."""
+    return f"{page}#tab=experts&l={layer}&e={','.join(map(str, numbers))}"

@@ -39,7 +39,8 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         rebuild          list of shell commands
         licences         list of {name, licence}
 
-    finding = {id, chapter, label, question, answer, exceptions, differs, estimate, low, high, unit, null_name,
+    browser, of findings and figures, is the page of the expert browser about the same model, or "".
+    finding = {id, chapter, label, browser, question, answer, exceptions, differs, estimate, low, high, unit, null_name,
                null_value or None, null_low or None, null_high or None, reference_name or None,
                reference_value or None, n, n_unit, verdict, verdict_text, effect, figure, measure, kinds}
         id               anchor, unique on a page
@@ -55,10 +56,10 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         verdict          "yes", "no" or "unclear"; `verdict_text` says why in one sentence
         effect           class of the distance from the null, such as "small", or ""
         figure           id of the figure to link to
-    figure = {id, number, name, title, alt, caption, how_to_read, svg, pdf, csv, netcdf or None, rule, command, width,
+    figure = {id, number, name, browser, title, alt, caption, how_to_read, svg, pdf, csv, netcdf or None, rule, command, width,
               height}
         id               anchor, unique in the whole report: a letter, then letters, digits, `_` or `-`; the pages
-                         themselves use `main`, `theme` and `section-...`
+                         themselves use `main`, `theme`, `search`, `found` and `section-...`
         width, height    of the SVG in CSS pixels
 """
 
@@ -269,6 +270,17 @@ def page_link(address: str) -> str:
     return (local_link(page) if page else "") + mark + quote(anchor, safe="=&,")
 
 
+def named(figure: Mapping) -> list[dict]:
+    """The experts that the words of a figure name: {words, href}, each once, if there is an expert browser."""
+    found: dict[str, str] = {}
+    for text in (figure["title"], figure["alt"], figure["caption"], figure["how_to_read"]) if figure["browser"] else ():
+        for one in places.named_experts(text):
+            href = places.in_browser(figure["browser"], one.layer, one.experts)
+            several = "s" if len(one.experts) > 1 else ""
+            found[href] = f"layer {one.layer} expert{several} {' and '.join(map(str, one.experts))}"
+    return [{"words": words, "href": page_link(href)} for href, words in found.items()]
+
+
 def _figure_pages(chapters: Sequence[Mapping]) -> dict[str, dict]:
     """For each figure id its number and the link to it. ValueError: a name or id is malformed or used twice."""
     figures: dict[str, dict] = {}
@@ -280,7 +292,7 @@ def _figure_pages(chapters: Sequence[Mapping]) -> dict[str, dict]:
         pages.add(name)
         for figure in (figure for section in chapter["sections"] for figure in section["figures"]):
             identifier = figure["id"]
-            taken = identifier in {*figures, "main", "theme"} or identifier.startswith("section-")
+            taken = identifier in {*figures, "main", "theme", "search", "found"} or identifier.startswith("section-")
             if taken or not re.fullmatch(r"[A-Za-z][\w-]*", identifier, re.ASCII):
                 raise ValueError(f"The figure id {identifier!r} cannot be an anchor: it is malformed or already taken.")
             figures[identifier] = {"number": figure["number"], "link": f"{name}.html#{identifier}"}
@@ -342,7 +354,8 @@ def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
         "local": local_link,
         "web": web_link,
         "page": page_link,
-        "terms": lambda text: glossary.linked(visible(text)),
+        "terms": lambda text, browser="": glossary.linked(visible(text), local_link(browser) if browser else ""),
+        "named": named,
         "term_anchor": places.term,
     }
     grouped = {name: [finding for finding in site["findings"] if finding["chapter"] == name] for name in chapters}
