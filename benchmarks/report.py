@@ -16,7 +16,7 @@ import yaml
 from benchmarks import analysis, measuring
 from benchmarks.measuring import Row, Usage
 from gatebook import lists
-from gatebook.atlas import browser
+from gatebook.atlas import browser, budget
 from gatebook.report import render
 from gatebook.report.manifest import manifest
 
@@ -110,14 +110,21 @@ def rows() -> list[Row]:
     measuring.say(f"report: {analysis.STUDY}")
     with tempfile.TemporaryDirectory() as folder:
         made, usage = build(Path(folder), analysis.STUDY, config)
-        return weight(made, usage, config["report"]) + speed(made)
+        return weight(made, usage, limits(analysis.STUDY)) + speed(made)
+
+
+def limits(size: analysis.Size) -> dict:
+    """The budgets of a report about a study of a size, in MB."""
+    given = size.layers, size.experts, size.datasets
+    shown = budget.shown(*given, len(analysis.CHAPTERS))
+    return {"megabytes": shown, "download_megabytes": budget.downloads(*given)}
 
 
 def weight(made: Path, usage: Usage, allowed: dict) -> list[Row]:
     """Time and memory of `build_browser`, and megabytes of the report in the folder `made`, by kind of file."""
     scripts = made / "browser" / analysis.RUN
     kinds = browser.size_by_kind(
-        {path.relative_to(scripts).as_posix(): path.read_text() for path in sorted(scripts.rglob("*.js"))}
+        {path.relative_to(scripts).as_posix(): path.stat().st_size for path in sorted(scripts.rglob("*.js"))}
     )
     found = [
         measuring.judged("data of the expert browser: time", usage.seconds, "s", at_most=SECONDS),

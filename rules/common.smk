@@ -297,9 +297,8 @@ def profiled(model):
 
 
 def size_limits():
-    """The limits of the report's size in MB, by their key in the config."""
-    keys = ("browser", "megabytes"), ("report", "megabytes"), ("report", "download_megabytes")
-    return {f"{section}.{key}": config[section][key] for section, key in keys}
+    """The limits of the report's size in MB that the config sets, by their key; a study beyond them does not begin."""
+    return {f"report.{key}": config["report"][key] for key in ("megabytes", "download_megabytes") if key in config["report"]}
 
 
 def expert_sets():

@@ -2,12 +2,12 @@
 
 import json
 
-from gatebook.atlas import browser
+from gatebook.atlas import browser, budget, fit
 from gatebook.files import atomic, origin, tables
 from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.measures import vocabulary
 from gatebook.run import job
-from gatebook.study import routed
+from gatebook.study import routed, tallies
 
 job.start(snakemake)
 records, settings = snakemake.input.records, snakemake.params.settings
@@ -26,8 +26,9 @@ scripts, table = browser.assemble(
     snakemake.params.confidence,
     settings,
 )
+size = given.sizes["layer"], tallies.routing_rule(given.attrs)["experts"], given.sizes["name"]
+dropped = fit.fitted(scripts, settings.get("megabytes", budget.browser(*size)))
 files = scripts.files()
-browser.check_size(files, settings["megabytes"])
 with atomic.atomic_directory(snakemake.output.scripts) as folder:
     for path, text in files.items():
         (folder / path).parent.mkdir(exist_ok=True)
@@ -35,7 +36,8 @@ with atomic.atomic_directory(snakemake.output.scripts) as folder:
     page = {"build": scripts.build, "provenance": origin.provenance()}
     (folder / "page.json").write_text(json.dumps(page, indent=1, default=str) + "\n", encoding="utf-8")
 tables.save_table(table, snakemake.output.table)
-sizes = ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in browser.size_by_kind(files).items())
-job.log(
-    f"{len(files)} data scripts of {given.sizes['layer']} layers, {sum(map(len, files.values())) / 1e6:.1f} MB: {sizes}"
-)
+sizes = browser.size_by_kind(scripts.sizes())
+kinds = ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in sizes.items())
+job.log(f"{len(files)} data scripts of {given.sizes['layer']} layers, {sum(sizes.values()) / 1e6:.1f} MB: {kinds}")
+if dropped:
+    job.log(f"Left out, to fit: {'; '.join(dropped)}")

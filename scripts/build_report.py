@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import gatebook
+from gatebook.atlas import budget
 from gatebook.files import atomic, netcdf
 from gatebook.inputs.documents import describe_dataset
 from gatebook.report import assemble, published, render, search
@@ -41,6 +42,7 @@ with atomic.atomic_directory(snakemake.output.folder) as folder:
         atomic.copy(path, copied)
         (copied / "page.json").unlink()
         outputs.append(summary(copied, folder))
+    models = [json.loads(Path(path).read_text()) for path in snakemake.input.models]
     content = assemble.assemble(
         config=snakemake.params.config,
         commit=snakemake.params.commit,
@@ -48,7 +50,7 @@ with atomic.atomic_directory(snakemake.output.folder) as folder:
         missing=snakemake.params.missing,
         graph=snakemake.params.graph,
         software=job.software(),
-        models=[json.loads(Path(path).read_text()) for path in snakemake.input.models],
+        models=models,
         datasets=[describe_dataset(path) for path in snakemake.input.datasets],
         sections=sections,
         references=snakemake.params.references,
@@ -61,8 +63,22 @@ with atomic.atomic_directory(snakemake.output.folder) as folder:
     (folder / "run.js").write_text(render.run_script(**times), encoding="utf-8")
     atomic.copy(source / "assets", folder / "assets")
     (folder / search.FILE).write_text(search.script(search.index(content)), encoding="ascii")
-    for name, page in render.render(content, source / "templates").items():
-        (folder / name).write_text(page, encoding="utf-8")
     allowed = snakemake.params.config["report"]
-    render.check_size(manifest(folder), allowed["megabytes"], allowed["download_megabytes"])
+    sizes = [
+        (len(model["layers"]), model["experts"], len(snakemake.params.config["study"]["datasets"])) for model in models
+    ]
+    dropped = render.left_out(
+        manifest(folder), allowed.get("download_megabytes", sum(budget.downloads(*size) for size in sizes))
+    )
+    for path in dropped:
+        (folder / path).unlink()
+    chapters = len({section["chapter"] for section in sections})
+    shown = allowed.get("megabytes", sum(budget.shown(*size, chapters) for size in sizes))
+    content = render.without(content, dropped)
+    pages = render.render(content, source / "templates")
+    total = sum(render.sizes(manifest(folder), True).values()) + sum(len(page.encode()) for page in pages.values())
+    if (said := render.oversized(content, total, shown)) != content:
+        pages = render.render(said, source / "templates")
+    for name, page in pages.items():
+        (folder / name).write_text(page, encoding="utf-8")
 job.log(f"{len(content['findings'])} findings; open {Path(snakemake.output.folder, 'index.html')}")

@@ -1456,6 +1456,8 @@
         `${dataset}, ${visible(`${id}`)} (${count(n)} tokens${plots ? ", probabilities" : ""})`,
       ]),
     );
+    byId("dropped").hidden = !index.dropped.length;
+    fill("dropped", `To stay within ${plain(index.megabytes)} MB these data do without: ${index.dropped.join("; ")}.`);
     drawGrid();
     listen();
     show();

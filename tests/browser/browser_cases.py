@@ -35,6 +35,7 @@ DOCUMENTS = {"code": {"a.py": 40, SCRIPT: 50}, "prose.question_only": {"1": 60, 
 MODES = ["subset", "ordered", "prefix"]
 SETTINGS = {"highest": 30, "per_token": 3, "middle": 15, "random": 20, "around": 12, "heats": 9}
 TEXT_TOKENS = 32
+DROPPED = ["shades in a context"]
 PAIRS, TRIPLES, MINIMUM_COUNT, OFTEN = 6, 3, 12, 10
 
 
@@ -115,14 +116,18 @@ def _set(study: Study, layer: int, experts: tuple[int, ...], mode: str, modes: l
         digits = [str(step.get(i + by, 0)) for part in shown.values() for i in part for by in around]
         heat = {"heat": "".join(digits), "peak": float(f"{peak:.3g}")}
     following = [study.token[i + 1] for i in members if i + 1 < len(study.token)]
-    return {
-        "e": list(experts),
-        "m": modes,
-        "n": len(members),
-        "d": study.by_dataset(members),
-        "top": {"input": _top(study.token[members]), "next": _top(following)},
-        "own": _own(study, study.token[members]),
-    } | lines | heat
+    return (
+        {
+            "e": list(experts),
+            "m": modes,
+            "n": len(members),
+            "d": study.by_dataset(members),
+            "top": {"input": _top(study.token[members]), "next": _top(following)},
+            "own": _own(study, study.token[members]),
+        }
+        | lines
+        | heat
+    )
 
 
 def _top(tokens) -> list[list]:
@@ -190,6 +195,8 @@ def data_scripts(study: Study) -> DataScripts:
                 {"dataset": DATASETS[number], "document": document, "tokens": TEXT_TOKENS, "plots": number == 0}
                 for number, document in texts
             ],
+            "dropped": DROPPED,
+            "megabytes": 12,
             "typical_tokens": len(listed),
             "often": OFTEN,
             "id_bytes": 1,

@@ -20,6 +20,7 @@ VIEWS = {
     "a token": f"tab=tokens&l=7&v={5 + TOKENS.index(SCRIPT)}",
     "a text with probabilities": "tab=texts&t=0&l=7&p=12",
     "a text without": "tab=texts&t=1&l=3&p=0",
+    "all layers": "tab=texts&t=0&l=7&p=12&all=1",
     "a document": "tab=texts&d=code&at=60",
     "a wrong address": "tab=experts&l=4&e=1",
 }
@@ -568,6 +569,48 @@ def test_data_that_are_missing_foreign_or_damaged_gets_one_sentence(browser, stu
         script.unlink() if changed is None else script.write_text(changed)
         page.show("tab=experts&l=7&e=1")
         assert page.text("#problem").startswith(f"The file browser/tiny/main/{name}.js {sentence}")
+
+
+def test_what_is_left_out_to_save_space_is_said(page):
+    page.show(VIEWS["one expert"])
+    assert page.text("#dropped") == "To stay within 12 MB these data do without: shades in a context."
+
+
+@pytest.mark.parametrize("layer", range(len(LAYERS)))
+def test_all_layers_of_a_text_show_every_first_choice_and_follow_the_keys(page, study, layer):
+    page.show("tab=texts&t=0&l=3&p=3&all=1")
+    rows = page.browser.run(
+        "return [...document.querySelectorAll('.all-layers tbody tr')].map("
+        "(row) => [...row.querySelectorAll('td')].map((cell) => [cell.textContent, cell.className]))"
+    )
+    first = study.selected[layer, study.dataset == 0][:TEXT_TOKENS, 0]
+    assert [int(row[layer][0]) for row in rows] == first.tolist()
+    counts = np.bincount(first, minlength=EXPERTS)
+    most = sorted(range(EXPERTS), key=lambda expert: (-counts[expert], expert))[:6]
+    assert [row[layer][1] for row in rows] == [f"colour-{most.index(one)}" if one in most else "" for one in first]
+    cells = page.browser.driver.find_elements("css selector", ".all-layers [tabindex='0'][data-p]")
+    assert [cell.get_attribute("data-p") for cell in cells] == ["3"]
+    page.browser.run("arguments[0].focus()", cells[0])
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
+    assert page.fragment() == "tab=texts&t=0&l=7&p=4&all=1"
+    assert "Token 5 of 32, layer 7" in page.text("#routing")
+    page.browser.driver.find_element("id", "all").click()
+    page.wait()
+    assert page.text("#reading [aria-selected=true]") == SHOWN[study.token[4]]
+
+
+def test_a_token_is_shown_where_it_occurs(page, study):
+    place = TOKENS.index(" cat")
+    page.show(f"tab=tokens&l=7&v={5 + place}&where={DATASETS[1]}")
+    lines = page.browser.run(LINES, "In context")
+    total = int((study.token[study.dataset == 1] == place).sum())
+    assert f"{min(20, total)} of {total} occurrences in the first {study.sizes[1]} tokens" in page.text("#occurrences")
+    assert len(lines) == min(20, total) and {line[1] for line in lines} == {" cat"}
+    for before, _, after, _, link, _ in lines:
+        text = dict(part.split("=") for part in link[1:].split("&"))
+        at = sum(study.sizes[:1]) + int(text["p"] if "t" in text else text["at"])
+        assert study.token[at] == place
+        assert f"{before} cat{after}"
 
 
 def test_print_shows_the_view_without_controls(page):

@@ -10,7 +10,13 @@ from gatebook.report import search
 
 HOSTILE = "<img src=x onerror='window.hacked = 1'>"
 EXPERTS = [
-    [3, 0, "code: 30 % of its tokens; also prose.", ["def", " define", HOSTILE], "browser-tiny.html#tab=experts&l=3&e=0"],
+    [
+        3,
+        0,
+        "code: 30 % of its tokens; also prose.",
+        ["def", " define", HOSTILE],
+        "browser-tiny.html#tab=experts&l=3&e=0",
+    ],
     [3, 1, "prose: 20 % of its tokens; also code.", [" cat"], "browser-tiny.html#tab=experts&l=3&e=1"],
     [7, 1, "nothing beyond its share.", ["def"], "browser-tiny.html#tab=experts&l=7&e=1"],
 ]

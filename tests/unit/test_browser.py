@@ -13,11 +13,10 @@ from routing_cases import completed
 from test_expert_sets import sets_of
 from vocabulary_cases import vocabulary_case, written
 
-from gatebook.atlas import browser
+from gatebook.atlas import browser, fit
 from gatebook.atlas.browser import AROUND
 from gatebook.measures import vocabulary
 from gatebook.measures.expert_sets import MODES
-from gatebook.problem import Problem
 from gatebook.study import routed
 from gatebook.study.routed import Layer
 
@@ -38,7 +37,6 @@ SETTINGS = {
     "texts": 3,
     "text_tokens": 10,
     "plots": 1,
-    "megabytes": 20,
 }
 LENGTHS = {"poems": [14, 50, 33, 20, 70, 3], "code": [60, 40]}
 EXPERTS, TOP_K, LAYERS = 6, 3, (0, 2)
@@ -322,17 +320,33 @@ def test_the_same_study_gives_the_same_bytes(build):
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
 
 
-def test_a_folder_above_the_budget_is_refused(build, tmp_path):
-    with pytest.raises(
-        Problem,
-        match=r"browser\.megabytes: the expert browser would take [0-9.]+ kB, more than 0\.001 MB \(.*\): lower",
-    ) as error:
-        build(megabytes=0.001)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "out" / "browser").exists()
+def test_a_folder_above_the_budget_does_without_detail_and_says_so(build):
+    whole, least = build(place="whole"), build(place="least", megabytes=0.001)
+    assert load(whole, "index")["dropped"] == []
+    index = load(least, "index")
+    assert index["dropped"] == list(fit.RULES) and index["megabytes"] == 0.001
+    assert {len(one["e"]) for layer in LAYERS for one in load(least, f"experts/{layer}")["sets"]} == {1}
+    for name in ("vocabulary", "pairs/0", "sets/2", "tokens/2", "store/poems"):
+        assert load(least, name) == load(whole, name)
+    assert [(text["dataset"], text["plots"]) for text in index["texts"]] == [("poems", False), ("code", False)]
+    assert (load(least, "texts/1"), load(least, "texts/1-layers")) == (
+        load(whole, "texts/3"),
+        load(whole, "texts/3-layers"),
+    )
+    assert not (least / "texts/2.js").exists() and not list(least.rglob("*-plots.js"))
+
+
+def test_only_as_much_is_left_out_as_is_needed(build):
+    whole = build(place="whole", texts=6)
+    size = sum(path.stat().st_size for path in whole.rglob("*.js"))
+    plots = sum(path.stat().st_size for path in whole.rglob("*-plots.js"))
+    limit = (size - plots / 2) / 1e6
+    part = build(place="part", texts=6, megabytes=limit)
+    assert load(part, "index")["dropped"] == [next(iter(fit.RULES))]
+    assert sum(path.stat().st_size for path in part.rglob("*.js")) <= 1e6 * limit
+    assert load(part, "experts/0") == load(whole, "experts/0")
 
 
 def test_sizes_by_kind():
-    scripts = {"index.js": "abc", "texts/1.js": "ab", "texts/1-layers.js": "a", "texts/1-plots.js": "abcd"}
-    assert browser.size_by_kind(scripts) == {"index": 3, "texts": 3, "plots": 4}
-    browser.check_size(scripts, 1)
+    sizes = {"index.js": 3, "texts/1.js": 2, "texts/1-layers.js": 1, "texts/1-plots.js": 4}
+    assert browser.size_by_kind(sizes) == {"index": 3, "texts": 3, "plots": 4}

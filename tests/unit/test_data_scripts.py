@@ -28,6 +28,17 @@ def test_a_data_script_is_one_call_that_holds_what_was_added():
     assert re.fullmatch(CALL, files["texts/0-plots.js"])[3] == "bytes"
 
 
+def test_a_script_is_read_changed_and_left_out():
+    scripts = made(("a", {"x": [1, "é"]}), ("b", b"\x00"))
+    build = scripts.build
+    assert (scripts.content("a"), scripts.content("b")) == ({"x": [1, "é"]}, b"\x00")
+    assert scripts.sizes() == {path: len(text) for path, text in scripts.files().items()}
+    scripts.add("a", {"x": 2})
+    assert list(scripts) == ["a", "b"] and scripts.content("a") == {"x": 2} and scripts.build != build
+    scripts.remove("b")
+    assert list(scripts.files()) == ["a.js"]
+
+
 def test_hostile_text_is_inert():
     (text,) = made(("vocabulary", {"text": [HOSTILE]})).files().values()
     assert re.fullmatch(CALL, text)  # nothing but letters, digits and base64 inside one call

@@ -1,4 +1,4 @@
-"""The size of a report is known before the study, within 30 % of those that were measured."""
+"""The size of a report is known before the study, within 40 % of those that were measured."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gatebook.atlas import budget
 from gatebook.problem import Problem
 from gatebook.report import estimate
 
 CONFIG = yaml.safe_load((Path(__file__).parents[2] / "config" / "config.yaml").read_text(encoding="utf-8"))
 FORMER = {"pairs": 64, "triples": 32, "stored_tokens": 100_000, "texts": 8, "plots": 2}
+MEASURED = {"highest": 30, "middle": 0, "random": 20, "texts": 6}
+"""The settings with which reports were measured."""
 
 
 def sizes(layers: int, experts: int, top_k: int, datasets: int, tokens: int, *, without=(), **browser) -> dict:
@@ -31,8 +34,8 @@ def sizes(layers: int, experts: int, top_k: int, datasets: int, tokens: int, *, 
     ],
 )
 def test_it_is_near_what_was_measured(given, browser, measured):
-    found = sizes(*given, **browser)
-    assert (found["browser.megabytes"], found["report.megabytes"]) == pytest.approx(measured, rel=0.3)
+    found = sizes(*given, **MEASURED | browser)
+    assert (found["browser.megabytes"], found["report.megabytes"]) == pytest.approx(measured, rel=0.4)
 
 
 def test_downloads_are_near_what_was_measured():
@@ -44,27 +47,40 @@ def test_downloads_are_near_what_was_measured():
     assert sizes(2, 8, 2, 3, 1500)["report.download_megabytes"] == pytest.approx(6.05, rel=0.2)
 
 
-LIMITS = {"browser.megabytes": 14, "report.megabytes": 20, "report.download_megabytes": 50}
+LIMITS = {"report.megabytes": 20, "report.download_megabytes": 50}
 
 
 def test_a_study_that_fits_passes_and_one_that_does_not_names_every_limit_at_once():
-    for key, size in (sizes(4, 32, 4, 14, 12_000) | {}).items():
-        assert size < LIMITS[key]  # the embedded one
-    small = {"browser.megabytes": {"a": 9_000_000, "b": 9_000_000}, "report.megabytes": {"a": 10_000_000, "b": 10**7}}
+    small = {"report.megabytes": {"a": 10_000_000, "b": 10**7}, "report.download_megabytes": {"a": 5 * 10**7}}
     estimate.check(small, LIMITS)
+    estimate.check({key: {"a": 10**12} for key in LIMITS}, {})
     with pytest.raises(Problem) as raised:
         estimate.check(
             {
-                "browser.megabytes": {"a": 9_000_000, "b": 15_000_000},
                 "report.megabytes": {"a": 11_000_000, "b": 18_000_000},
                 "report.download_megabytes": {"a": 30_000_000, "b": 30_000_000},
             },
             LIMITS,
         )
     assert str(raised.value) == (
-        "config: the report would take about 15.0 MB for browser.megabytes of 14, 29.0 MB for report.megabytes of 20, "
-        "60.0 MB for report.download_megabytes of 50: set browser.megabytes to 20, report.megabytes to 38, "
-        "report.download_megabytes to 78, or study fewer models, layers or datasets at a time."
+        "config: the report would take about 29.0 MB for report.megabytes of 20, 60.0 MB for "
+        "report.download_megabytes of 50: set report.megabytes to 38, report.download_megabytes to 78, or study fewer "
+        "models, layers or datasets at a time."
+    )
+
+
+@pytest.mark.parametrize("size", [(16, 64, 8, 12, 80_000), (48, 128, 8, 2, 3000), (4, 32, 4, 14, 12_000)])
+def test_budgets_leave_room_for_a_study_of_their_size(size):
+    layers, experts, _, datasets, _ = size
+    found = sizes(*size)
+    assert found["browser.megabytes"] < budget.browser(layers, experts, datasets)
+    assert found["report.megabytes"] < budget.shown(layers, experts, datasets, 10)
+    assert found["report.download_megabytes"] < budget.downloads(layers, experts, datasets)
+
+
+def test_budgets_at_the_size_where_they_are_stated():
+    assert (
+        budget.browser(16, 64, 12) == 12 and budget.shown(16, 64, 12, 10) == 20 and budget.downloads(16, 64, 12) == 38
     )
 
 
@@ -80,8 +96,8 @@ def test_the_script_refuses_a_study_by_what_its_models_are(run_script, tmp_path)
     params = {"code": "", "datasets": 12, "tokens": {"a": 2_400_000}, "chapters": CONFIG["chapters"]}
     params |= {"browser": CONFIG["browser"], "limits": LIMITS}
     files = {"input": {"models": [description]}, "output": {"sizes": tmp_path / "sizes.json"}}
-    with pytest.raises(Problem, match=r"^config: the report would take about .* for browser\.megabytes of 14, "):
+    with pytest.raises(Problem, match=r"^config: the report would take about .* for report\.megabytes of 20, "):
         run_script("estimate_report", tmp_path, **files, params=params)
     assert not files["output"]["sizes"].exists()
     run_script("estimate_report", tmp_path, **files, params=params | {"limits": dict.fromkeys(LIMITS, 1000)})
-    assert json.loads(files["output"]["sizes"].read_text()).keys() == LIMITS.keys()
+    assert json.loads(files["output"]["sizes"].read_text()).keys() >= LIMITS.keys()

@@ -15,7 +15,9 @@ from gatebook.measures.uncertainty import INTERVAL
 def pairs(experts: int, **values: float) -> xr.Dataset:
     """Metrics of co-activation with the same values everywhere."""
     names = {"lift_low": 0.5, "lift_high": 2.0, "adjusted_p": np.nan} | values
-    return xr.Dataset({name: (("expert", "other"), np.full((experts, experts), value)) for name, value in names.items()})
+    return xr.Dataset(
+        {name: (("expert", "other"), np.full((experts, experts), value)) for name, value in names.items()}
+    )
 
 
 def test_an_experts_values_are_those_of_its_profile(found):  # noqa: F811

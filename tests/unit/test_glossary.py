@@ -26,7 +26,7 @@ def test_every_term_has_a_sentence_and_an_anchor_of_its_own():
 
 def test_experts_that_a_text_names_are_linked_where_there_is_a_browser():
     text = "Experts 3 and 14 of layer 0 have a lift of 2."
-    href = 'browser-demo.html#tab=experts&amp;l=0&amp;e=3,14'
+    href = "browser-demo.html#tab=experts&amp;l=0&amp;e=3,14"
     found = str(glossary.linked(text, "browser-demo.html"))
     assert found.startswith(f'<a href="{href}">Experts 3 and 14 of layer 0</a> have a <a class="term"')
     assert "#tab=" not in str(glossary.linked(text))

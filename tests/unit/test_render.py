@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_cases import NAN, TEMPLATES, Page, make_site
 
-from gatebook.problem import Problem
 from gatebook.report import render
 
-BESIDE = {"assets/gatebook.css", "assets/gatebook.js", "run.js"}
+BESIDE = {"assets/gatebook.css", "assets/gatebook.js", "assets/search.js", "run.js"}
 
 
 FILES = {
@@ -284,20 +283,37 @@ def test_a_page_about_a_model_has_its_template_and_a_place_in_the_navigation(tmp
         assert links.index("load.html") < links.index("zoo-a.html") < links.index("methods.html")
 
 
-def test_a_report_beyond_its_budget_is_refused_and_told_where_the_bytes_are():
-    files = [{"path": "data/a.nc", "bytes": 9_000_000}, {"path": "data/b.nc", "bytes": 2_000_000}]
+def test_downloads_beyond_their_budget_are_left_out_the_largest_first():
+    files = [{"path": f"data/{name}.nc", "bytes": size} for name, size in (("a", 2_000_000), ("b", 9_000_000))]
     files += [{"path": f"figures/a.{kind}", "bytes": 2_000_000} for kind in ("svg", "pdf")]
     files += [{"path": f"{name}.html", "bytes": 500_000} for name in ("index", "methods")]
     assert render.sizes(files, shown=True) == {"figures/*.svg": 2_000_000, "*.html": 1_000_000}
     assert render.sizes(files, shown=False) == {"data/*.nc": 11_000_000, "figures/*.pdf": 2_000_000}
-    render.check_size(files, 3, 13)
-    shown = "report.megabytes: what the report shows would take 3.00 MB, more than 2.9 MB (figures/*.svg 2.00"
-    with pytest.raises(Problem, match=re.escape(shown)):
-        render.check_size(files, 2.9, 13)
-    with pytest.raises(
-        Problem, match=re.escape("its downloads would take 13.0 MB, more than 12 MB (data/*.nc 11.0 MB, figures")
-    ):
-        render.check_size(files, 3, 12)
+    assert render.left_out(files, 13) == []
+    assert render.left_out(files, 12) == ["data/b.nc"]
+    assert render.left_out(files, 1) == ["data/b.nc", "data/a.nc"]  # a figure stays
+
+
+def test_a_report_says_what_it_lacks_and_that_it_is_large():
+    site = make_site()
+    figures = [figure for chapter in site["chapters"] for part in chapter["sections"] for figure in part["figures"]]
+    path = next(figure["netcdf"] for figure in figures if figure["netcdf"])
+    assert render.without(site, []) == site
+    text = "".join(page.text for page in pages(render.without(site, [path])).values())
+    assert f"lacks {path}, which results/metrics has" in text
+    addresses = [link["href"] for page in pages(render.without(site, [path])).values() for link in page.all("a")]
+    assert path not in addresses
+    assert render.oversized(site, 3_000_000, 3) == site
+    (caution,) = render.oversized(site, 3_000_001, 3)["cautions"][len(site["cautions"]) :]
+    assert caution["text"].startswith("It shows 3.00 MB, more than the 3 MB meant for a study of this size")
+
+
+def test_a_figure_links_the_experts_that_it_names():
+    site = make_site()
+    figure = site["chapters"][0]["sections"][0]["figures"][0]
+    figure |= {"browser": "browser-a.html", "alt": "The largest are layer 0, expert 3, and experts 1 and 2 of layer 4."}
+    links = [link["href"] for link in pages(site)["decisiveness.html"].all("a")]
+    assert {"browser-a.html#tab=experts&l=0&e=3", "browser-a.html#tab=experts&l=4&e=1,2"} <= set(links)
 
 
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'>&amp;{{ 7 * 7 }}"

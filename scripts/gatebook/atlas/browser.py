@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from gatebook.atlas import budget
 from gatebook.atlas.data_scripts import DataScripts
 from gatebook.chapters.vocabulary_specialization import OFTEN
 from gatebook.files import netcdf, parts
@@ -465,19 +464,13 @@ def id_bytes(experts: int) -> int:
     return 1 if experts <= 256 else 2
 
 
-def check_size(files: dict[str, str], megabytes: float) -> None:
-    """A `Problem` that says what to lower if the files of a folder, by path, are larger than allowed."""
-    remedy = "lower browser.pairs, triples, highest, random, stored_tokens, typical_tokens, texts or plots"
-    budget.check("browser.megabytes", "the expert browser", size_by_kind(files), megabytes, remedy)
-
-
-def size_by_kind(files: dict[str, str]) -> dict[str, int]:
-    """Bytes of the files of a folder, by their folder or, for those of texts, by what they hold."""
+def size_by_kind(sizes_by_path: dict[str, int]) -> dict[str, int]:
+    """Bytes of the files of a folder, from those of every path, by folder or, for those of texts, by what they hold."""
     sizes: dict[str, int] = {}
-    for path, text in files.items():
+    for path, size in sizes_by_path.items():
         kind = path.removesuffix(".js").split("/")[0]
         kind = "plots" if path.endswith("-plots.js") else kind
-        sizes[kind] = sizes.get(kind, 0) + len(text)
+        sizes[kind] = sizes.get(kind, 0) + size
     return sizes
 
 

@@ -1,39 +1,29 @@
-"""Budgets: how large the folders of pages may become."""
+"""Budgets: how large the pages about a study may become, in MB (10⁶ bytes), from its size.
 
-from collections.abc import Mapping
+What a page needs to show does not grow without end, but with the layers, experts, datasets and chapters that a study
+has. At 16 layers x 64 experts x 12 datasets and 10 chapters these are 12 MB for a model's expert browser, 20 MB for all
+that the report shows, and 38 MB for what it links to.
+"""
 
-from gatebook.files.sizes import format_bytes
-from gatebook.problem import Problem
-
-NAMED = 3
+LARGE = {"layers": 16, "experts": 64, "datasets": 12}
+"""The size at which budgets are stated."""
 
 
-def check(key: str, what: str, sizes: Mapping[str, int], megabytes: float, remedy: str) -> None:
-    """A `Problem` if files are larger together than the config allows; it names the largest kinds of them.
+def browser(layers: int, experts: int, datasets: int) -> float:
+    """Of the data of a model's expert browser: 3 MB, and 9 by layers x experts, 6 of them by datasets too."""
+    return 3 + 3 * _cells(layers, experts) * (1 + 2 * datasets / LARGE["datasets"])
 
-    Parameters
-    ----------
-    key
-        The budget's key in the config.
-    what
-        What the files are, in words.
-    sizes
-        Bytes by kind of file.
-    megabytes
-        What they may take together, in MB (10⁶ bytes).
-    remedy
-        What would make them smaller, in words.
 
-    Raises
-    ------
-    Problem
-        If they take more.
-    """
-    total = sum(sizes.values())
-    if total > megabytes * 1e6:
-        largest = sorted(sizes.items(), key=lambda item: -item[1])[:NAMED]
-        parts = ", ".join(f"{kind} {format_bytes(size)}" for kind, size in largest)
-        raise Problem(
-            f"config: {key}: {what} would take {format_bytes(total)}, more than {megabytes:g} MB ({parts}): {remedy}, "
-            f"or raise {key}."
-        )
+def shown(layers: int, experts: int, datasets: int, chapters: int) -> float:
+    """Of all that the report shows about a model: its browser, and for a chapter 0.4 MB and 0.4 by layers x experts."""
+    return browser(layers, experts, datasets) + 0.4 * chapters * (1 + _cells(layers, experts))
+
+
+def downloads(layers: int, experts: int, datasets: int) -> float:
+    """Of what the report links to about a model: 8 MB, and 30 by layers x experts x (datasets and experts, halved)."""
+    beside = datasets / LARGE["datasets"] + experts / LARGE["experts"]
+    return 8 + 15 * _cells(layers, experts) * beside
+
+
+def _cells(layers: int, experts: int) -> float:
+    return layers * experts / (LARGE["layers"] * LARGE["experts"])

@@ -16,26 +16,46 @@ class DataScripts:
 
     def __init__(self):
         """None yet."""
-        self._packed: dict[str, tuple[str, str]] = {}
-        self._digest = hashlib.sha256()
+        self._packed: dict[str, tuple[str, str, bytes]] = {}
 
     def add(self, name: str, content: bytes | dict) -> None:
-        """One more: bytes as they are, anything else as JSON. The build depends on the order of all."""
+        """One more, or another content of one: bytes as they are, anything else as JSON."""
         kind = "bytes" if isinstance(content, bytes) else "json"
         raw = content if kind == "bytes" else json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-        packed = deflate.compress(raw) + deflate.flush()
-        self._packed[name] = kind, base64.b64encode(packed).decode()
-        self._digest.update(json.dumps([name, kind, len(raw)]).encode() + raw)
+        packed = base64.b64encode(deflate.compress(raw) + deflate.flush()).decode()
+        self._packed[name] = kind, packed, hashlib.sha256(raw).digest()
+
+    def __iter__(self):
+        """The names, in the order in which they were added."""
+        return iter(self._packed)
+
+    def content(self, name: str) -> bytes | dict:
+        """What a script holds."""
+        kind, packed, _ = self._packed[name]
+        raw = zlib.decompress(base64.b64decode(packed), -zlib.MAX_WBITS)
+        return raw if kind == "bytes" else json.loads(raw)
+
+    def remove(self, name: str) -> None:
+        """Leave one out."""
+        del self._packed[name]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every file, by its path in the folder."""
+        return {path: len(text) for path, text in self.files().items()}
 
     @property
     def build(self) -> str:
-        """12 hexadecimal digits that depend on the names and contents of all."""
-        return self._digest.hexdigest()[:12]
+        """12 hexadecimal digits that depend on the names, contents and order of all."""
+        digest = hashlib.sha256()
+        for name, (kind, _, content) in self._packed.items():
+            digest.update(json.dumps([name, kind]).encode() + content)
+        return digest.hexdigest()[:12]
 
     def files(self) -> dict[str, str]:
         """The text of every file, by its path in the folder."""
+        build = self.build
         return {
-            f"{name}.js": f'put({json.dumps(name)},"{self.build}","{kind}","{payload}");\n'
-            for name, (kind, payload) in self._packed.items()
+            f"{name}.js": f'put({json.dumps(name)},"{build}","{kind}","{payload}");\n'
+            for name, (kind, payload, _) in self._packed.items()
         }

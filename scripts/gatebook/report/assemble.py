@@ -221,7 +221,9 @@ def _model_page(page: dict, models: int, model_pages: list[dict]) -> dict:
     title = MODEL_PAGES[kind].TITLE
     place = {"model": model, "checkpoint": checkpoint, "folder": f"{kind}/{model}/{checkpoint}"}
     if kind == "browser":  # it shows what the profiles hold, if there are any
-        builds = [each["content"]["build"] for each in model_pages if (each["kind"], each["model"]) == ("experts", model)]
+        builds = [
+            each["content"]["build"] for each in model_pages if (each["kind"], each["model"]) == ("experts", model)
+        ]
         place["found"] = [{"folder": f"experts/{model}/{checkpoint}", "build": build} for build in builds]
     return {
         "file": places.model_page(kind, model),

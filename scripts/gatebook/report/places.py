@@ -36,7 +36,8 @@ def model_page(kind: str, model: str) -> str:
 
 
 _NAMED = re.compile(
-    r"layer (\d+),? experts? (\d+(?: and \d+)?)|(?:experts?|pair is) (\d+(?: and \d+)?) (?:of|in) layer (\d+)", re.IGNORECASE
+    r"layer (\d+),? experts? (\d+(?: and \d+)?)|(?:experts?|pair is) (\d+(?: and \d+)?) (?:of|in) layer (\d+)",
+    re.IGNORECASE,
 )
 
 

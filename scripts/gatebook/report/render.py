@@ -56,8 +56,8 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         verdict          "yes", "no" or "unclear"; `verdict_text` says why in one sentence
         effect           class of the distance from the null, such as "small", or ""
         figure           id of the figure to link to
-    figure = {id, number, name, browser, title, alt, caption, how_to_read, svg, pdf, csv, netcdf or None, rule, command, width,
-              height}
+    figure = {id, number, name, browser, title, alt, caption, how_to_read, svg, pdf, csv, netcdf or None, rule,
+              command, width, height}
         id               anchor, unique in the whole report: a letter, then letters, digits, `_` or `-`; the pages
                          themselves use `main`, `theme`, `search`, `found` and `section-...`
         width, height    of the SVG in CSS pixels
@@ -73,7 +73,6 @@ from urllib.parse import quote, urlsplit
 
 import jinja2
 
-from gatebook.atlas import budget
 from gatebook.figures.words import (
     _alike,
     _place,
@@ -239,14 +238,46 @@ def sizes(files: Sequence[Mapping], shown: bool) -> dict[str, int]:
     return found
 
 
-def check_size(files: Sequence[Mapping], megabytes: float, download_megabytes: float) -> None:
-    """A `Problem` if `files`, a list of {path, bytes}, exceed a budget of the report.
+def left_out(files: Sequence[Mapping], megabytes: float) -> list[str]:
+    """Paths of the data files (.nc) among `files`, {path, bytes}, that are left out, the largest first, until what the
+    pages only link to takes at most so many MB; those of results/metrics are the same."""
+    total, found = sum(sizes(files, False).values()), []
+    for file in sorted(files, key=lambda file: (-file["bytes"], file["path"])):
+        if total > 1e6 * megabytes and file["path"].endswith(".nc"):
+            total -= file["bytes"]
+            found.append(file["path"])
+    return found
 
-    `megabytes` is that of what the pages show, `download_megabytes` that of the other files, which they only link to.
-    """
-    remedy = "study fewer models, layers or datasets at a time"
-    budget.check("report.megabytes", "what the report shows", sizes(files, True), megabytes, remedy)
-    budget.check("report.download_megabytes", "its downloads", sizes(files, False), download_megabytes, remedy)
+
+def without(site: dict, paths: Sequence[str]) -> dict:
+    """The `site` without links to files that are left out, and a caution that says which."""
+    if not paths:
+        return site
+
+    def kept(section: dict) -> dict:
+        figures = [figure | ({"netcdf": None} if figure["netcdf"] in paths else {}) for figure in section["figures"]]
+        return section | {
+            "figures": figures,
+            "tables": [each for each in section["tables"] if each["href"] not in paths],
+        }
+
+    chapters = [chapter | {"sections": list(map(kept, chapter["sections"]))} for chapter in site["chapters"]]
+    text = f"To keep this folder small it lacks {', '.join(paths)}, which results/metrics has."
+    return site | {
+        "chapters": chapters,
+        "cautions": [*site["cautions"], {"title": "Left out of this folder", "text": text}],
+    }
+
+
+def oversized(site: dict, total: int, megabytes: float) -> dict:
+    """The `site` with a caution if what it shows, `total` bytes, is more than so many MB."""
+    if total <= 1e6 * megabytes:
+        return site
+    text = (
+        f"It shows {format_bytes(total)}, more than the {megabytes:.3g} MB meant for a study of this size, and may "
+        "open slowly: fewer models, layers or datasets at a time make it smaller."
+    )
+    return site | {"cautions": [*site["cautions"], {"title": "This report is large", "text": text}]}
 
 
 def local_link(path: str) -> str:

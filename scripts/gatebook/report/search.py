@@ -63,9 +63,7 @@ def _models(site: Mapping[str, Any]) -> list[dict]:
             own = [*row["own"], *(token["text"] for token in (*row["specific"], *row["tokens"]))]
             words = served.get((browser, *place), "nothing beyond its share.")
             experts.append([*place, words, list(dict.fromkeys(own)), href])
-        found.append(
-            {"label": page["model"], "browser": browser if browser in files else "", "experts": experts}
-        )
+        found.append({"label": page["model"], "browser": browser if browser in files else "", "experts": experts})
     return found
 
 
