@@ -35,7 +35,7 @@ def sizes(layers: int, experts: int, top_k: int, datasets: int, tokens: int, *, 
 )
 def test_it_is_near_what_was_measured(given, browser, measured):
     found = sizes(*given, **MEASURED | browser)
-    assert (found["browser.megabytes"], found["report.megabytes"]) == pytest.approx(measured, rel=0.4)
+    assert (found["browser.megabytes"], found["report.megabytes"]) == pytest.approx(measured, rel=0.4, abs=0.1)
 
 
 def test_downloads_are_near_what_was_measured():
