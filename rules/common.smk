@@ -298,7 +298,9 @@ def profiled(model):
 
 def size_limits():
     """The limits of the report's size in MB that the config sets, by their key; a study beyond them does not begin."""
-    return {f"report.{key}": config["report"][key] for key in ("megabytes", "download_megabytes") if key in config["report"]}
+    return {
+        f"report.{key}": config["report"][key] for key in ("megabytes", "download_megabytes") if key in config["report"]
+    }
 
 
 def expert_sets():
