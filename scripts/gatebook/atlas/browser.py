@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 
 from gatebook.atlas import budget
-from gatebook.atlas.data_scripts import DataScripts
+from gatebook.files.data_scripts import DataScripts
 from gatebook.chapters.vocabulary_specialization import OFTEN
 from gatebook.files import netcdf, parts
 from gatebook.inputs.clusters import GROUPS

@@ -10,6 +10,7 @@ import yaml
 from gatebook import chapters
 from gatebook.atlas import browser_page, profiles_page
 from gatebook.chapters.base.contract import Measure
+from gatebook.figures import explored as explored_files
 from gatebook.inputs.demo import harvested
 from gatebook.report import first_screen, places, published
 from gatebook.run import job
@@ -90,7 +91,12 @@ def assemble(
         Of what JSON can hold.
     """
     names = list(dict.fromkeys(section["chapter"] for section in sections))
-    pages = [_chapter(number, name, sections) for number, name in enumerate(names, start=1)]
+    browsers = {
+        f"{page['model']}/{page['checkpoint']}": places.model_page("browser", page["model"])
+        for page in model_pages
+        if page["kind"] == "browser"
+    }
+    pages = [_chapter(number, name, sections, browsers) for number, name in enumerate(names, start=1)]
     without_documents = all("documents" in lacking for lacking in missing.values())
     findings = [
         finding
@@ -177,7 +183,8 @@ def _cautions(config: dict, datasets: list[dict], without_documents: bool) -> di
     }
 
 
-def _chapter(number: int, name: str, sections: list[dict]) -> dict:
+def _chapter(number: int, name: str, sections: list[dict], browsers: dict[str, str]) -> dict:
+    """A chapter with its sections; `browsers` are the pages of the expert browser by model/checkpoint."""
     chapter = chapters.declared(name)
     parts, count = [], 0
     for section in (section for section in sections if section["chapter"] == name):
@@ -185,6 +192,10 @@ def _chapter(number: int, name: str, sections: list[dict]) -> dict:
         for words in section["words"]["figures"]:
             count += 1
             figures.append(_figure(f"{number}.{count}", name, of, words))
+            if words["explores"] and section["words"]["explored"] is not None:
+                explored = {"first": words["explores"], "build": section["words"]["explored"]}
+                folder = f"figures/{of}/{name}/{explored_files.FOLDER}"
+                figures[-1]["explored"] = explored | {"folder": folder, "browser": browsers.get(of, "")}
         ids = {figure["name"]: figure["id"] for figure in figures}
         place = {"chapter": name, "label": section["label"]}
         findings, measures = [], chapter.measures
@@ -228,6 +239,7 @@ def _model_page(page: dict, models: int) -> dict:
 def _figure(number: str, chapter: str, of: str, words: dict) -> dict:
     path = f"figures/{of}/{chapter}/{words['name']}"
     return words | {
+        "explored": None,
         "id": places.figure(of, chapter, words["name"]),
         "number": number,
         "svg": f"{path}.svg",

@@ -1,0 +1,199 @@
+"""What readers explore on a page beside a figure: matrices over experts, as data scripts for report/assets/explore.js.
+
+All matrices of a chapter stand in one folder: `index.js` says what they are, LAYER.js holds the numbers of a layer, and
+`across.js` those of matrices over layers. A page loads a layer when a reader asks for it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.colors import to_hex
+
+from gatebook.figures.matrix import clustered_order, ratio_end
+from gatebook.files.data_scripts import DataScripts
+
+FOLDER = "explored"
+MOST_NUMBERS = 1_500_000
+"""About 4 MB as data scripts; of more layers than that, some are left out."""
+COLOURS = {"ratio": "PuOr_r", "magnitude": "cividis"}
+SHADES = 33
+DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A quantity of every two experts of a layer, or of every two layers.
+
+    name, title
+        A short name, as a column of a CSV file has it, and the title that readers choose it by.
+    values
+        (layer, row, column), or (row, column) over the numbers of layers. Numbers that are equal on both sides of the
+        diagonal are written once; the diagonal of a matrix between experts themselves is not shown.
+    columns
+        What its columns are, if they are not what its rows are.
+    kind, limits
+        As those of `matrix.matrix`; by default limits of magnitudes are near the 1 % and 99 % quantiles.
+    nulls
+        Value of each null by its name: a number, or one for each layer.
+    beside
+        Arrays like `values` that the reader is told with them, by their names: `low` and `high`, the interval, and any
+        others, such as "q".
+    level
+        Cells whose "q" is above it are marked as not significant.
+    """
+
+    name: str
+    title: str
+    values: xr.DataArray
+    columns: str = ""
+    kind: Literal["ratio", "magnitude"] = "magnitude"
+    limits: tuple[float, float] | None = None
+    nulls: Mapping[str, float | xr.DataArray] = field(default_factory=dict)
+    beside: Mapping[str, xr.DataArray] = field(default_factory=dict)
+    level: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The limits of its colours."""
+        if self.limits is not None:
+            return self.limits
+        if self.kind == "ratio":
+            end = ratio_end(self.values.values)
+            return 2**-end, 2**end
+        return quantile_limits(self.values.values)
+
+    @property
+    def across(self) -> bool:
+        """Whether it is over layers."""
+        return "layer" not in self.values.dims
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether its numbers are the same on both sides of the diagonal, but for rounding."""
+        parts = (self.values, *self.beside.values())
+        return all(np.allclose(part.values, part.values.swapaxes(-1, -2), atol=1e-6, equal_nan=True) for part in parts)
+
+
+@dataclass(frozen=True)
+class Explored:
+    """The matrices of a chapter, in the order in which readers choose them.
+
+    clustered: name of the one by which the experts of each layer are clustered; load: share of the tokens that selects
+    each expert, (layer, expert), None if it is not known.
+    """
+
+    matrices: Sequence[Matrix]
+    clustered: str
+    load: xr.DataArray | None = None
+
+    def write(self, folder: Path) -> str:
+        """Write the data scripts into `FOLDER` in a folder; returns their build."""
+        made = self.scripts()
+        (folder / FOLDER).mkdir()
+        for name, text in made.files().items():
+            (folder / FOLDER / name).write_text(text, encoding="utf-8")
+        return made.build
+
+    def scripts(self) -> DataScripts:
+        """The data scripts: `index`, one for each layer by its number, and `across`."""
+        between = [one for one in self.matrices if not one.across]
+        layers = self.layers()
+        known = between[0].values["layer"].values.tolist()
+        made = DataScripts()
+        made.add(
+            "index",
+            {
+                "layers": layers,
+                "left_out": len(known) - len(layers),
+                "experts": between[0].values.shape[-1],
+                "all_layers": known,
+                "matrices": [_described(one, layers) for one in self.matrices],
+            },
+        )
+        (basis,) = (one for one in between if one.name == self.clustered)
+        for layer in layers:
+            content = {"clustered": _order(basis, layer)}
+            if self.load is not None:
+                content["load"] = _rounded(self.load.sel(layer=layer).values, None)
+            made.add(f"{layer}", content | {"numbers": {one.name: _numbers(one, layer) for one in between}})
+        if across := {one.name: _numbers(one, None) for one in self.matrices if one.across}:
+            made.add("across", {"numbers": across})
+        return made
+
+    def layers(self) -> list[int]:
+        """Those that are written: all, or as many as `MOST_NUMBERS` allows, evenly spread, two at the least."""
+        between = [one for one in self.matrices if not one.across]
+        known, experts = between[0].values["layer"].values, between[0].values.shape[-1]
+        each = sum(
+            (1 + len(one.beside)) * (experts * (experts - 1) // 2 if one.symmetric else experts**2) for one in between
+        )
+        fit = max(2, MOST_NUMBERS // each)
+        chosen = np.unique(np.linspace(0, len(known) - 1, min(fit, len(known))).round().astype(int))
+        return known[chosen].tolist()
+
+
+def _described(one: Matrix, layers: list[int]) -> dict:
+    colours = mpl.colormaps[COLOURS[one.kind]](np.linspace(0, 1, SHADES))
+    nulls = {
+        name: [float(f"{value:.4g}") for value in np.broadcast_to(_at(null, layers), len(layers)).tolist()]
+        for name, null in one.nulls.items()
+    }
+    return {
+        "name": one.name,
+        "title": one.title,
+        "columns": one.columns,
+        "across": one.across,
+        "symmetric": one.symmetric,
+        "ratio": one.kind == "ratio",
+        "limits": list(one.ends),
+        "colours": [to_hex(colour) for colour in colours],
+        "nulls": {name: values for name, values in nulls.items() if all(map(math.isfinite, values))},
+        "beside": list(one.beside),
+        "level": one.level,
+    }
+
+
+def _at(null: float | xr.DataArray, layers: list[int]) -> float | np.ndarray:
+    return null.sel(layer=layers).values if isinstance(null, xr.DataArray) and "layer" in null.dims else float(null)
+
+
+def quantile_limits(values: np.ndarray) -> tuple[float, float]:
+    """Colour limits near the 1 % and 99 % quantiles of matrices (..., row, column), the diagonal left out."""
+    apart = values[..., ~np.eye(values.shape[-1], dtype=bool)] if values.shape[-1] == values.shape[-2] else values
+    known = apart[np.isfinite(apart)]
+    low, high = (float(f"{end:.2g}") for end in np.quantile(known, (0.01, 0.99))) if known.size else (0.0, 0.0)
+    return low, high if high > low else low + 0.01
+
+
+def _order(basis: Matrix, layer: int) -> list[int]:
+    """Experts in clusters, by the logarithms of ratios, in which three doublings are as far as it goes."""
+    values = basis.values.sel(layer=layer).values.astype(np.float64)
+    if basis.kind == "ratio":
+        with np.errstate(divide="ignore"):
+            values = np.clip(np.log2(values) / 3, -1, 1)
+    return clustered_order((values + values.T) / 2).tolist()
+
+
+def _numbers(one: Matrix, layer: int | None) -> dict[str, list]:
+    """The numbers of a matrix and of what is beside it: row by row, or the upper triangle of a symmetric one."""
+    size = max(map(abs, one.ends))
+    found = {}
+    for name, array in {"": one.values, **one.beside}.items():
+        values = (array if layer is None else array.sel(layer=layer)).values
+        flat = values[np.triu_indices(len(values), 1)] if one.symmetric else values.ravel()
+        found[name] = _rounded(flat, None if one.kind == "ratio" or name not in ("", "low", "high") else size)
+    return found
+
+
+def _rounded(values: np.ndarray, size: float | None) -> list:
+    """Numbers to a hundredth or less of a `size`, or with `DIGITS` significant digits; None for those not known."""
+    if size is not None:
+        place = DIGITS - 1 - math.floor(math.log10(size))
+        return [round(value, place) + 0.0 if math.isfinite(value) else None for value in values.astype(float).tolist()]
+    return [float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None for value in values.astype(float).tolist()]
