@@ -123,9 +123,9 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
     and its mean: the same for the pairs that significantly differ from a lift of 1. `tested_pairs`
     (dataset, layer). `selected_share` (layer, expert): share of all tokens that selects an expert. The matrices
     `MATRICES` are (layer, expert, other), of all datasets pooled, NaN on the diagonal, for experts that are never
-    selected and, lifts, where nothing is expected. p-values are adjusted over all layers and pairs of a dataset; what is
-    significant at the level 1 - confidence counts in `share_above` and `share_below`. With k = 1 there are no pairs and
-    with nothing to test the summaries are NaN.
+    selected and, lifts, where nothing is expected. p-values are adjusted over all layers and pairs of a dataset; what
+    is significant at the level 1 - confidence counts in `share_above` and `share_below`. With k = 1 there are no pairs
+    and with nothing to test the summaries are NaN.
     """
     first = next(iter(dataset_tallies.values()))
     experts, top_k = first.sizes["expert"], first.sizes["rank"]
