@@ -58,7 +58,12 @@
   const labelled = (text, control) => make("label", {}, text, " ", control);
   const select = (entries) => make("select", {}, ...entries.map(([value, text]) => make("option", { value }, text)));
   const sign = (text) => text.replace("-", "−");
-  const plain = (number) => (number === null ? "not known" : sign(`${Number(number.toPrecision(3))}`));
+  const plain = (number) => {
+    if (number === null) return "not known";
+    const [digits, power] = number.toExponential(1).split("e");
+    if (number && power < -4) return sign(`${digits} × 10`) + power.replace(/./g, (each) => "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"["0123456789-".indexOf(each)]);
+    return sign(`${Number(number.toPrecision(3))}`);
+  };
   const known = (number) => number !== null && number !== undefined;
 
   // An estimate with two significant digits of its interval's half-width, and the interval alike.
@@ -147,7 +152,7 @@
       const parts = matrix.beside.map((part) => [part, number(row, column, part)]);
       const { low, high, ...others } = Object.fromEntries(parts);
       const more = Object.entries(others).map(([part, found]) => `, ${part} = ${plain(found)}`);
-      return `${where}: ${matrix.name.replaceAll("_", " ")} ${withInterval(value, low, high)}${more.join("")}`;
+      return `${where}: ${matrix.word} ${withInterval(value, low, high)}${more.join("")}`;
     };
 
     const address = (row, column) => {
@@ -303,6 +308,7 @@
       cells.setAttribute("aria-label", `${matrix.title}${matrix.across ? "" : `, layer ${layer}`}: ${word()} by ${matrix.columns || word()}`);
       help.textContent = `Arrow keys move the cross${led() ? ", Enter or a click shows the experts in the browser" : ""}.`;
       about.textContent = [
+        orders.value === "clustered" && !matrix.across && matrix.name !== index.clustered.name ? `Clusters are those of the matrix “${index.clustered.title}”.` : "",
         matrix.level === null ? "" : `Lines through cells: not significant at a false discovery rate of ${plain(100 * matrix.level)} %.`,
         index.left_out && !matrix.across ? `${index.left_out} of ${index.all_layers.length} layers are left out here, for their size; the netCDF file has all.` : "",
       ].join(" ");

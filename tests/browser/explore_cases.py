@@ -26,7 +26,7 @@ def made(seed: int = 0) -> Explored:
     dims = ("layer", "expert", "other")
 
     def array(values: np.ndarray, dims: tuple[str, ...] = dims) -> xr.DataArray:
-        return xr.DataArray(values, {"layer": LAYERS} if "layer" in dims else {}, dims)
+        return xr.DataArray(values, {"layer": LAYERS}, dims)
 
     lift = np.exp2(rng.normal(0, 1.5, (len(LAYERS), EXPERTS, EXPERTS)))
     lift = np.sqrt(lift * lift.swapaxes(1, 2))
@@ -35,7 +35,7 @@ def made(seed: int = 0) -> Explored:
     q = np.where(np.abs(np.log2(lift)) > 1, 0.001, 0.4)
     beside = {"low": array(0.8 * lift), "high": array(1.25 * lift), "q": array(q)}
     shares = array(rng.dirichlet(np.ones(EXPERTS), (len(LAYERS), EXPERTS)))
-    between = array(rng.uniform(0.8, 1.4, (len(LAYERS), len(LAYERS))), ("layer_", "other_layer"))
+    between = array(rng.uniform(0.8, 1.4, (len(LAYERS), len(LAYERS))), ("layer", "other_layer"))
     between = (between + between.values.T) / 2
     between.values[np.diag_indices(len(LAYERS))] = np.nan
     nulls = {"loads explain all": 1.0}

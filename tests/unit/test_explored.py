@@ -30,7 +30,7 @@ def made() -> Explored:
     lift[:, range(EXPERTS), range(EXPERTS)] = np.nan
     share = rng.uniform(0, 1, lift.shape)
     nulls = {"even": 0.5, "by layer": xr.DataArray([0.1, 0.2, 0.3, 0.4], {"layer": LAYERS}, ["layer"])}
-    between = xr.DataArray([[np.nan, 1.1], [1.1, np.nan]], dims=("layer_", "other_layer"))
+    between = xr.DataArray([[np.nan, 1.1], [1.1, np.nan]], dims=("layer", "other_layer"))
     return Explored(
         [
             Matrix("lift", "Lift", array(lift), kind="ratio", beside={"low": array(lift / 2), "q": array(lift / 100)}),

@@ -33,17 +33,20 @@ class Matrix:
     name, title
         A short name, as a column of a CSV file has it, and the title that readers choose it by.
     values
-        (layer, row, column), or (row, column) over the numbers of layers. Numbers that are equal on both sides of the
+        (layer, expert, other), or (layer, other layer). Numbers that are equal on both sides of the
         diagonal are written once; the diagonal of a matrix between experts themselves is not shown.
     columns
         What its columns are, if they are not what its rows are.
     kind, limits
-        As those of `matrix.matrix`; by default limits of magnitudes are near the 1 % and 99 % quantiles.
+        As those of `matrix.matrix`; by default limits of magnitudes are near the 1 % and 99 % quantiles, or at a null
+        beyond them.
     nulls
         Value of each null by its name: a number, or one for each layer.
     beside
         Arrays like `values` that the reader is told with them, by their names: `low` and `high`, the interval, and any
         others, such as "q".
+    word
+        What one of its values is called in a sentence, by default its name.
     level
         Cells whose "q" is above it are marked as not significant.
     """
@@ -56,22 +59,25 @@ class Matrix:
     limits: tuple[float, float] | None = None
     nulls: Mapping[str, float | xr.DataArray] = field(default_factory=dict)
     beside: Mapping[str, xr.DataArray] = field(default_factory=dict)
+    word: str = ""
     level: float | None = None
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The limits of its colours."""
+        """The limits of its colours, between which the nulls of a magnitude lie."""
         if self.limits is not None:
             return self.limits
         if self.kind == "ratio":
             end = ratio_end(self.values.values)
             return 2**-end, 2**end
-        return quantile_limits(self.values.values)
+        low, high = quantile_limits(self.values.values)
+        nulls = [value for null in self.nulls.values() for value in np.ravel(null) if np.isfinite(value)]
+        return min(low, *nulls, high), max(low, *nulls, high)
 
     @property
     def across(self) -> bool:
         """Whether it is over layers."""
-        return "layer" not in self.values.dims
+        return self.values.ndim == 2
 
     @property
     def symmetric(self) -> bool:
@@ -103,6 +109,7 @@ class Explored:
     def scripts(self) -> DataScripts:
         """The data scripts: `index`, one for each layer by its number, and `across`."""
         between = [one for one in self.matrices if not one.across]
+        (basis,) = (one for one in between if one.name == self.clustered)
         layers = self.layers()
         known = between[0].values["layer"].values.tolist()
         made = DataScripts()
@@ -113,10 +120,10 @@ class Explored:
                 "left_out": len(known) - len(layers),
                 "experts": between[0].values.shape[-1],
                 "all_layers": known,
+                "clustered": {"name": basis.name, "title": basis.title},
                 "matrices": [_described(one, layers) for one in self.matrices],
             },
         )
-        (basis,) = (one for one in between if one.name == self.clustered)
         for layer in layers:
             content = {"clustered": _order(basis, layer)}
             if self.load is not None:
@@ -147,6 +154,7 @@ def _described(one: Matrix, layers: list[int]) -> dict:
     return {
         "name": one.name,
         "title": one.title,
+        "word": one.word or one.name.replace("_", " "),
         "columns": one.columns,
         "across": one.across,
         "symmetric": one.symmetric,

@@ -401,8 +401,8 @@ def _lift_matrices(metrics: xr.Dataset) -> Figure:
         f"significantly above 1 and {shares[1]:.0f} % below.",
         caption=f"Lift of every pair of experts, all datasets pooled, in the order of a hierarchical clustering; "
         f"hatched in one direction: not significant at a false discovery rate of {_level(metrics)}; crossed: the "
-        "diagonal, and pairs that are never expected. At most four layers are shown, and in the CSV with every "
-        f"expert's place; the netCDF file has all. {size_text(metrics)}.",
+        "diagonal, and pairs that are never expected. The picture and the CSV, which has every expert's place, are of "
+        f"at most four layers; the netCDF file has all. {size_text(metrics)}.",
         how_to_read="Squares of the colour of high lift along the diagonal are groups of experts that work together. "
         "The axes name the experts; the order of one layer says nothing about another.",
         drawing=drawing,

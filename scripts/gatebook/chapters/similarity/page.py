@@ -54,7 +54,9 @@ IN_TABLES = {
 """The measures in the CSV file of a figure with matrices."""
 FIRST = ("mean_removed_cosine", *(name for name in (*OUTPUTS, *PAIRS) if name != "mean_removed_cosine"))
 SAMPLED = "sampled tokens"
-RANDOM, PERMUTED, RANDOM_SPACES = "random experts", "permuted tokens", "random spaces"
+RANDOM, PERMUTED = "random experts", "permuted tokens"
+RANDOM_SPACES, RANDOM_DIRECTIONS = "random spaces", "random directions"
+WORDS = {"cka": "CKA", "biased_cka": "biased CKA", "weight_gram": "cosine of WᵀW"}
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -134,17 +136,25 @@ def explored(seen: Seen) -> Explored:
     beside = {"co_routed_cosine": {"tokens": metrics["co_routed_tokens"]}}
     found = []
     for name in FIRST:
-        nulls = [_random(metrics, name)] + ([_permuted(metrics, name)] if name in OUTPUTS else [])
+        nulls = [_random(metrics, name, RANDOM if name not in ROUTER else RANDOM_DIRECTIONS)]
+        nulls += [_permuted(metrics, name)] if name in OUTPUTS else []
         values = {null.name: pooled(null.by_layer()).sel(interval="estimate") for null in nulls}
         found.append(
-            Matrix(name, MEASURES[name].title, metrics[f"pair_{name}"], nulls=values, beside=beside.get(name, {}))
+            Matrix(
+                name,
+                MEASURES[name].title,
+                metrics[f"pair_{name}"],
+                nulls=values,
+                beside=beside.get(name, {}),
+                word=WORDS.get(name, ""),
+            )
         )
     alignment = Matrix(
         "alignment",
         "How strongly experts respond to router rows, a(e, j)",
         metrics["alignment"],
         columns="router row",
-        nulls={"random directions": 1.0},
+        nulls={RANDOM_DIRECTIONS: 1.0},
     )
     between = Matrix(
         "router_space_overlap",
@@ -337,7 +347,7 @@ def _weights(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
 
 
 def _router(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    drawing, data = _panels(metrics, untrained, ROUTER, lambda name: [_random(metrics, name, "random directions")])
+    drawing, data = _panels(metrics, untrained, ROUTER, lambda name: [_random(metrics, name, RANDOM_DIRECTIONS)])
     value, bounds = format_estimate(*over_layers(metrics, "router_alignment"))
     return Figure(
         name="router_by_layer",
