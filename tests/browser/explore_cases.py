@@ -11,7 +11,7 @@ import xarray as xr
 
 from gatebook.chapters.base import page
 from gatebook.figures import explored, plotting
-from gatebook.figures.explored import Explored, Matrix
+from gatebook.figures.explored import Explored, Matrices, Matrix
 from gatebook.report import render
 
 REPORT = Path(__file__).parents[2] / "report"
@@ -20,7 +20,7 @@ PLACE = "figures/tiny/main/pairs"
 BROWSER = "browser-tiny.html"
 
 
-def made(seed: int = 0) -> Explored:
+def made(seed: int = 0) -> Matrices:
     """Lifts with intervals and q, of which those of expert 4 are not known; shares by row; overlaps of layers."""
     rng = np.random.default_rng(seed)
     dims = ("layer", "expert", "other")
@@ -39,7 +39,7 @@ def made(seed: int = 0) -> Explored:
     between = (between + between.values.T) / 2
     between.values[np.diag_indices(len(LAYERS))] = np.nan
     nulls = {"loads explain all": 1.0}
-    return Explored(
+    return Matrices(
         [
             Matrix(
                 "lift", "Lift", array(lift), kind="ratio", limits=(1 / 8, 8), nulls=nulls, beside=beside, level=0.05

@@ -137,7 +137,7 @@ def test_orders_are_those_of_the_data_and_ids_stand_on_both_axes(figure, shown, 
         assert names[0] == names[1] == np.argsort(-load[place]).tolist()
         figure.choose("Order", "number")
         assert [int(label.text) for label in figure.all(".rows span")] == list(range(EXPERTS))
-    figure.choose("Order", "clustered")
+    figure.choose("Order", "cluster")
     clustered = [int(label.text) for label in figure.all(".rows span")]
     assert sorted(clustered) == list(range(EXPERTS)) != clustered
 

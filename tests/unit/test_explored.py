@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from gatebook.figures import explored
-from gatebook.figures.explored import Explored, Matrix
+from gatebook.figures.explored import Explored, Matrices, Matrix
 from gatebook.figures.matrix import clustered_order
 
 LAYERS, EXPERTS = [1, 4, 6, 9], 6
@@ -23,7 +23,7 @@ def array(values, layers=LAYERS) -> xr.DataArray:
 
 
 @pytest.fixture
-def made() -> Explored:
+def made() -> Matrices:
     rng = np.random.default_rng(0)
     lift = np.exp2(rng.normal(0, 1, (len(LAYERS), EXPERTS, EXPERTS)))
     lift = np.sqrt(lift * lift.swapaxes(1, 2))
@@ -31,7 +31,7 @@ def made() -> Explored:
     share = rng.uniform(0, 1, lift.shape)
     nulls = {"even": 0.5, "by layer": xr.DataArray([0.1, 0.2, 0.3, 0.4], {"layer": LAYERS}, ["layer"])}
     between = xr.DataArray([[np.nan, 1.1], [1.1, np.nan]], dims=("layer", "other_layer"))
-    return Explored(
+    return Matrices(
         [
             Matrix("lift", "Lift", array(lift), kind="ratio", beside={"low": array(lift / 2), "q": array(lift / 100)}),
             Matrix("share", "Share", array(share), nulls=nulls),

@@ -1,7 +1,8 @@
-"""What readers explore on a page beside a figure: matrices over experts, as data scripts for report/assets/explore.js.
+"""What readers explore on a page in the place of figures, as data scripts for report/assets/explore.js.
 
-All matrices of a chapter stand in one folder: `index.js` says what they are, LAYER.js holds the numbers of a layer, and
-`across.js` those of matrices over layers. A page loads a layer when a reader asks for it.
+It is either matrices over experts or maps of points. All those of a chapter stand in one folder: `index.js` says what
+they are, LAYER.js holds the numbers of a layer, and `across.js` those of matrices over layers. A page loads a layer
+when a reader asks for it.
 """
 
 import math
@@ -86,8 +87,24 @@ class Matrix:
         return all(np.allclose(part.values, part.values.swapaxes(-1, -2), atol=1e-6, equal_nan=True) for part in parts)
 
 
-@dataclass(frozen=True)
 class Explored:
+    """What a chapter lets readers explore: its `scripts`."""
+
+    def scripts(self) -> DataScripts:
+        """The data scripts: `index`, one for each layer by its number, and `across`, if there is anything for it."""
+        raise NotImplementedError
+
+    def write(self, folder: Path) -> str:
+        """Write the data scripts into `FOLDER` in a folder; returns their build."""
+        made = self.scripts()
+        (folder / FOLDER).mkdir()
+        for name, text in made.files().items():
+            (folder / FOLDER / name).write_text(text, encoding="utf-8")
+        return made.build
+
+
+@dataclass(frozen=True)
+class Matrices(Explored):
     """The matrices of a chapter, in the order in which readers choose them.
 
     clustered: name of the one by which the experts of each layer are clustered; load: share of the tokens that selects
@@ -98,16 +115,8 @@ class Explored:
     clustered: str
     load: xr.DataArray | None = None
 
-    def write(self, folder: Path) -> str:
-        """Write the data scripts into `FOLDER` in a folder; returns their build."""
-        made = self.scripts()
-        (folder / FOLDER).mkdir()
-        for name, text in made.files().items():
-            (folder / FOLDER / name).write_text(text, encoding="utf-8")
-        return made.build
-
     def scripts(self) -> DataScripts:
-        """The data scripts: `index`, one for each layer by its number, and `across`."""
+        """See `Explored`."""
         between = [one for one in self.matrices if not one.across]
         (basis,) = (one for one in between if one.name == self.clustered)
         layers = self.layers()
@@ -143,6 +152,48 @@ class Explored:
         fit = max(2, MOST_NUMBERS // each)
         chosen = np.unique(np.linspace(0, len(known) - 1, min(fit, len(known))).round().astype(int))
         return known[chosen].tolist()
+
+
+@dataclass(frozen=True)
+class Points(Explored):
+    """Maps of points, one for each space, projection and layer.
+
+    positions: (layer, space, projection, point, axis); categories: by the name of what points are coloured by, the
+    category of each point, (point,), or (layer, point) if it is the number of an expert; texts: `before`, `text` and
+    `after` of each point, (point,).
+    """
+
+    positions: xr.DataArray
+    categories: Mapping[str, xr.DataArray]
+    texts: Mapping[str, Sequence[str]]
+
+    def scripts(self) -> DataScripts:
+        """See `Explored`; positions are thousandths of the range that a map has along each axis."""
+        made = DataScripts()
+        fixed = {name: values for name, values in self.categories.items() if "layer" not in values.dims}
+        index = {
+            "layers": self.positions["layer"].values.tolist(),
+            "spaces": self.positions["space"].values.tolist(),
+            "projections": self.positions["projection"].values.tolist(),
+            "categories": list(self.categories),
+            "texts": {name: [str(text) for text in texts] for name, texts in self.texts.items()},
+        }
+        made.add("index", index | {"of": {name: list(map(str, values.values)) for name, values in fixed.items()}})
+        for layer in index["layers"]:
+            here = self.positions.sel(layer=layer).transpose("space", "projection", "point", "axis").values
+            of = {
+                name: values.sel(layer=layer).values.tolist()
+                for name, values in self.categories.items()
+                if name not in fixed
+            }
+            made.add(f"{layer}", {"of": of, "positions": _thousandths(here).tolist()})
+        return made
+
+
+def _thousandths(positions: np.ndarray) -> np.ndarray:
+    """Positions (..., point, axis) in thousandths of the range of each axis: int."""
+    low, high = positions.min(axis=-2, keepdims=True), positions.max(axis=-2, keepdims=True)
+    return np.rint(1000 * (positions - low) / np.where(high > low, high - low, 1)).astype(int)
 
 
 def _described(one: Matrix, layers: list[int]) -> dict:

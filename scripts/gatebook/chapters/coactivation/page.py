@@ -37,7 +37,7 @@ from gatebook.chapters.base.page import (
 from gatebook.chapters.coactivation import FEWEST, MEASURES
 from gatebook.chapters.coactivation.measure import strongest
 from gatebook.figures import plotting
-from gatebook.figures.explored import Explored, Matrix
+from gatebook.figures.explored import Matrices, Matrix
 from gatebook.figures.matrix import clustered_order
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate
@@ -91,7 +91,7 @@ def brief(seen: Seen) -> Brief:
     return Brief(text, _shows_strongest(seen.metrics), example, layer, tuple(pair))
 
 
-def explored(seen: Seen) -> Explored | None:
+def explored(seen: Seen) -> Matrices | None:
     """The matrices of all layers: lift, and co-activation as published; None without pairs, or if none is tested."""
     metrics = seen.metrics
     if metrics.attrs["top_k"] == 1 or not metrics["tested_pairs"].sel(dataset="pooled").any():
@@ -116,7 +116,7 @@ def explored(seen: Seen) -> Explored | None:
             ("adjacent_rank", "Co-activation at neighbouring ranks", 2 * uniform / top_k),
         )
     ]
-    return Explored([lift, *published], clustered="lift", load=metrics["selected_share"])
+    return Matrices([lift, *published], clustered="lift", load=metrics["selected_share"])
 
 
 def _finding_lift(seen: Seen) -> Finding:

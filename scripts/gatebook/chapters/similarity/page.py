@@ -29,7 +29,7 @@ from gatebook.chapters.base.page import (
 from gatebook.chapters.similarity import MEASURES
 from gatebook.chapters.similarity.measure import CORRELATIONS, OUTPUTS, PAIRS, SPACES
 from gatebook.figures import plotting
-from gatebook.figures.explored import Explored, Matrix
+from gatebook.figures.explored import Matrices, Matrix
 from gatebook.figures.matrix import clustered_order
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
@@ -130,7 +130,7 @@ def findings(seen: Seen) -> list[Finding]:
     return [finding for finding in found if np.isfinite(finding.estimate)]
 
 
-def explored(seen: Seen) -> Explored:
+def explored(seen: Seen) -> Matrices:
     """Every matrix of all layers: over pairs of experts, over experts and router rows, and over pairs of layers."""
     metrics = seen.metrics
     beside = {"co_routed_cosine": {"tokens": metrics["co_routed_tokens"]}}
@@ -163,7 +163,7 @@ def explored(seen: Seen) -> Explored:
         kind="ratio",
         nulls={RANDOM_SPACES: 1.0},
     )
-    return Explored([*found, alignment, between], clustered="mean_removed_cosine", load=metrics.get("selected_share"))
+    return Matrices([*found, alignment, between], clustered="mean_removed_cosine", load=metrics.get("selected_share"))
 
 
 def _finding(seen: Seen, name: str, null: Null, effect: str, *, question: str, text: str, figure: str) -> Finding:
