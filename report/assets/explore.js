@@ -344,7 +344,7 @@
   const explorePoints = (host, index) => {
     const { browser } = host.dataset;
     const [space, category] = host.dataset.first.split(", ");
-    let layer, experts, of, places, marks, only; // of: category of each point; only: the category that stands out
+    let layer, experts, of, places, trust, marks, only; // of: category of each point; only: the category that stands out
     let at = 0;
 
     const list = (names) => select(names.map((name) => [name, name]));
@@ -410,7 +410,9 @@
       layer = wanted;
       [experts] = Object.values(found.of);
       of = index.of[by.value] ?? found.of[by.value];
-      places = found.positions[index.spaces.indexOf(spaces.value)][index.projections.indexOf(maps.value)];
+      [places, trust] = [found.positions, found.trustworthiness].map(
+        (part) => part[index.spaces.indexOf(spaces.value)][index.projections.indexOf(maps.value)],
+      );
       const names = named();
       marks = places.map(([x, y], point) => {
         const made = mark(names.indexOf(of[point]));
@@ -427,7 +429,8 @@
       if (!names.some((name) => `${name}` === only)) only = undefined;
       about.textContent =
         `Arrow keys go to the next token${browser ? ", Enter or a click shows its first expert in the browser" : ""}. ` +
-        `${names.length < new Set(of).size ? "Grey: others. " : ""}Distances along the axes are for the eye only.`;
+        `${names.length < new Set(of).size ? "Grey: others. " : ""}Trustworthiness of this map: ${plain(trust)}. ` +
+        "Distances along the axes are for the eye only.";
       plot.setAttribute("aria-label", `${spaces.value}s, ${maps.value}, layer ${layer}: ${about.textContent}`);
       isolate();
       look();

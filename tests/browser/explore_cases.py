@@ -11,8 +11,9 @@ import xarray as xr
 
 from gatebook.chapters.base import page
 from gatebook.figures import explored, plotting
-from gatebook.figures.explored import Explored, Matrices, Matrix
+from gatebook.figures.explored import Explored, Matrices, Matrix, Points
 from gatebook.report import render
+from gatebook.report.places import slug
 
 REPORT = Path(__file__).parents[2] / "report"
 LAYERS, EXPERTS = [0, 3, 7], 12
@@ -52,11 +53,33 @@ def made(seed: int = 0) -> Matrices:
     )
 
 
-def write(folder: Path, shown: Explored, build: str | None = None) -> Path:
-    """Write a page with two figures to explore, its assets and its data; returns the page."""
+HOSTILE = "</b><script>window.hacked = true</script>\u202e"
+
+
+def made_points(seed: int = 0) -> Points:
+    """Thirty tokens of three datasets in two spaces, by three projections; the text of the first one is hostile."""
+    rng = np.random.default_rng(seed)
+    dims = ("layer", "space", "projection", "point", "axis")
+    coordinates = {"layer": LAYERS, "space": ["router input", "expert output"], "projection": ["PCA", "UMAP", "t-SNE"]}
+    positions = rng.normal(0, 1, (len(LAYERS), 2, 3, 30, 2))
+    expert = xr.DataArray(rng.integers(0, EXPERTS, (len(LAYERS), 30)), {"layer": LAYERS}, ("layer", "point"))
+    dataset = xr.DataArray(np.array(["poems", "code", "web"])[np.arange(30) % 3], dims="point")
+    texts = {part: [f"{part} {point} " for point in range(30)] for part in ("before", "text", "after")}
+    texts["text"][0] = HOSTILE
+    trust = xr.DataArray(rng.uniform(0.5, 1, (len(LAYERS), 2, 3)), coordinates, dims[:3])
+    return Points(
+        xr.DataArray(positions, coordinates, dims), {"dataset": dataset, "first expert": expert}, texts, trust
+    )
+
+
+def write(folder: Path, shown: Explored, build: str | None = None, *, names=("lift", "share")) -> Path:
+    """Write a page with two figures to explore, its assets and its data; returns the page.
+
+    names: what each shows first.
+    """
     words = {"alt": "A matrix of lift, one cell for each pair of experts.", "caption": "n = 12.", "how_to_read": "See."}
     figures = []
-    for name in ("lift", "share"):
+    for name in map(slug, names):
         drawing, (ax,) = plotting.canvas(3)
         plotting.matrix(ax, np.ones((2, 2)), [0, 1], [0, 1], kind="magnitude", label="one")
         data = pd.DataFrame({"a": [1]})
@@ -69,11 +92,11 @@ def write(folder: Path, shown: Explored, build: str | None = None) -> Path:
     build = build or shown.scripts().build
     blocks = [
         words
-        | {"id": f"figure-{name}", "number": f"1.{number}", "name": f"{name}_figure", "title": name}
-        | {kind: f"{PLACE}/{name}_figure.{kind}" for kind in ("svg", "pdf", "csv")}
+        | {"id": f"figure-{slug(name)}", "number": f"1.{number}", "name": f"{slug(name)}_figure", "title": name}
+        | {kind: f"{PLACE}/{slug(name)}_figure.{kind}" for kind in ("svg", "pdf", "csv")}
         | {"netcdf": None, "rule": "plot_chapter", "command": "snakemake", "width": 653, "height": 288}
         | {"explored": {"first": name, "build": build, "folder": f"{PLACE}/{explored.FOLDER}", "browser": BROWSER}}
-        for number, name in enumerate(("lift", "share"), start=1)
+        for number, name in enumerate(names, start=1)
     ]
     path = folder / "pairs.html"
     path.write_text(_page(blocks), encoding="utf-8")

@@ -60,9 +60,8 @@ class Figure:
         return self.find("output").text
 
     def choose(self, label: str, value: str) -> None:
-        Select(self.find(f".choices label:nth-of-type({['Matrix', 'Order'].index(label) + 1}) select")).select_by_value(
-            value
-        )
+        (found,) = (each for each in self.all(".choices > label") if each.text.startswith(label))
+        Select(found.find_element("css selector", "select")).select_by_value(value)
         self.settle()
 
     def layer(self, number: int) -> None:
@@ -279,3 +278,137 @@ def test_print_and_pages_without_scripts_have_the_picture(browser, path):
     browser.open(path)
     assert browser.driver.find_element("css selector", "#figure-lift img").is_displayed()
     assert not browser.driver.find_element("css selector", "#figure-lift .explore").is_displayed()
+
+
+# ---------------------------------------------------------------- maps
+
+
+BY = ("router input, dataset", "expert output, first expert")
+MARKED = "#figure-router-input-dataset "
+MARKS = """
+return [...document.querySelectorAll(arguments[0] + ".points path")].map((mark) => [
+    mark.getAttribute("transform"), mark.classList.contains("faint"), mark.classList.contains("here")]);
+"""
+
+
+@pytest.fixture(scope="module")
+def points():
+    return explore_cases.made_points()
+
+
+@pytest.fixture(scope="module")
+def map_path(tmp_path_factory, points):
+    return explore_cases.write(tmp_path_factory.mktemp("maps"), points, names=BY)
+
+
+@pytest.fixture
+def map_(browser, map_path):
+    browser.open(map_path)
+    return Figure(browser, "router-input-dataset")
+
+
+def places(points, layer=0, space=0, projection=0):
+    """Positions of the points as the page draws them."""
+    found = points.positions.values[layer, space, projection]
+    low, high = found.min(axis=0), found.max(axis=0)
+    x, y = np.rint(1000 * (found - low) / (high - low)).T
+    return np.stack([x, 0.75 * (1000 - y)], axis=1)
+
+
+def point_at(figure, x, y):
+    """Point at a place of the drawing."""
+    plot = figure.find(".points svg")
+    scale = plot.size["width"] / 1040
+    offsets = ((x + 20) * scale - plot.size["width"] / 2, (y + 20) * scale - plot.size["height"] / 2)
+    ActionChains(figure.browser.driver).move_to_element_with_offset(plot, *map(round, offsets)).perform()
+
+
+def test_a_map_stands_in_the_place_of_the_picture_and_breaks_nothing(browser, map_path):
+    for dark, width in ((False, 1360), (True, 1360), (False, 390)):
+        browser.look(dark=dark, width=width)
+        browser.open(map_path)
+        for name in ("router-input-dataset", "expert-output-first-expert"):
+            assert not Figure(browser, name).find("img").is_displayed()
+        assert browser.violations() == []
+        assert browser.overflow() == 0
+        assert browser.errors() == [] and browser.requests_elsewhere() == []
+
+
+def test_points_stand_where_the_map_has_them(map_, browser, points):
+    for layer, projection in ((0, "PCA"), (3, "t-SNE")):
+        map_.layer(layer)
+        map_.choose("Map", projection)
+        at = LAYERS.index(layer), 0, points.positions["projection"].values.tolist().index(projection)
+        expected = {f"translate({x:g} {y:g}) scale(1.5)" for x, y in places(points, *at)}
+        assert {transform for transform, *_ in browser.run(MARKS, MARKED)} == expected
+        trust = points.trustworthiness.values[at]
+        assert f"Trustworthiness of this map: {float(f'{trust:.3g}'):g}." in map_.find(".about").text
+
+
+def test_the_nearest_token_is_told_with_its_context(map_, points):
+    found = places(points)
+    distances = np.linalg.norm(found[:, None] - found[None], axis=-1) + 1e9 * np.eye(len(found))
+    alone = np.argsort(-distances.min(axis=1))[:3]  # no other one is near
+    for point in alone.tolist():
+        point_at(map_, *found[point])
+        expert = points.categories["first expert"].values[0, point]
+        dataset = points.categories["dataset"].values[point]
+        assert map_.told.rstrip() == f"{dataset}, L0 expert {expert}: before {point} text {point} after {point}"
+        assert map_.find("mark").text.strip() == f"text {point}"
+    map_.find(".points").click()
+    assert f"{BROWSER}#tab=experts&l=0&e=" in map_.browser.driver.current_url
+
+
+def test_text_is_inert(map_, browser, points):
+    point_at(map_, *places(points)[0])
+    assert "<script>" in map_.told or map_.told.startswith("poems")
+    assert browser.run("return window.hacked") is None
+
+
+def test_a_press_on_the_legend_lets_a_dataset_stand_out(map_, browser, points):
+    names = [button.text for button in map_.all(".looks button")]
+    assert names == ["poems", "code", "web"]
+    button = map_.all(".looks button")[1]
+    button.click()
+    assert button.get_attribute("aria-pressed") == "true"
+    faint = {transform for transform, is_faint, _ in browser.run(MARKS, MARKED) if is_faint}
+    others = places(points)[np.arange(30) % 3 != 1]
+    assert faint == {f"translate({x:g} {y:g}) scale(1.5)" for x, y in others}
+    browser.run("arguments[0].focus()", map_.find(".points"))
+    for key in (Keys.ARROW_LEFT, Keys.ARROW_DOWN, Keys.ARROW_RIGHT):
+        ActionChains(browser.driver).send_keys(key).perform()
+        assert map_.told.startswith("code, ")  # the keys go to what stands out
+    button.click()
+    assert not any(is_faint for _, is_faint, _ in browser.run(MARKS, MARKED))
+
+
+def test_arrow_keys_go_in_their_direction_and_enter_leads_to_the_expert(map_, browser, points):
+    browser.run("arguments[0].focus()", map_.find(".points"))
+
+    def here():
+        (found,) = (transform for transform, _, is_here in browser.run(MARKS, MARKED) if is_here)
+        return [float(number) for number in found[10:].partition(")")[0].split()]
+
+    for key, axis, direction in (
+        (Keys.ARROW_RIGHT, 0, 1),
+        (Keys.ARROW_LEFT, 0, -1),
+        (Keys.ARROW_DOWN, 1, 1),
+        (Keys.ARROW_UP, 1, -1),
+    ):
+        before = here()
+        ActionChains(browser.driver).send_keys(key).perform()
+        after = here()
+        ahead = direction * (places(points)[:, axis] - before[axis]) > 0
+        assert (direction * (after[axis] - before[axis]) > 0) == ahead.any()
+    expert = map_.find(".go").text.split()[-1]
+    ActionChains(browser.driver).send_keys(Keys.ENTER).perform()
+    assert browser.driver.current_url.endswith(f"{BROWSER}#tab=experts&l=0&e={expert}")
+
+
+def test_the_experts_that_most_tokens_choose_have_colours(browser, map_path, points):
+    browser.open(map_path)
+    figure = Figure(browser, "expert-output-first-expert")
+    counts = np.bincount(points.categories["first expert"].values[0], minlength=EXPERTS)
+    most = np.argsort(-counts, kind="stable")[:6]
+    assert [button.text for button in figure.all(".looks button")] == [f"expert {expert}" for expert in most]
+    assert "Grey: others." in figure.find(".about").text

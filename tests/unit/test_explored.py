@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from gatebook.figures import explored
-from gatebook.figures.explored import Explored, Matrices, Matrix
+from gatebook.figures.explored import Explored, Matrices, Matrix, Points
 from gatebook.figures.matrix import clustered_order
 
 LAYERS, EXPERTS = [1, 4, 6, 9], 6
@@ -129,3 +129,38 @@ def test_files_are_written_with_one_build(made, tmp_path):
     files = sorted((tmp_path / explored.FOLDER).iterdir())
     assert [path.name for path in files] == ["1.js", "4.js", "6.js", "9.js", "across.js", "index.js"]
     assert all(f'"{build}"' in path.read_text() for path in files)
+
+
+def test_maps_have_their_positions_in_thousandths_and_their_words_once():
+    rng = np.random.default_rng(0)
+    positions = rng.normal(5, 3, (2, 1, 3, 7, 2))
+    dims = ("layer", "space", "projection", "point", "axis")
+    coordinates = {"layer": [2, 8], "space": ["inputs"], "projection": ["PCA", "UMAP", "t-SNE"]}
+    expert = xr.DataArray(rng.integers(0, 9, (2, 7)), {"layer": [2, 8]}, ("layer", "point"))
+    trust = xr.DataArray([[[0.9123, 0.5, np.nan]]] * 2, {"layer": [2, 8]}, dims[:3])
+    shown = Points(
+        xr.DataArray(positions, coordinates, dims),
+        {"dataset": xr.DataArray(list("abcabca"), dims="point"), "first expert": expert},
+        {name: [f"{name} {point}" for point in range(7)] for name in ("before", "text", "after")},
+        trust,
+    )
+    found = contents(shown)
+    assert list(found) == ["index", "2", "8"]
+    assert found["index"] == {
+        "layers": [2, 8],
+        "spaces": ["inputs"],
+        "projections": ["PCA", "UMAP", "t-SNE"],
+        "categories": ["dataset", "first expert"],
+        "texts": {name: [f"{name} {point}" for point in range(7)] for name in ("before", "text", "after")},
+        "of": {"dataset": list("abcabca")},
+    }
+    for place, layer in enumerate((2, 8)):
+        assert found[f"{layer}"]["of"] == {"first expert": expert.values[place].tolist()}
+        assert found[f"{layer}"]["trustworthiness"] == [[0.912, 0.5, None]]
+        for written, known in zip(found[f"{layer}"]["positions"][0], positions[place, 0], strict=True):
+            low, high = known.min(axis=0), known.max(axis=0)
+            np.testing.assert_allclose(written, 1000 * (known - low) / (high - low), atol=0.5)
+
+
+def test_a_map_without_extent_is_drawn_at_its_corner():
+    assert (explored._thousandths(np.full((1, 3, 2), 4.0)) == 0).all()

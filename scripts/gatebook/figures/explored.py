@@ -8,6 +8,7 @@ when a reader asks for it.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +64,7 @@ class Matrix:
     word: str = ""
     level: float | None = None
 
-    @property
+    @cached_property
     def ends(self) -> tuple[float, float]:
         """The limits of its colours, between which the nulls of a magnitude lie."""
         if self.limits is not None:
@@ -80,7 +81,7 @@ class Matrix:
         """Whether it is over layers."""
         return self.values.ndim == 2
 
-    @property
+    @cached_property
     def symmetric(self) -> bool:
         """Whether its numbers are the same on both sides of the diagonal, but for rounding."""
         parts = (self.values, *self.beside.values())
@@ -160,12 +161,13 @@ class Points(Explored):
 
     positions: (layer, space, projection, point, axis); categories: by the name of what points are coloured by, the
     category of each point, (point,), or (layer, point) if it is the number of an expert; texts: `before`, `text` and
-    `after` of each point, (point,).
+    `after` of each point, (point,); trustworthiness of the maps: (layer, space, projection).
     """
 
     positions: xr.DataArray
     categories: Mapping[str, xr.DataArray]
     texts: Mapping[str, Sequence[str]]
+    trustworthiness: xr.DataArray
 
     def scripts(self) -> DataScripts:
         """See `Explored`; positions are thousandths of the range that a map has along each axis."""
@@ -186,7 +188,9 @@ class Points(Explored):
                 for name, values in self.categories.items()
                 if name not in fixed
             }
-            made.add(f"{layer}", {"of": of, "positions": _thousandths(here).tolist()})
+            trust = self.trustworthiness.sel(layer=layer).transpose("space", "projection").values
+            trust = [_rounded(row, None) for row in trust]
+            made.add(f"{layer}", {"of": of, "positions": _thousandths(here).tolist(), "trustworthiness": trust})
         return made
 
 

@@ -56,6 +56,7 @@ def explored(seen: Seen) -> Points:
         metrics["map"],
         {"dataset": metrics["point_dataset"], "first expert": metrics["point_expert"]},
         {name: metrics[f"point_{name}"].values for name in ("before", "text", "after")},
+        metrics["trustworthiness"],
     )
 
 
@@ -223,8 +224,8 @@ def _outputs_by_expert(metrics: xr.Dataset) -> Figure:
         alt=f"Maps of expert outputs, one row per layer, by PCA, UMAP and t-SNE, with the six most chosen experts of "
         f"the layer in colour. In the space itself {share} of the nearest outputs are of the same expert.",
         caption=f"The outputs, not weighted, of the first expert of the same {metrics.sizes['point']:,} tokens. Large "
-        "dots with an edge: the mean output of every expert, over all sampled tokens, whoever they were sent to; T: "
-        f"trustworthiness. {size_text(metrics, SAMPLED)}.",
+        "dots with an edge, in the picture alone: the mean output of every expert, over all sampled tokens, whoever "
+        f"they were sent to; T: trustworthiness. {size_text(metrics, SAMPLED)}.",
         how_to_read=f"{_HOW_TO_READ} A colour stands for another expert in every row. An expert whose large dot is far "
         "from its small ones treats its own tokens unlike all others.",
         drawing=drawing,
