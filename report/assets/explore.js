@@ -102,6 +102,7 @@
 
   const exploreMatrices = (host, index) => {
     const { browser } = host.dataset;
+    const [first, firstLayer] = host.dataset.first.split(", ");
     const at = { row: -1, column: -1 }; // numbers of experts, or of layers
     let matrix, layer, labels, order, numbers; // what is shown; `order`: the number at each place
 
@@ -137,7 +138,7 @@
 
     const words = (row, column) => {
       const of = matrix.columns ? ` (${matrix.columns})` : "";
-      const where = `${matrix.across ? "" : `L${layer} `}${labels[row]} × ${labels[column]}${of}`;
+      const where = `${matrix.across ? "Layers" : `L${layer}`} ${labels[row]} × ${labels[column]}${of}`;
       if (number(row, column) === null) return `${where}: ${row === column ? "the same" : "not known"}`;
       const [value, low, high] = ["", "low", "high"].map((part) => (numbers[part] ? number(row, column, part) : null));
       const others = matrix.beside.filter((part) => !["low", "high"].includes(part));
@@ -272,11 +273,13 @@
       return all.reduce((one, other) => (value(other) > value(one) ? other : one));
     };
 
+    const titleOf = (name) => index.matrices.find((each) => each.name === name).title;
     const remarks = () => [
       `Arrow keys move the cross${leads() ? ", Enter or a click shows the experts in the browser" : ""}.`,
       orders.value === "cluster" && !matrix.across && matrix.name !== index.clustered.name
         ? `Clusters are those of “${index.clustered.title}”.`
         : "",
+      matrix.name === first ? "" : `The words at the figure are about “${titleOf(first)}”.`,
       matrix.level === null
         ? ""
         : `Lines through cells: not significant at a false discovery rate of ${plain(100 * matrix.level)} %.`,
@@ -334,8 +337,10 @@
       control.addEventListener("change", () => show().catch((problem) => fail(host, problem)));
     }
     new ResizeObserver(() => labels && nameAxes()).observe(cells);
-    which.value = host.dataset.first;
+    which.value = first;
     orders.value = "cluster";
+    const tab = tabs.querySelector(`[value="${firstLayer}"]`);
+    if (tab) tab.checked = true;
     return show();
   };
 

@@ -228,9 +228,18 @@ def test_a_matrix_that_is_not_symmetric_and_one_between_layers(browser, path, sh
     figure.choose("Matrix", "overlap")
     between = matrix(shown, "overlap").values.values
     figure.point(2, 0, len(LAYERS))
-    assert figure.told.startswith("7 × 0: overlap ")
+    assert figure.told.startswith("Layers 7 × 0: overlap ")
     assert float(figure.told.rpartition(" ")[2]) == pytest.approx(between[2, 0], rel=5e-3)
     assert not figure.find(".layers").is_displayed() and not figure.find(".go").is_displayed()
+
+
+def test_a_figure_can_begin_with_a_layer_and_says_what_its_words_are_about(browser, tmp_path, shown):
+    browser.open(explore_cases.write(tmp_path / "site", shown, names=("share, 7", "lift")))
+    figure = Figure(browser, "share-7")
+    assert figure.told.startswith("L7 ")
+    assert "The words at the figure" not in figure.find(".about").text
+    figure.choose("Matrix", "lift")
+    assert "The words at the figure are about “Share of a row”." in figure.find(".about").text
 
 
 def test_the_null_is_on_the_scale(browser, path):

@@ -128,8 +128,8 @@ def pooled(array: xr.DataArray) -> xr.DataArray:
 class Figure:
     """One figure: its drawing and data, and the words of its block in the report.
 
-    `explores`: name of the matrix that readers of the page see first in its place, of those that the function
-    `explored` of the chapter's page gives; "" if they see the drawing alone.
+    `explores`: what readers of the page see first in its place, of what the function `explored` of the chapter's page
+    gives: "MATRIX", "MATRIX, LAYER" or "SPACE, CATEGORY"; "" if they see the drawing alone.
     """
 
     name: str

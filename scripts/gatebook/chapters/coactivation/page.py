@@ -110,7 +110,14 @@ def explored(seen: Seen) -> Matrices | None:
         level=1 - metrics.attrs["confidence"],
     )
     published = [
-        Matrix(name, title, found[name], limits=(0, float(f"{found[name].max().item():.2g}")), nulls={"uniform": null})
+        Matrix(
+            name,
+            title,
+            found[name],
+            limits=(0, float(f"{found[name].max().item():.2g}")),
+            nulls={"uniform": null},
+            word="co-activation",
+        )
         for name, title, null in (
             ("coactivation", "Co-activation C(row → column), Eq. 6", uniform),
             ("adjacent_rank", "Co-activation at neighbouring ranks", 2 * uniform / top_k),
@@ -490,12 +497,12 @@ def _published_variant(metrics: xr.Dataset) -> Figure:
         )
     largest = float(chosen["coactivation"].max())
     return Figure(
-        explores="coactivation",
+        explores=f"coactivation, {layer}",
         name="published_variant",
         title=f"Co-activation as published, layer {layer}",
         alt=f"Two matrices of co-activation in layer {layer}: the share of one expert's tokens that also select "
         f"another, at most {largest:.2f} with uniform routing at {uniform:.3f}; and that at neighbouring ranks only.",
-        caption=f"Left: C(i → j) = N_ij / N_i, Eq. 6 of the OLMoE paper; rows sum to k - 1 = {top_k - 1}. Right: the "
+        caption=f"In the picture, left: C(i → j) = N_ij / N_i, Eq. 6 of the OLMoE paper; rows sum to k - 1 = {top_k - 1}; right: the "
         "variant adjacent_rank, which counts only pairs at neighbouring ranks, rows sum to at most 2; the figure that "
         f"was published with the paper shows this one. Layer {layer} has the largest mean |log₂ lift|; the CSV has "
         f"intervals of C, the netCDF file all layers. {size_text(metrics)}.",
