@@ -502,10 +502,11 @@ def _published_variant(metrics: xr.Dataset) -> Figure:
         title=f"Co-activation as published, layer {layer}",
         alt=f"Two matrices of co-activation in layer {layer}: the share of one expert's tokens that also select "
         f"another, at most {largest:.2f} with uniform routing at {uniform:.3f}; and that at neighbouring ranks only.",
-        caption=f"In the picture, left: C(i → j) = N_ij / N_i, Eq. 6 of the OLMoE paper; rows sum to k - 1 = {top_k - 1}; right: the "
-        "variant adjacent_rank, which counts only pairs at neighbouring ranks, rows sum to at most 2; the figure that "
-        f"was published with the paper shows this one. Layer {layer} has the largest mean |log₂ lift|; the CSV has "
-        f"intervals of C, the netCDF file all layers. {size_text(metrics)}.",
+        caption="In the picture, left: C(i → j) = N_ij / N_i, Eq. 6 of the OLMoE paper; rows sum to k - 1 = "
+        f"{top_k - 1}; right: the variant adjacent_rank, which counts only pairs at neighbouring ranks, rows sum to at "
+        "most 2; the figure that was published with the paper shows this one. Layer "
+        f"{layer} has the largest mean |log₂ lift|; the CSV has intervals of C, the netCDF file all layers. "
+        f"{size_text(metrics)}.",
         how_to_read="Row i: of the tokens that select expert i, the share that also selects j. Bright columns are busy "
         "experts, which everyone meets: compare with the lift, where loads are taken out.",
         drawing=drawing,
