@@ -4,6 +4,7 @@ rule measure_maps:
         folder=model_folder,
         tokens=tokens,
         records=records,
+        tokenizer=tokenizer_folder,
         untrained=untrained("maps"),
     output:
         metrics="results/metrics/{model}/{checkpoint}/maps.nc",
@@ -21,6 +22,7 @@ rule measure_maps:
     params:
         code=code("measure_maps.py"),
         model=model_settings("dtype", "device", "experts"),
+        tokenizer=model_settings("trust_remote_code"),
         threads=config["extraction"]["threads"],
         settings=settings("maps"),
         statistics=statistics("seed", "confidence"),

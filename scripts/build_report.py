@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gatebook
 from gatebook.atlas import budget
+from gatebook.figures import explored
 from gatebook.files import atomic, netcdf
 from gatebook.inputs.documents import describe_dataset
 from gatebook.report import assemble, published, render, search
@@ -36,7 +37,8 @@ with atomic.atomic_directory(snakemake.output.folder) as folder:
             atomic.copy(path, folder / kind / section["of"] / path.name)
     for path in map(Path, snakemake.input.expert_sets):
         atomic.copy(path, folder.joinpath("tables", *path.parts[-3:]))
-    outputs = manifest(folder)
+    outputs = [file for file in manifest(folder) if Path(file["path"]).parent.name != explored.FOLDER]
+    outputs += [summary(path, folder) for path in sorted(folder.glob(f"figures/**/{explored.FOLDER}"))]
     for path in map(Path, snakemake.input.pages):
         copied = folder.joinpath(*path.parts[-3:])
         atomic.copy(path, copied)

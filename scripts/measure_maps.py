@@ -5,7 +5,9 @@ import torch
 from gatebook.chapters.base import results
 from gatebook.chapters.maps import CHAPTER, layers
 from gatebook.chapters.maps import measure as maps
+from gatebook.chapters.maps.contexts import contexts
 from gatebook.files import tables
+from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.measures.summary import of_enough
 from gatebook.run import job
 from gatebook.study import samples
@@ -14,6 +16,8 @@ job.start(snakemake)
 torch.set_num_threads(snakemake.params.threads)
 settings = snakemake.params.settings
 sample = samples.read(snakemake.input.records, snakemake.input.tokens)
+tokenizer = load_tokenizer(str(snakemake.input.tokenizer), **snakemake.params.tokenizer)
+sample = sample.merge(contexts(sample, snakemake.input.tokens, tokenizer))
 numbers = layers.chosen(settings["layers"], sample["layer"].values.tolist())
 blocks = samples.read_blocks(snakemake.input.records, snakemake.input.folder, numbers, **snakemake.params.model)
 bar = job.progress(map(layers.of_block, blocks), total=len(numbers), unit=" layers", description="maps")

@@ -24,14 +24,16 @@ layers = geometry.layers(
     seed=statistics["seed"],
     workers=snakemake.threads,
 )
+coactivation = netcdf.load(snakemake.input.coactivation)
 measured = similarity.measure(
     sample,
     job.progress(layers, total=len(numbers), unit=" layers", description="compare experts"),
-    lift=netcdf.load(snakemake.input.coactivation)["lift"],
+    lift=coactivation["lift"],
     overlap=netcdf.load(snakemake.input.token_overlap)["weighted_jaccard"],
     permutations=settings["permutations"],
     **statistics,
 )
+measured.metrics["selected_share"] = coactivation["selected_share"]
 measured = summary.of_enough(measured, snakemake.params.fewest_clusters)
 results.save(
     measured,

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from gatebook.atlas.data_scripts import DataScripts
+from gatebook.files.data_scripts import DataScripts
 from gatebook.measures import contexts
 from gatebook.report import render
 

@@ -46,6 +46,7 @@ def make_figure(identifier: str, number: int, netcdf: str | None = None) -> dict
         "command": "snakemake --cores 2 entropy.svg",
         "width": 720,
         "height": 400,
+        "explored": None,
     }
 
 

@@ -36,3 +36,29 @@ def test_a_study_without_a_description_has_one_of_its_own(sources, datasets, tex
     study = {"models": list(sources), "datasets": list(range(datasets))}
     config = {"study": study, "models": {name: {"source": source} for name, source in sources.items()}}
     assert assemble._description(config) == text
+
+
+def test_what_is_explored_in_the_place_of_a_figure_leads_to_the_browser_of_its_model():
+    words = {"title": "Lift", "alt": "", "caption": "", "how_to_read": "", "width": 1, "height": 1}
+    figures = [words | {"name": "pairs", "explores": "lift"}, words | {"name": "lines", "explores": ""}]
+    section = {"chapter": "coactivation", "label": "", "published": [], "absent": []}
+    sections = [
+        section | {"of": "a/main", "words": {"figures": figures, "findings": [], "explored": "ab12"}},
+        section | {"of": "b/main", "words": {"figures": figures, "findings": [], "explored": "cd34"}},
+        section | {"of": "c/main", "words": {"figures": figures, "findings": [], "explored": None}},
+    ]
+    parts = assemble._chapter(1, "coactivation", sections, {"a/main": "browser-a.html"})["sections"]
+    found = [figure["explored"] for part in parts for figure in part["figures"]]
+    assert found == [
+        {
+            "first": "lift",
+            "build": "ab12",
+            "folder": "figures/a/main/coactivation/explored",
+            "browser": "browser-a.html",
+        },
+        None,
+        {"first": "lift", "build": "cd34", "folder": "figures/b/main/coactivation/explored", "browser": ""},
+        None,
+        None,
+        None,
+    ]

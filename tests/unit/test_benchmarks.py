@@ -217,7 +217,7 @@ def jobs(monkeypatch):
         if script == "plot_chapter" and wildcards["chapter"] != "token_overlap":
             output["figures"].mkdir(parents=True)
             (output["figures"] / "chapter.json").write_text(
-                '{"figures": [], "findings": [], "brief": null, "served": null}'
+                '{"figures": [], "findings": [], "brief": null, "served": null, "explored": null}'
             )
             return None
         with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as process:

@@ -2,7 +2,7 @@ import base64
 import re
 import zlib
 
-from gatebook.atlas.data_scripts import DataScripts
+from gatebook.files.data_scripts import DataScripts
 
 HOSTILE = "</script><script>alert(1)</script>\"'\\\u202e\x00" + "x" * 10_000
 CALL = r'put\("([a-z0-9/_.-]+)","([0-9a-f]{12})","(json|bytes)","([A-Za-z0-9+/]*={0,2})"\);\n'

@@ -27,13 +27,14 @@ def sizes(layers: int, experts: int, top_k: int, datasets: int, tokens: int, *, 
 @pytest.mark.parametrize(
     ("given", "browser", "measured"),
     [
-        ((16, 64, 8, 12, 80_000), {}, (11.2, 15.0)),
-        ((16, 64, 8, 12, 80_000), FORMER, (16.0, 20.2)),
-        ((48, 128, 8, 2, 3000), {}, (11.4, 24.8)),
-        ((2, 8, 2, 3, 1500), {}, (0.157, 3.71)),
+        ((16, 64, 8, 12, 80_000), {}, (11.2, 15.0 + 1.46)),
+        ((16, 64, 8, 12, 80_000), FORMER, (16.0, 20.2 + 1.46)),
+        ((48, 128, 8, 2, 3000), {}, (11.4, 24.8 + 5.5)),
+        ((2, 8, 2, 3, 1500), {}, (0.157, 3.71 + 0.06)),
     ],
 )
 def test_it_is_near_what_was_measured(given, browser, measured):
+    """What readers explore in the place of figures was measured by itself, for random matrices of these sizes."""
     found = sizes(*given, **MEASURED | browser)
     assert (found["browser.megabytes"], found["report.megabytes"]) == pytest.approx(measured, rel=0.4, abs=0.1)
 

@@ -106,6 +106,8 @@ def log_curves():
     return single(lambda ax: plotting.curves(ax, np.arange(1, 51) * 1000, series, **look))
 
 
+EXPERT_QUANTILES = np.geomspace(1e-4, 0.2, 3 * 64).reshape(3, 64).T
+
 # Typical and demanding sizes of each kind of figure.
 FIGURES = {
     "lines": lambda: single(lambda ax: plotting.layer_lines(ax, LAYERS, CROWDED, UNIFORM, y_label="nats")),
@@ -124,6 +126,9 @@ FIGURES = {
     "dots": lambda: single(lambda ax: plotting.dot_whiskers(ax, SETS, ROWS, UNIFORM, x_label="Share")),
     "ridges": lambda: single(lambda ax: plotting.histograms(ax, range(9), np.ones((61, 8)), range(61), label="a"), 9),
     "log curves": log_curves,
+    "ranges": lambda: single(
+        lambda ax: plotting.ranges(ax, range(64), EXPERT_QUANTILES, UNIFORM[0], x_label="expert", y_scale="log")
+    ),
 }
 
 
@@ -165,6 +170,7 @@ def test_thinned_ticks_are_real_layers_and_multiples_of_the_step():
     assert thinned(range(61), 10).tolist() == [0, 8, 16, 24, 32, 40, 48, 56]
     assert (np.arange(3, 61)[thinned(np.arange(3, 61), 8)] == [8, 16, 24, 32, 40, 48, 56]).all()
     assert thinned([1, 3, 5, 7, 9, 11], 3).tolist() == [0, 2, 4]  # no even layer: every second one
+    assert thinned([8, 3, 0, 4, 7, 16], 3).tolist() == [0, 2, 4]  # in another order: every second one, too
     assert thinned(["a", "b", "c"], 1).tolist() == [0, 1, 2]
 
 
@@ -377,6 +383,22 @@ def test_dots_and_whiskers_stand_in_their_rows():
     assert whiskers == [[0.5, 1.5]]  # half an interval is no interval
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "null"]
+
+
+def test_ranges_stand_at_their_positions_with_gaps_where_nothing_is_known():
+    figure, (ax,) = plotting.canvas()
+    quantiles = [[1, 2, 3], [np.nan, np.nan, np.nan], [0, 4, 5]]
+    plotting.ranges(ax, [0, 1, 2], quantiles, Reference("even", 2.5))
+    dots, line = ax.get_lines()
+    np.testing.assert_array_equal(dots.get_xydata(), [[0, 2], [1, np.nan], [2, 4]])
+    (bars,) = (each for each in ax.collections if isinstance(each, LineCollection))
+    ends = [path.vertices.tolist() for path in bars.get_paths()]
+    assert ends[0] == [[0, 1], [0, 3]] and [[2, 0], [2, 5]] in ends
+    assert line.get_ydata() == [2.5, 2.5]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["median, 10 % to 90 %", "even"]
+    figure, (ax,) = plotting.canvas()
+    plotting.ranges(ax, [0], [[np.nan] * 3])
+    assert "no data" in [text.get_text() for text in ax.texts]
 
 
 def test_ridges_are_densities_scaled_to_their_own_maximum():

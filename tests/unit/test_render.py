@@ -397,6 +397,22 @@ def test_what_cannot_be_right_is_refused(path, value):
         render.render(site, TEMPLATES)
 
 
+@pytest.mark.parametrize("browser", ["browser-a model.html", ""])
+def test_a_figure_can_be_explored_where_it_has_data(browser):
+    site = make_site()
+    figure = site["chapters"][0]["sections"][0]["figures"][0]
+    figure["explored"] = {"first": "lift", "build": "ab12", "folder": "figures/a model/explored", "browser": browser}
+    found = pages(site)
+    (host,) = (each for _, each in found["decisiveness.html"].elements if each.get("class") == "explore")
+    assert (host["data-first"], host["data-build"]) == ("lift", "ab12")
+    assert (host["data-folder"], host["data-browser"]) == ("figures/a%20model/explored", browser.replace(" ", "%20"))
+    assert host["aria-label"] == f"Figure {figure['number']}, to explore" and "hidden" in host
+    scripts = {
+        name: {each.get("src") for tag, each in page.elements if tag == "script"} for name, page in found.items()
+    }
+    assert {name for name, sources in scripts.items() if "assets/explore.js" in sources} == {"decisiveness.html"}
+
+
 def test_published_values_stand_beside_those_of_the_study():
     rendered = pages(make_site())
     text = " ".join(rendered["decisiveness.html"].text.split())

@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from gatebook.atlas.data_scripts import DataScripts
 from gatebook.chapters.vocabulary_specialization import OFTEN
 from gatebook.files import netcdf, parts
+from gatebook.files.data_scripts import DataScripts
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import contexts, expert_sets, vocabulary
 from gatebook.measures.expert_sets import MODES, SIZES, Sets

@@ -6,7 +6,7 @@ contexts stay.
 
 from collections.abc import Callable
 
-from gatebook.atlas.data_scripts import DataScripts
+from gatebook.files.data_scripts import DataScripts
 
 
 def _without_plots(scripts: DataScripts, index: dict) -> None:

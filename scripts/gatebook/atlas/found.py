@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 
-from gatebook.atlas.data_scripts import DataScripts
 from gatebook.chapters.coactivation.measure import null_pairs
+from gatebook.files.data_scripts import DataScripts
 from gatebook.measures.uncertainty import INTERVAL
 
 

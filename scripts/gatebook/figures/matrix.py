@@ -128,14 +128,20 @@ def _draw_ratios(ax: Axes, values: np.ndarray, limits: tuple[float, float] | Non
     with np.errstate(divide="ignore"):
         doublings = np.log2(values)
     if limits is None:
-        needed = np.quantile(np.abs(doublings[np.isfinite(doublings)]), 0.99) if np.isfinite(doublings).any() else 0
-        end = next((end for end in RATIO_ENDS if end >= needed), RATIO_ENDS[-1])
+        end = ratio_end(values)
     elif limits[1] > 1 and math.isclose(limits[0] * limits[1], 1):
         end = math.log2(limits[1])
     else:
         raise ValueError(f"The limits of a ratio must be reciprocal, (1/4, 4) for instance, not {limits}.")
     # A ratio of 0 has no logarithm; a value far below the lower limit stands for it.
     return _draw_image(ax, np.where(values == 0, -1e9, doublings), "PuOr_r", (-end, end))
+
+
+def ratio_end(values: np.ndarray) -> float:
+    """The smallest of `RATIO_ENDS`, in doublings, that holds 99 % of the positive ratios; the largest if none does."""
+    doublings = np.abs(np.log2(values[np.isfinite(values) & (values > 0)]))
+    needed = np.quantile(doublings, 0.99) if doublings.size else 0
+    return next((end for end in RATIO_ENDS if end >= needed), RATIO_ENDS[-1])
 
 
 def _draw_magnitudes(ax: Axes, values: np.ndarray, limits: tuple[float, float] | None) -> AxesImage:

@@ -53,6 +53,7 @@ __all__ = [
     "layer_expert_matrix",
     "layer_lines",
     "matrix",
+    "ranges",
     "small_multiples",
 ]
 
@@ -456,6 +457,53 @@ def _heights(counts: ArrayLike, widths: np.ndarray) -> np.ndarray:
     highest = densities.max(axis=1, keepdims=True)
     usable = (densities > 0) & np.isfinite(highest)
     return 0.85 * np.divide(densities, highest, out=np.full_like(densities, np.nan), where=usable)
+
+
+@house_style
+def ranges(
+    ax: Axes,
+    x: ArrayLike,
+    quantiles: ArrayLike,
+    reference: Reference | None = None,
+    *,
+    x_label: str = "",
+    y_label: str = "",
+    y_scale: Literal["linear", "log"] = "linear",
+) -> None:
+    """Distributions at integer positions without an order between them, such as experts: a dot on a bar for each.
+
+    Parameters
+    ----------
+    ax
+        Where they are drawn.
+    x
+        Integers, increasing: (n,).
+    quantiles
+        Low end of the bar, dot, high end: (n, 3), such as the 10 %, 50 % and 90 % quantiles. On a logarithmic axis
+        those that are not positive are gaps.
+    reference
+        A horizontal line at one value.
+    x_label, y_label, y_scale
+        Of the axes.
+    """
+    x, (low, middle, high) = np.asarray(x), np.asarray(quantiles, float).T
+    ax.set(xlabel=x_label, ylabel=y_label, yscale=y_scale, xlim=(x[0] - 0.8, x[-1] + 0.8))
+    ax.xaxis.grid(False)
+    ticks = thinned(x, inches(ax)[0] * 4)
+    ax.set_xticks(x[ticks], [str(one) for one in x[ticks]])
+    if y_scale == "log":
+        low, middle, high = (_positive(part) for part in (low, middle, high))
+    if not np.isfinite(middle).any():
+        return say_no_data(ax)
+    ax.vlines(x, low, high, color=PALETTE[0], alpha=0.45, linewidth=min(2.4, 60 / len(x)), zorder=2)
+    size = min(4, 120 / len(x))
+    handles = ax.plot(x, middle, "o", color=PALETTE[0], markersize=size, zorder=3, label="median, 10 % to 90 %")
+    if reference is not None:
+        look = {"color": MUTED, "linestyle": REFERENCE_DASHES[0], "linewidth": 1.1, "label": reference.label}
+        handles.append(ax.axhline(float(reference.value), **look))
+    add_to_legend(ax.figure, handles)
+    _number_ticks(ax.yaxis)
+    return None
 
 
 # ---------------------------------------------------------------- values and axes

@@ -229,11 +229,13 @@ def inches(ax: Axes) -> tuple[float, float]:
 def thinned(names: Sequence[str | int], most: float) -> np.ndarray:
     """Positions of the names to show: all text, or at most `most` integers at steps of a power of two.
 
-    Multiples of the step are preferred (4, 8, 12 ...), so that ticks read well when the first layer is not 0.
+    Of increasing integers multiples of the step are preferred (4, 8, 12 ...), so that ticks read well when the first
+    layer is not 0.
     """
     positions = np.arange(len(names))
     if len(names) <= most or isinstance(names[0], str):
         return positions
     step = 2 ** math.ceil(math.log2(len(names) / most))
     multiples = positions[np.asarray(names) % step == 0]
-    return multiples if len(multiples) > 1 else positions[::step]
+    is_even = len(multiples) > 1 and (np.diff(names) > 0).all()
+    return multiples if is_even else positions[::step]

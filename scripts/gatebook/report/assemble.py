@@ -10,6 +10,7 @@ import yaml
 from gatebook import chapters
 from gatebook.atlas import browser_page, profiles_page
 from gatebook.chapters.base.contract import Measure
+from gatebook.figures import explored as explored_files
 from gatebook.inputs.demo import harvested
 from gatebook.report import first_screen, places, published
 from gatebook.run import job
@@ -90,8 +91,12 @@ def assemble(
         Of what JSON can hold.
     """
     names = list(dict.fromkeys(section["chapter"] for section in sections))
-    browsable = {page["model"] for page in model_pages if page["kind"] == "browser"}
-    pages = [_chapter(number, name, sections, browsable) for number, name in enumerate(names, start=1)]
+    browsers = {
+        f"{page['model']}/{page['checkpoint']}": places.model_page("browser", page["model"])
+        for page in model_pages
+        if page["kind"] == "browser"
+    }
+    pages = [_chapter(number, name, sections, browsers) for number, name in enumerate(names, start=1)]
     without_documents = all("documents" in lacking for lacking in missing.values())
     findings = [
         finding
@@ -178,16 +183,20 @@ def _cautions(config: dict, datasets: list[dict], without_documents: bool) -> di
     }
 
 
-def _chapter(number: int, name: str, sections: list[dict], browsable: set[str]) -> dict:
+def _chapter(number: int, name: str, sections: list[dict], browsers: dict[str, str]) -> dict:
+    """A chapter with its sections; `browsers` are the pages of the expert browser by model/checkpoint."""
     chapter = chapters.declared(name)
     parts, count = [], 0
     for section in (section for section in sections if section["chapter"] == name):
         of, figures = section["of"], []
-        model = of.split("/")[0]
-        browser = {"browser": places.model_page("browser", model) if model in browsable else ""}
+        browser = browsers.get(of, "")
         for words in section["words"]["figures"]:
             count += 1
-            figures.append(_figure(f"{number}.{count}", name, of, words) | browser)
+            figures.append(_figure(f"{number}.{count}", name, of, words) | {"browser": browser})
+            if words["explores"] and section["words"]["explored"] is not None:
+                explored = {"first": words["explores"], "build": section["words"]["explored"]}
+                folder = f"figures/{of}/{name}/{explored_files.FOLDER}"
+                figures[-1]["explored"] = explored | {"folder": folder, "browser": browser}
         ids = {figure["name"]: figure["id"] for figure in figures}
         place = {"chapter": name, "label": section["label"]}
         findings, measures = [], chapter.measures
@@ -236,6 +245,7 @@ def _model_page(page: dict, models: int, model_pages: list[dict]) -> dict:
 def _figure(number: str, chapter: str, of: str, words: dict) -> dict:
     path = f"figures/{of}/{chapter}/{words['name']}"
     return words | {
+        "explored": None,
         "id": places.figure(of, chapter, words["name"]),
         "number": number,
         "svg": f"{path}.svg",

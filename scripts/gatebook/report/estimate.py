@@ -15,6 +15,9 @@ from gatebook.problem import Problem
 BASE64 = 4 / 3
 PAIRED = {"coactivation": 42, "similarity": 37}
 """Bytes for every pair of experts of a layer in the metrics of a chapter."""
+EXPLORED = {"coactivation": 9, "similarity": 13}
+"""The same in the data scripts of its matrices, and at most `MOST_EXPLORED`: then layers are left out there."""
+MOST_EXPLORED, MAPS = 2.9e6, 6e4
 MARGIN = 1.3
 """What is advised is so much more than the estimate: it may be as much too low."""
 
@@ -40,6 +43,7 @@ def sizes(models: Iterable[Mapping], chapters: Iterable[str], browser: Mapping) 
     datasets. `chapters` are the names of those of the study, `browser` is that section of the config.
     """
     found = {"browser.megabytes": {}, "report.megabytes": {}, "report.download_megabytes": {}}
+    chapters = list(chapters)
     paired = sum(PAIRED[name] for name in chapters if name in PAIRED)
     for model in models:
         experts, every = model["experts"], model["layers"] * model["experts"]
@@ -47,7 +51,9 @@ def sizes(models: Iterable[Mapping], chapters: Iterable[str], browser: Mapping) 
         pages, figures = 5.5e5 + 1190 * every, 2.4e6 + 690 * every
         tables = (575 + 675) * every * (model["datasets"] + 1)
         profiles = every * (6700 + 220 * model["datasets"])
-        bytes_ = (scripts, scripts + pages + figures, paired * every * experts + tables + profiles + 5e6)
+        explored = sum(min(EXPLORED.get(name, 0) * every * experts, MOST_EXPLORED) for name in chapters)
+        explored += MAPS if "maps" in chapters else 0
+        bytes_ = (scripts, scripts + pages + figures + explored, paired * every * experts + tables + profiles + 5e6)
         for key, size in zip(found, bytes_, strict=True):
             found[key][model["model"]] = round(size)
     return found

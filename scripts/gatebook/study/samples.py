@@ -33,9 +33,9 @@ class Block(NamedTuple):
 def read(records: list[str], tokens: list[str]) -> xr.Dataset:
     """The sampled tokens of all datasets, one dataset after another, from their record folders and token files.
 
-    Over `sample`: `dataset` (text), `document` and `cluster` int64 (numbered through all datasets), `group` int8 (see
-    `inputs.clusters`), `token_id` int32. The coordinate `layer` holds the layers with router inputs; the
-    attributes say which model and which tokens it is.
+    Over `sample`: `dataset` (text), `place` int64 (among the tokens of its dataset), `document` and `cluster` int64
+    (numbered through all datasets), `group` int8 (see `inputs.clusters`), `token_id` int32. The coordinate `layer`
+    holds the layers with router inputs; the attributes say which model and which tokens it is.
     """
     samples, sources, documents = [], {}, 0
     for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
@@ -45,6 +45,7 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
         document = known["document_index"].values[places].astype(np.int64)
         sample = {
             "dataset": np.full(len(places), attrs["dataset"], dtype=object),
+            "place": places.astype(np.int64),
             "document": document + documents,
             "cluster": clusters.sources(known["cluster"].values, known.attrs["dataset_sha256"])[document],
             "group": known["group"].values[document],

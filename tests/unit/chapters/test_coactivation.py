@@ -413,6 +413,25 @@ def test_the_page_of_a_study(metrics, tmp_path):
     assert len(findings) == 4
 
 
+def test_the_lift_of_every_pair_can_be_explored_with_its_interval_and_q(study, metrics):
+    found = page.explored(Seen(metrics, None, THRESHOLDS))
+    lift, *published = found.matrices
+    assert [one.name for one in published] == ["coactivation", "adjacent_rank"]
+    for part, name in (("low", "lift_low"), ("high", "lift_high"), ("q", "adjusted_p")):
+        assert lift.beside[part].equals(metrics[name].transpose("layer", "expert", "other"))
+    assert lift.level == pytest.approx(0.05) and lift.symmetric
+    experts, top_k = metrics.sizes["expert"], metrics.attrs["top_k"]
+    assert published[0].nulls == {"uniform": (top_k - 1) / (experts - 1)}
+    assert {one.explores.partition(", ")[0] for one in page.figures(Seen(metrics, None, THRESHOLDS))} == {
+        "",
+        "lift",
+        "coactivation",
+    }
+    counts = sum(one.tally()["selected_count"].sum("document") for one in study.values())
+    tokens = int(metrics["tokens"].sel(dataset="pooled"))
+    np.testing.assert_allclose(found.load.transpose(*counts.dims), counts / tokens)
+
+
 @pytest.mark.filterwarnings("error")
 def test_pairs_that_never_meet_are_in_the_figures(tmp_path):
     """By turns, experts i and i + 3 of 6 never meet: 3 of 15 pairs of lift 0, in the lowest bin."""

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatebook.chapters.base.page import Seen
+from gatebook.chapters.maps import contexts, page
 from gatebook.chapters.maps import measure as maps
-from gatebook.chapters.maps import page
 from gatebook.files import netcdf
 from gatebook.inputs.clusters import GROUPS, groups
 from gatebook.measures import uncertainty
@@ -39,6 +39,7 @@ def made_sample(document, dataset, group=None, token_id=None) -> xr.Dataset:
         "group": np.asarray(group, dtype=np.int8),
         "token_id": np.zeros(len(document), dtype=np.int32) if token_id is None else token_id,
     }
+    arrays |= {name: np.full(len(document), name, dtype=object) for name in ("before", "text", "after")}
     return xr.Dataset({name: ("sample", values) for name, values in arrays.items()})
 
 
@@ -317,6 +318,7 @@ def test_samples_are_the_tokens_that_were_drawn(study):
     tokens, states = netcdf.load(study / "code.nc"), netcdf.load(study / "code" / "states.nc")
     places = states["sampled_token"].values
     np.testing.assert_array_equal(sample["token_id"][60:], tokens["token_id"][places])
+    np.testing.assert_array_equal(sample["place"][60:], places)
     np.testing.assert_array_equal(sample["document"][60:], 12 + tokens["document_index"].values[places])
     document = tokens["document_index"].values[places]
     np.testing.assert_array_equal(sample["group"][60:], tokens["group"].values[document])
@@ -328,6 +330,51 @@ def test_samples_are_the_tokens_that_were_drawn(study):
     np.testing.assert_array_equal(received[60:], states["state"].sel(layer=2))
     record = netcdf.load(study / "code" / "layer_2.nc")
     np.testing.assert_array_equal(selected[60:], record["selected_expert"].values[places])
+
+
+def test_contexts_are_the_text_around_a_token_within_its_document(tokenizer, tmp_path):
+    documents = {"poems": ["Janet sold 2 eggs", "for 3 dollars;\nhow much"], "code": ["Łucja got 4 dollars."]}
+    paths, samples_of = [], []
+    for name, texts in documents.items():
+        ids = [tokenizer(text)["input_ids"] for text in texts]
+        tokens = xr.Dataset(
+            {
+                "token_id": ("token", np.concatenate(ids).astype(np.int32)),
+                "document_index": ("token", np.repeat(np.arange(len(ids)), [len(one) for one in ids]).astype(np.int32)),
+            }
+        )
+        paths.append(str(tmp_path / f"{name}.nc"))
+        netcdf.save(tokens, paths[-1])
+        places = np.arange(tokens.sizes["token"])
+        arrays = {"place": places, "dataset": np.full(len(places), name, dtype=object)}
+        samples_of.append(xr.Dataset({key: ("sample", values) for key, values in arrays.items()}))
+    sample = xr.concat(samples_of, "sample")
+    found = contexts.contexts(sample, paths, tokenizer)
+    place = 0
+    for ids in (tokenizer(text)["input_ids"] for one in documents.values() for text in one):
+        for number in range(len(ids)):
+            before, after = (str(found[part].values[place]) for part in ("before", "after"))
+            first, last = max(0, number - contexts.AROUND), number + 1 + contexts.AROUND
+            assert before == tokenizer.decode(ids[first:number]).strip("\ufffd").replace("\n", "\\n")
+            assert after == tokenizer.decode(ids[number + 1 : last]).strip("\ufffd").replace("\n", "\\n")
+            place += 1
+    assert place == found.sizes["sample"]
+    assert found["before"].values[0] == "" and found["after"].values[-1] == ""
+
+
+def test_every_point_can_be_explored_with_its_text():
+    rng = np.random.default_rng(3)
+    sample = tokens_of(rng)
+    sample["text"] = ("sample", np.array([f"token {place}" for place in range(60)], dtype=object))
+    made = [made_layer(rng, sample, number) for number in (2, 5)]
+    metrics = maps.measure(sample, made, points=50, seed=1, confidence=0.95).metrics
+    found = page.explored(Seen(metrics))
+    assert found.positions.sizes["point"] == len(found.texts["text"]) == 50
+    places = [int(text.split()[1]) for text in found.texts["text"]]
+    np.testing.assert_array_equal(found.categories["dataset"], sample["dataset"].values[places])
+    np.testing.assert_array_equal(found.categories["first expert"].sel(layer=5), made[1].first[places])
+    known = {f"{space}, {by}" for space in maps.SPACES for by in found.categories}
+    assert {figure.explores for figure in page.figures(Seen(metrics))} - {""} <= known
 
 
 def test_outputs_of_all_experts_are_those_of_each_expert_alone(model_folder):
@@ -345,11 +392,12 @@ def run_measure(run_script, study, model_folder, folder, layers="first_middle_la
     run_script(
         "measure_maps",
         folder,
-        input=inputs(study) | {"folder": str(model_folder), "untrained": []},
+        input=inputs(study) | {"folder": str(model_folder), "tokenizer": str(model_folder), "untrained": []},
         output={"metrics": folder / "maps.nc", "draws": folder / "draws.nc", "table": folder / "maps.csv"},
         params={
             "code": "0" * 16,
             "model": {"dtype": "auto", "device": "cpu", "experts": "auto"},
+            "tokenizer": {"trust_remote_code": False},
             "settings": {"layers": layers, "points": 60},
             "threads": 1,
             "statistics": {"seed": 1, "confidence": 0.95},
@@ -382,7 +430,8 @@ def test_the_scripts_give_the_same_bytes_twice(run_script, study, model_folder, 
     )
     words = json.loads((figures / "chapter.json").read_text(encoding="utf-8"))
     assert len(words["figures"]) == 4 and len(words["findings"]) == 4
-    assert {path.suffix for path in figures.iterdir()} == {".svg", ".pdf", ".csv", ".json"}
+    assert {path.suffix for path in figures.iterdir() if path.is_file()} == {".svg", ".pdf", ".csv", ".json"}
+    assert sorted(path.name for path in (figures / "explored").iterdir()) == ["1.js", "2.js", "3.js", "index.js"]
 
 
 def test_a_layer_that_was_not_studied_is_named(run_script, study, model_folder, tmp_path):

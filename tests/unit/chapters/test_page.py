@@ -313,9 +313,9 @@ def test_a_chapter_is_written_as_files_and_words(tmp_path):
     assert page.write(tmp_path, shown, Seen(TRAINED["router_decisiveness"]), "made by a test") == [answer]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chapter.json", "rise.csv", "rise.pdf", "rise.svg"]
     content = json.loads((tmp_path / "chapter.json").read_text(encoding="utf-8"))
-    assert content["figures"] == [words | {"width": 480, "height": 240}]
+    assert content["figures"] == [words | {"explores": "", "width": 480, "height": 240}]
     assert [page.Finding(**one | {"differs": tuple(one["differs"])}) for one in content["findings"]] == [answer]
-    assert content["brief"] is content["served"] is None
+    assert content["brief"] is content["served"] is content["explored"] is None
     assert (tmp_path / "rise.csv").read_text() == "layer,estimate\n0,0.123457\n1,2\n"
     assert "A line from 1 to 2." in (tmp_path / "rise.svg").read_text(encoding="utf-8")
 
@@ -339,8 +339,9 @@ def made(request):
 
 
 def test_every_figure_has_words_and_can_be_drawn(made):
-    _, _, untrained, figures = made
-    assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == 7
+    page, _, untrained, figures = made
+    number = {"router_decisiveness": 10, "selection_frequency": 7}[page]
+    assert len({figure.name for figure in figures}) == len({figure.title for figure in figures}) == number
     for figure in figures:
         assert len(figure.alt) >= 40
         for text in (figure.title, figure.alt, figure.caption, figure.how_to_read):
@@ -390,6 +391,19 @@ def test_the_data_of_every_figure_are_the_metrics(made):
             assert list(zip(data["layer"], data["expert"], data["quantile"], strict=True)) == keys
             logit = metrics["expert_logit_quantile"]
             equal(data["logit"], [logit.sel(layer=layer, quantile=q).values[e] for layer, e, q in keys])
+        elif figure.name in ("logit_ranges", "probability_ranges"):
+            keys = [(layer, e, quantile) for layer in layers for e in experts for quantile in (0.1, 0.5, 0.9)]
+            name = figure.name.removesuffix("_ranges")
+            assert list(zip(data["layer"], data["expert"], data["quantile"], strict=True)) == keys
+            found = metrics[f"expert_{name}_quantile"]
+            equal(data[name], [found.sel(layer=layer, quantile=q).values[e] for layer, e, q in keys])
+        elif figure.name == "shares_by_rank":
+            for label, name in (("probability p", "probability"), ("weight q", "share")):
+                rows = data[data["of"] == label]
+                found = metrics[f"rank_{name}_quantile"]
+                assert len(rows) == found.size
+                keys = zip(rows["layer"], rows["rank"], rows["quantile"], strict=True)
+                equal(rows["value"], [found.sel(layer=layer, rank=rank, quantile=q) for layer, rank, q in keys])
         elif figure.name == "load_by_expert":
             keys = [(layer, expert) for layer in layers for expert in experts]
             assert list(zip(data["layer"], data["expert"], strict=True)) == keys

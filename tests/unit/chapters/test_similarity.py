@@ -651,7 +651,7 @@ def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and
     for name in ("co_routed_cosine", "lift_correlation", "p_lift_correlation", "router_space_overlap"):
         assert np.isnan(metrics[name].values).all(), name
     figures = {figure.name: figure for figure in page.figures(Seen(metrics))}
-    assert len(figures) == 7
+    assert len(figures) == 9
     known = {"read_overlap", "write_overlap"}
     means = {f"mean_over_layers_{name}" for name in known}
     for name, measures in (("spaces_by_layer", known | means), ("space_angles", known)):
@@ -670,12 +670,30 @@ def moved(metrics, name, amount):
     return changed
 
 
+def test_every_matrix_of_the_metrics_can_be_explored(metrics):
+    load = xr.DataArray(np.ones((2, EXPERTS)), {"layer": metrics["layer"]}, ("layer", "expert"))
+    found = page.explored(Seen(metrics.assign(selected_share=load)))
+    shown = {one.name for one in found.matrices}
+    stored = {name for name in metrics if metrics[name].dims[1:] in (("expert", "other"), ("expert", "router"))}
+    assert {f"pair_{name}" for name in shown} | {"alignment", "co_routed_tokens"} >= stored
+    assert shown >= {"alignment", "router_space_overlap"} and found.load.equals(load)
+    assert {one.explores for one in page.figures(Seen(metrics))} - {""} <= shown
+    cka = next(one for one in found.matrices if one.name == "cka")
+    assert cka.symmetric and not cka.across
+    np.testing.assert_array_equal(
+        cka.nulls["random experts"], metrics["random_value"].sel(measure="cka", interval="estimate")
+    )
+    assert (cka.nulls["permuted tokens"] == metrics["permuted_value"].sel(measure="cka")).all()
+    between = next(one for one in found.matrices if one.name == "router_space_overlap")
+    assert between.across and between.nulls == {"random spaces": 1.0}
+
+
 def test_figures_say_their_numbers(metrics):
     untrained = moved(metrics, "cka", -0.1)
     figures = {figure.name: figure for figure in page.figures(Seen(metrics, untrained))}
     assert list(figures) == [
-        "outputs_by_layer", "output_matrices", "weights_by_layer", "router_by_layer", "spaces_by_layer",
-        "space_angles", "relations_by_layer",
+        "outputs_by_layer", "output_matrices", "cka_matrices", "weights_by_layer", "router_by_layer", "router_matrices",
+        "spaces_by_layer", "space_angles", "relations_by_layer",
     ]  # fmt: skip
     value = metrics["mean_over_layers_matched_weight_cosine"].values[0, 0]
     assert f"{value:.3f}"[:5] in figures["weights_by_layer"].alt
@@ -687,6 +705,12 @@ def test_figures_say_their_numbers(metrics):
     at = {"layer": row["layer"], "expert": int(row["expert"]), "other": int(row["other"])}
     matrix = metrics["pair_mean_removed_cosine"].sel(layer=at["layer"]).values
     assert row["mean_removed_cosine"] == pytest.approx(matrix[at["expert"], at["other"]])
+    for figure, names in (("cka_matrices", ["cka", "biased_cka"]), ("router_matrices", ["router_cosine"])):
+        rows = figures[figure].data
+        assert len(rows) == 2 * 28
+        for name in names:
+            found = metrics[f"pair_{name}"].values[:, *np.triu_indices(EXPERTS, 1)]
+            np.testing.assert_array_equal(rows[name], found.ravel())
     outputs = figures["outputs_by_layer"].data.set_index(["measure", "layer"])
     assert outputs.loc[("cka", 2), "random_experts"] == metrics["random_value"].sel(measure="cka", layer=2)[0]
     share = metrics["mean_over_layers_next_overlap"].values[0, 0]
@@ -747,7 +771,10 @@ def write_study(folder) -> dict:
         paths["records"].append(str(records))
         paths["tokens"].append(str(tokens))
     for name, variable in (("coactivation", "lift"), ("token_overlap", "weighted_jaccard")):
-        netcdf.save(pair_values(3, [1, 3]).to_dataset(name=variable), folder / f"{name}.nc")
+        known = pair_values(3, [1, 3]).to_dataset(name=variable)
+        if name == "coactivation":
+            known["selected_share"] = known["lift"].mean("other")
+        netcdf.save(known, folder / f"{name}.nc")
         paths[name] = str(folder / f"{name}.nc")
     return paths
 

@@ -126,7 +126,11 @@ def pooled(array: xr.DataArray) -> xr.DataArray:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: its drawing and data, and the words of its block in the report."""
+    """One figure: its drawing and data, and the words of its block in the report.
+
+    `explores`: what readers of the page see first in its place, of what the function `explored` of the chapter's page
+    gives: "MATRIX", "MATRIX, LAYER" or "SPACE, CATEGORY"; "" if they see the drawing alone.
+    """
 
     name: str
     title: str
@@ -135,6 +139,7 @@ class Figure:
     how_to_read: str
     drawing: Drawing
     data: pd.DataFrame
+    explores: str = field(default="")
 
 
 @dataclass(frozen=True)
@@ -541,8 +546,9 @@ def _named(kind: str, labels: Sequence, total: int) -> str:
 def write(folder: Path, shown: ModuleType, seen: Seen, source: str) -> list[Finding]:
     """What a chapter's page (`shown`) makes of what was seen; returns the findings.
 
-    Every figure as SVG, PDF and CSV, and `chapter.json`: {figures, findings, brief, served}, the words of the figures,
-    the findings, the `Brief` and the list of `Service`, each None if the page has none. `source` stands in the files.
+    Every figure as SVG, PDF and CSV, and `chapter.json`: {figures, findings, brief, served, explored}, the words of the
+    figures, the findings, the `Brief`, the list of `Service`, and the build of what readers explore, each None if the
+    page has none. `source` stands in the files.
     """
     blocks, findings = [], shown.findings(seen)
     for figure in shown.figures(seen):
@@ -550,14 +556,17 @@ def write(folder: Path, shown: ModuleType, seen: Seen, source: str) -> list[Find
         export.save(
             figure.drawing, folder, figure.name, figure.data, title=figure.title, description=figure.alt, source=source
         )
-        words = {key: getattr(figure, key) for key in ("name", "title", "alt", "caption", "how_to_read")}
+        words = {key: getattr(figure, key) for key in ("name", "title", "alt", "caption", "how_to_read", "explores")}
         blocks.append(words | {"width": width, "height": height})
-    brief, served = (getattr(shown, name)(seen) if hasattr(shown, name) else None for name in ("brief", "served"))
+    brief, served, explored = (
+        getattr(shown, name)(seen) if hasattr(shown, name) else None for name in ("brief", "served", "explored")
+    )
     content = {
         "figures": blocks,
         "findings": [asdict(finding) for finding in findings],
         "brief": None if brief is None else asdict(brief),
         "served": None if served is None else [asdict(one) for one in served],
+        "explored": None if explored is None else explored.write(folder),
     }
     (folder / "chapter.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return findings

@@ -121,17 +121,18 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
     intervals are those of the jackknife over groups of clusters. `noise` (dataset, layer): the mean |log2 lift| that
     sampling noise alone gives when all true lifts are 1, and `mean_over_layers_noise` (dataset); `significant_noise`
     and its mean: the same for the pairs that significantly differ from a lift of 1. `tested_pairs`
-    (dataset, layer). The matrices `MATRICES` are (layer, expert, other), of all datasets pooled, NaN on the diagonal,
-    for experts that are never selected and, lifts, where nothing is expected. p-values are adjusted over all layers and
-    pairs of a dataset; what is significant at the level 1 - confidence counts in `share_above` and `share_below`.
-    With k = 1 there are no pairs and with nothing to test the summaries are NaN.
+    (dataset, layer). `selected_share` (layer, expert): share of all tokens that selects an expert. The matrices
+    `MATRICES` are (layer, expert, other), of all datasets pooled, NaN on the diagonal, for experts that are never
+    selected and, lifts, where nothing is expected. p-values are adjusted over all layers and pairs of a dataset; what
+    is significant at the level 1 - confidence counts in `share_above` and `share_below`. With k = 1 there are no pairs
+    and with nothing to test the summaries are NaN.
     """
     first = next(iter(dataset_tallies.values()))
     experts, top_k = first.sizes["expert"], first.sizes["rank"]
     names = [uncertainty.POOLED, *dataset_tallies]
     groups = {name: np.unique(tally["document_group"].values) for name, tally in dataset_tallies.items()}
     groups = {uncertainty.POOLED: np.unique(np.concatenate(list(groups.values())))} | groups
-    summaries, matrices = {name: [] for name in names}, []
+    summaries, matrices, shares = {name: [] for name in names}, [], []
     for tally in tallies.by_layer(dataset_tallies, ["pair_count", "adjacent_count"]):
         parts = {name: uncertainty.without_each(layer["pair_count"].isel(layer=0)) for name, layer in tally.items()}
         observed = {name: part.transpose("draw", "expert", "other").values for name, part in parts.items()}
@@ -144,6 +145,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
         adjacent = sum(layer["adjacent_count"].isel(layer=0).values for layer in tally.values())
         whole = observed[uncertainty.POOLED], expected[uncertainty.POOLED]
         matrices.append(_matrices(*whole, adjacent, groups[uncertainty.POOLED], top_k, confidence))
+        shares.append(np.diagonal(whole[0][0]) / max(np.trace(whole[0][0]) / top_k, 1))
 
     coordinates = {"dataset": names, "layer": first["layer"].values}
     overall, variance, within = (
@@ -184,6 +186,8 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
     stacked["adjusted_p"] = _square(significant[0]["adjusted"], experts)
     for name, long_name in MATRICES.items():
         out[name] = (("layer", "expert", "other"), stacked[name], {"long_name": long_name, "units": "1"})
+    attributes = {"long_name": "share of the tokens that selects an expert", "units": "1"}
+    out["selected_share"] = (("layer", "expert"), np.stack(shares), attributes)
     tokens = {name: int(tally["tokens"].sum()) for name, tally in dataset_tallies.items()}
     out["tokens"] = ("dataset", [sum(tokens.values()), *tokens.values()], {"long_name": "tokens", "units": "tokens"})
     out = out.merge(uncertainty.sample_sizes(dataset_tallies))

@@ -37,6 +37,7 @@ from gatebook.chapters.base.page import (
 from gatebook.chapters.coactivation import FEWEST, MEASURES
 from gatebook.chapters.coactivation.measure import strongest
 from gatebook.figures import plotting
+from gatebook.figures.explored import Matrices, Matrix
 from gatebook.figures.matrix import clustered_order
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate
@@ -88,6 +89,41 @@ def brief(seen: Seen) -> Brief:
         return Brief(text, found.figure)
     example = f"{_named(layer, *pair).capitalize()} meet {rounded(value)} times as often."
     return Brief(text, _shows_strongest(seen.metrics), example, layer, tuple(pair))
+
+
+def explored(seen: Seen) -> Matrices | None:
+    """The matrices of all layers: lift, and co-activation as published; None without pairs, or if none is tested."""
+    metrics = seen.metrics
+    if metrics.attrs["top_k"] == 1 or not metrics["tested_pairs"].sel(dataset="pooled").any():
+        return None
+    top_k, experts = metrics.attrs["top_k"], metrics.sizes["expert"]
+    matrices = metrics[["lift", "lift_low", "lift_high", "adjusted_p", "coactivation", "adjacent_rank"]]
+    found, uniform = matrices.transpose("layer", "expert", "other"), (top_k - 1) / (experts - 1)
+    lift = Matrix(
+        "lift",
+        "Lift",
+        found["lift"],
+        kind="ratio",
+        limits=(1 / 8, 8),
+        nulls={"loads explain all": 1.0},
+        beside={"low": found["lift_low"], "high": found["lift_high"], "q": found["adjusted_p"]},
+        level=1 - metrics.attrs["confidence"],
+    )
+    published = [
+        Matrix(
+            name,
+            title,
+            found[name],
+            limits=(0, float(f"{found[name].max().item():.2g}")),
+            nulls={"uniform": null},
+            word="co-activation",
+        )
+        for name, title, null in (
+            ("coactivation", "Co-activation C(row → column), Eq. 6", uniform),
+            ("adjacent_rank", "Co-activation at neighbouring ranks", 2 * uniform / top_k),
+        )
+    ]
+    return Matrices([lift, *published], clustered="lift", load=metrics["selected_share"])
 
 
 def _finding_lift(seen: Seen) -> Finding:
@@ -340,7 +376,7 @@ def _lift_edges(lifts: np.ndarray) -> np.ndarray:
 
 
 def _lift_matrices(metrics: xr.Dataset) -> Figure:
-    layers, experts = spread(metrics["layer"].values, 4), metrics.sizes["expert"]
+    layers = spread(metrics["layer"].values, 4)
     rows = math.ceil(len(layers) / 2)
     columns = min(len(layers), 2)
     titles = [f"Layer {layer}" for layer in layers]
@@ -355,8 +391,8 @@ def _lift_matrices(metrics: xr.Dataset) -> Figure:
         plotting.matrix(
             ax,
             lift[np.ix_(order, order)],
-            np.arange(experts),
-            np.arange(experts),
+            order,
+            order,
             kind="ratio",
             label="lift",
             limits=(1 / 8, 8),
@@ -372,12 +408,12 @@ def _lift_matrices(metrics: xr.Dataset) -> Figure:
         f"significantly above 1 and {shares[1]:.0f} % below.",
         caption=f"Lift of every pair of experts, all datasets pooled, in the order of a hierarchical clustering; "
         f"hatched in one direction: not significant at a false discovery rate of {_level(metrics)}; crossed: the "
-        "diagonal, and pairs that are never expected. At most four layers are shown, and in the CSV with every "
-        f"expert's place; the netCDF file has all. {size_text(metrics)}.",
+        "diagonal, and pairs that are never expected. The picture and the CSV, which has every expert's place, are of "
+        f"at most four layers; the netCDF file has all. {size_text(metrics)}.",
         how_to_read="Squares of the colour of high lift along the diagonal are groups of experts that work together. "
-        "Numbers are places in the order of the layer, not expert numbers; the order of one layer says nothing about "
-        "another.",
+        "The axes name the experts; the order of one layer says nothing about another.",
         drawing=drawing,
+        explores="lift",
         data=_pair_table(
             metrics.sel(layer=layers), ["lift", "lift_low", "lift_high", "adjusted_p", "normalised_pmi", "phi"]
         ),
@@ -452,8 +488,8 @@ def _published_variant(metrics: xr.Dataset) -> Figure:
         plotting.matrix(
             ax,
             values,
-            np.arange(experts),
-            np.arange(experts),
+            order,
+            order,
             kind="magnitude",
             label=f"{label}; uniform routing: {even:.3f}",
             y_label="Expert i, clustered",
@@ -461,14 +497,16 @@ def _published_variant(metrics: xr.Dataset) -> Figure:
         )
     largest = float(chosen["coactivation"].max())
     return Figure(
+        explores=f"coactivation, {layer}",
         name="published_variant",
         title=f"Co-activation as published, layer {layer}",
         alt=f"Two matrices of co-activation in layer {layer}: the share of one expert's tokens that also select "
         f"another, at most {largest:.2f} with uniform routing at {uniform:.3f}; and that at neighbouring ranks only.",
-        caption=f"Left: C(i → j) = N_ij / N_i, Eq. 6 of the OLMoE paper; rows sum to k - 1 = {top_k - 1}. Right: the "
-        "variant adjacent_rank, which counts only pairs at neighbouring ranks, rows sum to at most 2; the figure that "
-        f"was published with the paper shows this one. Layer {layer} has the largest mean |log₂ lift|; the CSV has "
-        f"intervals of C, the netCDF file all layers. {size_text(metrics)}.",
+        caption="In the picture, left: C(i → j) = N_ij / N_i, Eq. 6 of the OLMoE paper; rows sum to k - 1 = "
+        f"{top_k - 1}; right: the variant adjacent_rank, which counts only pairs at neighbouring ranks, rows sum to at "
+        "most 2; the figure that was published with the paper shows this one. Layer "
+        f"{layer} has the largest mean |log₂ lift|; the CSV has intervals of C, the netCDF file all layers. "
+        f"{size_text(metrics)}.",
         how_to_read="Row i: of the tokens that select expert i, the share that also selects j. Bright columns are busy "
         "experts, which everyone meets: compare with the lift, where loads are taken out.",
         drawing=drawing,

@@ -59,7 +59,7 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
     Parameters
     ----------
     sample
-        The sampled tokens, see `samples.read`.
+        The sampled tokens, see `samples.read`, with their `contexts`.
     layers
         In order.
     points
@@ -79,8 +79,9 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
         layers.
 
         `map` (layer, space, projection, point, axis) float32: the positions of tokens, with their `point_dataset`,
-        `point_token` and `point_expert`; `mean_map` (layer, projection, expert, axis): the mean outputs of the experts
-        in the map of expert outputs; `trustworthiness` (layer, space, projection).
+        `point_token`, `point_expert` and the texts `point_before`, `point_text` and `point_after`; `mean_map` (layer,
+        projection, expert, axis): the mean outputs of the experts in the map of expert outputs; `trustworthiness`
+        (layer, space, projection).
 
     Raises
     ------
@@ -121,6 +122,8 @@ def measure(sample: xr.Dataset, layers: Iterable[Layer], *, points: int, seed: i
         out[f"{name}s"] = ("dataset", np.array(numbers), {"units": f"{name}s"})
     out["point_dataset"] = ("point", datasets[shown])
     out["point_token"] = ("point", sample["token_id"].values[shown])
+    for name in ("before", "text", "after"):
+        out[f"point_{name}"] = ("point", sample[name].values[shown])
     out.attrs = {"neighbours": NEIGHBOURS, "groups": GROUPS, "seed": seed, "confidence": confidence}
     out.attrs["hidden_size"] = layer.states.shape[1]
     return Measured(out, values)

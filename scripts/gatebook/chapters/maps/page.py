@@ -25,6 +25,7 @@ from gatebook.chapters.base.page import (
 from gatebook.chapters.maps import MEASURES
 from gatebook.chapters.maps.measure import LABELS, OTHER_IDS, PROJECTIONS, SPACES
 from gatebook.figures import plotting
+from gatebook.figures.explored import Points
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.scatter import OTHERS, scatter
 from gatebook.figures.words import format_estimate, format_number
@@ -46,6 +47,17 @@ def figures(seen: Seen) -> list[Figure]:
         _inputs_by_expert(metrics),
         _outputs_by_expert(metrics),
     ]
+
+
+def explored(seen: Seen) -> Points:
+    """The maps of all layers, of both spaces, by all projections, with the text around every token."""
+    metrics = seen.metrics
+    return Points(
+        metrics["map"],
+        {"dataset": metrics["point_dataset"], "first expert": metrics["point_expert"]},
+        {name: metrics[f"point_{name}"].values for name in ("before", "text", "after")},
+        metrics["trustworthiness"],
+    )
 
 
 def findings(seen: Seen) -> list[Finding]:
@@ -167,6 +179,7 @@ def _inputs_by_dataset(metrics: xr.Dataset) -> Figure:
     share = _percent(float(metrics["mean_over_layers_agreement"].sel(place)))
     return Figure(
         name="inputs_by_dataset",
+        explores=f"{SPACES[0]}, dataset",
         title="Router inputs by dataset",
         alt=f"Maps of router inputs, one row per layer, by PCA, UMAP and t-SNE, coloured by dataset. In the space "
         f"itself {share} of the nearest tokens of other sources are of the token's dataset.",
@@ -184,6 +197,7 @@ def _inputs_by_expert(metrics: xr.Dataset) -> Figure:
     share = _percent(float(metrics["mean_over_layers_agreement"].sel(place)))
     return Figure(
         name="inputs_by_expert",
+        explores=f"{SPACES[0]}, first expert",
         title="Router inputs by first expert",
         alt=f"Maps of router inputs, one row per layer, by PCA, UMAP and t-SNE, with the six most chosen experts of "
         f"the layer in colour. In the space itself {share} of the nearest tokens have the same first expert.",
@@ -205,12 +219,13 @@ def _outputs_by_expert(metrics: xr.Dataset) -> Figure:
     data = pd.concat([_map_table(metrics, SPACES[1]), means])
     return Figure(
         name="outputs_by_expert",
+        explores=f"{SPACES[1]}, first expert",
         title="Expert outputs by expert",
         alt=f"Maps of expert outputs, one row per layer, by PCA, UMAP and t-SNE, with the six most chosen experts of "
         f"the layer in colour. In the space itself {share} of the nearest outputs are of the same expert.",
         caption=f"The outputs, not weighted, of the first expert of the same {metrics.sizes['point']:,} tokens. Large "
-        "dots with an edge: the mean output of every expert, over all sampled tokens, whoever they were sent to; T: "
-        f"trustworthiness. {size_text(metrics, SAMPLED)}.",
+        "dots with an edge, in the picture alone: the mean output of every expert, over all sampled tokens, whoever "
+        f"they were sent to; T: trustworthiness. {size_text(metrics, SAMPLED)}.",
         how_to_read=f"{_HOW_TO_READ} A colour stands for another expert in every row. An expert whose large dot is far "
         "from its small ones treats its own tokens unlike all others.",
         drawing=drawing,

@@ -3,7 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
 
 from gatebook.chapters.base.page import (
     ONE_RUN,
@@ -43,6 +46,10 @@ PANELS = (
 )  # fmt: skip
 
 
+MOST_PANELS = 12
+"""Layers in a figure with a panel for each."""
+
+
 def figures(seen: Seen) -> list[Figure]:
     """All figures of the chapter from its metrics, beside those of the untrained checkpoint if there is one."""
     metrics, untrained = seen.metrics, seen.untrained
@@ -52,8 +59,11 @@ def figures(seen: Seen) -> list[Figure]:
         _entropy_by_dataset(metrics),
         _entropy_distribution(metrics, untrained),
         _weight_by_rank(metrics),
+        _shares_by_rank(metrics),
         _information(metrics),
         _logits_by_expert(metrics),
+        _ranges_of_logits(metrics),
+        _ranges_of_probabilities(metrics),
     ]
     if metrics.attrs["probability"] == "softmax":
         return found
@@ -339,3 +349,102 @@ def _logits_by_expert(metrics: xr.Dataset) -> Figure:
         drawing=drawing,
         data=data[["layer", "expert", "quantile", "logit"]],
     )
+
+
+def _by_layer(metrics: xr.Dataset) -> tuple[list[int], Drawing, list[Axes]]:
+    """At most `MOST_PANELS` layers, evenly spread, and a figure with a panel for each, all on one scale."""
+    layers = spread(metrics["layer"].values, MOST_PANELS)
+    columns = 2 if len(layers) == 4 else min(3, len(layers))
+    rows = -(-len(layers) // columns)
+    titles = [f"Layer {layer}" for layer in layers] + [""] * (rows * columns - len(layers))
+    drawing, axes = plotting.canvas(1.9 * rows + 0.7, rows=rows, columns=columns, titles=titles, share_y=True)
+    for ax in axes[len(layers) :]:
+        ax.set_axis_off()
+    return layers, drawing, axes[: len(layers)]
+
+
+def _shares_by_rank(metrics: xr.Dataset) -> Figure:
+    layers, drawing, axes = _by_layer(metrics)
+    names = {"probability p": "rank_probability_quantile", "weight q": "rank_share_quantile"}
+    experts, ranks = len(metrics["expert_logit_quantile"]["expert"]), metrics["rank"].values
+    references = [Reference("p with all logits equal", 1 / experts), Reference("q of even weights", 1 / len(ranks))]
+    for ax, layer in zip(axes, layers, strict=True):
+        found = metrics[list(names.values())].sel(layer=layer).transpose("rank", "quantile")
+        lines = [Series(label, *found[name].values.T[[1, 0, 2]]) for label, name in names.items()]
+        plotting.curves(ax, ranks, lines, references, y_limits=(0, None), labels="legend", order=list(names))
+        ax.set(xlabel="rank", ylabel="share" if ax.get_subplotspec().is_first_col() else "", xticks=spread(ranks, 5))
+    medians = {name: metrics[name].sel(quantile=0.5).isel(rank=0).mean("layer").item() for name in names.values()}
+    probability, weight = medians.values()
+    frames = [metrics[name].to_dataframe("value").reset_index() for name in names.values()]
+    data = pd.concat([frame.assign(of=label) for label, frame in zip(names, frames, strict=True)], ignore_index=True)
+    return Figure(
+        name="shares_by_rank",
+        title="Probabilities and weights by rank",
+        alt=f"Curves by rank, a panel for each layer: the first expert has a median probability of {probability:.3f} "
+        f"and a median renormalised weight of {weight:.3f} on average over layers.",
+        caption="Router probability p of the selected experts and their weights q, renormalised to the sum 1: medians "
+        "over tokens, bands from the 10 % to the 90 % quantile of the tokens, all datasets pooled."
+        f"{_left_out(metrics)} {size_text(metrics)}.",
+        how_to_read="Bands show how tokens differ, not how sure the median is. Where the band of q touches its dotted "
+        "line, some tokens weight their experts evenly. p and q differ by the mass that was not selected.",
+        drawing=drawing,
+        data=data[["layer", "of", "rank", "quantile", "value"]],
+    )
+
+
+def _ranges_of_logits(metrics: xr.Dataset) -> Figure:
+    drawing, data, quantiles = _ranges(metrics, "expert_logit_quantile", "logit", "linear", None)
+    wide = (quantiles.sel(quantile=0.9) - quantiles.sel(quantile=0.1)).mean().item()
+    return Figure(
+        name="logit_ranges",
+        title="Router logits of every expert",
+        alt=f"Bars by expert, a panel for each layer: the 10 % and 90 % quantiles of an expert's router logit are "
+        f"{wide:.2f} apart on average.",
+        caption="Router logit z of every expert over tokens, selected or not: median, bar from the 10 % to the 90 % "
+        f"quantile, all datasets pooled.{_left_out(metrics)} {size_text(metrics)}.",
+        how_to_read="A high bar is an expert that the router favours for nearly every token, a long one an expert "
+        "whose logit depends on the token. Only differences within a layer count, and columns of different layers do "
+        "not correspond.",
+        drawing=drawing,
+        data=data,
+    )
+
+
+def _ranges_of_probabilities(metrics: xr.Dataset) -> Figure:
+    even = Reference("all logits equal", 1 / len(metrics["expert_logit_quantile"]["expert"]))
+    drawing, data, quantiles = _ranges(metrics, "expert_probability_quantile", "probability", "log", even)
+    high = quantiles.sel(quantile=0.9)
+    layer, expert = np.unravel_index(np.nan_to_num(high.values).argmax(), high.shape)
+    return Figure(
+        name="probability_ranges",
+        title="Router probabilities of every expert",
+        alt="Bars by expert on a logarithmic scale, a panel for each layer: a tenth of all tokens give expert "
+        f"{expert} of layer {int(metrics['layer'][layer])} a probability above {float(high[layer, expert]):.3f}, the "
+        "largest of these quantiles.",
+        caption="Router probability p of every expert over tokens, selected or not: median, bar from the 10 % to the "
+        f"90 % quantile, all datasets pooled.{_left_out(metrics)} {size_text(metrics)}.",
+        how_to_read="A bar that crosses the dashed line is an expert that some tokens give more than an even share and "
+        "others less. One wholly above it is probable whatever the token.",
+        drawing=drawing,
+        data=data,
+    )
+
+
+def _ranges(
+    metrics: xr.Dataset, name: str, label: str, y_scale: str, reference: Reference | None
+) -> tuple[Drawing, pd.DataFrame, xr.DataArray]:
+    """A panel for each layer with the quantiles of every expert, the same of all layers as rows, and as an array."""
+    layers, drawing, axes = _by_layer(metrics)
+    quantiles = metrics[name].transpose("layer", "expert", "quantile")
+    quantiles = quantiles.assign_coords(expert=np.arange(quantiles.sizes["expert"]))
+    for ax, layer in zip(axes, layers, strict=True):
+        words = {"x_label": "expert", "y_label": label if ax.get_subplotspec().is_first_col() else ""}
+        plotting.ranges(ax, quantiles["expert"], quantiles.sel(layer=layer), reference, y_scale=y_scale, **words)
+    data = quantiles.to_dataframe(label).reset_index()[["layer", "expert", "quantile", label]]
+    return drawing, data, quantiles
+
+
+def _left_out(metrics: xr.Dataset) -> str:
+    """A sentence on the layers that a figure with a panel for each does not show, if there are any."""
+    total = metrics.sizes["layer"]
+    return "" if total <= MOST_PANELS else f" The picture has {MOST_PANELS} of {total} layers, the CSV all."

@@ -18,6 +18,7 @@ from gatebook.chapters.base.page import (
     ends,
     numbers,
     over_layers,
+    pooled,
     rounded,
     sample_size,
     series,
@@ -26,8 +27,9 @@ from gatebook.chapters.base.page import (
     verdict,
 )
 from gatebook.chapters.similarity import MEASURES
-from gatebook.chapters.similarity.measure import CORRELATIONS, OUTPUTS, SPACES
+from gatebook.chapters.similarity.measure import CORRELATIONS, OUTPUTS, PAIRS, SPACES
 from gatebook.figures import plotting
+from gatebook.figures.explored import Matrices, Matrix
 from gatebook.figures.matrix import clustered_order
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
@@ -39,8 +41,22 @@ WEIGHTS = (
     "participation_ratio",
 )  # fmt: skip
 ROUTER = ("router_cosine", "gained_router_cosine", "router_alignment", "router_space_overlap")
+_CLUSTERED = (
+    "experts in the order of a hierarchical clustering of each layer by itself, which the axes name; colours end near "
+    "the 1 % and 99 % quantiles of the pairs."
+)
+_BLOCKS = "Clustering makes blocks out of noise, too: compare their brightness with the scale."
+IN_TABLES = {
+    "mean_removed_cosine": ["mean_removed_cosine", "cka", "matched_weight_cosine"],
+    "cka": ["cka", "biased_cka"],
+    "router_cosine": ["router_cosine", "gained_router_cosine"],
+}
+"""The measures in the CSV file of a figure with matrices."""
+FIRST = ("mean_removed_cosine", *(name for name in (*OUTPUTS, *PAIRS) if name != "mean_removed_cosine"))
 SAMPLED = "sampled tokens"
-RANDOM, PERMUTED, RANDOM_SPACES = "random experts", "permuted tokens", "random spaces"
+RANDOM, PERMUTED = "random experts", "permuted tokens"
+RANDOM_SPACES, RANDOM_DIRECTIONS = "random spaces", "random directions"
+WORDS = {"cka": "CKA", "biased_cka": "biased CKA", "weight_gram": "cosine of WᵀW"}
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -49,8 +65,10 @@ def figures(seen: Seen) -> list[Figure]:
     return [
         _outputs(metrics, untrained),
         _output_matrices(metrics),
+        _cka_matrices(metrics),
         _weights(metrics, untrained),
         _router(metrics, untrained),
+        _router_matrices(metrics),
         _spaces(metrics, untrained),
         _angles(metrics, untrained),
         _relations(metrics, untrained),
@@ -110,6 +128,42 @@ def findings(seen: Seen) -> list[Finding]:
         ),
     ]
     return [finding for finding in found if np.isfinite(finding.estimate)]
+
+
+def explored(seen: Seen) -> Matrices:
+    """Every matrix of all layers: over pairs of experts, over experts and router rows, and over pairs of layers."""
+    metrics = seen.metrics
+    beside = {"co_routed_cosine": {"tokens": metrics["co_routed_tokens"]}}
+    found = []
+    for name in FIRST:
+        nulls = [_random(metrics, name, RANDOM if name not in ROUTER else RANDOM_DIRECTIONS)]
+        nulls += [_permuted(metrics, name)] if name in OUTPUTS else []
+        values = {null.name: pooled(null.by_layer()).sel(interval="estimate") for null in nulls}
+        found.append(
+            Matrix(
+                name,
+                MEASURES[name].title,
+                metrics[f"pair_{name}"],
+                nulls=values,
+                beside=beside.get(name, {}),
+                word=WORDS.get(name, ""),
+            )
+        )
+    alignment = Matrix(
+        "alignment",
+        "How strongly experts respond to router rows, a(e, j)",
+        metrics["alignment"],
+        columns="router row",
+        nulls={RANDOM_DIRECTIONS: 1.0},
+    )
+    between = Matrix(
+        "router_space_overlap",
+        MEASURES["router_space_overlap"].title,
+        metrics["layer_overlap"],
+        kind="ratio",
+        nulls={RANDOM_SPACES: 1.0},
+    )
+    return Matrices([*found, alignment, between], clustered="mean_removed_cosine", load=metrics.get("selected_share"))
 
 
 def _finding(seen: Seen, name: str, null: Null, effect: str, *, question: str, text: str, figure: str) -> Finding:
@@ -179,7 +233,8 @@ def _outputs(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     )
 
 
-def _output_matrices(metrics: xr.Dataset) -> Figure:
+def _matrices(metrics: xr.Dataset, name: str, label: str) -> tuple[Drawing, pd.DataFrame]:
+    """Matrices of a measure of pairs for at most four layers, experts in clusters by it, and all pairs as rows."""
     layers, experts = spread(metrics["layer"].values, 4), metrics.sizes["expert"]
     rows, columns = -(-len(layers) // 2), min(len(layers), 2)
     titles = [f"Layer {layer}" for layer in layers] + [""] * (rows * columns - len(layers))
@@ -188,55 +243,87 @@ def _output_matrices(metrics: xr.Dataset) -> Figure:
     for ax in axes[len(layers) :]:
         ax.set_axis_off()
     for ax, layer in zip(axes, layers, strict=False):
-        values = metrics["pair_mean_removed_cosine"].sel(layer=layer).values.astype(np.float64)
+        values = metrics[f"pair_{name}"].sel(layer=layer).values.astype(np.float64)
         order = clustered_order(values)
         apart = np.where(np.eye(experts, dtype=bool), np.nan, values)
         low, high = (float(f"{end:.1g}") for end in np.nanquantile(apart, (0.01, 0.99)))
         plotting.matrix(
             ax,
             apart[np.ix_(order, order)],
-            np.arange(experts),
-            np.arange(experts),
+            order,
+            order,
             kind="magnitude",
-            label="cosine of outputs, means removed",
+            label=label,
             limits=(low, high if high > low else low + 0.01),
             y_label="Experts, clustered",
             x_label="Experts, clustered",
         )
         one, other = np.triu_indices(experts, 1)
         place = np.argsort(order)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "layer": layer,
-                    "expert": one,
-                    "other": other,
-                    "place": place[one],
-                    "other_place": place[other],
-                    "mean_removed_cosine": values[one, other],
-                    "cka": metrics["pair_cka"].sel(layer=layer).values[one, other],
-                    "matched_weight_cosine": metrics["pair_matched_weight_cosine"].sel(layer=layer).values[one, other],
-                }
-            )
-        )
-    data = pd.concat(frames, ignore_index=True)
-    best = data.loc[data["mean_removed_cosine"].idxmax()] if len(data) else None
-    most = "" if best is None else (
-        f"; the most similar pair is {int(best['expert'])} and {int(best['other'])} in layer {int(best['layer'])}, at "
-        f"{best['mean_removed_cosine']:.2f}"
-    )  # fmt: skip
+        places = {"place": place[one], "other_place": place[other]}
+        pairs = {name: metrics[f"pair_{name}"].sel(layer=layer).values[one, other] for name in IN_TABLES[name]}
+        frames.append(pd.DataFrame({"layer": layer, "expert": one, "other": other} | places | pairs))
+    return drawing, pd.concat(frames, ignore_index=True)
+
+
+def _most_alike(data: pd.DataFrame, name: str) -> str:
+    """The pair of the largest value, as the end of a sentence; "" if there is none."""
+    if not data[name].notna().any():
+        return ""
+    best = data.loc[data[name].idxmax()]
+    pair = f"{int(best['expert'])} and {int(best['other'])} in layer {int(best['layer'])}"
+    return f"; the most similar pair is {pair}, at {best[name]:.2f}"
+
+
+def _output_matrices(metrics: xr.Dataset) -> Figure:
+    drawing, data = _matrices(metrics, "mean_removed_cosine", "cosine of outputs, means removed")
+    layers = data["layer"].nunique()
     return Figure(
         name="output_matrices",
         title="Outputs of every pair, experts in clusters",
-        alt=f"Matrices of the cosine between the outputs of every pair of experts, means removed, for {len(layers)} "
-        f"layers{most}.",
-        caption="Cosine of outputs with means removed, experts in the order of a hierarchical clustering of each layer "
-        f"by itself; colours end near the 1 % and 99 % quantiles of the pairs. {_sampled(metrics, intervals=False)} "
+        alt=f"Matrices of the cosine between the outputs of every pair of experts, means removed, for {layers} "
+        f"layers{_most_alike(data, 'mean_removed_cosine')}.",
+        caption=f"Cosine of outputs with means removed, {_CLUSTERED} {_sampled(metrics, intervals=False)} "
         "The CSV has CKA and matched weights beside it.",
-        how_to_read="A bright block is a group of experts that react alike to the same tokens. Clustering makes blocks "
-        "out of noise, too: compare their brightness with the scale. Places have no meaning across layers.",
+        how_to_read=f"A bright block is a group of experts that react alike to the same tokens. {_BLOCKS}",
         drawing=drawing,
         data=data,
+        explores="mean_removed_cosine",
+    )
+
+
+def _cka_matrices(metrics: xr.Dataset) -> Figure:
+    drawing, data = _matrices(metrics, "cka", "debiased CKA of outputs")
+    null = _random(metrics, "cka")
+    return Figure(
+        name="cka_matrices",
+        title="CKA of every pair, experts in clusters",
+        alt=f"Matrices of the debiased CKA between the outputs of every pair of experts for {data['layer'].nunique()} "
+        f"layers{_most_alike(data, 'cka')}; for random experts {null.text()} on average.",
+        caption=f"Debiased linear CKA of outputs, {_CLUSTERED} For random experts it is {null.text()}, mean over "
+        f"layers. {_sampled(metrics, intervals=False)}",
+        how_to_read="A bright block is a group of experts that keep the same tokens near each other, whatever the "
+        f"direction of their outputs. {_BLOCKS}",
+        drawing=drawing,
+        data=data,
+        explores="cka",
+    )
+
+
+def _router_matrices(metrics: xr.Dataset) -> Figure:
+    drawing, data = _matrices(metrics, "router_cosine", "cosine of router rows")
+    return Figure(
+        name="router_matrices",
+        title="Router rows of every pair, experts in clusters",
+        alt=f"Matrices of the cosine between the router rows of every pair of experts for {data['layer'].nunique()} "
+        f"layers{_most_alike(data, 'router_cosine')}; 0 on average for random rows.",
+        caption=f"Cosine of router rows, {_CLUSTERED} It is 0 on average for random rows. "
+        f"n = {metrics.sizes['expert']} experts in each layer.",
+        how_to_read="A bright block is a group of experts that the router tends to select for the same tokens; dark "
+        f"pairs it sets against each other. {_BLOCKS}",
+        drawing=drawing,
+        data=data,
+        explores="router_cosine",
     )
 
 
@@ -260,7 +347,7 @@ def _weights(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
 
 
 def _router(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    drawing, data = _panels(metrics, untrained, ROUTER, lambda name: [_random(metrics, name, "random directions")])
+    drawing, data = _panels(metrics, untrained, ROUTER, lambda name: [_random(metrics, name, RANDOM_DIRECTIONS)])
     value, bounds = format_estimate(*over_layers(metrics, "router_alignment"))
     return Figure(
         name="router_by_layer",

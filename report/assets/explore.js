@@ -1,0 +1,526 @@
+"use strict";
+// What readers explore in the place of a figure: matrices between the experts of a layer, or maps of tokens. The picture
+// stays for print, and where this script or its data are missing. The data are classic scripts that each call `put` once.
+{
+  const PIXELS = 840; // of the grid of a matrix, which the page scales
+  const LISTED = 5; // of the largest in a row
+  const LETTERS = 11; // pixels that the number of an expert takes
+  const COLOURS = 6;
+  const MARKS = [
+    "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z",
+    "M-3.6-3.6h7.2v7.2h-7.2Z",
+    "M0-5 5 4H-5Z",
+    "M0-5 5 0 0 5-5 0Z",
+    "M0 5 5-4H-5Z",
+    "M-1.6-5h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4v-3.2h3.4Z",
+  ];
+  const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+  // ---- Data scripts ----
+
+  const contents = new Map(); // promise of the content by address
+  const waiting = new Map(); // what settles the promise, by the element of the script, until it has called `put`
+
+  window.put = async (_, build, kind, text) => {
+    const script = document.currentScript;
+    const { done, failed } = waiting.get(script);
+    waiting.delete(script);
+    if (build !== script.dataset.build) return failed(new Error("is of another build than this page"));
+    try {
+      const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+      return done(await new Response(stream).json());
+    } catch {
+      return failed(new Error("is damaged"));
+    }
+  };
+
+  const content = ({ folder, build }, name) => {
+    const src = `${folder}/${name}.js`;
+    if (contents.has(src)) return contents.get(src);
+    const read = new Promise((done, failed) => {
+      const script = make("script", { src, "data-build": build });
+      const missing = () => waiting.has(script) && failed(new Error("is missing or cannot be read"));
+      script.addEventListener("error", missing);
+      script.addEventListener("load", missing);
+      waiting.set(script, { done, failed });
+      document.head.append(script);
+    });
+    const told = read.catch(({ message }) => {
+      throw new Error(`The file ${src} ${message}: copy the whole report again.`);
+    });
+    contents.set(src, told);
+    return told;
+  };
+
+  // ---- Elements, numbers ----
+
+  const maker =
+    (create) =>
+    (name, attributes = {}, ...children) => {
+      const element = create(name);
+      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+      element.append(...children);
+      return element;
+    };
+  const make = maker((name) => document.createElement(name));
+  const draw = maker((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
+
+  const select = (entries) => make("select", {}, ...entries.map(([value, text]) => make("option", { value }, text)));
+  const labelled = (text, control) => make("label", {}, text, " ", control);
+  let views = 0;
+  const layerTabs = (layers) => {
+    const name = `layers-${views++}`;
+    const tab = (value) => make("label", {}, make("input", { type: "radio", name, value }), make("span", {}, `${value}`));
+    const tabs = make("fieldset", { class: "layers" }, make("legend", {}, "Layer"), ...layers.map(tab));
+    tabs.querySelector("input").checked = true;
+    return tabs;
+  };
+  const chosen = (tabs) => Number(tabs.querySelector(":checked").value);
+  // One tab stop, within which arrow keys move.
+  const pad = (kind, ...children) => make("div", { class: kind, tabindex: "0", role: "application" }, ...children);
+
+  const sign = (text) => text.replace("-", "−");
+  const plain = (number) => {
+    if (number === null) return "not known";
+    const [digits, power] = number.toExponential(1).split("e");
+    if (number === 0 || power >= -4) return sign(`${Number(number.toPrecision(3))}`);
+    return sign(`${digits} × 10`) + power.replace(/./g, (each) => "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"["0123456789-".indexOf(each)]);
+  };
+  // An estimate with two significant digits of its interval's half-width, and the interval alike.
+  const withInterval = (value, low, high) => {
+    if (!(high > low)) return plain(value);
+    const decimals = Math.min(6, Math.max(0, 1 - Math.floor(Math.log10((high - low) / 2))));
+    const [middle, start, end] = [value, low, high].map((number) => sign(number.toFixed(decimals)));
+    return `${middle} [${start}, ${end}]`;
+  };
+
+  const address = (browser, layer, experts) =>
+    `${browser}#tab=experts&l=${layer}&e=${[...new Set(experts)].sort((one, other) => one - other).join(",")}`;
+
+  // ---- Matrices, one at a time ----
+
+  const exploreMatrices = (host, index) => {
+    const { browser } = host.dataset;
+    const [first, firstLayer] = host.dataset.first.split(", ");
+    const at = { row: -1, column: -1 }; // numbers of experts, or of layers
+    let matrix, layer, labels, order, numbers; // what is shown; `order`: the number at each place
+
+    const which = select(index.matrices.map(({ name, title }) => [name, title]));
+    const orders = select(["number", "cluster", "load"].map((name) => [name, name]));
+    const tabs = layerTabs(index.layers);
+    const canvas = make("canvas", { "aria-hidden": "true" });
+    const lines = { row: make("div", { class: "across" }), column: make("div", { class: "down" }) };
+    const cells = pad("cells", canvas, lines.row, lines.column);
+    const ids = ["rows", "columns"].map((kind) => make("div", { class: kind, "aria-hidden": "true" }));
+    const told = make("output", { "aria-live": "polite" });
+    const go = make("a", { class: "go" });
+    const best = make("p", { class: "best" });
+    const scale = make("div", { class: "scale" });
+    const buttons = ["Copy row", "Copy matrix"].map((text) => make("button", { type: "button" }, text));
+    const copied = make("textarea", { readonly: "", rows: "4", "aria-label": "Values to copy", hidden: "" });
+    const about = make("p", { class: "about" });
+    host.replaceChildren(
+      make("div", { class: "choices" }, labelled("Matrix", which), labelled("Order by", orders), tabs),
+      make("div", { class: "grid" }, ids[0], cells, ids[1]),
+      make("div", { class: "beside" }, told, go, best, scale, make("p", {}, ...buttons), copied, about),
+    );
+
+    // Where a cell's numbers stand in the lists of a layer: row by row, or the upper triangle of a symmetric matrix.
+    const number = (row, column, part = "") => {
+      const size = labels.length;
+      const [low, high] = row < column ? [row, column] : [column, row];
+      const triangle = row === column ? -1 : low * size - (low * (low + 1)) / 2 + high - low - 1;
+      return numbers[part][matrix.symmetric ? triangle : row * size + column] ?? null;
+    };
+    const isSignificant = (row, column) => matrix.level === null || number(row, column, "q") <= matrix.level;
+    const leads = () => browser && !matrix.across;
+
+    const words = (row, column) => {
+      const of = matrix.columns ? ` (${matrix.columns})` : "";
+      const where = `${matrix.across ? "Layers" : `L${layer}`} ${labels[row]} × ${labels[column]}${of}`;
+      if (number(row, column) === null) return `${where}: ${row === column ? "the same" : "not known"}`;
+      const [value, low, high] = ["", "low", "high"].map((part) => (numbers[part] ? number(row, column, part) : null));
+      const others = matrix.beside.filter((part) => !["low", "high"].includes(part));
+      const more = others.map((part) => `, ${part} = ${plain(number(row, column, part))}`);
+      return `${where}: ${matrix.word} ${withInterval(value, low, high)}${more.join("")}`;
+    };
+
+    const csv = (rows) => {
+      const other = matrix.columns.replace(" ", "_") || "other";
+      const head = matrix.across ? ["layer", "other_layer"] : ["layer", "expert", other];
+      const text = [[...head, matrix.name, ...matrix.beside].join(",")];
+      for (const row of rows) {
+        for (const column of labels.keys()) {
+          if (number(row, column) === null) continue;
+          const parts = ["", ...matrix.beside].map((part) => number(row, column, part) ?? "");
+          text.push([...(matrix.across ? [] : [layer]), labels[row], labels[column], ...parts].join(","));
+        }
+      }
+      return `${text.join("\n")}\n`;
+    };
+    const copy = async (button, text) => {
+      const before = button.textContent;
+      try {
+        await navigator.clipboard.writeText(text);
+        button.textContent = "Copied";
+      } catch {
+        copied.hidden = false;
+        copied.value = text;
+        copied.select();
+        button.textContent = "Selected";
+      }
+      setTimeout(() => (button.textContent = before), 2000);
+    };
+
+    const share = (value) => {
+      const [low, high, here] = [...matrix.limits, value].map(matrix.ratio ? Math.log2 : Number);
+      return Math.min(1, Math.max(0, (here - low) / (high - low)));
+    };
+    const paint = () => {
+      const size = Math.max(4, Math.floor(PIXELS / labels.length));
+      canvas.width = canvas.height = size * labels.length;
+      const brush = canvas.getContext("2d");
+      const { colours } = matrix;
+      order.forEach((row, y) =>
+        order.forEach((column, x) => {
+          const value = number(row, column);
+          if (value === null) return;
+          brush.fillStyle = colours[Math.round(share(value) * (colours.length - 1))];
+          brush.fillRect(x * size, y * size, size, size);
+          if (isSignificant(row, column)) return;
+          for (const [style, width] of [
+            ["#fff", 3],
+            ["#000", 1.4],
+          ]) {
+            brush.strokeStyle = style;
+            brush.lineWidth = width;
+            brush.beginPath();
+            brush.moveTo((x + 0.35) * size, (y + 0.65) * size);
+            brush.lineTo((x + 0.65) * size, (y + 0.35) * size);
+            brush.stroke();
+          }
+        }),
+      );
+    };
+
+    // The numbers along both axes, as many as fit, and those of the cell that is looked at.
+    const nameAxes = () => {
+      ids.forEach((box, i) => {
+        const [side, here, room] = i ? ["left", at.column, 1.5] : ["top", at.row, 1];
+        const step = Math.ceil((room * LETTERS * labels.length) / (cells.clientWidth || 1));
+        const names = order.map((each, place) => {
+          const name = make("span", each === here ? { class: "here" } : {}, `${labels[each]}`);
+          name.style[side] = `${(100 * (place + 0.5)) / labels.length}%`;
+          return each === here || place % step === 0 ? name : "";
+        });
+        box.replaceChildren(...names);
+      });
+    };
+
+    const showScale = () => {
+      const strip = make("div", { class: "strip" });
+      strip.style.background = `linear-gradient(to right, ${matrix.colours.join(", ")})`;
+      const mark = (kind, value) => {
+        const line = make(kind);
+        line.style.left = `${100 * share(value)}%`;
+        strip.append(line);
+      };
+      if (number(at.row, at.column) !== null) mark("i", number(at.row, at.column));
+      const nulls = Object.entries(matrix.nulls).map(([title, values]) => {
+        const value = values[matrix.across ? 0 : index.layers.indexOf(layer)];
+        mark("b", value);
+        return `${title}, ${plain(value)}`;
+      });
+      const [low, high] = matrix.limits.map(plain);
+      scale.replaceChildren(
+        strip,
+        make("p", { class: "ends" }, make("span", {}, `≤ ${low}`), make("span", {}, `≥ ${high}`)),
+        make("p", { class: "nulls" }, nulls.length ? `Null: ${nulls.join("; ")}` : ""),
+      );
+    };
+
+    // Everything that depends on the cell that is looked at.
+    const look = () => {
+      const { row, column } = at;
+      told.textContent = words(row, column);
+      for (const [name, side, size] of [
+        ["row", "top", "height"],
+        ["column", "left", "width"],
+      ]) {
+        lines[name].style[side] = `${(100 * order.indexOf(at[name])) / labels.length}%`;
+        lines[name].style[size] = `${100 / labels.length}%`;
+      }
+      go.hidden = !leads();
+      go.href = address(browser, layer, [row, column]);
+      const [low, high] = [Math.min(row, column), Math.max(row, column)];
+      go.textContent = row === column ? `Show expert ${row}` : `Show experts ${low} and ${high}`;
+      const others = order.filter((other) => other !== row && number(row, other) !== null);
+      others.sort((one, other) => number(row, other) - number(row, one));
+      const found = others.slice(0, LISTED).flatMap((other, i) => {
+        const href = address(browser, layer, [row, other]);
+        const name = leads() ? make("a", { href }, `${labels[other]}`) : `${labels[other]}`;
+        return [i ? ", " : "", name, ` (${plain(number(row, other))})`];
+      });
+      best.replaceChildren(`Largest with ${labels[row]}: `, ...found);
+      nameAxes();
+      showScale();
+    };
+
+    const largest = () => {
+      const all = order.flatMap((row) => order.map((column) => ({ row, column })));
+      const value = ({ row, column }) => number(row, column) ?? -Infinity;
+      return all.reduce((one, other) => (value(other) > value(one) ? other : one));
+    };
+
+    const titleOf = (name) => index.matrices.find((each) => each.name === name).title;
+    const remarks = () => [
+      `Arrow keys move the cross${leads() ? ", Enter or a click shows the experts in the browser" : ""}.`,
+      orders.value === "cluster" && !matrix.across && matrix.name !== index.clustered.name
+        ? `Clusters are those of “${index.clustered.title}”.`
+        : "",
+      matrix.name === first ? "" : `The words at the figure are about “${titleOf(first)}”.`,
+      matrix.level === null
+        ? ""
+        : `Lines through cells: not significant at a false discovery rate of ${plain(100 * matrix.level)} %.`,
+      index.left_out && !matrix.across
+        ? `${index.left_out} of ${index.all_layers.length} layers are left out here for their size; the netCDF file has all.`
+        : "",
+    ];
+
+    const show = async () => {
+      const wanted = index.matrices.find((each) => each.name === which.value);
+      const ofLayer = chosen(tabs);
+      const found = await content(host.dataset, wanted.across ? "across" : ofLayer);
+      if (wanted.name !== which.value || ofLayer !== chosen(tabs)) return; // another one was asked for meanwhile
+      [matrix, layer, numbers] = [wanted, ofLayer, found.numbers[wanted.name]];
+      tabs.hidden = orders.parentElement.hidden = matrix.across;
+      orders.options[2].hidden = !found.load;
+      labels = matrix.across ? index.all_layers : [...Array(index.experts).keys()];
+      order = [...labels.keys()];
+      if (!matrix.across && orders.value === "cluster") order = found.clustered;
+      if (!matrix.across && orders.value === "load") order.sort((one, other) => found.load[other] - found.load[one]);
+      if (at.row < 0 || Math.max(at.row, at.column) >= labels.length) Object.assign(at, largest());
+      const name = `${matrix.title}${matrix.across ? "" : `, layer ${layer}`}`;
+      cells.setAttribute("aria-label", `${name}: ${remarks()[0]}`);
+      about.textContent = remarks().join(" ");
+      paint();
+      look();
+    };
+
+    let pointer = "mouse";
+    const point = (event) => {
+      const box = cells.getBoundingClientRect();
+      const under = (part) => order[Math.min(labels.length - 1, Math.max(0, Math.floor(part * labels.length)))];
+      at.row = under((event.clientY - box.top) / box.height);
+      at.column = under((event.clientX - box.left) / box.width);
+      look();
+    };
+    cells.addEventListener("pointerdown", (event) => (pointer = event.pointerType));
+    cells.addEventListener("pointermove", point);
+    cells.addEventListener("click", (event) => {
+      point(event);
+      if (leads() && pointer === "mouse") location.href = go.href; // a finger has not seen what it points at
+    });
+    cells.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && leads()) location.href = go.href;
+      const [down, right] = STEPS[event.key] ?? [];
+      if (down === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+      event.preventDefault();
+      at.row = order[order.indexOf(at.row) + down] ?? at.row;
+      at.column = order[order.indexOf(at.column) + right] ?? at.column;
+      look();
+    });
+    buttons[0].addEventListener("click", () => copy(buttons[0], csv([at.row])));
+    buttons[1].addEventListener("click", () => copy(buttons[1], csv(order)));
+    for (const control of [which, orders, tabs]) {
+      control.addEventListener("change", () => show().catch((problem) => fail(host, problem)));
+    }
+    new ResizeObserver(() => labels && nameAxes()).observe(cells);
+    which.value = first;
+    orders.value = "cluster";
+    const tab = tabs.querySelector(`[value="${firstLayer}"]`);
+    if (tab) tab.checked = true;
+    return show();
+  };
+
+  // ---- Maps of tokens ----
+
+  const explorePoints = (host, index) => {
+    const { browser } = host.dataset;
+    const [space, category] = host.dataset.first.split(", ");
+    let layer, experts, of, places, trust, marks, only; // of: category of each point; only: the category that stands out
+    let at = 0;
+
+    const list = (names) => select(names.map((name) => [name, name]));
+    const [spaces, maps, by] = [index.spaces, index.projections, index.categories].map(list);
+    const tabs = layerTabs(index.layers);
+    const svg = draw("svg", { viewBox: "-20 -20 1040 790", "aria-hidden": "true" });
+    const plot = pad("points", svg);
+    const told = make("output", { "aria-live": "polite" });
+    const go = make("a", { class: "go" });
+    const legend = make("div", { class: "looks", role: "group", "aria-label": "Colours: press one to let it stand out" });
+    const about = make("p", { class: "about" });
+    host.replaceChildren(
+      make(
+        "div",
+        { class: "choices" },
+        labelled("Points", spaces),
+        labelled("Map", maps),
+        labelled("Colour by", by),
+        tabs,
+      ),
+      plot,
+      make("div", { class: "beside" }, told, go, legend, about),
+    );
+
+    // The names of the categories that have a look of their own: all, or the experts that most points choose first.
+    const named = () => {
+      const counts = new Map();
+      for (const each of of) counts.set(each, (counts.get(each) ?? 0) + 1);
+      const names = [...counts.keys()];
+      if (index.of[by.value]) return names.slice(0, COLOURS * MARKS.length);
+      return names.sort((one, other) => counts.get(other) - counts.get(one) || one - other).slice(0, COLOURS);
+    };
+    const word = (name) => (index.of[by.value] ? `${name}` : `expert ${name}`);
+    const mark = (look) => {
+      const [row, colour] = [Math.floor(look / COLOURS), look % COLOURS];
+      const kind = look < 0 ? "other" : `colour-${colour + 1}`;
+      return draw("path", { class: kind, d: MARKS[look < 0 ? 0 : (row + colour) % MARKS.length] });
+    };
+
+    const look = () => {
+      marks.forEach((each, point) => each.classList.toggle("here", point === at));
+      svg.append(marks[at]); // above the others
+      const { before, text, after } = index.texts;
+      const names = Object.entries(index.of).map(([, values]) => values[at]);
+      told.replaceChildren(
+        `${[...names, `L${layer} expert ${experts[at]}`].join(", ")}: `,
+        make("bdi", {}, before[at], make("mark", {}, text[at]), after[at]),
+      );
+      go.hidden = !browser;
+      go.href = address(browser, layer, [experts[at]]);
+      go.textContent = `Show expert ${experts[at]}`;
+    };
+
+    const isolate = () => {
+      [...legend.children].forEach((button) => button.setAttribute("aria-pressed", button.value === only));
+      marks.forEach((each, point) => each.classList.toggle("faint", only !== undefined && `${of[point]}` !== only));
+    };
+
+    const show = async () => {
+      const wanted = chosen(tabs);
+      const found = await content(host.dataset, wanted);
+      if (wanted !== chosen(tabs)) return;
+      layer = wanted;
+      [experts] = Object.values(found.of);
+      of = index.of[by.value] ?? found.of[by.value];
+      [places, trust] = [found.positions, found.trustworthiness].map(
+        (part) => part[index.spaces.indexOf(spaces.value)][index.projections.indexOf(maps.value)],
+      );
+      const names = named();
+      marks = places.map(([x, y], point) => {
+        const made = mark(names.indexOf(of[point]));
+        made.setAttribute("transform", `translate(${x} ${(1000 - y) * 0.75}) scale(1.5)`);
+        return made;
+      });
+      svg.replaceChildren(...marks);
+      legend.replaceChildren(
+        ...names.map((name, i) => {
+          const swatch = draw("svg", { viewBox: "-6 -6 12 12", width: 14, height: 14, "aria-hidden": "true" }, mark(i));
+          return make("button", { type: "button", value: `${name}` }, swatch, word(name));
+        }),
+      );
+      if (!names.some((name) => `${name}` === only)) only = undefined;
+      about.textContent =
+        `Arrow keys go to the next token${browser ? ", Enter or a click shows its first expert in the browser" : ""}. ` +
+        `${names.length < new Set(of).size ? "Grey: others. " : ""}Trustworthiness of this map: ${plain(trust)}. ` +
+        "Distances along the axes are for the eye only.";
+      plot.setAttribute("aria-label", `${spaces.value}s, ${maps.value}, layer ${layer}: ${about.textContent}`);
+      isolate();
+      look();
+    };
+
+    // The nearest point in a direction, or to a place, of those that stand out.
+    const nearest = (x, y, [down, right]) => {
+      const distance = ([px, py], point) => {
+        const [dx, dy] = [px - x, (y - py) * 0.75];
+        if (marks[point].classList.contains("faint")) return Infinity;
+        if (!down && !right) return dx * dx + dy * dy;
+        const [along, aside] = right ? [dx * right, dy] : [dy * down, dx];
+        return along > 0 ? along + 2 * Math.abs(aside) : Infinity;
+      };
+      const all = places.map(distance);
+      const least = Math.min(...all);
+      return least < Infinity ? all.indexOf(least) : at;
+    };
+
+    let pointer = "mouse";
+    const point = (event) => {
+      const box = svg.getBoundingClientRect();
+      const x = ((event.clientX - box.left) / box.width) * 1040 - 20;
+      const y = 1000 - (((event.clientY - box.top) / box.height) * 790 - 20) / 0.75;
+      at = nearest(x, y, [0, 0]);
+      look();
+    };
+    plot.addEventListener("pointerdown", (event) => (pointer = event.pointerType));
+    plot.addEventListener("pointermove", point);
+    plot.addEventListener("click", (event) => {
+      point(event);
+      if (browser && pointer === "mouse") location.href = go.href;
+    });
+    plot.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && browser) location.href = go.href;
+      if (!STEPS[event.key] || event.ctrlKey || event.altKey || event.metaKey) return;
+      event.preventDefault();
+      at = nearest(...places[at], STEPS[event.key]);
+      look();
+    });
+    legend.addEventListener("click", ({ target }) => {
+      const button = target.closest("button");
+      if (!button) return;
+      only = only === button.value ? undefined : button.value;
+      isolate();
+    });
+    for (const control of [spaces, maps, by, tabs]) {
+      control.addEventListener("change", () => show().catch((problem) => fail(host, problem)));
+    }
+    [spaces.value, by.value] = [space, category];
+    return show();
+  };
+
+  // ---- In the place of pictures ----
+
+  // Where something is missing the picture is all there is, with a sentence that says why.
+  const fail = (host, { message }) => {
+    host.closest("figure").classList.remove("explored");
+    host.replaceChildren(make("p", { role: "alert" }, message));
+  };
+
+  const open = async (host) => {
+    try {
+      const index = await content(host.dataset, "index");
+      const figure = host.closest("figure");
+      figure.querySelector("img").loading = "eager"; // it is hidden, and there for print
+      figure.classList.add("explored");
+      await (index.matrices ? exploreMatrices : explorePoints)(host, index);
+    } catch (problem) {
+      fail(host, problem);
+    }
+    host.hidden = false;
+  };
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const watch = new IntersectionObserver(
+      (entries) => {
+        for (const { isIntersecting, target } of entries) {
+          if (!isIntersecting) continue;
+          watch.unobserve(target);
+          open(target.querySelector(".explore"));
+        }
+      },
+      { rootMargin: "600px" },
+    );
+    document.querySelectorAll("figure:has(.explore)").forEach((figure) => watch.observe(figure));
+  });
+}

@@ -1,0 +1,262 @@
+"""What readers explore on a page in the place of figures, as data scripts for report/assets/explore.js.
+
+It is either matrices over experts or maps of points. All those of a chapter stand in one folder: `index.js` says what
+they are, LAYER.js holds the numbers of a layer, and `across.js` those of matrices over layers. A page loads a layer
+when a reader asks for it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.colors import to_hex
+
+from gatebook.figures.matrix import clustered_order, ratio_end
+from gatebook.files.data_scripts import DataScripts
+
+FOLDER = "explored"
+MOST_NUMBERS = 1_500_000
+"""About 4 MB as data scripts; of more layers than that, some are left out."""
+COLOURS = {"ratio": "PuOr_r", "magnitude": "cividis"}
+SHADES = 33
+DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A quantity of every two experts of a layer, or of every two layers.
+
+    name, title
+        A short name, as a column of a CSV file has it, and the title that readers choose it by.
+    values
+        (layer, expert, other), or (layer, other layer). Numbers that are equal on both sides of the
+        diagonal are written once; the diagonal of a matrix between experts themselves is not shown.
+    columns
+        What its columns are, if they are not what its rows are.
+    kind, limits
+        As those of `matrix.matrix`; by default limits of magnitudes are near the 1 % and 99 % quantiles, or at a null
+        beyond them.
+    nulls
+        Value of each null by its name: a number, or one for each layer.
+    beside
+        Arrays like `values` that the reader is told with them, by their names: `low` and `high`, the interval, and any
+        others, such as "q".
+    word
+        What one of its values is called in a sentence, by default its name.
+    level
+        Cells whose "q" is above it are marked as not significant.
+    """
+
+    name: str
+    title: str
+    values: xr.DataArray
+    columns: str = ""
+    kind: Literal["ratio", "magnitude"] = "magnitude"
+    limits: tuple[float, float] | None = None
+    nulls: Mapping[str, float | xr.DataArray] = field(default_factory=dict)
+    beside: Mapping[str, xr.DataArray] = field(default_factory=dict)
+    word: str = ""
+    level: float | None = None
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """The limits of its colours, between which the nulls of a magnitude lie."""
+        if self.limits is not None:
+            return self.limits
+        if self.kind == "ratio":
+            end = ratio_end(self.values.values)
+            return 2**-end, 2**end
+        low, high = quantile_limits(self.values.values)
+        nulls = [value for null in self.nulls.values() for value in np.ravel(null) if np.isfinite(value)]
+        return min(low, *nulls, high), max(low, *nulls, high)
+
+    @property
+    def across(self) -> bool:
+        """Whether it is over layers."""
+        return self.values.ndim == 2
+
+    @cached_property
+    def symmetric(self) -> bool:
+        """Whether its numbers are the same on both sides of the diagonal, but for rounding."""
+        parts = (self.values, *self.beside.values())
+        return all(np.allclose(part.values, part.values.swapaxes(-1, -2), atol=1e-6, equal_nan=True) for part in parts)
+
+
+class Explored:
+    """What a chapter lets readers explore: its `scripts`."""
+
+    def scripts(self) -> DataScripts:
+        """The data scripts: `index`, one for each layer by its number, and `across`, if there is anything for it."""
+        raise NotImplementedError
+
+    def write(self, folder: Path) -> str:
+        """Write the data scripts into `FOLDER` in a folder; returns their build."""
+        made = self.scripts()
+        (folder / FOLDER).mkdir()
+        for name, text in made.files().items():
+            (folder / FOLDER / name).write_text(text, encoding="utf-8")
+        return made.build
+
+
+@dataclass(frozen=True)
+class Matrices(Explored):
+    """The matrices of a chapter, in the order in which readers choose them.
+
+    clustered: name of the one by which the experts of each layer are clustered; load: share of the tokens that selects
+    each expert, (layer, expert), None if it is not known.
+    """
+
+    matrices: Sequence[Matrix]
+    clustered: str
+    load: xr.DataArray | None = None
+
+    def scripts(self) -> DataScripts:
+        """See `Explored`."""
+        between = [one for one in self.matrices if not one.across]
+        (basis,) = (one for one in between if one.name == self.clustered)
+        layers = self.layers()
+        known = between[0].values["layer"].values.tolist()
+        made = DataScripts()
+        made.add(
+            "index",
+            {
+                "layers": layers,
+                "left_out": len(known) - len(layers),
+                "experts": between[0].values.shape[-1],
+                "all_layers": known,
+                "clustered": {"name": basis.name, "title": basis.title},
+                "matrices": [_described(one, layers) for one in self.matrices],
+            },
+        )
+        for layer in layers:
+            content = {"clustered": _order(basis, layer)}
+            if self.load is not None:
+                content["load"] = _rounded(self.load.sel(layer=layer).values, None)
+            made.add(f"{layer}", content | {"numbers": {one.name: _numbers(one, layer) for one in between}})
+        if across := {one.name: _numbers(one, None) for one in self.matrices if one.across}:
+            made.add("across", {"numbers": across})
+        return made
+
+    def layers(self) -> list[int]:
+        """Those that are written: all, or as many as `MOST_NUMBERS` allows, evenly spread, two at the least."""
+        between = [one for one in self.matrices if not one.across]
+        known, experts = between[0].values["layer"].values, between[0].values.shape[-1]
+        each = sum(
+            (1 + len(one.beside)) * (experts * (experts - 1) // 2 if one.symmetric else experts**2) for one in between
+        )
+        fit = max(2, MOST_NUMBERS // each)
+        chosen = np.unique(np.linspace(0, len(known) - 1, min(fit, len(known))).round().astype(int))
+        return known[chosen].tolist()
+
+
+@dataclass(frozen=True)
+class Points(Explored):
+    """Maps of points, one for each space, projection and layer.
+
+    positions: (layer, space, projection, point, axis); categories: by the name of what points are coloured by, the
+    category of each point, (point,), or (layer, point) if it is the number of an expert; texts: `before`, `text` and
+    `after` of each point, (point,); trustworthiness of the maps: (layer, space, projection).
+    """
+
+    positions: xr.DataArray
+    categories: Mapping[str, xr.DataArray]
+    texts: Mapping[str, Sequence[str]]
+    trustworthiness: xr.DataArray
+
+    def scripts(self) -> DataScripts:
+        """See `Explored`; positions are thousandths of the range that a map has along each axis."""
+        made = DataScripts()
+        fixed = {name: values for name, values in self.categories.items() if "layer" not in values.dims}
+        index = {
+            "layers": self.positions["layer"].values.tolist(),
+            "spaces": self.positions["space"].values.tolist(),
+            "projections": self.positions["projection"].values.tolist(),
+            "categories": list(self.categories),
+            "texts": {name: [str(text) for text in texts] for name, texts in self.texts.items()},
+        }
+        made.add("index", index | {"of": {name: list(map(str, values.values)) for name, values in fixed.items()}})
+        for layer in index["layers"]:
+            here = self.positions.sel(layer=layer).transpose("space", "projection", "point", "axis").values
+            of = {
+                name: values.sel(layer=layer).values.tolist()
+                for name, values in self.categories.items()
+                if name not in fixed
+            }
+            trust = self.trustworthiness.sel(layer=layer).transpose("space", "projection").values
+            trust = [_rounded(row, None) for row in trust]
+            made.add(f"{layer}", {"of": of, "positions": _thousandths(here).tolist(), "trustworthiness": trust})
+        return made
+
+
+def _thousandths(positions: np.ndarray) -> np.ndarray:
+    """Positions (..., point, axis) in thousandths of the range of each axis: int."""
+    low, high = positions.min(axis=-2, keepdims=True), positions.max(axis=-2, keepdims=True)
+    return np.rint(1000 * (positions - low) / np.where(high > low, high - low, 1)).astype(int)
+
+
+def _described(one: Matrix, layers: list[int]) -> dict:
+    colours = mpl.colormaps[COLOURS[one.kind]](np.linspace(0, 1, SHADES))
+    nulls = {
+        name: [float(f"{value:.4g}") for value in np.broadcast_to(_at(null, layers), len(layers)).tolist()]
+        for name, null in one.nulls.items()
+    }
+    return {
+        "name": one.name,
+        "title": one.title,
+        "word": one.word or one.name.replace("_", " "),
+        "columns": one.columns,
+        "across": one.across,
+        "symmetric": one.symmetric,
+        "ratio": one.kind == "ratio",
+        "limits": list(one.ends),
+        "colours": [to_hex(colour) for colour in colours],
+        "nulls": {name: values for name, values in nulls.items() if all(map(math.isfinite, values))},
+        "beside": list(one.beside),
+        "level": one.level,
+    }
+
+
+def _at(null: float | xr.DataArray, layers: list[int]) -> float | np.ndarray:
+    return null.sel(layer=layers).values if isinstance(null, xr.DataArray) and "layer" in null.dims else float(null)
+
+
+def quantile_limits(values: np.ndarray) -> tuple[float, float]:
+    """Colour limits near the 1 % and 99 % quantiles of matrices (..., row, column), the diagonal left out."""
+    apart = values[..., ~np.eye(values.shape[-1], dtype=bool)] if values.shape[-1] == values.shape[-2] else values
+    known = apart[np.isfinite(apart)]
+    low, high = (float(f"{end:.2g}") for end in np.quantile(known, (0.01, 0.99))) if known.size else (0.0, 0.0)
+    return low, high if high > low else low + 0.01
+
+
+def _order(basis: Matrix, layer: int) -> list[int]:
+    """Experts in clusters, by the logarithms of ratios, in which three doublings are as far as it goes."""
+    values = basis.values.sel(layer=layer).values.astype(np.float64)
+    if basis.kind == "ratio":
+        with np.errstate(divide="ignore"):
+            values = np.clip(np.log2(values) / 3, -1, 1)
+    return clustered_order((values + values.T) / 2).tolist()
+
+
+def _numbers(one: Matrix, layer: int | None) -> dict[str, list]:
+    """The numbers of a matrix and of what is beside it: row by row, or the upper triangle of a symmetric one."""
+    size = max(map(abs, one.ends))
+    found = {}
+    for name, array in {"": one.values, **one.beside}.items():
+        values = (array if layer is None else array.sel(layer=layer)).values
+        flat = values[np.triu_indices(len(values), 1)] if one.symmetric else values.ravel()
+        found[name] = _rounded(flat, None if one.kind == "ratio" or name not in ("", "low", "high") else size)
+    return found
+
+
+def _rounded(values: np.ndarray, size: float | None) -> list:
+    """Numbers to a hundredth or less of a `size`, or with `DIGITS` significant digits; None for those not known."""
+    if size is not None:
+        place = DIGITS - 1 - math.floor(math.log10(size))
+        return [round(value, place) + 0.0 if math.isfinite(value) else None for value in values.astype(float).tolist()]
+    return [float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None for value in values.astype(float).tolist()]

@@ -1,0 +1,116 @@
+"""A small page with what readers explore in the place of figures, and what it was made from."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import jinja2
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from gatebook.chapters.base import page
+from gatebook.figures import explored, plotting
+from gatebook.figures.explored import Explored, Matrices, Matrix, Points
+from gatebook.report import render
+from gatebook.report.places import slug
+
+REPORT = Path(__file__).parents[2] / "report"
+LAYERS, EXPERTS = [0, 3, 7], 12
+PLACE = "figures/tiny/main/pairs"
+BROWSER = "browser-tiny.html"
+
+
+def made(seed: int = 0) -> Matrices:
+    """Lifts with intervals and q, of which those of expert 4 are not known; shares by row; overlaps of layers."""
+    rng = np.random.default_rng(seed)
+    dims = ("layer", "expert", "other")
+
+    def array(values: np.ndarray, dims: tuple[str, ...] = dims) -> xr.DataArray:
+        return xr.DataArray(values, {"layer": LAYERS}, dims)
+
+    lift = np.exp2(rng.normal(0, 1.5, (len(LAYERS), EXPERTS, EXPERTS)))
+    lift = np.sqrt(lift * lift.swapaxes(1, 2))
+    lift[:, range(EXPERTS), range(EXPERTS)] = np.nan
+    lift[0, 4] = lift[0, :, 4] = np.nan
+    q = np.where(np.abs(np.log2(lift)) > 1, 0.001, 0.4)
+    beside = {"low": array(0.8 * lift), "high": array(1.25 * lift), "q": array(q)}
+    shares = array(rng.dirichlet(np.ones(EXPERTS), (len(LAYERS), EXPERTS)))
+    between = array(rng.uniform(0.8, 1.4, (len(LAYERS), len(LAYERS))), ("layer", "other_layer"))
+    between = (between + between.values.T) / 2
+    between.values[np.diag_indices(len(LAYERS))] = np.nan
+    nulls = {"loads explain all": 1.0}
+    return Matrices(
+        [
+            Matrix(
+                "lift", "Lift", array(lift), kind="ratio", limits=(1 / 8, 8), nulls=nulls, beside=beside, level=0.05
+            ),
+            Matrix("share", "Share of a row", shares, columns="router row", nulls={"even": 1 / EXPERTS}),
+            Matrix("overlap", "Overlap of layers", between, kind="ratio", nulls={"random spaces": 1.0}),
+        ],
+        clustered="lift",
+        load=array(rng.dirichlet(np.ones(EXPERTS), len(LAYERS)), ("layer", "expert")),
+    )
+
+
+HOSTILE = "</b><script>window.hacked = true</script>\u202e"
+
+
+def made_points(seed: int = 0) -> Points:
+    """Thirty tokens of three datasets in two spaces, by three projections; the text of the first one is hostile."""
+    rng = np.random.default_rng(seed)
+    dims = ("layer", "space", "projection", "point", "axis")
+    coordinates = {"layer": LAYERS, "space": ["router input", "expert output"], "projection": ["PCA", "UMAP", "t-SNE"]}
+    positions = rng.normal(0, 1, (len(LAYERS), 2, 3, 30, 2))
+    expert = xr.DataArray(rng.integers(0, EXPERTS, (len(LAYERS), 30)), {"layer": LAYERS}, ("layer", "point"))
+    dataset = xr.DataArray(np.array(["poems", "code", "web"])[np.arange(30) % 3], dims="point")
+    texts = {part: [f"{part} {point} " for point in range(30)] for part in ("before", "text", "after")}
+    texts["text"][0] = HOSTILE
+    trust = xr.DataArray(rng.uniform(0.5, 1, (len(LAYERS), 2, 3)), coordinates, dims[:3])
+    return Points(
+        xr.DataArray(positions, coordinates, dims), {"dataset": dataset, "first expert": expert}, texts, trust
+    )
+
+
+def write(folder: Path, shown: Explored, build: str | None = None, *, names=("lift", "share")) -> Path:
+    """Write a page with two figures to explore, its assets and its data; returns the page.
+
+    names: what each shows first.
+    """
+    words = {"alt": "A matrix of lift, one cell for each pair of experts.", "caption": "n = 12.", "how_to_read": "See."}
+    figures = []
+    for name in map(slug, names):
+        drawing, (ax,) = plotting.canvas(3)
+        plotting.matrix(ax, np.ones((2, 2)), [0, 1], [0, 1], kind="magnitude", label="one")
+        data = pd.DataFrame({"a": [1]})
+        figures.append(page.Figure(f"{name}_figure", name, drawing=drawing, data=data, explores=name, **words))
+    place = folder / PLACE
+    place.mkdir(parents=True)
+    chapter = SimpleNamespace(figures=lambda seen: figures, findings=lambda seen: [], explored=lambda seen: shown)
+    page.write(place, chapter, None, "made by a test")
+    shutil.copytree(REPORT / "assets", folder / "assets")
+    build = build or shown.scripts().build
+    blocks = [
+        words
+        | {"id": f"figure-{slug(name)}", "number": f"1.{number}", "name": f"{slug(name)}_figure", "title": name}
+        | {kind: f"{PLACE}/{slug(name)}_figure.{kind}" for kind in ("svg", "pdf", "csv")}
+        | {"netcdf": None, "rule": "plot_chapter", "command": "snakemake", "width": 653, "height": 288}
+        | {"explored": {"first": name, "build": build, "folder": f"{PLACE}/{explored.FOLDER}", "browser": BROWSER}}
+        for number, name in enumerate(names, start=1)
+    ]
+    path = folder / "pairs.html"
+    path.write_text(_page(blocks), encoding="utf-8")
+    return path
+
+
+def _page(figures: list[dict]) -> str:
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPORT / "templates"), autoescape=True)
+    others = ("number", "count", "bytes", "duration", "web", "page", "terms", "term_anchor")
+    environment.filters |= dict.fromkeys(others, str) | {"local": render.local_link}
+    environment.tests["of"] = bool
+    section = {"label": "tiny, main", "findings": [], "figures": figures, "tables": [], "published": [], "absent": []}
+    chapter = {"name": "pairs", "title": "Pairs", "question": "Which?", "introduction": [], "sections": [section]}
+    site = {"title": "A study", "description": "It is tiny.", "build": "0" * 12, "chapters": [chapter]}
+    return environment.get_template("chapter.html.j2").render(
+        page="pairs.html", chapter=chapter, previous=None, following=None, site=site | {"model_pages": []}
+    )
