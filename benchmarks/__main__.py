@@ -1,10 +1,10 @@
 """All benchmarks that need no GPU, as one table."""
 
-from benchmarks import analysis, extraction, measuring, memory, published, report, storage
+from benchmarks import analysis, extraction, measuring, memory, published, report, startup, storage
 
 print(f"On {measuring.machine()}:\n")
 print(
     measuring.table(
-        [row for script in (extraction, storage, analysis, memory, report, published) for row in script.rows()]
+        [row for script in (extraction, storage, analysis, memory, report, published, startup) for row in script.rows()]
     )
 )

@@ -26,9 +26,10 @@ from benchmarks.measuring import Row
 from gatebook.files import netcdf
 from gatebook.routing import extraction
 from gatebook.routing.families import routing_rule
+from gatebook.routing.following import complete
 from gatebook.routing.records import layer_files
 from gatebook.routing.routers import find_routers
-from gatebook.routing.rule import complete, routing_rule_of
+from gatebook.routing.rule import routing_rule_of
 
 LIMIT = 20.0
 SIZE, TOKENS_PER_BATCH, TOKENS_PER_BLOCK = "tiny", 4096, 16_384

@@ -15,7 +15,7 @@ import scipy.stats
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import analysis, extraction, gpu, job, measuring, memory, olmoe, published, report, storage
+from benchmarks import analysis, extraction, gpu, job, measuring, memory, olmoe, published, report, startup, storage
 from benchmarks.measuring import Row, Times, Usage
 from gatebook.files import netcdf as files
 from gatebook.inputs.documents import load_tokens
@@ -376,3 +376,14 @@ def test_the_gpu_benchmark_without_a_gpu_says_so(capsys):
     with pytest.raises(SystemExit) as stopped:
         gpu.main([])
     assert stopped.value.code == 2 and "no GPU is visible" in capsys.readouterr().err
+
+
+def test_start_up_is_that_of_the_imports_that_stand_outside_of_functions(tmp_path, monkeypatch):
+    script = tmp_path / "tally_nothing.py"
+    script.write_text(
+        "import json\nfrom pathlib import Path\n\n\ndef late():\n    import not_there\n\n\nstart(snakemake)\n"
+    )
+    assert startup.imports(script) == "import json\nfrom pathlib import Path"
+    monkeypatch.setattr(startup, "SCRIPTS", tmp_path)
+    (row,) = startup.rows()
+    assert row.what == "start-up of `tally_nothing`" and numbers([row])[0] > 0

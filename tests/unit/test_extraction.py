@@ -15,9 +15,10 @@ from gatebook.files import atomic, checksums, netcdf
 from gatebook.problem import Problem
 from gatebook.routing import bins, extraction, models, records
 from gatebook.routing.families import routing_rule
+from gatebook.routing.following import complete
 from gatebook.routing.records import TOTALS, contents_of, float32
 from gatebook.routing.routers import find_blocks, find_routers, selection_biases
-from gatebook.routing.rule import SCALARS, complete
+from gatebook.routing.rule import SCALARS
 
 CPU = torch.device("cpu")
 

@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 
 from gatebook.files import atomic, netcdf
 from gatebook.routing import records
+from gatebook.routing.following import complete
 from gatebook.routing.records import TOTALS, Records, RecordWriter
-from gatebook.routing.rule import SCALARS, RoutingRule, complete, routing_rule_of
+from gatebook.routing.rule import SCALARS, RoutingRule, routing_rule_of
 
 RULE = RoutingRule("x", 6, 2, normalised=False)
 BIASED = RoutingRule("y", 6, 2, normalised=True, scores="sigmoid", bias=True)

@@ -27,8 +27,9 @@ from transformers import DeepseekV2Config, DeepseekV3Config, MixtralConfig, Olmo
 from gatebook.lists import ROOT
 from gatebook.problem import Problem
 from gatebook.routing.families import gives_logits_alone, routing_rule
+from gatebook.routing.following import complete
 from gatebook.routing.routers import check_sum, find_blocks, find_routers, selection_bias, sum_difference
-from gatebook.routing.rule import RoutingRule, check_rule, complete
+from gatebook.routing.rule import RoutingRule, check_rule
 
 TOKENS = torch.arange(40) * 7 % 97
 
@@ -288,3 +289,23 @@ def test_kept_groups_equal_brute_force(groups, size, random):
     found = {expert // size for expert in preference.isfinite().nonzero().ravel().tolist()}
     assert len(found) == (kept if groups > 1 else 1)
     assert min(best[group] for group in found) >= sorted(best)[-kept] - 1e-6
+
+
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(("biased", "groups"), [(False, 1), (True, 1), (True, 3), (False, 3)])
+def test_scalars_of_arrays_are_those_of_tensors(scores, biased, groups):
+    rng = np.random.default_rng(0)
+    options = {"scores": scores, "bias": biased, "groups": groups, "kept_groups": min(groups, 2)}
+    rule = RoutingRule("made up", 9, 4, normalised=True, **options)
+    logits = rng.normal(0, 3, (300, 9)).astype(np.float32)
+    logits[0] = 1  # all alike
+    bias = rng.normal(0, 0.2, 9).astype(np.float32) if biased else None
+    tensors = torch.from_numpy(logits), None if bias is None else torch.from_numpy(bias)
+    selected = rule.select(*tensors)
+    record = {"router_logits": logits, "selected_expert": selected.numpy().astype(np.uint8)}
+    found = complete(record, rule, bias)
+    for name, values in rule.scalars(tensors[0], selected, tensors[1]).items():
+        exact = name not in ("entropy", "log_sum_exp", "top_k_mass")
+        np.testing.assert_allclose(found[name], values.numpy(), rtol=0 if exact else 1e-6, atol=0 if exact else 1e-6)
+        assert found[name].dtype == np.float32
+    np.testing.assert_array_equal(found["routing_weight"], rule.weights(tensors[0], selected).numpy())

@@ -14,6 +14,7 @@ import gatebook
 from gatebook.files import netcdf
 from gatebook.problem import Problem
 from gatebook.routing import rule
+from gatebook.routing.following import complete
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 TEXTS = [f"{name} sold {number} eggs for 2 dollars; how much?" for number, name in enumerate(["Janet", "Łucja"] * 9)]
@@ -63,9 +64,7 @@ def test_the_same_bits_as_in_the_records_of_a_study(extracted, model_folder):
             assert one[name].dims == array.dims and one[name].dtype == array.dtype
             assert one[name].values.tobytes() == array.values.tobytes(), (layer, name)
             assert one[name].attrs["long_name"] == array.attrs["long_name"]
-        whole = rule.complete(
-            {name: array.values for name, array in record.items()}, rule.routing_rule_of(record.attrs)
-        )
+        whole = complete({name: array.values for name, array in record.items()}, rule.routing_rule_of(record.attrs))
         assert one["routing_weight"].values.tobytes() == whole["routing_weight"].tobytes()
         assert routing.attrs["routing_rule"] == record.attrs["routing_rule"]
 

@@ -17,7 +17,8 @@ from studies import ROOT, planned
 from gatebook import chapters
 from gatebook.atlas import browser_page, profiles_page
 from gatebook.figures.words import format_estimate
-from gatebook.routing.rule import complete, routing_rule_of
+from gatebook.routing.following import complete
+from gatebook.routing.rule import routing_rule_of
 from gatebook.study import tallies
 
 CONFIG = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))

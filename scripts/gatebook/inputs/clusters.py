@@ -9,8 +9,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from gatebook.inputs.rows import Row
 from gatebook.inputs.templates import Column
@@ -41,6 +39,10 @@ def of_rows(
 
 def _connected(values: list[np.ndarray]) -> np.ndarray:
     """Numbers of the connected components of rows that share a value of any column: (row,) int, from 0."""
+    # Imported here, because jobs that tally or read tokens need groups only.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     rows, nodes, edges = len(values[0]), len(values[0]), []
     for column in values:
         known, code = np.unique(column, return_inverse=True)

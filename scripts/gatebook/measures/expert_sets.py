@@ -86,7 +86,7 @@ class Sets:
         return found
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _add_sets(expert, places, experts, row, column, found):
     """Add to `found` (set, column) the tokens that have sets: of the experts (rank, token) at each of the `places`
     (place, rank), if `row` by code is not -1, in each token's `column`."""

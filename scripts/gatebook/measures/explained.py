@@ -73,7 +73,7 @@ def _overlap(loads: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     return ((loads.sum(axis=1) ** 2).sum(axis=1) - (loads**2).sum(axis=(1, 2))) / pairs
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _add_classes(starts, group, selected, counts, shared, covered, loads):
     """Add the tokens of all values to draw 0 of the sums, and to the others what leaving out a group changes.
 
@@ -100,7 +100,7 @@ def _add_classes(starts, group, selected, counts, shared, covered, loads):
             _add_class(counts, tokens, present[:groups], left_out, 1, 1 + left_out, shared, covered, loads)
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _add_class(counts, tokens, present, left_out, sign, draw, shared, covered, loads):
     """Add `sign` times the tokens of one value, without the group `left_out`, to one draw of the sums."""
     total, groups = 0, 0

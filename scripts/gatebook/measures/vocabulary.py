@@ -86,7 +86,7 @@ def count(code: np.ndarray, selected: np.ndarray, types: int, experts: int) -> n
     return number.T
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _add_tokens(code, selected, number):
     """Add the selections of tokens, (n,) and (n, rank), to `number` (type, expert)."""
     for token in range(len(code)):

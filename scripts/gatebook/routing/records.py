@@ -46,9 +46,10 @@ class Records:
 
     `tokens` (row,) and `windows` (window,) are their places in the dataset, in order; the windows are whole. The first
     axis of an array is the layer. Full records hold `router_logits`, the module's raw output, and `selected_expert`
-    uint8 or uint16, its own choice sorted by weight; weights and scalars follow from them, see `rule.complete`. Compact
-    records hold `selected_expert`, `routing_weight`, the scalars that do not follow from the weights, and totals.
-    Floats are float32, or what `float32` makes so. `complete` says that no token before the last one here is to come.
+    uint8 or uint16, its own choice sorted by weight; weights and scalars follow from them (`following.complete`).
+    Compact records hold `selected_expert`, `routing_weight`, the scalars that do not follow from the weights, and
+    totals. Floats are float32, or what `float32` makes so. `complete` says that no token before the last one here is to
+    come.
     """
 
     tokens: np.ndarray

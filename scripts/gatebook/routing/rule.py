@@ -7,8 +7,6 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gatebook.problem import Problem
 
 if TYPE_CHECKING:  # torch takes seconds to be imported, and most of what reads records needs none of it
@@ -118,10 +116,10 @@ class RoutingRule:
         selected: torch.Tensor,
         bias: torch.Tensor | None = None,
         probability: torch.Tensor | None = None,
-        log_probability: torch.Tensor | None = None,
-        largest_first: bool = False,
     ) -> dict[str, torch.Tensor]:
         """The per-token scalars of `SCALARS`. A margin to an expert that does not exist is NaN.
+
+        `following.complete` has the same for arrays on the host, in a third of the time.
 
         Parameters
         ----------
@@ -131,10 +129,8 @@ class RoutingRule:
             Experts (token, rank).
         bias
             Added to scores to select, (expert,), or None.
-        probability, log_probability
-            (token, expert) float32, if they are known already.
-        largest_first
-            Whether the first selected expert is known to have the largest logit.
+        probability
+            (token, expert) float32, if it is known already.
 
         Returns
         -------
@@ -143,21 +139,15 @@ class RoutingRule:
         """
         logits = logits.float()
         probability = self.probability(logits) if probability is None else probability
-        log_probability = logarithm(probability) if log_probability is None else log_probability
         preference = self.preference(logits, bias)
-        chosen, best_other = preference.gather(-1, selected), _best_other(preference, selected)
-        if largest_first and not self.may_skip_the_largest:  # then preferences are logits
-            following = chosen[:, 1:].amax(dim=-1).maximum(best_other) if chosen.shape[-1] > 1 else best_other
-            logit_margin = _margin(chosen[:, 0], following)
-        else:
-            logit_margin = _margin(logits.amax(dim=-1), _best_other(logits, logits.argmax(dim=-1, keepdim=True)))
+        largest, best = logits.max(dim=-1, keepdim=True)
         return {
-            "entropy": -(probability * log_probability).sum(dim=-1),
+            "entropy": -(probability * logarithm(probability)).sum(dim=-1),
             "log_sum_exp": logits.logsumexp(dim=-1),
             "top_1_probability": probability.amax(dim=-1),
             "top_k_mass": probability.gather(-1, selected).sum(dim=-1),
-            "logit_margin": logit_margin,
-            "boundary_margin": _margin(chosen.amin(dim=-1), best_other),
+            "logit_margin": _margin(largest[:, 0], _best_other(logits, best)),
+            "boundary_margin": _margin(preference.gather(-1, selected).amin(dim=-1), _best_other(preference, selected)),
         }
 
     @property
@@ -232,7 +222,7 @@ def check_rule(
 
 def logarithm(probability: torch.Tensor) -> torch.Tensor:
     """ln p, and that of the smallest float where p is 0, so that p ln p is 0 there."""
-    return probability.clamp(min=2.0**-149).log()
+    return probability.clamp(min=2.0**-149).log_()
 
 
 def _best_other(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -249,38 +239,3 @@ def routing_rule_of(attributes: dict) -> RoutingRule:
     """The routing rule that records, tallies and metrics carry in their attribute `routing_rule`."""
     written = json.loads(attributes["routing_rule"])
     return RoutingRule(**{field.name: written[field.name] for field in fields(RoutingRule) if field.name in written})
-
-
-def complete(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """What a block of records says and what follows from it: `routing_weight` and all `SCALARS` beside the rest.
-
-    Records with `router_logits` hold nothing that follows from these and from `selected_expert`, and get `probability`
-    and `log_probability` (token, expert), too; compact ones hold the weights, and the scalars that do not follow from
-    them.
-    """
-    if "router_logits" in record:
-        return record | _following(record, rule, bias)
-    weights, whole = record["routing_weight"], dict(record)
-    if "top_k_mass" in rule.in_the_weights:
-        whole["top_k_mass"] = weights.sum(axis=-1) / np.float32(rule.scale)
-    if "logit_margin" in rule.in_the_weights:
-        whole["logit_margin"] = np.log(weights[:, 0] / weights[:, 1])
-    if "top_1_probability" in rule.in_the_weights:
-        whole["top_1_probability"] = weights[:, 0] / np.float32(rule.scale)
-    return whole
-
-
-def _following(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarray | None) -> dict[str, np.ndarray]:
-    """What follows from the logits and the selected experts of a block of records."""
-    import torch
-
-    selected = torch.from_numpy(record["selected_expert"].astype(np.int64))
-    logits, added = torch.from_numpy(record["router_logits"]), None if bias is None else torch.from_numpy(bias)
-    scores = rule.score(logits)
-    probability = rule.probability(logits, scores)
-    found = {"probability": probability, "log_probability": logarithm(probability)}
-    # Nearly always the first selected expert has the largest logit; to know it is cheaper than to look for it.
-    largest_first = logits.gather(-1, selected[:, :1]).equal(logits.amax(dim=-1, keepdim=True))
-    found |= rule.scalars(logits, selected, added, *found.values(), largest_first)
-    found["routing_weight"] = rule.weights(logits, selected, scores)
-    return {name: values.numpy() for name, values in found.items()}

@@ -4,20 +4,23 @@ Records are read in blocks and layers are tallied one at a time, so memory does 
 layers, only with documents (about 5 kB each at 64 experts).
 """
 
+import numba
 import numpy as np
-import torch
 import xarray as xr
 
 from gatebook.files.origin import identity
 from gatebook.inputs.clusters import GROUPS
 from gatebook.routing.bins import BINS, LOGIT_EDGES, PROBABILITY_EDGES, UNIT_EDGES
+from gatebook.routing.following import complete
 from gatebook.routing.records import TOKENS_PER_CHUNK, TOTALS
-from gatebook.routing.rule import RoutingRule, complete, routing_rule_of
+from gatebook.routing.rule import RoutingRule, routing_rule_of
 from gatebook.study.tallies import DIMENSIONS, PER_DOCUMENT, SCALARS, UNITS, scalar_edges
 
 TOKENS_PER_BLOCK = TOKENS_PER_CHUNK
 """As records are chunked, so that a tally taken while they are written is the same to the last bit."""
-LN_10 = float(np.log(10))
+OF_SELECTED = ("selected_count", "first_count", "weight_sum", "rank_count", "pair_count", "adjacent_count")
+CELL_BITS = 19
+"""Of a float32 that do not tell its cell (see `_probability_bins`)."""
 EXPERT_HISTOGRAMS = ("expert_logit_histogram", "expert_probability_histogram")
 
 
@@ -42,7 +45,7 @@ def token_scalars(record: dict[str, np.ndarray], q: np.ndarray) -> dict[str, np.
 class Tally:
     """The tally of one layer, from its records one run of tokens after another, on whatever way they come.
 
-    Tokens wait until their window is whole, so memory does not grow with their number.
+    Sums are taken token by token, so that the length of the runs changes no bit.
     """
 
     def __init__(self, tokens: xr.Dataset, rule: RoutingRule, bias: np.ndarray | None = None):
@@ -54,28 +57,40 @@ class Tally:
         self._rule, self._bias = rule, bias
         self._documents = tokens[["document_tokens", "document_id", "cluster", "row", "group"]].load()
         self._edges, document_tokens = scalar_edges(rule.experts, rule.top_k), self._documents["document_tokens"].values
-        window_start = np.flatnonzero(tokens["position"].values == 0)
-        self._window_tokens = np.diff(window_start, append=tokens.sizes["token"])
-        self._window_ends = window_start + self._window_tokens
-        self._window_document = np.searchsorted(np.cumsum(document_tokens), window_start, side="right")
+        self._follows = tokens["position"].values > 0
+        self._document_ends = np.cumsum(document_tokens)
         self._sums = _zeros(len(document_tokens), rule.experts, rule.top_k)
-        self._waiting: list[dict[str, np.ndarray]] = []
-        self._windows = self._tokens = 0
+        self._latest = np.full((2, rule.experts), -2)
+        self._tokens = 0
 
     def add(self, record: dict[str, np.ndarray]) -> None:
         """Add the records of the next tokens, full or compact, by name: (token, ...)."""
-        self._waiting.append(record)
-        self._tokens += len(record["selected_expert"])
-        whole = int(np.searchsorted(self._window_ends, self._tokens, side="right"))
-        if whole == self._windows:
-            return
-        lengths, document = (each[self._windows : whole] for each in (self._window_tokens, self._window_document))
-        waiting = {name: np.concatenate([part[name] for part in self._waiting]) for name in record}
-        count = int(lengths.sum())
-        self._waiting = [{name: values[count:] for name, values in waiting.items()}]
-        block = complete({name: values[:count] for name, values in waiting.items()}, self._rule, self._bias)
-        _add(self._sums, block, lengths, document, self._documents["group"].values, self._edges.values)
-        self._windows = whole
+        out, record = self._sums, complete(record, self._rule, self._bias)
+        selected, weight = record["selected_expert"], record["routing_weight"]
+        place = np.arange(self._tokens, self._tokens + len(selected))
+        document = np.searchsorted(self._document_ends, place, side="right")
+        share = weight / weight.sum(axis=-1, keepdims=True)
+        if "router_logits" in record:
+            probability = record["probability"]
+            chosen = _chosen(probability, selected)
+            _add_sums(out["probability_sum"], document, probability)
+            _add_histogram(out["expert_logit_histogram"], record["router_logits"], *_scale(LOGIT_EDGES))
+            _add_probabilities(out["expert_probability_histogram"], probability.view(np.int32), BIN_OF_CELL, NEXT_BIN)
+        else:
+            chosen = share * record["top_k_mass"][:, None]
+        for name, values in {"probability": chosen, "share": share}.items():
+            _add_histogram(out[f"rank_{name}_histogram"], values, *_scale(UNIT_EDGES))
+        group = self._documents["group"].values[document]
+        _add_selected(*(out[name] for name in OF_SELECTED), selected, weight, document, group)
+        follows, repeated = self._follows[place], (out["repeated_first"], out["repeated_any"])
+        _add_repetitions(*repeated, selected, document, follows, self._tokens, self._latest)
+        _add_sums(out["rank_weight_sum"], document, weight)
+        np.add.at(out["tied_tokens"], document, record["boundary_margin"] == 0)
+        np.add.at(out["z_loss_sum"], document, record["log_sum_exp"].astype(np.float64) ** 2)
+        scalars = np.stack(list(token_scalars(record, share).values()))
+        sums = (out[f"scalar_{name}"] for name in ("sum", "count", "histogram"))
+        _add_scalars(*sums, document, scalars, *_scale(self._edges.values))
+        self._tokens += len(selected)
 
     def result(self, attrs: dict, totals: dict[str, np.ndarray] | None = None) -> xr.Dataset:
         """The tally, with the variables that `tallies` describes; the dimension `layer` has size 1.
@@ -83,13 +98,18 @@ class Tally:
         `attrs` are those of the records. `totals` are what compact records hold of the router logits
         (`routing.records.TOTALS`).
         """
-        if self._windows < len(self._window_tokens):
-            raise RuntimeError(f"{self._tokens} tokens were tallied instead of {self._window_ends[-1]}")
+        if self._tokens < len(self._follows):
+            raise RuntimeError(f"{self._tokens} tokens were tallied instead of {len(self._follows)}")
         out, document_tokens = dict(self._sums), self._documents["document_tokens"].values.astype(np.int64)
+        for name in ("pair_count", "adjacent_count"):  # counted from the better rank to the worse one
+            out[name] = out[name] + out[name].swapaxes(-2, -1)
+        every = np.arange(self._rule.experts)
+        np.add.at(out["pair_count"], (self._documents["group"].values[:, None], every, every), out["selected_count"])
+        window_document = np.searchsorted(self._document_ends, np.flatnonzero(~self._follows), side="right")
         if totals:
-            np.add.at(out["probability_sum"], self._window_document, totals["probability_sum"].astype(np.float64))
+            np.add.at(out["probability_sum"], window_document, totals["probability_sum"].astype(np.float64))
             out |= {name: totals[name] for name in EXPERT_HISTOGRAMS}
-        windows = np.bincount(self._window_document, minlength=len(document_tokens))
+        windows = np.bincount(window_document, minlength=len(document_tokens))
         data = {"tokens": ("document", document_tokens), "neighbours": ("document", document_tokens - windows)}
         data |= {name: (dims, np.expand_dims(out[name], dims.index("layer"))) for name, dims in DIMENSIONS.items()}
         tally = xr.Dataset(
@@ -140,139 +160,143 @@ def _zeros(documents: int, experts: int, top_k: int) -> dict[str, np.ndarray]:
     }
 
 
-def _add(
-    out: dict[str, np.ndarray],
-    record: dict[str, np.ndarray],
-    lengths: np.ndarray,
-    document: np.ndarray,
-    group: np.ndarray,
-    edges: np.ndarray,
-) -> None:
-    """Add a block of records to a layer's tally `out`: windows of `lengths` tokens, each of one `document`.
-
-    Sums are taken window by window, so that the size of blocks changes no bit. `group` is that of every document,
-    `edges` are those of the scalars.
-    """
-    starts, owner = np.cumsum(lengths) - lengths, np.repeat(np.arange(len(lengths)), lengths)
-    weight, selected = record["routing_weight"], record["selected_expert"].astype(np.int32)
-    experts, top_k = out["rank_count"].shape
-    share = weight / weight.sum(axis=-1, keepdims=True)
-
-    def add(name, values):
-        np.add.at(out[name], document, values.astype(out[name].dtype))
-
-    def histogram(name, bins):
-        count = out[name].shape[-1]
-        out[name] += _count(np.arange(bins.shape[-1]), bins, (bins.shape[-1], count))
-
-    if "router_logits" in record:
-        probability = record["probability"]
-        add("probability_sum", np.add.reduceat(probability, starts, axis=0, dtype=np.float64))
-        chosen = torch.from_numpy(probability).gather(-1, torch.from_numpy(record["selected_expert"].astype(np.int64)))
-        chosen = chosen.numpy()
-        histogram("expert_logit_histogram", _bins(record["router_logits"], LOGIT_EDGES))
-        histogram("expert_probability_histogram", _log10_bins(record["log_probability"], probability))
-    else:
-        chosen = share * record["top_k_mass"][:, None]
-    histogram("rank_probability_histogram", _bins(chosen, UNIT_EDGES))
-    histogram("rank_share_histogram", _bins(share, UNIT_EDGES))
-    out["rank_count"] += _count(selected, np.arange(top_k), (experts, top_k))
-    per_window = (len(lengths), experts)
-    add("selected_count", _count(owner[:, None], selected, per_window))
-    add("first_count", _count(owner, selected[:, 0], per_window))
-    _add_pairs(out, selected, group[document[owner]])
-    _add_repetitions(out, selected, starts, owner, document)
-    add("weight_sum", _count(owner[:, None], selected, per_window, weight))
-    add("rank_weight_sum", np.add.reduceat(weight, starts, axis=0, dtype=np.float64))
-    add("tied_tokens", np.bincount(owner, record["boundary_margin"] == 0, len(lengths)))
-    add("z_loss_sum", np.add.reduceat(record["log_sum_exp"].astype(np.float64) ** 2, starts))
-    scalars = np.stack(list(token_scalars(record, share).values()))
-    known = np.isfinite(scalars)
-    sums = [np.add.reduceat(values, starts, dtype=np.float64) for values in np.where(known, scalars, 0)]
-    add("scalar_sum", np.stack(sums, axis=1))
-    add("scalar_count", np.add.reduceat(known, starts, axis=1, dtype=np.int64).T)
-    row, bins = owner * len(scalars) + np.arange(len(scalars))[:, None], _bins(np.where(known, scalars, 0), edges)
-    if not known.all():
-        row, bins = row[known], bins[known]
-    histograms = _count(row, bins, (len(lengths) * len(scalars), BINS))
-    add("scalar_histogram", histograms.reshape(len(lengths), len(scalars), BINS))
-
-
-def _add_pairs(out: dict[str, np.ndarray], selected: np.ndarray, group: np.ndarray) -> None:
-    """Add to `out` which experts are selected (token, rank) together; `group` (token,) is that of each token."""
-    groups, experts, _ = out["pair_count"].shape
-    by_rank = np.ascontiguousarray(selected.T)
-    low, high = np.triu_indices(len(by_rank), 1)
-    row = group.astype(np.int32) * experts
-    pairs = _count(row + by_rank[low], by_rank[high], (groups * experts, experts)).reshape(groups, experts, experts)
-    out["pair_count"] += pairs + pairs.transpose(0, 2, 1)
-    every = np.arange(experts)
-    out["pair_count"][:, every, every] += _count(group, by_rank, (groups, experts))
-    adjacent = _count(by_rank[:-1], by_rank[1:], (experts, experts))
-    out["adjacent_count"] += adjacent + adjacent.T
-
-
-def _add_repetitions(
-    out: dict[str, np.ndarray], selected: np.ndarray, starts: np.ndarray, owner: np.ndarray, document: np.ndarray
-) -> None:
-    """Add to `out` which tokens share an expert with the one before in their window.
-
-    Parameters
-    ----------
-    out
-        A layer's tally.
-    selected
-        Experts (token, rank).
-    starts, document
-        The first token and the document of each window: (window,).
-    owner
-        The window of each token: (token,).
-    """
-    index = torch.from_numpy(selected.astype(np.int64))
-    chosen = torch.zeros(len(selected), out["rank_count"].shape[0], dtype=torch.uint8).scatter_(-1, index, 1)
-    follows = np.delete(np.arange(1, len(owner)), starts[1:] - 1)
-    same = selected[1:, 0] == selected[:-1, 0]
-    shared = chosen[:-1].gather(-1, index[1:]).amax(dim=-1).numpy()
-    for name, values in {"repeated_first": same, "repeated_any": shared}.items():
-        count = np.bincount(owner[follows], values[follows - 1], len(starts))
-        np.add.at(out[name], document, count.astype(out[name].dtype))
-
-
-def _bins(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Index (int32) of the equal-width bin that holds each float32 value; the outer bins also hold what lies beyond.
-
-    `edges` (edge,) are those of all values; or (row, edge) those of each row of values (row, token).
+def _scale(edges: np.ndarray) -> tuple:
+    """What `_bin` needs of equal-width bins with `edges` (edge,) or (row, edge): bins per unit, and the first edge in
+    bins, as a fraction and a whole number, float32, one or (row,).
 
     No rounding moves a value to another bin if the width is a power of two and divides the first edge, as it does for
-    logits, probabilities and their logarithms.
+    logits and probabilities.
     """
-    count = edges.shape[-1] - 1
-    per_unit = count / (edges[..., -1:] - edges[..., :1])
-    first = edges[..., :1] * per_unit
-    position = torch.from_numpy(values) * torch.from_numpy(per_unit.astype(np.float32))
-    position -= torch.from_numpy((first % 1).astype(np.float32))
-    position = position.floor_().sub_(torch.from_numpy((first // 1).astype(np.float32)))
-    return position.clamp_(0, count - 1).int().numpy()
+    per_unit = (edges.shape[-1] - 1) / (edges[..., -1] - edges[..., 0])
+    first = edges[..., 0] * per_unit
+    return tuple(np.asarray(value, dtype=np.float32)[()] for value in (per_unit, first % 1, first // 1))
 
 
-def _log10_bins(log_probability: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """The bin of log10 p, (token, expert) int32, from ln p and p (token, expert).
+def _log10_bin(probability: np.ndarray) -> np.ndarray:
+    """The bin (int32) of log10 p of each p (float32)."""
+    per_unit, fraction, whole = _scale(PROBABILITY_EDGES)
+    position = np.log10(np.fmax(probability, np.float32(1e-30))) * per_unit - fraction
+    return np.clip(np.floor(position) - whole, 0, BINS - 1).astype(np.int32)
 
-    Where rounding could move ln p over an edge, and where p is 0, log10 p itself decides.
+
+def _probability_bins() -> tuple[np.ndarray, np.ndarray]:
+    """How the bin of log10 p is found without a logarithm: by cells of floats that begin with the same bits.
+
+    The bin of the smallest float of each cell, (cell,) int32, and the bits of the smallest float32 p above each bin,
+    (bin,) int32. A cell is 1/16 of an octave, so it has at most one edge inside.
     """
-    count = len(PROBABILITY_EDGES) - 1
-    position = torch.from_numpy(log_probability) * (count / float(PROBABILITY_EDGES[-1] - PROBABILITY_EDGES[0]) / LN_10)
-    below = position.floor()
-    unsure = np.flatnonzero(position.sub_(below).sub_(0.5).abs_().numpy() > 0.499)
-    bins = below.add_(count).clamp_(0, count - 1).int().numpy()
-    bins.ravel()[unsure] = _bins(np.log10(np.maximum(probability.ravel()[unsure], 1e-30)), PROBABILITY_EDGES)
-    return bins
+    cells = np.arange(1 << (31 - CELL_BITS), dtype=np.int32) << CELL_BITS
+    near = (10 ** PROBABILITY_EDGES[1:-1]).astype(np.float32).view(np.int32)
+    around = near[:, None] + np.arange(-8, 9, dtype=np.int32)
+    inside = _log10_bin(around.view(np.float32)) >= np.arange(1, BINS)[:, None]
+    smallest = around[np.arange(BINS - 1), inside.argmax(axis=1)]
+    return _log10_bin(cells.view(np.float32)), np.append(smallest, np.iinfo(np.int32).max)
 
 
-def _count(
-    row: np.ndarray, column: np.ndarray, shape: tuple[int, int], weights: np.ndarray | None = None
-) -> np.ndarray:
-    """How often each (row, column) occurs, or the sum of `weights` there: an array of `shape`; both are broadcast."""
-    key = np.asarray(row, dtype=np.int32) * np.int32(shape[1]) + np.asarray(column, dtype=np.int32)
-    weights = None if weights is None else torch.from_numpy(weights.ravel().astype(np.float64))
-    return torch.bincount(torch.from_numpy(key.ravel()), weights, minlength=shape[0] * shape[1]).numpy().reshape(shape)
+BIN_OF_CELL, NEXT_BIN = _probability_bins()
+
+
+@numba.njit(nogil=True, cache=True)
+def _bin(value, per_unit, fraction, whole, last):
+    """The equal-width bin (see `_scale`) that holds a value; the first and the `last` also hold what lies beyond."""
+    position = np.floor(value * per_unit - fraction) - whole
+    position = position if position < last else last
+    return np.int32(position if position > 0 else np.float32(0))
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_histogram(out, values, per_unit, fraction, whole):
+    """Add the bins of `values` (token, row) to `out` (row, bin)."""
+    rows, count = out.shape
+    bins, last = np.empty(rows, dtype=np.int32), np.float32(count - 1)
+    found = np.zeros((rows, count + 16), dtype=np.int32)  # rows of 2^n bins would meet on the same lines of a cache
+    for token in range(len(values)):
+        for row in range(rows):
+            bins[row] = _bin(values[token, row], per_unit, fraction, whole, last)
+        for row in range(rows):
+            found[row, np.uint32(bins[row])] += 1
+    out += found[:, :count]
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_probabilities(out, pattern, bin_of_cell, next_bin):
+    """Add the bins of log10 p to `out` (expert, bin), from the bits of p as int32 (token, expert)."""
+    for token in range(len(pattern)):
+        for expert in range(len(out)):
+            bits = pattern[token, expert]
+            place = bin_of_cell[np.uint32((bits >> CELL_BITS) & (len(bin_of_cell) - 1))]
+            out[expert, np.uint32(place + np.int32(bits >= next_bin[np.uint32(place)]))] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _chosen(probability, selected):
+    """p of the selected experts, (token, rank)."""
+    out = np.empty(selected.shape, dtype=np.float32)
+    for token in range(len(selected)):
+        for rank in range(selected.shape[1]):
+            out[token, rank] = probability[token, selected[token, rank]]
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_sums(out, document, values):
+    """Add `values` (token, column) to `out` (document, column)."""
+    for token in range(len(values)):
+        row = out[document[token]]
+        for column in range(len(row)):
+            row[column] += values[token, column]
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_selected(
+    selected_count, first_count, weight_sum, rank_count, pairs, adjacent, selected, weight, document, group
+):
+    """Add what tokens select, (token, rank), to the counts of `tallies`, of pairs only from the better rank on."""
+    tokens, top_k = selected.shape
+    for token in range(tokens):
+        chosen, here, pair = selected[token], document[token], pairs[group[token]]
+        first_count[here, chosen[0]] += 1
+        for rank in range(top_k):
+            expert = chosen[rank]
+            selected_count[here, expert] += 1
+            weight_sum[here, expert] += weight[token, rank]
+            rank_count[expert, rank] += 1
+            for other in range(rank + 1, top_k):
+                pair[expert, chosen[other]] += 1
+            if rank + 1 < top_k:
+                adjacent[expert, chosen[rank + 1]] += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_repetitions(first, shared, selected, document, follows, start, latest):
+    """Add which tokens share an expert with the one before in their window.
+
+    `first`, `shared` (document,) int; `selected` (token, rank), `document` (token,); whether a token `follows` one in
+    its window (token,) bool; the number of the first token; and that of the `latest` token that selected each expert
+    first, and at all, (2, expert), which is kept up to date.
+    """
+    for token in range(len(selected)):
+        number, any_again = start + token, False
+        first_again = latest[0, selected[token, 0]] == number - 1
+        for expert in selected[token]:
+            any_again |= latest[1, expert] == number - 1
+        if follows[token]:
+            first[document[token]] += first_again
+            shared[document[token]] += any_again
+        latest[0, selected[token, 0]] = number
+        for expert in selected[token]:
+            latest[1, expert] = number
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_scalars(total, known, histogram, document, values, per_unit, fraction, whole):
+    """Add `values` (scalar, token) but those that are not finite to sums, numbers and histograms by document."""
+    last = np.float32(histogram.shape[-1] - 1)
+    for scalar in range(len(values)):
+        for token in range(values.shape[1]):
+            value, here = values[scalar, token], document[token]
+            if np.isfinite(value):
+                total[here, scalar] += value
+                known[here, scalar] += 1
+                place = _bin(value, per_unit[scalar], fraction[scalar], whole[scalar], last)
+                histogram[here, scalar, place] += 1

@@ -142,7 +142,8 @@ def _computed(block: dict[str, np.ndarray], record: xr.Dataset, names: tuple[str
     """What follows from a block of records with router logits: routing weights and, among `names`, the entropy."""
     import torch  # takes a second, and chapters that read only selected experts do without it
 
-    from gatebook.routing.rule import complete, routing_rule_of
+    from gatebook.routing.following import complete
+    from gatebook.routing.rule import routing_rule_of
 
     rule = routing_rule_of(record.attrs)
     if "entropy" in names:

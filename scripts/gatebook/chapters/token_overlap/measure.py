@@ -48,7 +48,7 @@ def _jaccard(both: np.ndarray, alone: np.ndarray) -> np.ndarray:
     return shared / (alone[first] + alone[second] - shared)
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _add_minima(number, scale, share, minima):
     """Add to minima[i, j] the sum over types of the smaller of the shares of i and j, which are `number` (type, expert)
     times `scale` (expert,); `share` (expert,) is room for those of one type."""
@@ -79,7 +79,7 @@ def rarefied_jaccard(number: np.ndarray, tokens: int) -> np.ndarray:
     return _jaccard(present.T @ present, np.where(total >= tokens, present.sum(axis=0), np.nan))
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _fill_present(number, missing, present):
     """Set `present`, zeros, where N(x, e) = number (type, expert) is not 0: 1 - missing[e, min(N, its length) - 1]."""
     for type_ in range(number.shape[0]):

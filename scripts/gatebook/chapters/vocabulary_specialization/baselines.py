@@ -80,7 +80,7 @@ def domain_information(tokens: xr.Dataset, selected: np.ndarray, experts: int) -
     )
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _loads(starts, group, dataset, selected, out):
     """Fill `out` (2, group, dataset, expert), zeros: selections of the covered tokens, and what ids would give."""
     counts, tokens = np.zeros((out.shape[1], out.shape[3])), np.zeros(out.shape[1])

@@ -35,7 +35,7 @@ TOPS = {"top_token": "1", "top_share": "1", "top_count": "tokens"}
 BY_LAYER = ("split_half", "micro", "macro", "macro_often")
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _add_type(total, size, half, half_size, sign, out):
     """Add to `out`, one draw of `sums`, `sign` times the part of one type: its N(x, e), `total` (expert,), and its
     N(x), `size`; and the same in the first half of each split, `half` (split, expert) and `half_size` (split,)."""
@@ -75,7 +75,7 @@ def _add_type(total, size, half, half_size, sign, out):
                 out[1, 4 + expert] += sign / leaders
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _add_tokens(group, selected, splits, sign, total, half, half_size):
     """Add `sign` times the tokens of one group (n, rank) to the counts of their type, see `_add_type`."""
     for token in range(len(selected)):
@@ -89,7 +89,7 @@ def _add_tokens(group, selected, splits, sign, total, half, half_size):
                     half[split, selected[token, rank]] += sign
 
 
-@numba.njit
+@numba.njit(cache=True)
 def _add_types(starts, group, selected, splits, total, half, half_size, ends, out):
     """Fill `out`, zeros, with `sums`, but for draws without a group only with what they differ by from all tokens.
 
