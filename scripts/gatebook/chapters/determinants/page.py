@@ -93,11 +93,11 @@ def _of(seen: Seen | xr.Dataset | None, name: str):
 def _finding_token(seen: Seen) -> Finding:
     mine, threshold = _of(seen, TOKEN), seen.thresholds["most"]
     found = numbers(mine, "share_explained", NOTHING, "share_effect", threshold=threshold)
-    coverage = float(mine.metrics["coverage"].sel(dataset=POOLED))
+    covered = _covered(mine.metrics)
     return Finding(
         question="Is the token id most of routing?",
         answer=f"It explains {percent(found)} of where tokens go{change(mine, 'share_explained')}; "
-        f"{100 * coverage:.0f} % of the tokens have a partner.",
+        f"{covered} of the tokens have a partner.",
         verdict=verdict(side(found, threshold), yes="above"),
         verdict_text=f"yes means more than {format_number(100 * threshold)} %",
         unit="of the variance of routing",
@@ -221,12 +221,16 @@ def _percent_over_layers(metrics: xr.Dataset, finer: str, coarser: str | None) -
     return format_number(round(100 * value, 1))
 
 
+def _covered(metrics: xr.Dataset) -> str:
+    """How many of the tokens have a partner of their class, in percent."""
+    return f"{format_number(round(100 * float(metrics['coverage'].sel(dataset=POOLED)), 1))}\N{NO-BREAK SPACE}%"
+
+
 def _classes_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     panels = []
     for name in CLASSES:
-        covered = 100 * float(metrics["coverage"].sel({"class": name, "dataset": POOLED}))
         lines = series(_of(metrics, name), _of(untrained, name), "share_explained")
-        title = f"{name.capitalize()} ({covered:.0f} %)"
+        title = f"{name.capitalize()} ({_covered(_of(metrics, name))})"
         panels.append(Panel(title, metrics["layer"].values, lines, [NOTHING.reference()], "share explained"))
     means = ", ".join(
         f"{name} {rounded(over_layers(_of(metrics, name), 'share_explained'), hundredfold)} %" for name in CLASSES
@@ -278,7 +282,7 @@ def _classes_by_dataset(metrics: xr.Dataset) -> Figure:
     drawing, (ax,) = plotting.canvas(plotting.height_for(len(datasets)) + 0.8)
     plotting.matrix(
         ax,
-        share.values,
+        share.values.round(2) + 0.0,  # no -0.00
         datasets,
         [_broken(name) for name in CLASSES],
         kind="magnitude",
