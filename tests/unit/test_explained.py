@@ -33,22 +33,21 @@ def by_pairs(code, group, dataset, selected, experts, kept, datasets):
     heavy = np.array([1 / max((ever & (dataset == one)).sum(), 1) for one in dataset])
     has = alike.any(axis=1)
     coverage = [has[kept & (dataset == one)].mean() for one in range(datasets) if (kept & (dataset == one)).any()]
-    same, of_dataset = np.zeros((datasets, experts)), [one for one in range(datasets) if (has & (dataset == one)).any()]
-    weight = np.zeros(len(code))
-    for one in of_dataset:
-        mine = np.flatnonzero(has & (dataset == one))
-        same[one] = np.mean([y[t] * np.average(y[alike[t]], axis=0, weights=heavy[alike[t]]) for t in mine], axis=0)
-        weight[mine] = 1 / len(mine) / len(of_dataset)
-    pairs = (weight[:, None] * weight) * (group[:, None] != group)
-    if not pairs.any():
-        return [np.nan] * (1 + datasets), [np.nan] * experts, np.mean(coverage)
-    any_two = np.einsum("tu,te,ue->e", pairs, y, y) / pairs.sum()
-    mean = weight @ y
-    pooled = same[of_dataset].mean(axis=0)
-    share = [ratio(pooled.sum() - any_two.sum(), k - any_two.sum())]
+    apart = (group[:, None] != group) & has
+    same, any_two, mean = np.full((3, datasets, experts), np.nan)
     for one in range(datasets):
-        share.append(ratio(same[one].sum() - any_two.sum(), k - any_two.sum()) if one in of_dataset else np.nan)
-    return share, [ratio(pooled[e] - any_two[e], mean[e] - any_two[e]) for e in range(experts)], np.mean(coverage)
+        mine = np.flatnonzero(has & (dataset == one))
+        for t in mine:
+            parts = [y[t] * np.average(y[each[t]], axis=0, weights=heavy[each[t]]) for each in (alike, apart)]
+            for total, part in zip((same, any_two, mean), (*parts, y[t]), strict=True):
+                total[one] = np.nan_to_num(total[one]) + part / len(mine)
+    if not has.any():
+        return [np.nan] * (1 + datasets), [np.nan] * experts, np.mean(coverage)
+    whole = [np.nanmean(each, axis=0) for each in (same, any_two, mean)]
+    share = [
+        ratio((one - other).sum(), k - other.sum()) for one, other in [whole[:2], *zip(same, any_two, strict=True)]
+    ]
+    return share, [ratio(one - other, of - other) for one, other, of in zip(*whole, strict=True)], np.mean(coverage)
 
 
 token = st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 1), st.permutations(range(4)))
@@ -71,10 +70,10 @@ def test_it_is_the_mean_over_pairs_of_tokens_also_without_each_group(made, rank)
 
 
 def test_by_hand():
-    # Two groups of two tokens; tokens of the value 0 select expert 0, one of those of 1 selects 1 and the other 0.
+    # Two groups of two tokens: those of the value 0 select expert 0, and those of the value 1 select 1 and 0.
     code, group, selected = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), np.array([[0], [1], [0], [0]], np.uint8)
     found = explained(code, group, selected, 2)
-    # Partners share 1, 0, 1, 0 experts: 1 / 2. Of the four pairs in different groups two share one: 1 / 2 as well.
+    # Partners share 1, 0, 1, 0 experts: 1 / 2. Of four pairs in different groups two share one: 1 / 2 as well.
     assert found.share[0].tolist() == [0, 0]
     # Expert 0: partners both select it half the time, pairs 2 / 4, and 3 / 4 of all tokens. Expert 1: never, 0, 1 / 4.
     assert found.of_experts[0].tolist() == [0, 0]
@@ -156,7 +155,16 @@ def test_what_tokens_of_one_group_share_does_not_count():
     assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(40)
 
 
-def test_datasets_have_equal_weights_and_the_share_of_all_is_the_mean_of_theirs():
+def test_a_class_with_one_value_explains_nothing_of_any_dataset_exactly():
+    rng = np.random.default_rng(10)
+    dataset = np.repeat([0, 1, 2], [300, 100, 50])
+    selected = ((dataset[:, None] + np.argsort(rng.random((450, 4)), axis=1)[:, :2]) % 6).astype(np.uint8)
+    found = explained(np.zeros(450, int), rng.integers(0, GROUPS, 450), selected, 6, dataset)
+    np.testing.assert_allclose(found.share, 0, atol=1e-12)
+    np.testing.assert_allclose(found.of_experts, 0, atol=1e-12)
+
+
+def test_datasets_have_equal_weights():
     rng = np.random.default_rng(6)
     code, selected, sets = planted(rng, 40_000, 0.8)
     # The second dataset has a tenth of the tokens, and they ignore their value.
@@ -165,7 +173,7 @@ def test_datasets_have_equal_weights_and_the_share_of_all_is_the_mean_of_theirs(
     selected = np.where(dataset[:, None] == 1, free, selected).astype(np.uint8)
     group = rng.integers(0, GROUPS, len(code))
     found = explained(code, group, selected, 8, dataset)
-    np.testing.assert_allclose(found.share[:, 0], found.share[:, 1:].mean(axis=1))
+    assert found.share[0, 2] == pytest.approx(0, abs=0.03) and found.share[0, 1] > 0.3
     means = 0.5 * (0.8 * one_hot(sets, 8) + 0.2 / 4) + 0.5 / 4
     assert found.share[0, 0] == pytest.approx(truth(np.full(50, 1 / 50), means, 2), abs=0.01)
 

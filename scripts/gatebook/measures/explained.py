@@ -12,9 +12,8 @@ means, in which each token is its own partner, would find a share in a class tha
 partner of their value count in neither; how many have one is the coverage.
 
 Datasets have equal weights, whatever their numbers of covered tokens. What a class explains of one dataset is the same
-with its tokens alone in E_c |mu_c|^2: their partners are of any dataset, and so are any two tokens. The share of all
-datasets is therefore the mean of theirs. That of one is less than 0 if its tokens share less with those of their value
-than any two tokens of the study do.
+for its tokens: how many experts they share with those of the same value, of any dataset, and with any token. In the
+share of all datasets numerator and denominator are the means of theirs.
 """
 
 from dataclasses import dataclass
@@ -119,21 +118,21 @@ def share_explained(found: Partners, selected: np.ndarray, experts: int) -> Expl
         number = covered.sum(axis=1)
         share = np.where(number > 0, 1 / number, 0)
         share /= (number > 0).sum(axis=1, keepdims=True)
-        size, load = np.einsum("wgd,wd->wg", covered, share), np.einsum("wgde,wd->wge", loads, share)
-        pairs = 1 - (size**2).sum(axis=1, keepdims=True)
-        pairs[pairs < 1e-12] = np.nan
-        mean = load.sum(axis=1)
-        any_two = (mean**2 - (load**2).sum(axis=1)) / pairs
-        same = np.einsum("wde,wd->we", shared, share)
+        load, size = np.einsum("wgde,d->wge", loads, weight), np.einsum("wgd,d->wg", covered, weight)
+        others = size.sum(axis=1, keepdims=True) - size
+        any_other = (load.sum(axis=1, keepdims=True) - load) / np.where(others > 1e-12, others, np.nan)[..., None]
+        with_any = np.einsum("wgde,wge->wde", loads, np.nan_to_num(any_other))
+        same, any_two, mean = (np.einsum("wde,wd->we", part, share) for part in (shared, with_any, loads.sum(axis=1)))
         of_experts = _ratio(same - any_two, mean - any_two)
-        by_dataset = shared.sum(axis=2) / np.where(number > 0, number, np.nan)
-        together = np.concatenate([same.sum(axis=1, keepdims=True), by_dataset], axis=1)
-        all_two = any_two.sum(axis=1, keepdims=True)
+        same, any_two = (
+            np.concatenate([all_of.sum(axis=1, keepdims=True), part.sum(axis=2) / number], axis=1)
+            for all_of, part in ((same, shared), (any_two, with_any))
+        )
         coverage = number / np.where(found.tokens > 0, found.tokens, np.nan)
         known = np.isfinite(coverage)
         whole = np.where(known, coverage, 0).sum(axis=1, keepdims=True) / known.sum(axis=1, keepdims=True)
         return Explained(
-            _ratio(together - all_two, selected.shape[1] - all_two),
+            _ratio(same - any_two, selected.shape[1] - any_two),
             of_experts,
             np.concatenate([whole, coverage], axis=1),
         )
