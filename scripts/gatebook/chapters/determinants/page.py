@@ -74,11 +74,9 @@ def brief(seen: Seen) -> Brief | None:
     text = f"The token id explains {percent(over_layers(mine.metrics, 'common_share'))} of where a token goes"
     text += f"{before(mine, 'common_share', hundredfold, ' %')}, and the two tokens before it "
     text += f"{percent(vars(found))} more{before(seen, 'context_added', hundredfold, ' %')}."
-    roles, names = _roles(seen.metrics), list(ROLES)
+    roles = _roles(seen.metrics)
     of_context = roles[-1].stack(one=("layer", "expert"))
-    if names[-1] not in names or not np.isfinite(of_context).any():
-        return Brief(text, found.figure)
-    layer, expert = map(int, of_context["one"].values[int(of_context.argmax())])
+    layer, expert = map(int, of_context["one"].values[int(of_context.argmax("one"))])
     of_id, _, more = (format_number(round(float(100 * each.sel(layer=layer, expert=expert)))) for each in roles)
     example = f"Whether layer {layer} expert {expert} is selected depends on context most: the token id explains "
     example += f"{of_id} % of it, the two tokens before {more} % more."
