@@ -16,7 +16,7 @@ import xarray as xr
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures.explained import Partners
 
-REPLACEMENTS = 4
+REPLACEMENTS = 2
 KINDS = ("persistence", "persistence_of_ids")
 
 
@@ -57,6 +57,8 @@ def persistence(
     own = np.flatnonzero(np.append(True, np.diff(value * GROUPS + same_id.group) != 0))[: len(value)]
     lengths = np.diff(own, append=len(value))
     own_first[same_id.place], own_length[same_id.place] = np.repeat(own, lengths), np.repeat(lengths, lengths)
+    sets = np.zeros((tokens, int(selected.max(initial=0)) // 64 + 1), np.uint64)
+    _fill_sets(selected, sets)
     sums = np.zeros((len(distances), 3, 1 + GROUPS, datasets))
     for row, distance in enumerate(distances):
         _add_overlaps(
@@ -65,7 +67,7 @@ def persistence(
             text["group"].values,
             text["dataset"].values,
             (first, length, own_first, own_length, same_id.place),
-            selected,
+            sets,
             rng,
             sums[row],
         )
@@ -79,7 +81,7 @@ def persistence(
 
 
 @numba.njit
-def _add_overlaps(distance, window, group, dataset, alike, selected, rng, sums):
+def _add_overlaps(distance, window, group, dataset, alike, sets, rng, sums):
     """Add the pairs at one distance to `sums` (number, overlap, overlap of replacements; draw, dataset).
 
     To draw 0 what there is, to the others what leaving out a group takes away. `alike`: of each token where those of
@@ -90,13 +92,13 @@ def _add_overlaps(distance, window, group, dataset, alike, selected, rng, sums):
         other = one + distance
         if window[one] != window[other] or length[one] == 0 or length[other] == 0:
             continue
-        shared = _shared(selected, one, other)
+        shared = _shared(sets, one, other)
         for _ in range(REPLACEMENTS):
             instead = _replaced(one, first, length, own_first, own_length, place, rng)
             other_instead = _replaced(other, first, length, own_first, own_length, place, rng)
             if group[instead] == group[other_instead]:
                 continue
-            of_ids, of = _shared(selected, instead, other_instead), dataset[one]
+            of_ids, of = _shared(sets, instead, other_instead), dataset[one]
             sums[0, 0, of] += 1
             sums[1, 0, of] += shared
             sums[2, 0, of] += of_ids
@@ -114,11 +116,21 @@ def _replaced(token, first, length, own_first, own_length, place, rng):
 
 
 @numba.njit
-def _shared(selected, one, other):
-    """How many experts two tokens share."""
+def _fill_sets(selected, sets):
+    """Set the bit of every selected expert, (token, rank), in `sets` (token, word), zeros: 64 experts in each word."""
+    for token in range(selected.shape[0]):
+        for rank in range(selected.shape[1]):
+            expert = np.uint64(selected[token, rank])
+            sets[token, expert >> np.uint64(6)] |= np.uint64(1) << (expert & np.uint64(63))
+
+
+@numba.njit
+def _shared(sets, one, other):
+    """How many experts two tokens share: the bits that both have."""
     found = 0
-    for rank in range(selected.shape[1]):
-        for place in range(selected.shape[1]):
-            if selected[one, rank] == selected[other, place]:
-                found += 1
+    for word in range(sets.shape[1]):
+        both = sets[one, word] & sets[other, word]
+        while both:
+            both &= both - np.uint64(1)  # without its lowest bit
+            found += 1
     return found
