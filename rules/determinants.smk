@@ -13,7 +13,7 @@ rule measure_determinants:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(1000, per_million=200),
+        mem_mb=growing(1000, per_million=500),
         runtime=growing(60, per_million=2),
     params:
         code=code("measure_determinants.py"),

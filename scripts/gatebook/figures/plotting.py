@@ -416,8 +416,7 @@ def stacked_bars(
     handles: list[Artist] = []
     for index, name in enumerate(parts):
         known = np.isfinite(ends[index])
-        fill = {"color": looks[name]["color"], "hatch": HATCHES[index], "linewidth": 0, "edgecolor": "white"}
-        fill["facecolor"] = fill.pop("color")
+        fill = {"facecolor": looks[name]["color"], "hatch": HATCHES[index], "linewidth": 0, "edgecolor": "white"}
         start = (ends[index] - lengths[index])[known]
         ax.barh(y[known], lengths[index][known], 0.7, start, **fill, zorder=2)
         handles.append(Patch(**fill, label=name))

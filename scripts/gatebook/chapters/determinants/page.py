@@ -189,9 +189,9 @@ def _parts_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure
         for layer in share["layer"].values.tolist():
             rows.append(f"layer {layer}" if untrained is None else f"layer {layer}, {label}")
             reached = [float(share.sel({"class": name, "layer": layer})) for name in PARTS.values()]
-            steps.append(np.diff([0, *np.maximum.accumulate(np.maximum(reached, 0)), 1]))
+            steps.append(np.diff([0, *np.maximum.accumulate(np.maximum(reached, 0))]))
             values.append((label, layer, *reached))
-    lengths = dict(zip([*PARTS, "not explained by these"], np.array(steps).T, strict=True))
+    lengths = dict(zip(PARTS, np.array(steps).T, strict=True))
     drawing, (ax,) = plotting.canvas(plotting.height_for(1.6 * len(rows)))
     plotting.stacked_bars(ax, rows, lengths, x_label="share of routing explained", x_limits=(0, 1))
     of_id, more = (_percent_over_layers(metrics, *pair) for pair in ((TOKEN, None), (TRIPLE, TOKEN)))
@@ -204,7 +204,7 @@ def _parts_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure
         caption=f"Share of routing explained by the token id, and what the token before and the one before that add, "
         f"of the {common:.0f} % of tokens that have a partner in every class; mean over datasets. "
         f"{size_text(metrics)}; the next figures have intervals.",
-        how_to_read="The rest is context that is farther back, and all that depends on it in ways that single values "
+        how_to_read="What is missing to 1 is context that is farther back, and all that depends on it in ways that single values "
         "do not show. Tokens that have partners in all classes are the more repetitive ones, of which more is "
         "explained than of others. What the untrained model shows is no achievement of training.",
         drawing=drawing,
