@@ -122,7 +122,9 @@ FIGURES = {
     ),
     "named rows and columns": named_matrix,
     "dots": lambda: single(lambda ax: plotting.dot_whiskers(ax, SETS, ROWS, UNIFORM, x_label="Share")),
-    "bars": lambda: single(lambda ax: plotting.stacked_bars(ax, SETS, {name: np.ones(8) for name in "abc"}, x_label="n")),
+    "bars": lambda: single(
+        lambda ax: plotting.stacked_bars(ax, SETS, {name: np.ones(8) for name in "abc"}, x_label="n")
+    ),
     "ridges": lambda: single(lambda ax: plotting.histograms(ax, range(9), np.ones((61, 8)), range(61), label="a"), 9),
     "log curves": log_curves,
 }

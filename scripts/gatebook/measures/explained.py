@@ -63,6 +63,10 @@ def partners(
         How many there are.
     among
         The tokens that count, (token,) bool; all of them if it is None.
+
+    Returns
+    -------
+    Partners
     """
     place = np.arange(len(code)) if among is None else np.flatnonzero(among)
     code, group, dataset = code[place], group[place].astype(np.int64), dataset[place].astype(np.int64)
@@ -102,6 +106,10 @@ def share_explained(found: Partners, selected: np.ndarray, experts: int) -> Expl
         The experts of all tokens, (token, rank) unsigned int, all different.
     experts
         How many there are.
+
+    Returns
+    -------
+    Explained
     """
     datasets = found.tokens.shape[1]
     shared = np.zeros((1 + GROUPS, datasets, experts))
@@ -116,26 +124,29 @@ def share_explained(found: Partners, selected: np.ndarray, experts: int) -> Expl
         part[1 + every, every] = 0
     with np.errstate(divide="ignore", invalid="ignore"):
         number = covered.sum(axis=1)
-        share = np.where(number > 0, 1 / number, 0)
-        share /= (number > 0).sum(axis=1, keepdims=True)
+        even = np.where(number > 0, 1 / number, 0)  # what a token counts, so that datasets count the same
+        even /= (number > 0).sum(axis=1, keepdims=True)
+        # What tokens share with any token of the other groups, as they share with those of their value.
         load, size = np.einsum("wgde,d->wge", loads, weight), np.einsum("wgd,d->wg", covered, weight)
         others = size.sum(axis=1, keepdims=True) - size
         any_other = (load.sum(axis=1, keepdims=True) - load) / np.where(others > 1e-12, others, np.nan)[..., None]
         with_any = np.einsum("wgde,wge->wde", loads, np.nan_to_num(any_other))
-        same, any_two, mean = (np.einsum("wde,wd->we", part, share) for part in (shared, with_any, loads.sum(axis=1)))
+        same, any_two, mean = (np.einsum("wde,wd->we", part, even) for part in (shared, with_any, loads.sum(axis=1)))
         of_experts = _ratio(same - any_two, mean - any_two)
         same, any_two = (
             np.concatenate([all_of.sum(axis=1, keepdims=True), part.sum(axis=2) / number], axis=1)
             for all_of, part in ((same, shared), (any_two, with_any))
         )
-        coverage = number / np.where(found.tokens > 0, found.tokens, np.nan)
-        known = np.isfinite(coverage)
-        whole = np.where(known, coverage, 0).sum(axis=1, keepdims=True) / known.sum(axis=1, keepdims=True)
-        return Explained(
-            _ratio(same - any_two, selected.shape[1] - any_two),
-            of_experts,
-            np.concatenate([whole, coverage], axis=1),
-        )
+        share = _ratio(same - any_two, selected.shape[1] - any_two)
+        return Explained(share, of_experts, _coverage(number, found.tokens))
+
+
+def _coverage(covered: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The shares of tokens that are covered, (draw, 1 + dataset), their mean over datasets with tokens first."""
+    coverage = covered / np.where(tokens > 0, tokens, np.nan)
+    known = tokens > 0
+    whole = np.where(known, coverage, 0).sum(axis=1, keepdims=True) / known.sum(axis=1, keepdims=True)
+    return np.concatenate([whole, coverage], axis=1)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

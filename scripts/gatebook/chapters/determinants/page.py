@@ -204,8 +204,8 @@ def _parts_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure
         caption=f"Share of routing explained by the token id, and what the token before and the one before that add, "
         f"of the {common:.0f} % of tokens that have a partner in every class; mean over datasets. "
         f"{size_text(metrics)}; the next figures have intervals.",
-        how_to_read="What is missing to 1 is context that is farther back, and all that depends on it in ways that single values "
-        "do not show. Tokens that have partners in all classes are the more repetitive ones, of which more is "
+        how_to_read="What is missing to 1 is context that is farther back, and all that two tokens before do not tell. "
+        "Tokens that have partners in all classes are the more repetitive ones, of which more is "
         "explained than of others. What the untrained model shows is no achievement of training.",
         drawing=drawing,
         data=pd.DataFrame(values, columns=["checkpoint", "layer", *PARTS.values()]),
@@ -305,8 +305,8 @@ def _classes_by_dataset(metrics: xr.Dataset) -> Figure:
         caption=f"Share of routing explained, mean over layers, of the tokens of each dataset that have a partner; "
         f"from {100 * float(coverage.min()):.0f} to {100 * float(coverage.max()):.0f} % of them do, see the CSV. "
         f"{repeats}{size_text(metrics)}.",
-        how_to_read="How much more tokens of a dataset share with tokens of the same class, anywhere, than any two "
-        "tokens of the study do. Near-duplicates make a dataset high in the finer classes.",
+        how_to_read="How many more experts tokens of a dataset share with tokens of the same class, of any dataset, "
+        "than with any token. Near-duplicates make a dataset high in the finer classes.",
         drawing=drawing,
         data=data.assign(coverage=covered),
     )
