@@ -124,6 +124,9 @@ FIGURES = {
     ),
     "named rows and columns": named_matrix,
     "dots": lambda: single(lambda ax: plotting.dot_whiskers(ax, SETS, ROWS, UNIFORM, x_label="Share")),
+    "bars": lambda: single(
+        lambda ax: plotting.stacked_bars(ax, SETS, {name: np.ones(8) for name in "abc"}, x_label="n")
+    ),
     "ridges": lambda: single(lambda ax: plotting.histograms(ax, range(9), np.ones((61, 8)), range(61), label="a"), 9),
     "log curves": log_curves,
     "ranges": lambda: single(
@@ -255,6 +258,7 @@ def test_end_labels_only_where_there_is_something_to_tell_apart():
         lambda ax: plotting.matrix(ax, np.full((2, 2), np.nan), ["a", "b"], ["c", "d"], kind="ratio", label="x"),
         lambda ax: plotting.dot_whiskers(ax, ["a"], [Series("s", [np.inf])]),
         lambda ax: plotting.histograms(ax, [0, 1, 2], np.zeros((3, 2)), range(3)),
+        lambda ax: plotting.stacked_bars(ax, ["a"], {"s": [np.nan], "t": [1]}),
     ],
 )
 def test_axes_without_a_finite_value_say_so(draw):
@@ -399,6 +403,15 @@ def test_ranges_stand_at_their_positions_with_gaps_where_nothing_is_known():
     figure, (ax,) = plotting.canvas()
     plotting.ranges(ax, [0], [[np.nan] * 3])
     assert "no data" in [text.get_text() for text in ax.texts]
+
+
+def test_parts_of_bars_stand_side_by_side_up_to_the_first_that_is_not_known():
+    figure, (ax,) = plotting.canvas()
+    plotting.stacked_bars(ax, ["first", "second"], {"a": [1, 2], "b": [3, np.nan], "c": [0.5, 1]}, x_limits=(0, 5))
+    found = [(patch.get_x(), patch.get_width(), patch.get_y() + patch.get_height() / 2) for patch in ax.patches]
+    assert found == [(0, 1, 0), (0, 2, 1), (1, 3, 0), (4, 0.5, 0)]
+    assert len({(patch.get_facecolor(), patch.get_hatch()) for patch in ax.patches}) == 3
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]
 
 
 def test_ridges_are_densities_scaled_to_their_own_maximum():

@@ -8,7 +8,7 @@ series, because the lighter colours are too faint for small letters.
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -55,9 +55,12 @@ __all__ = [
     "matrix",
     "ranges",
     "small_multiples",
+    "stacked_bars",
 ]
 
 Limits = tuple[float | None, float | None]
+HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
+"""Of the parts of bars, which a grey print must tell apart."""
 
 
 @dataclass(frozen=True)
@@ -384,6 +387,48 @@ def dot_whiskers(
         say_no_data(ax)
     elif len(handles) > 1:
         add_to_legend(ax.figure, handles)
+
+
+@house_style
+def stacked_bars(
+    ax: Axes,
+    rows: Sequence[str],
+    parts: Mapping[str, ArrayLike],
+    *,
+    x_label: str = "",
+    x_limits: Limits = (None, None),
+) -> None:
+    """A bar for each labelled row, first row on top, made of parts side by side, which the legend of the figure names.
+
+    Parameters
+    ----------
+    ax
+        Where they are drawn.
+    rows
+        Names: (R,).
+    parts
+        By name, at most six: their lengths (R,), not negative. One that is not finite, and all after it, is left out.
+    x_label, x_limits
+        Of the x axis.
+    """
+    looks, y = series_styles(list(parts)), np.arange(len(rows))
+    lengths = np.array([np.asarray(values, float) for values in parts.values()])
+    ends = np.cumsum(lengths, axis=0)
+    handles: list[Artist] = []
+    for index, name in enumerate(parts):
+        known = np.isfinite(ends[index])
+        fill = {"facecolor": looks[name]["color"], "hatch": HATCHES[index], "linewidth": 0, "edgecolor": "white"}
+        start = (ends[index] - lengths[index])[known]
+        ax.barh(y[known], lengths[index][known], 0.7, start, **fill, zorder=2)
+        handles.append(Patch(**fill, label=name))
+    ax.set(xlabel=x_label, xlim=x_limits, ylim=(len(rows) - 0.5, -0.5))
+    ax.set_yticks(y, [textwrap.fill(str(row), 28) for row in rows])
+    ax.tick_params(axis="y", length=0)
+    ax.yaxis.grid(False)
+    _number_ticks(ax.xaxis)
+    if not np.isfinite(ends).any():
+        say_no_data(ax)
+    add_to_legend(ax.figure, handles)
 
 
 @house_style

@@ -42,6 +42,7 @@ KINDS = {
     (-1, 1): "a correlation, a cosine, or the difference of two shares",
     (0, inf): "a size, a distance or a spread",
     (1, inf): "a number of equally likely choices",
+    (-inf, 1): "a share of a variance, which a sample can make negative",
     (-inf, inf): "a difference",
 }
 """All bounds that measures have."""

@@ -19,6 +19,7 @@ NAMES = {
     "dataset": ("dataset, or all of them pooled", ""),
     "depth": ("depth of the layer, from 0, the first, to 1, the last", "1"),
     "design_effect": ("how many times larger than of independent tokens variances are taken to be", "1"),
+    "distance": ("distance of two tokens in a text", "tokens"),
     "documents": ("documents", "documents"),
     "each": ("run: model and checkpoint", ""),
     "each_experts": ("experts of a layer", "experts"),
