@@ -204,7 +204,9 @@ def _chapter(number: int, name: str, sections: list[dict], browsers: dict[str, s
             measure = measures.get(finding["measure"])
             about = None if measure is None else _about(name, measure)
             added = {"id": places.finding(of, name, finding["question"]), "kinds": first_screen.kinds(finding)}
-            findings.append(finding | place | browser | added | {"figure": ids[finding["figure"]], "measure": about})
+            findings.append(
+                finding | place | {"browser": browser} | added | {"figure": ids[finding["figure"]], "measure": about}
+            )
         tables = [
             {"title": "All values with intervals", "href": f"tables/{of}/{name}.csv"},
             {"title": "All values and distributions", "href": f"data/{of}/{name}.nc"},
