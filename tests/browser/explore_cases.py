@@ -94,7 +94,14 @@ def write(folder: Path, shown: Explored, build: str | None = None, *, names=("li
         words
         | {"id": f"figure-{slug(name)}", "number": f"1.{number}", "name": f"{slug(name)}_figure", "title": name}
         | {kind: f"{PLACE}/{slug(name)}_figure.{kind}" for kind in ("svg", "pdf", "csv")}
-        | {"netcdf": None, "rule": "plot_chapter", "command": "snakemake", "width": 653, "height": 288}
+        | {
+            "netcdf": None,
+            "rule": "plot_chapter",
+            "browser": BROWSER,
+            "command": "snakemake",
+            "width": 653,
+            "height": 288,
+        }
         | {"explored": {"first": name, "build": build, "folder": f"{PLACE}/{explored.FOLDER}", "browser": BROWSER}}
         for number, name in enumerate(names, start=1)
     ]
@@ -106,7 +113,7 @@ def write(folder: Path, shown: Explored, build: str | None = None, *, names=("li
 def _page(figures: list[dict]) -> str:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPORT / "templates"), autoescape=True)
     others = ("number", "count", "bytes", "duration", "web", "page", "terms", "term_anchor")
-    environment.filters |= dict.fromkeys(others, str) | {"local": render.local_link}
+    environment.filters |= dict.fromkeys(others, str) | {"local": render.local_link, "named": render.named}
     environment.tests["of"] = bool
     section = {"label": "tiny, main", "findings": [], "figures": figures, "tables": [], "published": [], "absent": []}
     chapter = {"name": "pairs", "title": "Pairs", "question": "Which?", "introduction": [], "sections": [section]}
