@@ -115,9 +115,8 @@ def rows() -> list[Row]:
 
 def limits(size: analysis.Size) -> dict:
     """The budgets of a report about a study of a size, in MB."""
-    given = size.layers, size.experts, size.datasets
-    shown = budget.shown(*given, len(analysis.CHAPTERS))
-    return {"megabytes": shown, "download_megabytes": budget.downloads(*given)}
+    given = size.layers, size.experts, size.datasets, len(analysis.CHAPTERS)
+    return {"megabytes": budget.shown(*given), "download_megabytes": budget.downloads(*given)}
 
 
 def weight(made: Path, usage: Usage, allowed: dict) -> list[Row]:

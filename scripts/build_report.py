@@ -69,12 +69,11 @@ with atomic.atomic_directory(snakemake.output.folder) as folder:
     sizes = [
         (len(model["layers"]), model["experts"], len(snakemake.params.config["study"]["datasets"])) for model in models
     ]
-    dropped = render.left_out(
-        manifest(folder), allowed.get("download_megabytes", sum(budget.downloads(*size) for size in sizes))
-    )
+    chapters = len({section["chapter"] for section in sections})
+    linked = allowed.get("download_megabytes", sum(budget.downloads(*size, chapters) for size in sizes))
+    dropped = render.left_out(manifest(folder), linked)
     for path in dropped:
         (folder / path).unlink()
-    chapters = len({section["chapter"] for section in sections})
     shown = allowed.get("megabytes", sum(budget.shown(*size, chapters) for size in sizes))
     content = render.without(content, dropped)
     pages = render.render(content, source / "templates")

@@ -27,25 +27,25 @@ def sizes(layers: int, experts: int, top_k: int, datasets: int, tokens: int, *, 
 @pytest.mark.parametrize(
     ("given", "browser", "measured"),
     [
-        ((16, 64, 8, 12, 80_000), {}, (11.2, 15.0 + 1.46)),
-        ((16, 64, 8, 12, 80_000), FORMER, (16.0, 20.2 + 1.46)),
-        ((48, 128, 8, 2, 3000), {}, (11.4, 24.8 + 5.5)),
-        ((2, 8, 2, 3, 1500), {}, (0.157, 3.71 + 0.06)),
+        ((16, 64, 8, 12, 80_000), MEASURED, 11.2),
+        ((16, 64, 8, 12, 80_000), MEASURED | FORMER, 16.0),
+        ((48, 128, 8, 2, 3000), MEASURED, 11.4),
+        ((4, 32, 4, 14, 12_000), {}, 2.05),
     ],
 )
-def test_it_is_near_what_was_measured(given, browser, measured):
-    """What readers explore in the place of figures was measured by itself, for random matrices of these sizes."""
-    found = sizes(*given, **MEASURED | browser)
-    assert (found["browser.megabytes"], found["report.megabytes"]) == pytest.approx(measured, rel=0.4, abs=0.1)
+def test_browsers_are_near_what_was_measured(given, browser, measured):
+    assert sizes(*given, **browser)["browser.megabytes"] == pytest.approx(measured, rel=0.4)
 
 
-def test_downloads_are_near_what_was_measured():
-    """At 48 x 128 these were only the metrics and profiles; the tables, 675 B each, are beside them."""
-    found = sizes(16, 64, 8, 12, 80_000, without=["similarity"])["report.download_megabytes"]
-    assert found == pytest.approx(29.8, rel=0.3)
-    found = sizes(48, 128, 8, 2, 3000)["report.download_megabytes"]
-    assert found == pytest.approx(73 + 44 + 12.4, rel=0.3)
-    assert sizes(2, 8, 2, 3, 1500)["report.download_megabytes"] == pytest.approx(6.05, rel=0.2)
+def test_reports_are_near_what_was_measured():
+    """The embedded study's, the tiny one of the tests, and at 48 x 128 metrics and profiles alone, before two chapters
+    came; tables, 675 B each, are beside them."""
+    for given, shown, downloads in (((4, 32, 4, 14, 12_000), 8.33, 13.7), ((2, 8, 2, 3, 1500), 4.57, 6.91)):
+        found = sizes(*given)
+        assert (found["report.megabytes"], found["report.download_megabytes"]) == pytest.approx(
+            (shown, downloads), rel=0.1
+        )
+    assert sizes(48, 128, 8, 2, 3000)["report.download_megabytes"] == pytest.approx(73 + 44 + 12.4, rel=0.3)
 
 
 LIMITS = {"report.megabytes": 20, "report.download_megabytes": 50}
@@ -70,19 +70,21 @@ def test_a_study_that_fits_passes_and_one_that_does_not_names_every_limit_at_onc
     )
 
 
-@pytest.mark.parametrize("size", [(16, 64, 8, 12, 80_000), (48, 128, 8, 2, 3000), (4, 32, 4, 14, 12_000)])
+@pytest.mark.parametrize(
+    "size", [(16, 64, 8, 12, 80_000), (48, 128, 8, 2, 3000), (4, 32, 4, 14, 12_000), (2, 8, 2, 3, 1500)]
+)
 def test_budgets_leave_room_for_a_study_of_their_size(size):
     layers, experts, _, datasets, _ = size
     found = sizes(*size)
     assert found["browser.megabytes"] < budget.browser(layers, experts, datasets)
-    assert found["report.megabytes"] < budget.shown(layers, experts, datasets, 10)
-    assert found["report.download_megabytes"] < budget.downloads(layers, experts, datasets)
+    chapters = len(CONFIG["chapters"])
+    assert found["report.megabytes"] < budget.shown(layers, experts, datasets, chapters)
+    assert found["report.download_megabytes"] < budget.downloads(layers, experts, datasets, chapters)
 
 
 def test_budgets_at_the_size_where_they_are_stated():
-    assert (
-        budget.browser(16, 64, 12) == 12 and budget.shown(16, 64, 12, 10) == 20 and budget.downloads(16, 64, 12) == 38
-    )
+    assert (budget.browser(16, 64, 12), budget.shown(16, 64, 12, 10)) == (12, 20)
+    assert budget.downloads(16, 64, 12, 10) == pytest.approx(42)
 
 
 def test_what_rests_on_pairs_counts_only_with_its_chapters():

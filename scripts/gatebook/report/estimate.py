@@ -1,9 +1,9 @@
 """How large a report will be, from the sizes of its models and the config: asked before anything is computed.
 
-The coefficients are bytes, found from the sizes of reports of 16 layers x 64 experts x 12 datasets, of 48 x 128 x 2 and
-of 2 x 8 x 3; with twice as many texts, plots and sets in the browser than there it is as near. It counts what the
-default chapters take. Of what these reports showed it said 10 % and 4 % too much, and 15 % too little, before contexts
-had shades, which are 9 of the 25 bytes of a context (measured at 4 x 32 x 14).
+The coefficients are bytes, found from the whole reports of 4 layers x 32 experts x 14 datasets and of 2 x 8 x 3, from
+the browsers of 16 x 64 x 12 and 48 x 128 x 2, and from the metrics of the latter. It counts what the default chapters
+take. Of what the two whole reports show and link to it says 2 % too little to 5 % too much; of the larger browsers, which
+had no shades yet, 10 % too little to 35 % too much.
 """
 
 import math
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from gatebook.files.sizes import format_bytes
 from gatebook.problem import Problem
 
-BASE64 = 4 / 3
 PAIRED = {"coactivation": 42, "similarity": 37}
 """Bytes for every pair of experts of a layer in the metrics of a chapter."""
 EXPLORED = {"coactivation": 9, "similarity": 13}
@@ -25,13 +24,14 @@ MARGIN = 1.3
 def of_browser(settings: Mapping, model: Mapping) -> float:
     """Bytes of the data of a model's expert browser; see `sizes`."""
     layers, tokens = model["layers"], model["tokens"]
-    read = model["datasets"] * settings["text_tokens"] * layers * BASE64
+    read = model["datasets"] * settings["text_tokens"] * layers
     sets = layers * (model["experts"] + settings["pairs"] + settings["triples"])
     listed = min(settings["typical_tokens"], tokens / (4 * settings["minimum_count"]))
+    contexts = sum(settings[name] for name in ("highest", "middle", "random"))
     return (
-        25 * sets * sum(settings[name] for name in ("highest", "middle", "random"))
-        + 55 * listed * layers
-        + 10 * min(settings["stored_tokens"], tokens)
+        sets * (25 * contexts + 120 * model["datasets"])
+        + 14 * listed * layers
+        + 5 * min(settings["stored_tokens"], tokens)
         + read * (2 * model["top_k"] * settings["texts"] + model["experts"] * settings["plots"])
     )
 
@@ -48,12 +48,13 @@ def sizes(models: Iterable[Mapping], chapters: Iterable[str], browser: Mapping) 
     for model in models:
         experts, every = model["experts"], model["layers"] * model["experts"]
         scripts = of_browser(browser, model)
-        pages, figures = 5.5e5 + 1190 * every, 2.4e6 + 690 * every
+        pages, figures = 8.2e5 + 2600 * every, 3.15e6 + 1.2e5 * model["datasets"] + 500 * every
         tables = (575 + 675) * every * (model["datasets"] + 1)
         profiles = every * (6700 + 220 * model["datasets"])
         explored = sum(min(EXPLORED.get(name, 0) * every * experts, MOST_EXPLORED) for name in chapters)
         explored += MAPS if "maps" in chapters else 0
-        bytes_ = (scripts, scripts + pages + figures + explored, paired * every * experts + tables + profiles + 5e6)
+        others = 5.8e6 + 3.3e5 * model["datasets"]
+        bytes_ = (scripts, scripts + pages + figures + explored, paired * every * experts + tables + profiles + others)
         for key, size in zip(found, bytes_, strict=True):
             found[key][model["model"]] = round(size)
     return found
