@@ -38,6 +38,7 @@ def test_counts_members_and_weights_equal_brute_force(seed, mode, size):
         (one, place): expected[one, place] for one in written for place in range(3)
     }
     some = codes[::2][::-1]
+    np.testing.assert_array_equal(sets.counts(some, column, 3), counts[::2][::-1])
     for one, (member, heavy) in zip(sets.written(some).tolist(), sets.members(some), strict=True):
         having = [token for token in range(tokens) if tuple(one) in sets_of(selected[token].tolist(), mode, size)]
         assert member.tolist() == having
@@ -74,6 +75,17 @@ def test_scores_by_hand():
         distance = (1 - end) * rate[1] - end * rate[0]
         assert abs(distance) == pytest.approx(quantile * np.sqrt((1 - end) ** 2 * variance[1] + end**2 * variance[0]))
     assert low[0] == pytest.approx(1 - high[1]) and high[0] == pytest.approx(1 - low[1])
+
+
+def test_a_set_as_frequent_in_all_groups_still_has_the_variance_of_one_token():
+    tokens, counts = np.array([[10, 10], [1, 39]]), np.array([[[2, 2], [1, 1]]])
+    counts[0, 1] = [0, 2]
+    (_, _, _, p) = expert_sets.scores(counts, tokens, 0.5)[:, 0]
+    # residuals: 0 of two groups, taken as 1; 0.05 and 0.05, so less than one token, too; a group of one token counts
+    variance = np.array([1 / 20**2, 1 / 40**2])
+    freedom = variance.sum() ** 2 / (variance**2 / 1).sum()
+    t = (4 / 20 - 2 / 40) / np.sqrt(variance.sum())
+    assert p == pytest.approx([1 / 4, scipy.stats.t.sf(-t, freedom)])
 
 
 def test_a_set_of_one_group_is_specific_to_nothing():

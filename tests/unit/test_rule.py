@@ -309,3 +309,10 @@ def test_scalars_of_arrays_are_those_of_tensors(scores, biased, groups):
         np.testing.assert_allclose(found[name], values.numpy(), rtol=0 if exact else 1e-6, atol=0 if exact else 1e-6)
         assert found[name].dtype == np.float32
     np.testing.assert_array_equal(found["routing_weight"], rule.weights(tensors[0], selected).numpy())
+
+
+def test_of_two_groups_only_the_better_one_is_selected_from():
+    rule = RoutingRule("x", 4, 1, True, groups=2, kept_groups=1, group_score="two best")
+    logits = torch.tensor([[3.0, -9.0, 2.9, 2.8], [3.0, -9.0, 2.9, -8.0]])
+    assert rule.select(logits).tolist() == [[2], [0]]
+    assert replace(rule, groups=1).select(logits).tolist() == [[0], [0]]
