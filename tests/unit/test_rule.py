@@ -316,3 +316,12 @@ def test_of_two_groups_only_the_better_one_is_selected_from():
     logits = torch.tensor([[3.0, -9.0, 2.9, 2.8], [3.0, -9.0, 2.9, -8.0]])
     assert rule.select(logits).tolist() == [[2], [0]]
     assert replace(rule, groups=1).select(logits).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("weighting", ["scores", "softmax of the selected logits"])
+def test_a_constant_factor_multiplies_the_weights(weighting):
+    logits, selected = torch.tensor([[1.0, 2.0, -1.0]]), torch.tensor([[1, 0]])
+    one = RoutingRule("x", 3, 2, True, weighting=weighting).weights(logits, selected)
+    four = RoutingRule("x", 3, 2, True, weighting=weighting, scale=4.0).weights(logits, selected)
+    torch.testing.assert_close(one.sum(dim=-1), torch.ones(1))
+    torch.testing.assert_close(four, 4 * one)
