@@ -1,4 +1,4 @@
-"""The size of a report is known before the study, within 40 % of those that were measured."""
+"""The size of a report is known before the study, within 20 % of those that were measured."""
 
 import json
 from pathlib import Path
@@ -25,27 +25,21 @@ def sizes(layers: int, experts: int, top_k: int, datasets: int, tokens: int, *, 
 
 
 @pytest.mark.parametrize(
-    ("given", "browser", "measured"),
+    ("given", "measured"),
     [
-        ((16, 64, 8, 12, 80_000), MEASURED, 11.2),
-        ((16, 64, 8, 12, 80_000), MEASURED | FORMER, 16.0),
-        ((48, 128, 8, 2, 3000), MEASURED, 11.4),
-        ((4, 32, 4, 14, 12_000), {}, 2.05),
+        ((48, 128, 8, 2, 3000), (13.4, 38.8, 126.6)),
+        ((4, 32, 4, 14, 12_000), (2.05, 8.33, 13.7)),
+        ((2, 8, 2, 3, 1500), (0.17, 4.57, 6.91)),
     ],
 )
-def test_browsers_are_near_what_was_measured(given, browser, measured):
-    assert sizes(*given, **browser)["browser.megabytes"] == pytest.approx(measured, rel=0.4)
+def test_reports_are_near_what_was_measured(given, measured):
+    """Of a random model of 48 layers, of the embedded study and of the tiny one of the tests."""
+    assert list(sizes(*given).values()) == pytest.approx(measured, rel=0.2, abs=0.1)
 
 
-def test_reports_are_near_what_was_measured():
-    """The embedded study's, the tiny one of the tests, and at 48 x 128 metrics and profiles alone, before two chapters
-    came; tables, 675 B each, are beside them."""
-    for given, shown, downloads in (((4, 32, 4, 14, 12_000), 8.33, 13.7), ((2, 8, 2, 3, 1500), 4.57, 6.91)):
-        found = sizes(*given)
-        assert (found["report.megabytes"], found["report.download_megabytes"]) == pytest.approx(
-            (shown, downloads), rel=0.1
-        )
-    assert sizes(48, 128, 8, 2, 3000)["report.download_megabytes"] == pytest.approx(73 + 44 + 12.4, rel=0.3)
+@pytest.mark.parametrize(("settings", "measured"), [({}, 11.2), (FORMER, 16.0)])
+def test_a_larger_browser_without_shades_is_near_what_was_measured(settings, measured):
+    assert sizes(16, 64, 8, 12, 80_000, **MEASURED | settings)["browser.megabytes"] == pytest.approx(measured, rel=0.2)
 
 
 LIMITS = {"report.megabytes": 20, "report.download_megabytes": 50}

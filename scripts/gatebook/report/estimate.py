@@ -1,9 +1,8 @@
 """How large a report will be, from the sizes of its models and the config: asked before anything is computed.
 
-The coefficients are bytes, found from the whole reports of 4 layers x 32 experts x 14 datasets and of 2 x 8 x 3, from
-the browsers of 16 x 64 x 12 and 48 x 128 x 2, and from the metrics of the latter. It counts what the default chapters
-take. Of what the two whole reports show and link to it says 2 % too little to 5 % too much; of the larger browsers,
-which had no shades yet, 10 % too little to 35 % too much.
+The coefficients are bytes, found from the whole reports of 4 layers x 32 experts x 14 datasets and of 2 x 8 x 3, and
+from the browser of 16 x 64 x 12. It counts what the default chapters take. Of what these two reports show and link to
+it says 2 % too little to 5 % too much; of one of 48 x 128 x 2, which was made later, 15 and 7 % too much.
 """
 
 import math
