@@ -368,6 +368,11 @@ def test_the_answers_to_planted_routing(found):
 def test_the_brief_says_what_context_adds_or_that_nothing_shows_it(found):
     said = page.brief(seen(found["pair"]))
     assert "explains" in said.text and said.layer == 1 and len(said.experts) == 1
+    unsure = found["pair"].copy()
+    unsure["expert_share"] = unsure["expert_share"].copy()
+    unsure["expert_share"].loc[{"interval": "low"}] = -1
+    said = page.brief(seen(unsure))
+    assert "explains" in said.text and (said.example, said.experts) == ("", ())
     none = page.brief(seen(found["nothing"]))
     assert none.text.startswith("Nothing shows that") and none.experts == ()
 

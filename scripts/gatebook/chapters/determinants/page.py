@@ -64,7 +64,8 @@ def findings(seen: Seen) -> list[Finding]:
 
 
 def brief(seen: Seen) -> Brief | None:
-    """How much the token id decides and how much context adds, and the expert that most depends on context."""
+    """How much the token id decides and how much context adds, and the expert that most surely depends on context: what
+    explains more has the highest lower end above the upper end of what the token id explains."""
     found = _finding_context(seen)
     if not np.isfinite([found.estimate, found.low, found.high]).all():
         return None
@@ -74,12 +75,19 @@ def brief(seen: Seen) -> Brief | None:
     text = f"The token id explains {percent(over_layers(mine.metrics, 'common_share'))} of where a token goes"
     text += f"{before(mine, 'common_share', hundredfold, ' %')}, and the two tokens before it "
     text += f"{percent(vars(found))} more{before(seen, 'context_added', hundredfold, ' %')}."
-    roles = _roles(seen.metrics)
-    of_context = roles[-1].stack(one=("layer", "expert"))
-    layer, expert = map(int, of_context["one"].values[int(of_context.argmax("one"))])
-    of_id, _, more = (format_number(round(float(100 * each.sel(layer=layer, expert=expert)))) for each in roles)
-    example = f"Whether layer {layer} expert {expert} is selected depends on context most: the token id explains "
-    example += f"{of_id} % of it, the two tokens before {more} % more."
+    share = seen.metrics["expert_share"].transpose("class", "layer", "expert", "interval")
+    surely = share.sel({"class": TRIPLE, "interval": "low"}) - share.sel({"class": TOKEN, "interval": "high"})
+    if not (surely > 0).any():
+        return Brief(text, "roles_by_expert")
+    place = surely.fillna(-np.inf).argmax(...)
+    layer, expert = (int(share[dim][place[dim]]) for dim in ("layer", "expert"))
+    of_id, of_both = (100 * float(share.sel({"class": name}).isel(place, interval=0)) for name in (TOKEN, TRIPLE))
+    example = (
+        f"Whether layer {layer} expert {expert} is selected depends on context most surely: the token id explains "
+    )
+    example += (
+        f"{format_number(round(of_id))} % of it, the two tokens before {format_number(round(of_both - of_id))} % more."
+    )
     return Brief(text, "roles_by_expert", example, layer, (expert,))
 
 
