@@ -81,7 +81,7 @@ def brief(seen: Seen) -> Brief | None:
         return Brief(text, "roles_by_expert")
     place = surely.fillna(-np.inf).argmax(...)
     layer, expert = (int(share[dim][place[dim]]) for dim in ("layer", "expert"))
-    of_id, of_both = (100 * float(share.sel({"class": name}).isel(place, interval=0)) for name in (TOKEN, TRIPLE))
+    of_id, of_both = (100 * float(share.sel({"class": name}).isel(place | {"interval": 0})) for name in (TOKEN, TRIPLE))
     example = (
         f"Whether layer {layer} expert {expert} is selected depends on context most surely: the token id explains "
     )
