@@ -6,6 +6,7 @@ when a reader asks for it.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -88,12 +89,12 @@ class Matrix:
         return all(np.allclose(part.values, part.values.swapaxes(-1, -2), atol=1e-6, equal_nan=True) for part in parts)
 
 
-class Explored:
+class Explored(ABC):
     """What a chapter lets readers explore: its `scripts`."""
 
+    @abstractmethod
     def scripts(self) -> DataScripts:
         """The data scripts: `index`, one for each layer by its number, and `across`, if there is anything for it."""
-        raise NotImplementedError
 
     def write(self, folder: Path) -> str:
         """Write the data scripts into `FOLDER` in a folder; returns their build."""

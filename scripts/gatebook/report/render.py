@@ -39,7 +39,7 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         rebuild          list of shell commands
         licences         list of {name, licence}
 
-    browser, of findings and figures, is the page of the expert browser about the same model, or "".
+    browser, of findings and figures, is the page of the expert browser about the same checkpoint, or "".
     finding = {id, chapter, label, browser, question, answer, exceptions, differs, estimate, low, high, unit, null_name,
                null_value or None, null_low or None, null_high or None, reference_name or None,
                reference_value or None, n, n_unit, verdict, verdict_text, effect, figure, measure, kinds}

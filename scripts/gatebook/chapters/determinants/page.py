@@ -82,12 +82,9 @@ def brief(seen: Seen) -> Brief | None:
     place = surely.fillna(-np.inf).argmax(...)
     layer, expert = (int(share[dim][place[dim]]) for dim in ("layer", "expert"))
     of_id, of_both = (100 * float(share.sel({"class": name}).isel(place | {"interval": 0})) for name in (TOKEN, TRIPLE))
-    example = (
-        f"Whether layer {layer} expert {expert} is selected depends on context most surely: the token id explains "
-    )
-    example += (
-        f"{format_number(round(of_id))} % of it, the two tokens before {format_number(round(of_both - of_id))} % more."
-    )
+    more = format_number(round(of_both - of_id))
+    example = f"Whether layer {layer} expert {expert} is selected depends on context most surely: the token id "
+    example += f"explains {format_number(round(of_id))} % of it, the two tokens before {more} % more."
     return Brief(text, "roles_by_expert", example, layer, (expert,))
 
 
