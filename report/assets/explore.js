@@ -334,7 +334,7 @@
     buttons[0].addEventListener("click", () => copy(buttons[0], csv([at.row])));
     buttons[1].addEventListener("click", () => copy(buttons[1], csv(order)));
     for (const control of [which, orders, tabs]) {
-      control.addEventListener("change", () => show().catch((problem) => fail(host, problem)));
+      control.addEventListener("change", () => during(host, show));
     }
     new ResizeObserver(() => labels && nameAxes()).observe(cells);
     which.value = first;
@@ -355,7 +355,7 @@
     const list = (names) => select(names.map((name) => [name, name]));
     const [spaces, maps, by] = [index.spaces, index.projections, index.categories].map(list);
     const tabs = layerTabs(index.layers);
-    const svg = draw("svg", { viewBox: "-20 -20 1040 790", "aria-hidden": "true" });
+    const svg = draw("svg", { viewBox: "-20 -20 1040 1040", "aria-hidden": "true" });
     const plot = pad("points", svg);
     const told = make("output", { "aria-live": "polite" });
     const go = make("a", { class: "go" });
@@ -421,7 +421,7 @@
       const names = named();
       marks = places.map(([x, y], point) => {
         const made = mark(names.indexOf(of[point]));
-        made.setAttribute("transform", `translate(${x} ${(1000 - y) * 0.75}) scale(1.5)`);
+        made.setAttribute("transform", `translate(${x} ${1000 - y}) scale(1.5)`);
         return made;
       });
       svg.replaceChildren(...marks);
@@ -444,7 +444,7 @@
     // The nearest point in a direction, or to a place, of those that stand out.
     const nearest = (x, y, [down, right]) => {
       const distance = ([px, py], point) => {
-        const [dx, dy] = [px - x, (y - py) * 0.75];
+        const [dx, dy] = [px - x, y - py];
         if (marks[point].classList.contains("faint")) return Infinity;
         if (!down && !right) return dx * dx + dy * dy;
         const [along, aside] = right ? [dx * right, dy] : [dy * down, dx];
@@ -459,7 +459,7 @@
     const point = (event) => {
       const box = svg.getBoundingClientRect();
       const x = ((event.clientX - box.left) / box.width) * 1040 - 20;
-      const y = 1000 - (((event.clientY - box.top) / box.height) * 790 - 20) / 0.75;
+      const y = 1020 - ((event.clientY - box.top) / box.height) * 1040;
       at = nearest(x, y, [0, 0]);
       look();
     };
@@ -483,7 +483,7 @@
       isolate();
     });
     for (const control of [spaces, maps, by, tabs]) {
-      control.addEventListener("change", () => show().catch((problem) => fail(host, problem)));
+      control.addEventListener("change", () => during(host, show));
     }
     [spaces.value, by.value] = [space, category];
     return show();
@@ -491,36 +491,41 @@
 
   // ---- In the place of pictures ----
 
-  // Where something is missing the picture is all there is, with a sentence that says why.
-  const fail = (host, { message }) => {
-    host.closest("figure").classList.remove("explored");
-    host.replaceChildren(make("p", { role: "alert" }, message));
-  };
-
-  const open = async (host) => {
+  // Tells that something is loading; where it is missing the picture is all there is, with a sentence that says why.
+  const during = async (host, work) => {
+    host.setAttribute("aria-busy", "true");
     try {
-      const index = await content(host.dataset, "index");
-      const figure = host.closest("figure");
-      figure.querySelector("img").loading = "eager"; // it is hidden, and there for print
-      figure.classList.add("explored");
-      await (index.matrices ? exploreMatrices : explorePoints)(host, index);
-    } catch (problem) {
-      fail(host, problem);
+      await work();
+    } catch ({ message }) {
+      host.closest("figure").classList.remove("explored");
+      host.replaceChildren(make("p", { role: "alert" }, message));
     }
-    host.hidden = false;
+    host.removeAttribute("aria-busy");
   };
 
+  const open = (host) =>
+    during(host, async () => {
+      const index = await content(host.dataset, "index");
+      await (index.matrices ? exploreMatrices : explorePoints)(host, index);
+    });
+
+  // The place of each is taken before its data come, so that what a reader looks at does not move.
   document.addEventListener("DOMContentLoaded", () => {
     const watch = new IntersectionObserver(
       (entries) => {
         for (const { isIntersecting, target } of entries) {
           if (!isIntersecting) continue;
           watch.unobserve(target);
+          target.querySelector("img").loading = "eager"; // it is hidden, and there for print
           open(target.querySelector(".explore"));
         }
       },
       { rootMargin: "600px" },
     );
-    document.querySelectorAll("figure:has(.explore)").forEach((figure) => watch.observe(figure));
+    document.querySelectorAll("figure:has(.explore)").forEach((figure) => {
+      figure.classList.add("explored");
+      figure.querySelector(".explore").hidden = false;
+      watch.observe(figure);
+    });
   });
 }

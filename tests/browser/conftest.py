@@ -23,6 +23,19 @@ SWITCHES = (
     "--hide-scrollbars",
 )
 OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+SETTLED = """
+const done = arguments[0];
+const place = (each) => Object.values(each.getBoundingClientRect().toJSON()).join();
+let before, quiet = 0;
+const look = () => {
+    const now = [...document.querySelectorAll("main, figure, [role=application]")].map(place).join();
+    quiet = now === before && !document.querySelector("[aria-busy=true]") ? quiet + 1 : 0;
+    before = now;
+    if (quiet === 3) done();
+    else requestAnimationFrame(look);
+};
+look();
+"""
 AXE = """
 const done = arguments[0];
 axe.run({preload: false}).then(({violations}) => done(violations.map(
@@ -61,6 +74,10 @@ class Browser:
     def run(self, script: str, *arguments):
         """The value that a piece of JavaScript returns."""
         return self.driver.execute_script(script, *arguments)
+
+    def settle(self) -> None:
+        """Wait until three frames have passed in which nothing was being loaded and nothing moved."""
+        self.driver.execute_async_script(SETTLED)
 
     def overflow(self) -> int:
         """Pixels by which the page is wider than the window."""

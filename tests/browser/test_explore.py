@@ -17,6 +17,10 @@ const canvas = document.querySelector(arguments[0]), cell = canvas.width / argum
 const [y, x] = [arguments[1], arguments[2]].map((place) => Math.round((place + 0.15) * cell));
 return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data];
 """
+TOP = """
+const figure = document.querySelector(arguments[0]);
+return [figure.getBoundingClientRect().top, !figure.querySelector(".explore").childElementCount];
+"""
 COPIED = """
 window.copies = [];
 navigator.clipboard.writeText = async (text) => window.copies.push(text);
@@ -39,15 +43,8 @@ class Figure:
     def __init__(self, browser, name: str):
         self.browser, self.name = browser, f"#figure-{name} "
         browser.run("document.querySelector(arguments[0]).scrollIntoView()", self.name)
-        self.wait()
-
-    def wait(self) -> None:
-        done = "return document.querySelector(arguments[0])?.textContent"
-        for _ in range(200):
-            if self.browser.run(done, f"{self.name}output"):
-                return
-            self.browser.driver.execute_async_script("setTimeout(arguments[0], 20)")
-        raise AssertionError("nothing is shown")
+        browser.settle()
+        assert self.told
 
     def find(self, selector: str):
         return self.browser.driver.find_element("css selector", self.name + selector)
@@ -62,14 +59,11 @@ class Figure:
     def choose(self, label: str, value: str) -> None:
         (found,) = (each for each in self.all(".choices > label") if each.text.startswith(label))
         Select(found.find_element("css selector", "select")).select_by_value(value)
-        self.settle()
+        self.browser.settle()
 
     def layer(self, number: int) -> None:
         self.browser.run("arguments[0].click()", self.find(f".layers input[value='{number}']"))
-        self.settle()
-
-    def settle(self) -> None:
-        self.browser.driver.execute_async_script("setTimeout(arguments[0], 60)")
+        self.browser.settle()
 
     def point(self, row: int, column: int, size: int = EXPERTS) -> None:
         """Point at the cell at a place."""
@@ -98,6 +92,20 @@ def test_it_stands_in_the_place_of_the_picture_and_breaks_nothing(browser, path)
         assert browser.violations() == []
         assert browser.overflow() == 0
         assert browser.errors() == [] and browser.requests_elsewhere() == []
+
+
+@pytest.mark.parametrize("width", [1360, 390])
+def test_what_is_looked_at_stays_when_data_come(browser, path, map_path, width):
+    browser.look(width=width)
+    for page, name in ((path, "share"), (map_path, "expert-output-first-expert")):
+        browser.open(page)
+        browser.run("document.documentElement.style.overflowAnchor = 'none'")  # the browser's own mend of a jump
+        browser.run("document.querySelector(arguments[0]).scrollIntoView()", f"#figure-{name}")
+        before, empty = browser.run(TOP, f"#figure-{name}")
+        browser.settle()
+        after, still = browser.run(TOP, f"#figure-{name}")
+        assert not still
+        assert abs(after - before) < 80, f"{'empty' if empty else 'filled'} at first"
 
 
 def test_the_cell_under_the_pointer_is_told_with_its_interval_and_q(figure, shown):
@@ -188,7 +196,7 @@ def test_a_click_leads_to_the_experts_and_the_layer_is_kept(figure, browser):
 def test_layers_are_one_tab_stop_with_arrows(figure, browser):
     browser.run("arguments[0].focus()", figure.find(".layers input:checked"))
     ActionChains(browser.driver).send_keys(Keys.ARROW_RIGHT).perform()
-    figure.settle()
+    browser.settle()
     assert figure.told.startswith(f"L{LAYERS[1]} ")
 
 
@@ -212,7 +220,7 @@ def test_a_row_and_the_matrix_are_copied_as_csv(figure, browser, shown):
 def test_without_a_clipboard_what_would_be_copied_is_selected(figure, browser):
     browser.run("navigator.clipboard.writeText = async () => { throw new Error('no'); }")
     figure.all(".beside button")[0].click()
-    figure.settle()
+    browser.settle()
     assert figure.find("textarea").get_attribute("value").startswith("layer,expert,other,lift,low,high,q\n0,")
 
 
@@ -269,7 +277,7 @@ def test_without_its_data_the_picture_stays_and_a_sentence_names_the_file(browse
         file.write_text(file.read_text().replace('"json","', '"json","AAAA'))
     browser.open(path)
     browser.run("document.querySelector('#figure-lift').scrollIntoView()")
-    browser.driver.execute_async_script("setTimeout(arguments[0], 500)")
+    browser.settle()
     (problem,) = browser.driver.find_elements("css selector", "#figure-lift [role=alert]")
     assert problem.text.startswith(f"The file {PLACE}/explored/index.js is ")
     assert problem.text.endswith(": copy the whole report again.")
@@ -321,7 +329,7 @@ def places(points, layer=0, space=0, projection=0):
     found = points.positions.values[layer, space, projection]
     low, high = found.min(axis=0), found.max(axis=0)
     x, y = np.rint(1000 * (found - low) / (high - low)).T
-    return np.stack([x, 0.75 * (1000 - y)], axis=1)
+    return np.stack([x, 1000 - y], axis=1)
 
 
 def point_at(figure, x, y):
