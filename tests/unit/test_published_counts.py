@@ -173,6 +173,7 @@ def test_at_a_million_tokens_verdicts_are_clear(design_effect):
     assert [finding.effect for finding in findings] == ["large", "large", "negligible", "large", "small"]
 
 
+@pytest.mark.slow
 def test_uniform_routing_is_not_found_to_be_uneven_or_specialized():
     rng, verdicts = np.random.default_rng(0), []
     for _ in range(20):

@@ -116,6 +116,7 @@ def test_random_tokens_are_the_mean_over_all_permutations_of_the_labels():
     assert np.mean(counts) == pytest.approx(maps.random_share(document[None], labels).mean())
 
 
+@pytest.mark.slow
 def test_intervals_of_agreement_cover_the_truth():
     rng = np.random.default_rng(5)
     estimates, covered = [], []

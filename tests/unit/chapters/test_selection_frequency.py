@@ -327,6 +327,7 @@ def test_tallies_in_files_give_the_same_measures_and_are_read_layer_by_layer(stu
     xr.testing.assert_identical(found, measure(study, resamples=10))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_layers(tmp_path):
     made = random_case(np.random.default_rng(4), [3] * 40, experts=64, top_k=2, layers=(0,))
     peaks = []

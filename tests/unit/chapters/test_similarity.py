@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+import tempfile
 from functools import partial
 
 import numpy as np
@@ -241,6 +242,17 @@ def test_sums_of_matched_neurons_come_in_order_and_are_the_largest():
     np.testing.assert_allclose(list(matching.largest_sums(iter(matrices), matching.pool(1))), expected)
 
 
+@pytest.mark.slow
+def test_processes_give_the_same_sums_and_leave_no_files(tmp_path, monkeypatch):
+    matrices = np.random.default_rng(6).standard_normal((9, 20, 20)).astype(np.float32)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with matching.pool(2) as pool:
+        sums = matching.largest_sums(iter(matrices), pool)
+        assert list(tmp_path.iterdir())  # begun
+        assert list(sums) == list(matching.largest_sums(matrices, matching.pool(1)))
+        assert not list(tmp_path.iterdir())
+
+
 def test_processes_that_match_neurons_import_nothing_heavy():
     code = "import sys, gatebook.chapters.similarity.matching; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
@@ -308,6 +320,7 @@ def test_spaces_of_experts_in_that_of_a_router_equal_their_definition(routers, d
         np.testing.assert_allclose(angle[one], expected, atol=0.1)
 
 
+@pytest.mark.slow
 def test_random_spaces_lie_in_that_of_a_router_by_its_share_of_the_directions_and_intervals_cover_that():
     rng, shares, covered = np.random.default_rng(0), [], 0
     for _ in range(500):
@@ -432,6 +445,7 @@ def test_intervals_over_experts_cover_the_truth():
     assert 0.93 < covered / 1500 < 0.97
 
 
+@pytest.mark.slow
 def test_intervals_of_outputs_over_documents_cover_the_truth():
     """Tokens of one document share the angle between two outputs, whose cosine is 0.2 on average."""
     rng, covered = np.random.default_rng(0), 0
@@ -779,6 +793,7 @@ def write_study(folder) -> dict:
     return paths
 
 
+@pytest.mark.slow
 def test_the_scripts_give_the_same_bytes_with_one_and_three_workers(run_script, model_folder, tmp_path):
     inputs = write_study(tmp_path) | {"folder": str(model_folder)}
     for name, untrained in (("one", []), ("two", []), ("both", [tmp_path / "one" / FILES[part] for part in PAIR])):

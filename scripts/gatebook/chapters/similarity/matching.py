@@ -4,6 +4,8 @@ scipy holds Python's lock while it matches, so threads would wait for each other
 """
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -12,17 +14,38 @@ from scipy.optimize import linear_sum_assignment
 
 def pool(workers: int) -> Parallel:
     """So many processes, to be entered with `with`; for one worker, none but the own."""
-    # Arrays go to them through pipes: as files (joblib's `max_nbytes`) those of a layer would be kept until its end.
-    # One at a time, so that few arrays wait in memory.
-    return Parallel(n_jobs=workers, return_as="generator", batch_size=1, max_nbytes=None)
+    # One at a time, so that few matrices wait.
+    return Parallel(n_jobs=workers, return_as="generator", batch_size=1)
 
 
 def largest_sums(alike: Iterable[np.ndarray], workers: Parallel) -> Iterator[float]:
     """For each matrix (neuron, other) the largest sum of entries with one in each row and column (Hungarian method).
 
-    More than one worker begins at once and takes matrices from `alike` in threads of its own; sums come in order.
+    More than one worker begins at once and takes matrices from `alike` in threads of its own; they go to the processes
+    as files in the folder for temporary ones (a pipe takes three times as long). Sums come in order.
     """
-    return workers(delayed(_largest_sum)(matrix) for matrix in alike)
+    if workers.n_jobs == 1:
+        return map(_largest_sum, alike)
+    folder = TemporaryDirectory(prefix="gatebook-matching-")
+    paths = (_write(matrix, Path(folder.name, str(number))) for number, matrix in enumerate(alike))
+    return _until_done(workers(delayed(_sum_of_file)(path) for path in paths), folder)
+
+
+def _until_done(sums: Iterator[float], folder: TemporaryDirectory) -> Iterator[float]:
+    with folder:
+        yield from sums
+
+
+def _write(matrix: np.ndarray, path: Path) -> Path:
+    with path.open("wb") as file:
+        np.save(file, matrix)
+    return path
+
+
+def _sum_of_file(path: Path) -> float:
+    matrix = np.load(path)
+    path.unlink()
+    return _largest_sum(matrix)
 
 
 def _largest_sum(matrix: np.ndarray) -> float:
