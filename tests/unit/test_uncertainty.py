@@ -515,6 +515,26 @@ def test_empty_groups_do_not_count():
     np.testing.assert_allclose(few, many)
 
 
+def test_two_groups_are_the_fewest():
+    """Means 1 and 4 without the one and the other: sum of squares 4.5, so the error is sqrt(1 / 2 * 4.5) = 1.5."""
+    half = 12.706205 * 1.5
+    np.testing.assert_allclose(
+        uncertainty.jackknife(draws_of_means(np.array([4.0, 1.0]), np.arange(2), 2)), [2.5, 2.5 - half, 2.5 + half]
+    )
+
+
+def test_a_value_that_no_group_changes_is_certain():
+    assert uncertainty.jackknife(xr.DataArray([2.0, 2, 2], dims="draw")).values.tolist() == [2, 2, 2]
+
+
+def test_an_unknown_value_does_not_make_an_empty_group_count():
+    draws = draws_of_means(np.array([1.0, 2.0, 6.0]), np.arange(3), 20)
+    both = xr.concat([draws, draws * np.nan], "layer")
+    known, unknown = uncertainty.jackknife(both).transpose("layer", "interval").values
+    np.testing.assert_array_equal(known, uncertainty.jackknife(draws))
+    assert np.isnan(unknown).all()
+
+
 @pytest.mark.slow
 def test_the_jackknife_covers_the_mean_of_documents():
     rng, covered = np.random.default_rng(0), 0
