@@ -251,6 +251,11 @@ def test_an_expert_has_the_share_of_what_decides_its_selection(tmp_path):
     assert (abs(share.sel({"class": "position"})) < 0.1).all()
     roles = page._roles(metrics)
     assert [int(values.sel(layer=1).argmax("expert")) for values in (roles[0], roles[2])] == [0, 1]
+    by_expert = [[float(values.sel(layer=1, expert=one)) for values in roles] for one in range(EXPERTS)]
+    largest = [shares.index(max(shares)) for shares in by_expert]
+    assert largest[:2] == [0, 2]
+    said = ", ".join(f"{name} {largest.count(index)}" for index, name in enumerate(page.ROLES))
+    assert f"Experts by what explains most: {said}. " in page._roles_by_expert(metrics).caption
 
 
 def test_sizes_are_of_the_tokens_that_count_and_a_seed_gives_the_same(tmp_path):
