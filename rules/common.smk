@@ -1,11 +1,14 @@
 """Shared by all rules: the library, the checked config, the study, and helpers."""
 
+import hashlib
 import math
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import uuid
 from fnmatch import fnmatch
 from functools import cache, reduce
 
@@ -22,7 +25,29 @@ if HERE.is_dir():  # else this workflow is imported over the network, where no f
 else:
     FILES = Path(workflow.source_path("files.txt")).read_text(encoding="utf-8").split()
 FETCHED = {file: Path(workflow.source_path(f"../{file}")) for file in FILES}
-library = FETCHED["scripts/gatebook/__init__.py"].parent
+
+
+def kept(folder):
+    """A copy of a folder in one that is named by its content and stays.
+
+    An edit reaches no job that was planned before it, and what Python and numba compile serves the next runs.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    content = hashlib.sha256()
+    for path in files:
+        content.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode() + path.read_bytes())
+    copy = Path(".snakemake", "library", content.hexdigest()[:16]).absolute()
+    if not copy.exists():
+        partial = copy.with_name(uuid.uuid4().hex)
+        shutil.copytree(folder, partial / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+        try:
+            partial.rename(copy)
+        except OSError:  # another job was faster
+            shutil.rmtree(partial)
+    return copy / folder.name
+
+
+library = kept(FETCHED["scripts/gatebook/__init__.py"].parent)
 REPORT_FILES = [path for file, path in FETCHED.items() if file.startswith("report/")]
 REFERENCES = [
     yaml.safe_load(path.read_text()) for file, path in FETCHED.items() if file.startswith("config/reference/")

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NoReturn
 
+import numba
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -77,8 +80,15 @@ def mutants(source: str) -> Iterator[tuple[int, str, ast.Module]]:
 
 def passes(module: str, tree: ast.Module, tests: list[str]) -> bool:
     """Whether the tests pass with `tree` as the module."""
-    if child := os.fork():
-        return os.waitpid(child, 0)[1] == 0
+    with TemporaryDirectory() as compiled:  # nothing that was compiled from the module without a change
+        if child := os.fork():
+            return os.waitpid(child, 0)[1] == 0
+        numba.config.CACHE_DIR = compiled
+        _test(module, tree, tests)
+
+
+def _test(module: str, tree: ast.Module, tests: list[str]) -> NoReturn:
+    """Run the tests with `tree` as the module, and end this process."""
     signal.alarm(LIMIT)
     known = SourceFileLoader.get_code
     SourceFileLoader.get_code = lambda loader, name: (

@@ -17,6 +17,8 @@ import yaml
 from gatebook.run import receipts
 
 ROOT = Path(__file__).parents[1]
+LIBRARIES = ROOT / ".pytest_cache" / "library"
+"""Copies of the library by their content, for all studies of tests."""
 TINY = ROOT / "tests" / "config" / "tiny.yaml"  # the overlay of the smallest study that has every part
 SELECTED = {  # how often each of four experts is selected; expert 3 of layer 7 never
     ("github", 0): [8000, 5000, 4000, 3000],
@@ -77,6 +79,11 @@ class Workflow:
     def __init__(self, folder: Path, repository: Path = ROOT):
         self.folder, self.repository = folder, repository
         folder.mkdir(parents=True, exist_ok=True)
+        compiled = self.folder / ".snakemake" / "library"
+        if not compiled.exists():  # what studies compile serves the next ones
+            LIBRARIES.mkdir(parents=True, exist_ok=True)
+            compiled.parent.mkdir(exist_ok=True)
+            compiled.symlink_to(LIBRARIES, target_is_directory=True)
 
     def command(self, *arguments: str, configs: list[Path] = ()) -> list[str]:
         """The command line of snakemake with `arguments` and config overlays."""

@@ -29,7 +29,7 @@ from gatebook.problem import Problem
 from gatebook.routing.families import gives_logits_alone, routing_rule
 from gatebook.routing.following import complete
 from gatebook.routing.routers import check_sum, find_blocks, find_routers, selection_bias, sum_difference
-from gatebook.routing.rule import RoutingRule, check_rule
+from gatebook.routing.rule import RoutingRule, check_rule, logarithm, routing_rule_of
 
 TOKENS = torch.arange(40) * 7 % 97
 
@@ -325,3 +325,17 @@ def test_a_constant_factor_multiplies_the_weights(weighting):
     four = RoutingRule("x", 3, 2, True, weighting=weighting, scale=4.0).weights(logits, selected)
     torch.testing.assert_close(one.sum(dim=-1), torch.ones(1))
     torch.testing.assert_close(four, 4 * one)
+
+
+def test_a_probability_that_underflows_adds_nothing_to_the_entropy():
+    assert logarithm(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([-149 * math.log(2), 0])
+    rule = RoutingRule(family="olmoe", experts=3, top_k=1, normalised=False)
+    logits = torch.tensor([[200.0, 0.0, 0.0]])
+    assert rule.probability(logits).tolist() == [[1, 0, 0]]
+    assert rule.scalars(logits, torch.tensor([[0]]))["entropy"].tolist() == [0]
+
+
+@pytest.mark.parametrize("more", [{}, {"layers": 3}])
+def test_the_rule_is_read_back_from_what_records_say(more):
+    rule = RoutingRule(family="deepseek_v3", experts=8, top_k=2, normalised=True, scores="sigmoid", groups=4, scale=2.5)
+    assert routing_rule_of({"routing_rule": rule.as_json(**more)}) == rule

@@ -31,7 +31,7 @@ def clone(tmp_path_factory, tiny_study) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     for name in ("results", ".snakemake"):
-        shutil.copytree(tiny_study.folder / name, folder / name)
+        shutil.copytree(tiny_study.folder / name, folder / name, symlinks=True)
     return folder
 
 
@@ -49,6 +49,18 @@ def of_make() -> list[str]:
         ["make", "--dry-run", "--directory", str(ROOT), "study", "CORES=2"], check=True, capture_output=True, text=True
     )
     return re.search(r"snakemake (.*)", recipe.stdout)[1].split()
+
+
+def test_jobs_use_a_copy_of_the_library_that_an_edit_does_not_change(clone, tmp_path):
+    module = clone / "scripts/gatebook/problem.py"
+    known, found = module.read_text(encoding="utf-8"), []
+    for text in (known, known, known + "# edited\n"):
+        module.write_text(text, encoding="utf-8")
+        dry_run(clone, "--cores", "1", "--directory", str(tmp_path))
+        copies = tmp_path.glob(".snakemake/library/*/gatebook/problem.py")
+        found.append(sorted(path.read_text(encoding="utf-8") for path in copies))
+    module.write_text(known, encoding="utf-8")
+    assert found == [[known], [known], [known, known + "# edited\n"]]
 
 
 @pytest.mark.parametrize("profile", [None, "local", "ci", "slurm", "generic", "make"])
