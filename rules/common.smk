@@ -27,27 +27,28 @@ else:
 FETCHED = {file: Path(workflow.source_path(f"../{file}")) for file in FILES}
 
 
-def kept(folder):
-    """A copy of a folder in one that is named by its content and stays.
+def kept(files):
+    """A copy of files, by their paths, in a folder that is named by their content and stays.
 
     An edit reaches no job that was planned before it, and what Python and numba compile serves the next runs.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     content = hashlib.sha256()
-    for path in files:
-        content.update(f"{path.relative_to(folder)} {path.stat().st_size} ".encode() + path.read_bytes())
+    for file, path in files.items():
+        content.update(f"{file} {path.stat().st_size} ".encode() + path.read_bytes())
     copy = Path(".snakemake", "library", content.hexdigest()[:16]).absolute()
     if not copy.exists():
         partial = copy.with_name(uuid.uuid4().hex)
-        shutil.copytree(folder, partial / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+        for file, path in files.items():
+            (partial / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, partial / file)
         try:
             partial.rename(copy)
         except OSError:  # another job was faster
             shutil.rmtree(partial)
-    return copy / folder.name
+    return copy
 
 
-library = kept(FETCHED["scripts/gatebook/__init__.py"].parent)
+library = kept(FETCHED) / "scripts" / "gatebook"
 REPORT_FILES = [path for file, path in FETCHED.items() if file.startswith("report/")]
 REFERENCES = [
     yaml.safe_load(path.read_text()) for file, path in FETCHED.items() if file.startswith("config/reference/")

@@ -57,7 +57,7 @@ def test_jobs_use_a_copy_of_the_library_that_an_edit_does_not_change(clone, tmp_
     for text in (known, known, known + "# edited\n"):
         module.write_text(text, encoding="utf-8")
         dry_run(clone, "--cores", "1", "--directory", str(tmp_path))
-        copies = tmp_path.glob(".snakemake/library/*/gatebook/problem.py")
+        copies = tmp_path.glob(".snakemake/library/*/scripts/gatebook/problem.py")
         found.append(sorted(path.read_text(encoding="utf-8") for path in copies))
     module.write_text(known, encoding="utf-8")
     assert found == [[known], [known], [known, known + "# edited\n"]]
