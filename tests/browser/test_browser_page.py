@@ -606,11 +606,44 @@ def test_a_token_is_shown_where_it_occurs(page, study):
     total = int((study.token[study.dataset == 1] == place).sum())
     assert f"{min(20, total)} of {total} occurrences in the first {study.sizes[1]} tokens" in page.text("#occurrences")
     assert len(lines) == min(20, total) and {line[1] for line in lines} == {" cat"}
-    for before, _, after, _, link, _ in lines:
+    ends = np.cumsum(list(browser_cases.DOCUMENTS[DATASETS[1]].values())) + study.sizes[0]
+    names = [re.sub("\u202e", r"\\u202e", name) for name in browser_cases.DOCUMENTS[DATASETS[1]]]
+    spans = dict(zip(names, zip([study.sizes[0], *ends], ends, strict=False), strict=True))
+    for before, _, after, _, link, link_text in lines:
         text = dict(part.split("=") for part in link[1:].split("&"))
         at = sum(study.sizes[:1]) + int(text["p"] if "t" in text else text["at"])
         assert study.token[at] == place
-        assert f"{before} cat{after}"
+        document = link_text.split(", ", 1)[1]
+        start, end = spans[document]
+        shown = [SHOWN[token] for token in study.token]
+        assert before == "".join(shown[max(start, at - 12) : at])
+        assert after == "".join(shown[at : min(end, at + 13)])
+
+
+MAP = """
+return [...document.querySelectorAll("#set-counts .inputs > :not(circle)")].reverse().map((each) => [
+    each.getAttribute("href"), each.querySelector("title").textContent,
+    (each.matches("path") ? each : each.querySelector("path")).getAttribute("transform")]);
+"""
+
+
+def test_router_inputs_of_an_expert_are_on_a_map_that_leads_to_their_texts(page, study):
+    page.show("tab=experts&l=7&e=2")
+    marks = page.browser.run(MAP)
+    mine = np.flatnonzero((study.selected[1] == 2).any(axis=1))
+    weights = np.where(study.selected[1] == 2, study.weight[1], 0).sum(axis=1)
+    expected = sorted(mine, key=lambda token: -weights[token])[:5]
+    assert len(marks) == 5 and page.browser.run("return document.querySelectorAll('.inputs circle').length") == 2
+    for (href, title, transform), token in zip(marks, expected, strict=True):
+        name, place = DATASETS[study.dataset[token]], study.position[token]
+        assert href == f"#tab=texts&l=7&d={name}&at={place}"
+        assert title.startswith(f"{name}: {WRITTEN[study.token[token]]}, weight ")
+        x, y = (float(number) for number in transform[10:-1].split())
+        most = max(100, *(study.position[expected]))
+        assert x == pytest.approx(1000 * place / most, abs=0.6)
+        assert y == pytest.approx(1000 * (1 - weights[token]), abs=0.6)
+    page.show("tab=experts&l=7&e=2&mode=prefix")
+    assert page.browser.run(MAP) == []
 
 
 def test_print_shows_the_view_without_controls(page):

@@ -46,7 +46,11 @@ def made_up(layer: int, expert: int, rng: np.random.Generator) -> dict:
         "layer": layer,
         "expert": expert,
         "tokens": 1_000_000,
-        "load": {"selected_share": interval(share), "lift": interval(8 * share), "first_share": interval(share / 8)},
+        "load": {
+            "selected_share": interval(share),
+            "times_even": interval(8 * share),
+            "first_share": interval(share / 8),
+        },
         "ranks": [0] * 8 if idle else rng.integers(1, 10_000, 8).tolist(),
         "entropy": {"normalised": nothing if idle else interval(float(rng.uniform(0.3, 0.9)))},
         "domains": [
@@ -107,7 +111,9 @@ def test_hostile_tokens_do_nothing(page):
     assert all(len(text) < 200 for text in texts) and any("<script>" in text for text in texts)
 
 
-@pytest.mark.parametrize("name", ["Layer", "Expert", "Load", "Lift", "First", "Entropy", "Top dataset", "Partners"])
+@pytest.mark.parametrize(
+    "name", ["Layer", "Expert", "Load", "Times even", "First", "Entropy", "Top dataset", "Partners"]
+)
 def test_buttons_sort_by_numbers_in_both_directions(page, made, name):
     word = {"Top dataset": 1, "Partners": 2}.get(name, 0)  # of the cell's text, the one that is the number
 

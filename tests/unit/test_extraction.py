@@ -380,7 +380,9 @@ def test_router_inputs_with_the_highest_weights_are_those_of_one_document_at_a_t
             users = np.flatnonzero((selected == expert).any(axis=1))
             assert len(known) == min(4, len(users)) and set(known) <= set(users)
             assert (np.diff(here["weight"].values[expert, : len(known)]) <= 0).all()
-            np.testing.assert_allclose(here["state"].values[expert, : len(known)], states[known], rtol=1 / 128, atol=1e-4)
+            np.testing.assert_allclose(
+                here["state"].values[expert, : len(known)], states[known], rtol=1 / 128, atol=1e-4
+            )
             assert np.isnan(here["state"].values[expert, len(known) :]).all()
 
 

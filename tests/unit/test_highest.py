@@ -1,4 +1,4 @@
-"""The router inputs with the highest weights of each expert: those that sorting all tokens finds, whatever the batches."""
+"""Router inputs with the highest weights of each expert: those that sorting all tokens finds, whatever the batches."""
 
 import numpy as np
 import pytest

@@ -164,7 +164,7 @@ def test_counts_are_those_of_the_records(study, found):
         assert (load["selected_tokens"], load["first_tokens"]) == (mine.sum(), ranks[0])
         assert load["selected_share"]["estimate"] == pytest.approx(mine.mean(), rel=1e-3)
         assert load["first_share"]["estimate"] == pytest.approx(ranks[0] / 360, rel=1e-3)
-        assert load["lift"]["estimate"] == pytest.approx(mine.mean() / (2 / 6), rel=1e-3)
+        assert load["times_even"]["estimate"] == pytest.approx(mine.mean() / (2 / 6), rel=1e-3)
         entropy = whole["entropy"].values
         assert profile["entropy"]["nats"]["estimate"] == pytest.approx(entropy[mine].mean(), rel=1e-3)
         assert profile["entropy"]["normalised"]["estimate"] == pytest.approx(entropy[mine].mean() / np.log(6), rel=1e-3)
@@ -277,7 +277,7 @@ def uniform_with_idle_expert() -> dict[str, Case]:
 
 def test_uniform_routing_has_its_known_values_and_an_idle_expert_none(tmp_path):
     busy, *_, idle = profiled(uniform_with_idle_expert(), tmp_path)
-    assert busy["load"]["lift"] == {"estimate": 1.5, "low": 1.5, "high": 1.5}
+    assert busy["load"]["times_even"] == {"estimate": 1.5, "low": 1.5, "high": 1.5}
     assert busy["entropy"]["normalised"]["estimate"] == 1 and busy["ranks"] == [120, 120]
     assert [one["share"]["estimate"] for one in busy["domains"]] == [0.5, 0.5]
     for one in busy["token_types"]:

@@ -192,7 +192,7 @@ def _loads(frequency: xr.Dataset, layer: Layer, tokens: list[int]) -> list[dict]
         {
             "selected_tokens": tokens[expert],
             "selected_share": interval(selected[expert]),
-            "lift": interval(selected[expert] / even),
+            "times_even": interval(selected[expert] / even),
             "first_tokens": first_tokens[expert],
             "first_share": interval(first[expert]),
         }
@@ -375,7 +375,7 @@ def _row(profile: dict) -> dict:
         | parts("selected_share", load["selected_share"])
         | {"first_tokens": load["first_tokens"]}
         | parts("first_share", load["first_share"])
-        | parts("lift", load["lift"])
+        | parts("times_even", load["times_even"])
         | parts("normalised_entropy", entropy["normalised"])
         | {"top_dataset": domain["dataset"]}
         | parts("top_dataset_share", domain["share"])

@@ -175,7 +175,12 @@ class Extras:
 
     @classmethod
     def of(
-        cls, model: transformers.PreTrainedModel, layers: int, tokens: int, sampled: np.ndarray | None, per_expert: int = 0
+        cls,
+        model: transformers.PreTrainedModel,
+        layers: int,
+        tokens: int,
+        sampled: np.ndarray | None,
+        per_expert: int = 0,
     ) -> "Extras":
         """Room for predictions, if the model has its language-model head, for states, if tokens are sampled, and for
         the inputs with the highest weights, `per_expert` of them."""
@@ -292,9 +297,8 @@ def write_records(
 
     If the model has its language-model head, `predictions.nc` holds `predicted_token(token)`. If tokens are sampled,
     `states.nc` holds `state(layer, sample, hidden)`, what the routers received, and `sampled_token(sample)`, which
-    counts from the first token of the dataset. `highest.nc` holds what `Highest.result` gives for `per_expert` tokens of
-    each expert, if they are more than none. With `tally`, `tally.nc` holds the tally of the records, taken on the
-    way from the values as they are stored.
+    counts from the first token of the dataset. `highest.nc` holds what `Highest.result` gives, unless `per_expert` is
+    0. With `tally`, `tally.nc` holds the tally of the records, taken on the way from the values as they are stored.
 
     Parameters
     ----------
