@@ -116,6 +116,12 @@
   const make = maker((name) => document.createElement(name));
   const draw = maker((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
   const fill = (id, ...children) => byId(id).replaceChildren(...children);
+  // Scroll an element's own box, not the page, until the element is in it.
+  const bringInto = (box, element) => {
+    const [outer, inner] = [box, element].map((each) => each.getBoundingClientRect());
+    if (inner.top < outer.top + 30 || inner.bottom > outer.bottom) box.scrollTop += inner.top - outer.top - 0.4 * outer.height;
+    if (inner.left < outer.left + 40 || inner.right > outer.right) box.scrollLeft += inner.left - outer.left - 0.4 * outer.width;
+  };
   const reveal = (id) => byId(id).getBoundingClientRect().top < 0 && byId(id).scrollIntoView();
   const bold = (text) => make("strong", {}, text);
 
@@ -415,6 +421,18 @@
           make("ul", { class: "sets" }, ...items),
         ]
       : [];
+  };
+
+  // The most frequent sets of four with an expert, or why there are none.
+  const foursList = (expert, fours) => {
+    const uncounted = `Sets of four are not counted: of ${index.experts} experts there are too many for memory.`;
+    if (!fours) return index.top_k < 4 ? [] : [make("p", { class: "hint" }, uncounted)];
+    const { e: sets, n } = fours[expert];
+    if (!sets.length) return [];
+    return [
+      make("p", {}, "Most frequent sets of four with it, and the tokens that select all of them:"),
+      make("ul", { class: "sets" }, ...sets.map((set, i) => make("li", {}, `${setWords(set, "subset")} ${count(n[i])}`))),
+    ];
   };
 
   const datasetTable = (set, of = "") => {
@@ -856,14 +874,16 @@
       cell.style.removeProperty("--share");
     }
     if (!byId("grid").contains(document.activeElement)) reach(cells.get(`${layer},${experts[0]}`));
+    bringInto(byId("grid").parentElement, cells.get(`${layer},${experts[0]}`));
     drawSteps(layer, experts[0], other);
 
-    const { kept, specific, pairs, found, inputs } = await gather({
+    const { kept, specific, pairs, found, inputs, fours } = await gather({
       kept: `experts/${layer}`,
       specific: `sets/${layer}`,
       pairs: index.top_k > 1 && `pairs/${layer}`,
       found: names && `found/${layer}`,
       inputs: index.inputs && mode === "subset" && experts.length === 1 && `inputs/${layer}`,
+      fours: index.fours && mode === "subset" && experts.length === 1 && `fours/${layer}`,
     });
     const setOf = (each, its = mode) => keptSets(kept).get(keyOf(each, its));
     if (pairs) shade(layer, experts[0], pairs, setOf([experts[0]], "subset").n);
@@ -928,6 +948,7 @@
       ...(single ? nearestList(layer, experts[0], found) : []),
       ...(inputs ? inputMap(layer, experts[0], inputs) : []),
       ...more,
+      ...(mode === "subset" && experts.length === 1 ? foursList(experts[0], fours) : []),
     );
     fill("set-contexts", shown);
   };

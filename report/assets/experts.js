@@ -27,21 +27,24 @@
     element.append(...children);
     return element;
   };
-  const joined = (parts) => parts.flatMap((part, i) => (i ? [", ", part].flat() : part));
 
   // ---- What stands in the columns: by their title a row's cell, and by what it is sorted, a number, a text or null ----
 
   const limits = (low, high) =>
     low === null ? [] : [" ", make("span", { class: "interval" }, `[${(100 * low).toFixed(1)}, ${(100 * high).toFixed(1)}]`)];
-  const share = ({ estimate, low, high }) => [percent(estimate), ...limits(low, high)];
+  const share = ([estimate, low, high]) => [percent(estimate), ...limits(low, high)];
   const expert = (row, others, words) =>
     browser ? make("a", { href: `${browser}#tab=experts&l=${row.layer}&e=${others}` }, words) : words;
-  const both = (row, other) => [row.expert, other].sort((one, two) => one - two);
+  const others = (row, listed, words) =>
+    listed.flatMap(([other, number], i) => {
+      const pair = [row.expert, other].sort((one, two) => one - two);
+      return [i ? ", " : "", expert(row, pair, `${other}`), words(number)];
+    });
   const visible = (text) =>
     text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (found) => `\\u${found.codePointAt(0).toString(16).padStart(4, "0")}`);
   const codes = (tokens) =>
     tokens.flatMap((token, i) => {
-      const text = visible(token.text);
+      const text = visible(token);
       const short = text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
       return [i ? " " : "", make("code", short === text ? {} : { title: text }, short)];
     });
@@ -89,33 +92,21 @@
     Share: [rankedShare, (row) => ranked(row).here],
     Average: [(row) => percent(ranked(row).average), (row) => ranked(row).average],
     Difference: [rankedDifference, (row) => ranked(row).difference],
-    Load: [({ load }) => share(load.selected_share), ({ load }) => load.selected_share.estimate],
-    "Times even": [({ load }) => decimal(load.times_even.estimate, 2), ({ load }) => load.times_even.estimate],
-    First: [({ load }) => percent(load.first_share.estimate), ({ load }) => load.first_share.estimate],
-    Entropy: [({ entropy }) => decimal(entropy.estimate, 3), ({ entropy }) => entropy.estimate],
-    "Top dataset": [({ domain }) => [`${domain.dataset} `, ...share(domain.share)], ({ domain }) => domain.share.estimate],
+    Load: [({ load }) => share(load), ({ load }) => load[0]],
+    "Times even": [(row) => decimal(row.times_even, 2), (row) => row.times_even],
+    First: [(row) => percent(row.first_share), (row) => row.first_share],
+    Entropy: [({ entropy }) => decimal(entropy, 3), ({ entropy }) => entropy],
+    "Top dataset": [({ domain: [name, ...its] }) => [`${name} `, ...share(its)], ({ domain }) => domain[1]],
     "Token types": [typesOf, (row) => typesOf(row) || null],
     "Top tokens": [({ tokens }) => codes(tokens)],
     "Specific tokens": [({ specific }) => codes(specific)],
     Partners: [
-      (row) =>
-        joined(
-          row.partners.map((one) => [
-            expert(row, both(row, one.expert), `${one.expert}`),
-            `\u00a0×\u00a0${decimal(one.lift.estimate, 1)}`,
-          ]),
-        ),
-      ({ partners }) => partners[0]?.lift.estimate ?? null,
+      (row) => others(row, row.partners, (lift) => `\u00a0×\u00a0${decimal(lift, 1)}`),
+      ({ partners }) => partners[0]?.[1] ?? null,
     ],
     Nearest: [
-      (row) =>
-        joined(
-          row.nearest.map((one) => [
-            expert(row, both(row, one.expert), `${one.expert}`),
-            `\u00a0(${decimal(one.mean_removed_cosine, 2)})`,
-          ]),
-        ),
-      ({ nearest }) => nearest[0]?.mean_removed_cosine ?? null,
+      (row) => others(row, row.nearest, (cosine) => `\u00a0(${decimal(cosine, 2)})`),
+      ({ nearest }) => nearest[0]?.[1] ?? null,
     ],
     Ranks: [ranks],
   };
@@ -155,9 +146,10 @@
 
   const slug = (text) => text.toLowerCase().replaceAll(" ", "-");
   const opposite = { ascending: "descending", descending: "ascending" };
-  const texts = rows.map(({ tokens, specific, own }) =>
-    [...[...tokens, ...specific].map(({ text }) => text), ...own].map((text) => text.toLowerCase()),
-  );
+  const has = (wanted) => (row) => {
+    row.texts ??= [...row.tokens, ...row.specific, ...row.own].map((text) => text.toLowerCase());
+    return row.texts.some((text) => text.includes(wanted));
+  };
   const compare = (one, other) => (typeof one === "number" ? one - other : one.localeCompare(other, "en"));
 
   // By a column in the direction that it has first, or in the other one after a minus; rows without a value come last.
@@ -171,15 +163,12 @@
     headers[position].setAttribute("aria-sort", direction);
     const sign = direction === "ascending" ? 1 : -1;
     const [, key] = COLUMNS[titles[position]];
-    const wanted = state.token.toLowerCase();
-    const keyed = [];
-    rows.forEach((row, i) => {
-      const fits =
-        ["", `${row.layer}`].includes(state.layer) &&
-        ["", `${row.expert}`].includes(state.expert.trim()) &&
-        (!wanted || texts[i].some((text) => text.includes(wanted)));
-      if (fits) keyed.push([key(row), row]);
-    });
+    const fits = [
+      ({ layer }) => ["", `${layer}`].includes(state.layer),
+      ({ expert: number }) => ["", `${number}`].includes(state.expert.trim()),
+      ...(state.token ? [has(state.token.toLowerCase())] : []),
+    ];
+    const keyed = rows.filter((row) => fits.every((fit) => fit(row))).map((row) => [key(row), row]);
     const [known, unknown] = [true, false].map((there) => keyed.filter(([value]) => (value !== null) === there));
     known.sort(([one], [other]) => sign * compare(one, other));
     shown = [...known, ...unknown].map(([, row]) => row);

@@ -197,6 +197,7 @@ def data_scripts(study: Study) -> DataScripts:
             ],
             "dropped": DROPPED,
             "inputs": True,
+            "fours": False,
             "megabytes": 12,
             "typical_tokens": len(listed),
             "often": OFTEN,
