@@ -197,7 +197,7 @@ def data_scripts(study: Study) -> DataScripts:
             ],
             "dropped": DROPPED,
             "inputs": True,
-            "fours": False,
+            "fours": True,
             "megabytes": 12,
             "typical_tokens": len(listed),
             "often": OFTEN,
@@ -242,6 +242,7 @@ def data_scripts(study: Study) -> DataScripts:
         )
         made.add(f"tokens/{layer}", _tokens(study, number, listed))
         made.add(f"inputs/{layer}", _inputs(study, number))
+        made.add(f"fours/{layer}", [{"e": [[0, 1, 2, 3]], "n": [1234]}] * (EXPERTS - 1) + [{"e": [], "n": []}])
     by_dataset = [study.by_dataset(np.flatnonzero(study.token == token).tolist()) for token in listed]
     made.add("tokens/counts", {"token": listed, "d": by_dataset})
     for number, _ in texts:

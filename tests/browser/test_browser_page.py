@@ -646,6 +646,34 @@ def test_router_inputs_of_an_expert_are_on_a_map_that_leads_to_their_texts(page,
     assert page.browser.run(MAP) == []
 
 
+def test_sets_of_four_are_listed_or_said_not_to_be_counted(page):
+    page.show("tab=experts&l=3&e=0")
+    assert "the tokens that select all of them:0, 1, 2, 3 1,234" in page.text("#set-counts")
+    page.go(f"tab=experts&l=3&e={EXPERTS - 1}")
+    assert "four" not in page.text("#set-counts")
+
+
+def test_what_comes_from_profiles_is_said_to_be_missing_without_them(page, known):
+    for each, missing in ((page, True), (known, False)):
+        each.show("tab=experts&l=3&e=0")
+        assert ("which this report does not have" in each.text("#browser")) == missing
+
+
+def test_a_grid_of_many_layers_scrolls_to_the_chosen_expert_in_its_own_box(page):
+    page.show("tab=experts&l=7&e=5")
+    page.browser.run(
+        "const grid = document.getElementById('grid'), last = grid.lastElementChild;"
+        "for (let i = 0; i < 60; i++) grid.insertBefore(grid.children[1].cloneNode(true), last);"
+    )
+    page.go("tab=experts&l=7&e=6")
+    inside, top, moved = page.browser.run(
+        "const [box, cell, set] = ['.scroll:has(#grid)', '#grid [aria-selected=true]', '#set'].map("
+        "(each) => document.querySelector(each).getBoundingClientRect());"
+        "return [cell.top > box.top && cell.bottom < box.bottom, set.top, scrollY];"
+    )
+    assert inside and top < 900 and moved == 0
+
+
 def test_print_shows_the_view_without_controls(page):
     page.show(VIEWS["one expert"])
     page.browser.look(print_=True)
