@@ -418,7 +418,8 @@ def test_copies_to_the_host_do_not_grow_with_layers_and_nothing_waits_for_the_de
     monkeypatch.setattr(extraction.Arrival, "arrays", None)  # what waits is in another thread
     found = {}
     for layers in ([0], [0, 1, 2]):
-        extras = extraction.Extras.of(model, len(layers), 24, np.arange(0, 24, 3), per_expert=2)
+        extras = extraction.Extras.of(model, len(layers), 24, np.arange(0, 24, 3))
+        extras.highest = extraction.Highest(2, routing_rule(model.config).experts)
         given = (model.model, layers, *documents((4, 4, 4, 4, 4, 4)))
         batches = extraction.extract(*given, tokens_per_batch=8, contents=contents, extras=extras)
         next(batches)  # the rule is checked here

@@ -174,24 +174,14 @@ class Extras:
     highest: Highest | None = None
 
     @classmethod
-    def of(
-        cls,
-        model: transformers.PreTrainedModel,
-        layers: int,
-        tokens: int,
-        sampled: np.ndarray | None,
-        per_expert: int = 0,
-    ) -> "Extras":
-        """Room for predictions, if the model has its language-model head, for states, if tokens are sampled, and for
-        the inputs with the highest weights, `per_expert` of them."""
+    def of(cls, model: transformers.PreTrainedModel, layers: int, tokens: int, sampled: np.ndarray | None) -> "Extras":
+        """Room for predictions, if the model has its language-model head, and for states, if tokens are sampled."""
         extras = cls(head=model.get_output_embeddings())
         if extras.head is not None:
             extras.predicted = np.empty(tokens, dtype=np.int32)
         if sampled is not None:
             extras.sampled = sampled
             extras.states = np.empty((layers, len(sampled), model.config.hidden_size), dtype=np.float32)
-        if per_expert:
-            extras.highest = Highest(per_expert, routing_rule(model.config).experts)
         return extras
 
     @torch.inference_mode()
@@ -339,7 +329,8 @@ def write_records(
     rule, biases = routing_rule(base.config), selection_biases(base, layers)
     biases = {layer: bias.float().cpu().numpy() for layer, bias in biases.items() if bias is not None}
     tallies = {layer: tally(rule, biases.get(layer)) for layer in layers} if tally else {}
-    extras = Extras.of(model, len(layers), len(token_id), sampled, per_expert)
+    extras = Extras.of(model, len(layers), len(token_id), sampled)
+    extras.highest = Highest(per_expert, rule.experts) if per_expert else None
     with ExitStack() as writers:
         if states:
             (folder / "states").mkdir()
