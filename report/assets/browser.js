@@ -550,8 +550,14 @@
   };
   const liftText = ({ lift, low, high }) => (lift === null ? "not defined" : `${plain(lift)}${limits(low, high)}`);
 
+  const companyOf = ({ lift, q }) => {
+    if (q === null) return "not tested";
+    if (q > names.rate) return "not shown to differ from chance";
+    return `${lift > 1 ? "more" : "less"} often than chance`;
+  };
   const pairFacts = (pair) => {
     const rows = {
+      Together: companyOf(pair),
       Observed: `${count(pair.observed)} tokens select both`,
       Expected: `${plain(pair.expected, 4)} if the loads alone decided`,
       Lift: `${liftText(pair)}, 1 is chance`,

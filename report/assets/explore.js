@@ -406,7 +406,7 @@
       const names = Object.entries(index.of).map(([, values]) => values[at]);
       told.replaceChildren(
         `${[...names, `L${layer} expert ${experts[at]}`].join(", ")}: `,
-        make("bdi", {}, before[at], make("mark", {}, text[at]), after[at]),
+        ...[before[at], make("mark", {}, text[at]), after[at]].map((part) => make("bdi", {}, part)),
       );
       go.hidden = !browser;
       go.href = address(browser, layer, [experts[at]]);

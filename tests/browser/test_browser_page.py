@@ -196,6 +196,7 @@ def test_any_pair_has_its_lift_and_both_experts_beside_it(known, study):
     known.show(f"tab=experts&l=3&e={pair[0]},{pair[1]}")
     observed = len(study.members(0, pair, "subset"))
     facts = known.browser.run(FACTS, "#set")
+    assert facts["Together"] == f"{'more' if observed > 20 else 'less'} often than chance"
     assert facts["Observed"] == f"{observed} tokens select both"
     assert facts["Expected"] == "20 if the loads alone decided"
     assert facts["Lift"] == f"{float(f'{observed / 20:.3g}'):g} [0.5, 1.5], 1 is chance"

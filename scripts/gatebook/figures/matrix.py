@@ -91,8 +91,8 @@ def matrix(
         Of ratios reciprocal, (1/4, 4) for instance, by default the tightest of RATIO_ENDS that holds 99 % of the
         positive ratios; of magnitudes by default (0, largest value).
     nulls
-        Value of each null by its name: lines across the colour bar, whose name states them. That of a ratio is 1 and
-        is always drawn.
+        Value of each null by its name: lines across the colour bar, whose name states them and those beyond its ends.
+        That of a ratio is 1 and is always drawn.
     annotate
         A format such as ".2f" writes the values into the cells of a matrix of at most MOST_ANNOTATED cells.
     y_label, x_label
@@ -183,12 +183,14 @@ def _add_colour_bar(
         bar.ax.xaxis.set_major_formatter(FuncFormatter(number))
         if is_below or is_above:
             label = f"{label} (clipped at {number(low)} and {number(high)})"
-    known_nulls = {name: value for name, value in nulls.items() if np.isfinite(value)}
-    for value in [0] if kind == "ratio" else [min(max(value, low), high) for value in known_nulls.values()]:
+    inside = {name: value for name, value in nulls.items() if ends[0] <= value <= ends[1]}
+    for value in [0] if kind == "ratio" else inside.values():
         for colour, width in (("#ffffff", 3.5), ("#000000", 1.5)):  # seen on every colour
             bar.ax.axvline(value, color=colour, linewidth=width)
-    if known_nulls:
-        label = f"{label}; line: {', '.join(f'{name} {value:.2g}' for name, value in known_nulls.items())}"
+    outside = {name: value for name, value in nulls.items() if np.isfinite(value) and name not in inside}
+    for word, those in (("line", inside), ("beyond the scale", outside)):
+        if those:
+            label = f"{label}; {word}: {', '.join(f'{name} {value:.2g}' for name, value in those.items())}"
     bar.set_label(textwrap.fill(label, int(inches(ax)[0] * 14)))
 
 
