@@ -2,7 +2,7 @@
 
 import json
 
-from gatebook.atlas import browser, budget, fit
+from gatebook.atlas import browser, budget, fit, router_inputs
 from gatebook.files import atomic, origin, tables
 from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.measures import vocabulary
@@ -26,6 +26,7 @@ scripts, table = browser.assemble(
     snakemake.params.confidence,
     settings,
 )
+router_inputs.add(scripts, tokens, records, given["layer"].values.tolist())
 size = given.sizes["layer"], tallies.routing_rule(given.attrs)["experts"], given.sizes["name"]
 dropped = fit.fitted(scripts, settings.get("megabytes", budget.browser(*size)))
 files = scripts.files()

@@ -12,6 +12,15 @@
   const BESIDE = 10; // contexts in a column
   const OCCURRENCES = 20; // contexts of a token
   const COLOURS = 6;
+  // Marks of the datasets of a map, by turns, with a colour each.
+  const MARKS = [
+    "M-8 0a8 8 0 1 0 16 0a8 8 0 1 0-16 0Z",
+    "M-7-7h14v14h-14Z",
+    "M0-10 8 7H-8Z",
+    "M0-10 10 0 0 10-10 0Z",
+    "M0 10 8-7H-8Z",
+    "M-3-10h6v7h7v6h-7v7h-6v-7h-7v-6h7Z",
+  ];
   const TABS = {
     experts: { l: "", e: "0", mode: "subset", with: "", show: "", in: "" },
     tokens: { q: "", how: "part", l: "", v: "", where: "" },
@@ -107,6 +116,12 @@
   const make = maker((name) => document.createElement(name));
   const draw = maker((name) => document.createElementNS("http://www.w3.org/2000/svg", name));
   const fill = (id, ...children) => byId(id).replaceChildren(...children);
+  // Scroll an element's own box, not the page, until the element is in it.
+  const bringInto = (box, element) => {
+    const [outer, inner] = [box, element].map((each) => each.getBoundingClientRect());
+    if (inner.top < outer.top + 30 || inner.bottom > outer.bottom) box.scrollTop += inner.top - outer.top - 0.4 * outer.height;
+    if (inner.left < outer.left + 40 || inner.right > outer.right) box.scrollLeft += inner.left - outer.left - 0.4 * outer.width;
+  };
   const reveal = (id) => byId(id).getBoundingClientRect().top < 0 && byId(id).scrollIntoView();
   const bold = (text) => make("strong", {}, text);
 
@@ -408,6 +423,18 @@
       : [];
   };
 
+  // The most frequent sets of four with an expert, or why there are none.
+  const foursList = (expert, fours) => {
+    const uncounted = `Sets of four are not counted: of ${index.experts} experts there are too many for memory.`;
+    if (!fours) return index.top_k < 4 ? [] : [make("p", { class: "hint" }, uncounted)];
+    const { e: sets, n } = fours[expert];
+    if (!sets.length) return [];
+    return [
+      make("p", {}, "Most frequent sets of four with it, and the tokens that select all of them:"),
+      make("ul", { class: "sets" }, ...sets.map((set, i) => make("li", {}, `${setWords(set, "subset")} ${count(n[i])}`))),
+    ];
+  };
+
   const datasetTable = (set, of = "") => {
     const total = sum(index.datasets.map((dataset) => dataset.tokens));
     const shares = set.d.map((number, i) => number / index.datasets[i].tokens);
@@ -419,11 +446,11 @@
       set.n ? plain(shares[i] / (set.n / total)) : "–",
     ]);
     return [
-      table(`Tokens by dataset${of}`, [["Dataset"], ["Tokens", "right"], ["Share of the dataset", "right"], ["Lift", "right"]], rows),
+      table(`Tokens by dataset${of}`, [["Dataset"], ["Tokens", "right"], ["Share of the dataset", "right"], ["Times overall", "right"]], rows),
       make(
         "p",
         { class: "hint" },
-        "Lift: the share of the dataset's tokens over the share of all tokens; 1 is as often as everywhere.",
+        "Times overall: the share of the dataset's tokens over the share of all tokens; 1 is as often as everywhere.",
       ),
     ];
   };
@@ -523,8 +550,14 @@
   };
   const liftText = ({ lift, low, high }) => (lift === null ? "not defined" : `${plain(lift)}${limits(low, high)}`);
 
+  const companyOf = ({ lift, q }) => {
+    if (q === null) return "not tested";
+    if (q > names.rate) return "not shown to differ from chance";
+    return `${lift > 1 ? "more" : "less"} often than chance`;
+  };
   const pairFacts = (pair) => {
     const rows = {
+      Together: companyOf(pair),
       Observed: `${count(pair.observed)} tokens select both`,
       Expected: `${plain(pair.expected, 4)} if the loads alone decided`,
       Lift: `${liftText(pair)}, 1 is chance`,
@@ -575,6 +608,56 @@
           ),
         ]
       : [];
+
+  // What the router receives at the tokens with the expert's highest weights, among random ones of the layer.
+  const inputMap = (layer, expert, inputs) => {
+    const mine = inputs.experts[expert];
+    if (!mine.length) return [];
+    const all = [...inputs.random.map(([, x, y]) => [x, y]), ...mine.map((one) => one.slice(-2))];
+    const [across, up] = [0, 1].map((axis) => {
+      const [low, high] = [Math.min, Math.max].map((end) => end(...all.map((one) => one[axis])));
+      return (value) => (1000 * (value - low)) / (high - low || 1);
+    });
+    const at = (x, y) => `translate(${across(x).toFixed(0)} ${(1000 - up(y)).toFixed(0)})`;
+    const numbers = new Map();
+    for (const [dataset] of mine) numbers.set(dataset, (numbers.get(dataset) ?? 0) + 1);
+    const order = [...numbers.keys()].sort((one, other) => numbers.get(other) - numbers.get(one) || one - other);
+    const mark = (dataset) => {
+      const place = order.indexOf(dataset);
+      const [row, number] = [Math.floor(place / COLOURS), place % COLOURS];
+      const path = draw("path", { d: MARKS[(row + number) % MARKS.length] });
+      path.style.fill = `var(--colour-${number})`;
+      return path;
+    };
+    const svg = draw("svg", { class: "inputs", viewBox: "-20 -20 1040 1040", "aria-hidden": "true" });
+    for (const [, x, y] of inputs.random) svg.append(draw("circle", { r: 5, transform: at(x, y) }));
+    for (const [dataset, place, token, weight, x, y] of [...mine].reverse()) {
+      const { name } = index.datasets[dataset];
+      const mine = mark(dataset);
+      mine.setAttribute("transform", at(x, y));
+      mine.append(draw("title", {}, `${name}: ${visible(vocabulary.text[token])}, weight ${plain(weight)}`));
+      const stored = place < index.datasets[dataset].stored;
+      const href = link({ tab: "texts", l: layer, d: name, at: place, t: "", p: "" });
+      svg.append(stored ? draw("a", { href, tabindex: "-1" }, mine) : mine);
+    }
+    const items = order.map((dataset) => {
+      const swatch = draw("svg", { viewBox: "-12 -12 24 24", width: 14, height: 14, "aria-hidden": "true" }, mark(dataset));
+      return make("li", {}, swatch, ` ${index.datasets[dataset].name} ${count(numbers.get(dataset))}`);
+    });
+    return [
+      make(
+        "section",
+        {},
+        make("h3", {}, `What its router receives: the ${count(mine.length)} tokens with the highest weights`),
+        make("div", { class: "map" }, svg, make("ul", { class: "sets" }, ...items)),
+        make(
+          "p",
+          { class: "hint" },
+          `Router inputs on the two directions in which ${count(inputs.random.length)} random ones of the layer, grey, differ most, which show ${percent(inputs.variance)} of their variance; a mark is a token, and a click on it leads to its text. Near marks may be far apart in the directions that are not shown.`,
+        ),
+      ),
+    ];
+  };
 
   const KINDS = {
     input: "Most frequent tokens",
@@ -797,13 +880,16 @@
       cell.style.removeProperty("--share");
     }
     if (!byId("grid").contains(document.activeElement)) reach(cells.get(`${layer},${experts[0]}`));
+    bringInto(byId("grid").parentElement, cells.get(`${layer},${experts[0]}`));
     drawSteps(layer, experts[0], other);
 
-    const { kept, specific, pairs, found } = await gather({
+    const { kept, specific, pairs, found, inputs, fours } = await gather({
       kept: `experts/${layer}`,
       specific: `sets/${layer}`,
       pairs: index.top_k > 1 && `pairs/${layer}`,
       found: names && `found/${layer}`,
+      inputs: index.inputs && mode === "subset" && experts.length === 1 && `inputs/${layer}`,
+      fours: index.fours && mode === "subset" && experts.length === 1 && `fours/${layer}`,
     });
     const setOf = (each, its = mode) => keptSets(kept).get(keyOf(each, its));
     if (pairs) shade(layer, experts[0], pairs, setOf([experts[0]], "subset").n);
@@ -866,7 +952,9 @@
       ...(single ? domainTable(set, found.domains[experts[0]]) : datasetTable(set)),
       ...(single && pairs ? liftTable(layer, experts[0], found, pairs) : []),
       ...(single ? nearestList(layer, experts[0], found) : []),
+      ...(inputs ? inputMap(layer, experts[0], inputs) : []),
       ...more,
+      ...(mode === "subset" && experts.length === 1 ? foursList(experts[0], fours) : []),
     );
     fill("set-contexts", shown);
   };

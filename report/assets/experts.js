@@ -1,132 +1,192 @@
 "use strict";
-// The table of expert profiles is complete without this file, which sorts and filters it, and ranks all experts for
-// datasets that the reader ticks. The view is in the address after #, so that links lead to it.
+// The table of expert profiles. Its rows are drawn from the data in the page as the reader scrolls, because a page with
+// thousands of them would open slowly. It is sorted and filtered, and ranks all experts for datasets that the reader ticks.
+// The view is in the address after #, so that links lead to it.
 {
+  const AT_ONCE = 100; // rows that are drawn, and then so many more
+  const LONGEST = 24; // characters of a token that are shown
+
   const table = document.querySelector(".profiles");
   const body = table.tBodies[0];
-  const rows = [...body.rows];
+  const box = table.closest(".scroll");
   const field = (name) => document.getElementById(`filter-${name}`);
   const boxes = [...document.querySelectorAll(".for input")];
-  const data = (id) => JSON.parse(document.getElementById(id).textContent);
-  const own = data("own"); // tokens that mostly choose the expert first, by row
-  const shares = data("shares"); // [share, low, high, stands out] by row, dataset
+  const rows = JSON.parse(document.getElementById("rows").textContent);
+  const { folder, browser } = table.dataset;
   const FILTERS = ["layer", "expert", "token"];
+
   const count = (number) => number.toLocaleString("en");
-
-  // ---- The columns of the ticked datasets, after those that name the expert ----
-
-  const BEFORE = 3;
-  const RANKED = ["Share", "Average", "Difference"];
-  const insert = (row, cells) => row.cells[BEFORE].before(...cells);
-  const element = (name, role) => {
-    const made = document.createElement(name);
-    made.className = "ranked";
-    made.setAttribute("role", role);
-    return made;
-  };
-  insert(
-    table.tHead.rows[0],
-    RANKED.map((title) => {
-      const header = element("th", "columnheader");
-      header.scope = "col";
-      header.dataset.sort = "descending";
-      header.textContent = title;
-      return header;
-    }),
-  );
-  rows.forEach((row) =>
-    insert(
-      row,
-      RANKED.map(() => element("td", "cell")),
-    ),
-  );
-
   const mean = (numbers) => numbers.reduce((total, number) => total + number, 0) / numbers.length;
-  const percent = (share, digits = 1) => (100 * share).toFixed(digits);
+  const decimal = (value, digits) => (value === null ? "not available" : value.toFixed(digits));
+  const percent = (share, digits = 1) => (share === null ? "not available" : `${(100 * share).toFixed(digits)}\u00a0%`);
+  const encoded = (path) => path.split("/").map(encodeURIComponent).join("/");
 
-  const rank = (ticked) => {
-    table.classList.toggle("ranking", ticked.length > 0);
-    if (!ticked.length) return;
-    rows.forEach((row, i) => {
-      const chosen = ticked.map((dataset) => shares[i][dataset]);
-      const share = mean(chosen.map(([estimate]) => estimate));
-      const average = mean(shares[i].map(([estimate]) => estimate));
-      const difference = share - average;
-      const cells = [...row.cells].slice(BEFORE, BEFORE + RANKED.length);
-      const interval = document.createElement("span");
-      interval.className = "interval";
-      const [, low, high] = chosen[0];
-      if (chosen.length === 1 && low !== null) interval.textContent = ` [${percent(low)}, ${percent(high)}]`;
-      const mark = chosen.every(([, , , out]) => out) ? "\u00a0✱" : "";
-      cells[0].replaceChildren(`${percent(share)}\u00a0%`, interval);
-      cells[1].textContent = `${percent(average)}\u00a0%`;
-      cells[2].textContent = `${difference < 0 ? "−" : "+"}${percent(Math.abs(difference))}${mark}`;
-      [share, average, difference].forEach((value, column) => (cells[column].dataset.value = value));
-    });
+  const make = (name, attributes = {}, ...children) => {
+    const element = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
   };
 
-  // ---- Order ----
+  // ---- What stands in the columns: by their title a row's cell, and by what it is sorted, a number, a text or null ----
+
+  const limits = (low, high) =>
+    low === null ? [] : [" ", make("span", { class: "interval" }, `[${(100 * low).toFixed(1)}, ${(100 * high).toFixed(1)}]`)];
+  const share = ([estimate, low, high]) => [percent(estimate), ...limits(low, high)];
+  const expert = (row, others, words) =>
+    browser ? make("a", { href: `${browser}#tab=experts&l=${row.layer}&e=${others}` }, words) : words;
+  const others = (row, listed, words) =>
+    listed.flatMap(([other, number], i) => {
+      const pair = [row.expert, other].sort((one, two) => one - two);
+      return [i ? ", " : "", expert(row, pair, `${other}`), words(number)];
+    });
+  const visible = (text) =>
+    text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (found) => `\\u${found.codePointAt(0).toString(16).padStart(4, "0")}`);
+  const codes = (tokens) =>
+    tokens.flatMap((token, i) => {
+      const text = visible(token);
+      const short = text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+      return [i ? " " : "", make("code", short === text ? {} : { title: text }, short)];
+    });
+  const ranks = ({ ranks: numbers }) => {
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const label = `${numbers.map(count).join(", ")} tokens`;
+    const size = { width: 5 * numbers.length, height: 18, role: "img", "aria-label": label };
+    for (const [key, value] of Object.entries(size)) svg.setAttribute(key, value);
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    const most = Math.max(...numbers) || 1;
+    path.setAttribute("d", numbers.map((number, i) => `M${5 * i + 2} 18v-${((17 * number) / most).toFixed(1)}`).join(""));
+    svg.append(path);
+    return svg;
+  };
+  const more = (row) => {
+    const of = `layer ${row.layer}, expert ${row.expert}`;
+    const json = make("a", { href: `${folder}/${encoded(row.file)}`, "aria-label": `JSON of ${of}` }, "JSON");
+    const shown = browser && expert(row, row.expert, "Browse");
+    if (shown) shown.setAttribute("aria-label", `Browse ${of}`);
+    return shown ? [json, " ", shown] : json;
+  };
+  const typesOf = ({ types }) =>
+    types.map((one) => `${one.type} ${percent(one.share.estimate, 0)}\u00a0(${percent(one.share_of_all_tokens, 0)})`).join(", ");
+
+  let ticked = []; // places of the ticked datasets
+  const ranked = ({ shares }) => {
+    const chosen = ticked.map((dataset) => shares[dataset]);
+    const [here, average] = [chosen, shares].map((all) => mean(all.map(([estimate]) => estimate)));
+    return { here, average, difference: here - average, chosen };
+  };
+  const rankedShare = (row) => {
+    const { here, chosen } = ranked(row);
+    return [percent(here), ...(chosen.length === 1 ? limits(chosen[0][1], chosen[0][2]) : [])];
+  };
+  const rankedDifference = (row) => {
+    const { difference, chosen } = ranked(row);
+    const mark = chosen.every(([, , , out]) => out) ? "\u00a0✱" : "";
+    return `${difference < 0 ? "−" : "+"}${(100 * Math.abs(difference)).toFixed(1)}${mark}`;
+  };
+
+  const COLUMNS = {
+    Layer: [({ layer }) => layer, ({ layer }) => layer],
+    Expert: [({ expert: number }) => number, ({ expert: number }) => number],
+    More: [more],
+    Share: [rankedShare, (row) => ranked(row).here],
+    Average: [(row) => percent(ranked(row).average), (row) => ranked(row).average],
+    Difference: [rankedDifference, (row) => ranked(row).difference],
+    Load: [({ load }) => share(load), ({ load }) => load[0]],
+    "Times even": [(row) => decimal(row.times_even, 2), (row) => row.times_even],
+    First: [(row) => percent(row.first_share), (row) => row.first_share],
+    Entropy: [({ entropy }) => decimal(entropy, 3), ({ entropy }) => entropy],
+    "Top dataset": [({ domain: [name, ...its] }) => [`${name} `, ...share(its)], ({ domain }) => domain[1]],
+    "Token types": [typesOf, (row) => typesOf(row) || null],
+    "Top tokens": [({ tokens }) => codes(tokens)],
+    "Specific tokens": [({ specific }) => codes(specific)],
+    Partners: [
+      (row) => others(row, row.partners, (lift) => `\u00a0×\u00a0${decimal(lift, 1)}`),
+      ({ partners }) => partners[0]?.[1] ?? null,
+    ],
+    Nearest: [
+      (row) => others(row, row.nearest, (cosine) => `\u00a0(${decimal(cosine, 2)})`),
+      ({ nearest }) => nearest[0]?.[1] ?? null,
+    ],
+    Ranks: [ranks],
+  };
 
   const headers = [...table.tHead.rows[0].cells];
-  const sortable = new Map(); // position of a column by its name in the address
-  const slug = (text) => text.toLowerCase().replaceAll(" ", "-");
-  const opposite = { ascending: "descending", descending: "ascending" };
-
-  // A cell's number, or its text where it has none; cells without either come last in both directions.
-  const key = (cell) => (cell.dataset.value === undefined ? cell.textContent.trim() : Number(cell.dataset.value));
-  const compare = (one, other) => {
-    if (typeof one !== typeof other) return typeof one === "number" ? -1 : 1;
-    return typeof one === "number" ? one - other : one.localeCompare(other, "en");
+  const titles = headers.map((header) => header.textContent);
+  const drawn = (row) => {
+    const cells = headers.map((header, i) => {
+      if (header.matches(".ranked") && !ticked.length) return make("td", { role: "cell", class: "ranked" });
+      const [cell] = COLUMNS[titles[i]];
+      const name = i === 1 ? "th" : "td";
+      const kind = header.matches(".ranked") ? { class: "ranked" } : {};
+      const role = i === 1 ? { scope: "row", role: "rowheader" } : { role: "cell" };
+      return make(name, { ...role, ...kind }, ...[cell(row)].flat());
+    });
+    return make("tr", { role: "row", id: `layer-${row.layer}-expert-${row.expert}` }, ...cells);
   };
 
-  // By a column in the direction that it has first, or in the other one after a minus.
-  const sort = (name) => {
-    const position = sortable.get(name.replace(/^-/, "")) ?? sortable.get("layer");
+  // ---- Which rows, in which order, and how many of them are drawn ----
+
+  let shown = rows;
+  const draw = (number) => {
+    const have = body.rows.length;
+    body.append(...shown.slice(have, have + number).map(drawn));
+  };
+  const redraw = () => {
+    body.replaceChildren();
+    box.scrollTop = 0;
+    table.setAttribute("aria-rowcount", shown.length + 1);
+    draw(AT_ONCE);
+  };
+  const drawMore = () => {
+    if (body.rows.length < shown.length && box.scrollTop + 2 * box.clientHeight > box.scrollHeight) draw(AT_ONCE);
+  };
+  box.addEventListener("scroll", drawMore);
+  window.addEventListener("beforeprint", () => draw(shown.length));
+
+  const slug = (text) => text.toLowerCase().replaceAll(" ", "-");
+  const opposite = { ascending: "descending", descending: "ascending" };
+  const has = (wanted) => (row) => {
+    row.texts ??= [...row.tokens, ...row.specific, ...row.own].map((text) => text.toLowerCase());
+    return row.texts.some((text) => text.includes(wanted));
+  };
+  const compare = (one, other) => (typeof one === "number" ? one - other : one.localeCompare(other, "en"));
+
+  // By a column in the direction that it has first, or in the other one after a minus; rows without a value come last.
+  const arrange = () => {
+    const usual = ticked.length ? "share" : "layer";
+    const named = headers.findIndex((header, i) => header.dataset.sort && slug(titles[i]) === state.sort.replace(/^-/, ""));
+    const position = named < 0 ? titles.findIndex((title) => slug(title) === usual) : named;
     const first = headers[position].dataset.sort;
-    const direction = name.startsWith("-") ? opposite[first] : first;
+    const direction = state.sort.startsWith("-") && named >= 0 ? opposite[first] : first;
     headers.forEach((header) => header.removeAttribute("aria-sort"));
     headers[position].setAttribute("aria-sort", direction);
     const sign = direction === "ascending" ? 1 : -1;
-    const keyed = rows.map((row) => [key(row.cells[position]), row]);
-    keyed.sort(([one], [other]) => (typeof one === typeof other ? sign : 1) * compare(one, other));
-    body.append(...keyed.map(([, row]) => row));
+    const [, key] = COLUMNS[titles[position]];
+    const fits = [
+      ({ layer }) => ["", `${layer}`].includes(state.layer),
+      ({ expert: number }) => ["", `${number}`].includes(state.expert.trim()),
+      ...(state.token ? [has(state.token.toLowerCase())] : []),
+    ];
+    const keyed = rows.filter((row) => fits.every((fit) => fit(row))).map((row) => [key(row), row]);
+    const [known, unknown] = [true, false].map((there) => keyed.filter(([value]) => (value !== null) === there));
+    known.sort(([one], [other]) => sign * compare(one, other));
+    shown = [...known, ...unknown].map(([, row]) => row);
+    document.querySelector(".filters output").textContent = `${count(shown.length)} of ${count(rows.length)} experts`;
+    redraw();
   };
 
-  headers.forEach((header, position) => {
+  headers.forEach((header, i) => {
     if (!header.dataset.sort) return;
-    const name = slug(header.textContent);
-    sortable.set(name, position);
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = header.textContent;
+    const name = slug(titles[i]);
+    const button = make("button", { type: "button" }, titles[i]);
     button.addEventListener("click", () => {
       state.sort = header.getAttribute("aria-sort") === header.dataset.sort ? `-${name}` : name;
       keep();
-      sort(state.sort);
+      arrange();
     });
     header.replaceChildren(button);
   });
-
-  // ---- Which experts are shown ----
-
-  const column = (name) => headers.findIndex((header) => header.textContent === name);
-  const [layer, expert] = ["Layer", "Expert"].map(column);
-  const texts = rows.map((row, i) => {
-    const shown = [...row.getElementsByTagName("code")].map((code) => code.title || code.textContent);
-    return [...shown, ...own[i]].map((text) => text.toLowerCase());
-  });
-  const filter = () => {
-    let shown = 0;
-    rows.forEach((row, index) => {
-      const fits =
-        ["", row.cells[layer].textContent].includes(state.layer) &&
-        ["", row.cells[expert].textContent].includes(state.expert.trim()) &&
-        (!state.token || texts[index].some((text) => text.includes(state.token.toLowerCase())));
-      row.hidden = !fits;
-      shown += fits;
-    });
-    document.querySelector(".filters output").textContent = `${count(shown)} of ${count(rows.length)} experts`;
-  };
 
   // ---- The view and its address ----
 
@@ -138,21 +198,26 @@
   };
   const show = () => {
     const named = state.for.split(",");
-    boxes.forEach((box) => (box.checked = named.includes(box.value)));
+    boxes.forEach((each) => (each.checked = named.includes(each.value)));
     FILTERS.forEach((name) => field(name).value === state[name] || (field(name).value = state[name]));
-    rank(boxes.flatMap((box, dataset) => (box.checked ? [dataset] : [])));
-    sort(state.sort || (table.classList.contains("ranking") ? "share" : "layer"));
-    filter();
+    ticked = boxes.flatMap((each, dataset) => (each.checked ? [dataset] : []));
+    table.classList.toggle("ranking", ticked.length > 0);
+    arrange();
   };
   const read = () => {
-    if (location.hash && !location.hash.includes("=")) return; // a link to a row, or within the page
     const hash = new URLSearchParams(location.hash.slice(1));
+    const [, layer, number] = /^#layer-(\d+)-expert-(\d+)$/.exec(location.hash) ?? [];
+    if (body.rows.length && location.hash && !layer && !location.hash.includes("=")) return; // a link within the page
     KEYS.forEach((name) => (state[name] = hash.get(name) ?? ""));
     show();
+    const place = shown.findIndex((row) => `${row.layer},${row.expert}` === `${layer},${number}`);
+    if (place < 0) return;
+    draw(place + 1);
+    body.rows[place].scrollIntoView();
   };
 
-  boxes.forEach((box) =>
-    box.addEventListener("change", () => {
+  boxes.forEach((each) =>
+    each.addEventListener("change", () => {
       state.for = boxes.flatMap(({ checked, value }) => (checked ? [value] : [])).join(",");
       state.sort = "";
       keep();
@@ -163,11 +228,10 @@
     field(name).addEventListener("input", (event) => {
       state[name] = event.target.value;
       keep();
-      filter();
+      arrange();
     }),
   );
   window.addEventListener("hashchange", read);
-  KEYS.forEach((name) => (state[name] = ""));
   read();
   document.querySelector(".filters").hidden = false;
 }

@@ -80,6 +80,29 @@
   // One tab stop, within which arrow keys move.
   const pad = (kind, ...children) => make("div", { class: kind, tabindex: "0", role: "application" }, ...children);
 
+  // What pointer and keys do to a pad: `point` looks at a place, given in shares of its `area`, `step` goes on by one, and
+  // Enter or a click follow the link `go`, unless it is hidden.
+  const listen = (on, area, go, point, step) => {
+    let pointer = "mouse";
+    const look = (event) => {
+      const box = area.getBoundingClientRect();
+      point((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+    };
+    const follow = () => go.hidden || (location.href = go.href);
+    on.addEventListener("pointerdown", (event) => (pointer = event.pointerType));
+    on.addEventListener("pointermove", look);
+    on.addEventListener("click", (event) => {
+      look(event);
+      if (pointer === "mouse") follow(); // a finger has not seen what it points at
+    });
+    on.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") follow();
+      if (!STEPS[event.key] || event.ctrlKey || event.altKey || event.metaKey) return;
+      event.preventDefault();
+      step(...STEPS[event.key]);
+    });
+  };
+
   const sign = (text) => text.replace("-", "−");
   const plain = (number) => {
     if (number === null) return "not known";
@@ -308,29 +331,16 @@
       look();
     };
 
-    let pointer = "mouse";
-    const point = (event) => {
-      const box = cells.getBoundingClientRect();
-      const under = (part) => order[Math.min(labels.length - 1, Math.max(0, Math.floor(part * labels.length)))];
-      at.row = under((event.clientY - box.top) / box.height);
-      at.column = under((event.clientX - box.left) / box.width);
-      look();
-    };
-    cells.addEventListener("pointerdown", (event) => (pointer = event.pointerType));
-    cells.addEventListener("pointermove", point);
-    cells.addEventListener("click", (event) => {
-      point(event);
-      if (leads() && pointer === "mouse") location.href = go.href; // a finger has not seen what it points at
-    });
-    cells.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && leads()) location.href = go.href;
-      const [down, right] = STEPS[event.key] ?? [];
-      if (down === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
-      event.preventDefault();
-      at.row = order[order.indexOf(at.row) + down] ?? at.row;
-      at.column = order[order.indexOf(at.column) + right] ?? at.column;
-      look();
-    });
+    const under = (part) => order[Math.min(labels.length - 1, Math.max(0, Math.floor(part * labels.length)))];
+    const lookAt = (row, column) => look(Object.assign(at, { row, column }));
+    const beyond = (here, by) => order[order.indexOf(here) + by] ?? here;
+    listen(
+      cells,
+      cells,
+      go,
+      (x, y) => lookAt(under(y), under(x)),
+      (down, right) => lookAt(beyond(at.row, down), beyond(at.column, right)),
+    );
     buttons[0].addEventListener("click", () => copy(buttons[0], csv([at.row])));
     buttons[1].addEventListener("click", () => copy(buttons[1], csv(order)));
     for (const control of [which, orders, tabs]) {
@@ -396,7 +406,7 @@
       const names = Object.entries(index.of).map(([, values]) => values[at]);
       told.replaceChildren(
         `${[...names, `L${layer} expert ${experts[at]}`].join(", ")}: `,
-        make("bdi", {}, before[at], make("mark", {}, text[at]), after[at]),
+        ...[before[at], make("mark", {}, text[at]), after[at]].map((part) => make("bdi", {}, part)),
       );
       go.hidden = !browser;
       go.href = address(browser, layer, [experts[at]]);
@@ -455,27 +465,14 @@
       return least < Infinity ? all.indexOf(least) : at;
     };
 
-    let pointer = "mouse";
-    const point = (event) => {
-      const box = svg.getBoundingClientRect();
-      const x = ((event.clientX - box.left) / box.width) * 1040 - 20;
-      const y = 1020 - ((event.clientY - box.top) / box.height) * 1040;
-      at = nearest(x, y, [0, 0]);
-      look();
-    };
-    plot.addEventListener("pointerdown", (event) => (pointer = event.pointerType));
-    plot.addEventListener("pointermove", point);
-    plot.addEventListener("click", (event) => {
-      point(event);
-      if (browser && pointer === "mouse") location.href = go.href;
-    });
-    plot.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && browser) location.href = go.href;
-      if (!STEPS[event.key] || event.ctrlKey || event.altKey || event.metaKey) return;
-      event.preventDefault();
-      at = nearest(...places[at], STEPS[event.key]);
-      look();
-    });
+    const lookAt = (...place) => look((at = nearest(...place)));
+    listen(
+      plot,
+      svg,
+      go,
+      (x, y) => lookAt(1040 * x - 20, 1020 - 1040 * y, [0, 0]),
+      (...step) => lookAt(...places[at], step),
+    );
     legend.addEventListener("click", ({ target }) => {
       const button = target.closest("button");
       if (!button) return;

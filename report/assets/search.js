@@ -4,7 +4,7 @@
 {
   const MOST = 6; // of a kind
   const ORDER = ["Expert", "Token", "Finding", "Figure", "Measure", "Term", "Page"];
-  const EXPERT = /^\s*l(?:ayer)?\s*(\d+)[\s,.]*e(?:xpert)?\s*(\d+)\s*$/i;
+  const EXPERT = /^\s*l(?:ayer)?\s*(\d+)[\s,.]*e(?:xperts?)?\s*(\d+)(?:\s*(?:,|x|×|and)\s*(\d+))?\s*$/i; // or two
   const TOKENS = 4; // experts named beside a token
 
   const form = document.querySelector(".search");
@@ -63,21 +63,23 @@
       const joined = texts.join(" ").toLowerCase();
       return words.every((word) => joined.includes(word));
     };
-    const [, layer, expert] = EXPERT.exec(query) ?? [];
-    const experts = all.models.flatMap((model) =>
-      model.experts
-        .filter((each) =>
-          layer === undefined
-            ? has(expertName(each), each[2], model.label)
-            : each[0] === Number(layer) && each[1] === Number(expert),
-        )
-        .map((each) => [
-          expertName(each) + several(all, model),
-          `Serves ${each[2]}`,
-          each[4],
-          each[2].toLowerCase().startsWith(query), // what it serves most of all
-        ]),
-    );
+    const [, layer, expert, other] = EXPERT.exec(query) ?? [];
+    const experts = all.models.flatMap((model) => {
+      const its = model.experts.filter((each) =>
+        layer === undefined
+          ? has(expertName(each), each[2], model.label)
+          : each[0] === Number(layer) && [expert, other].map(Number).includes(each[1]),
+      );
+      const hits = its.map((each) => [
+        expertName(each) + several(all, model),
+        `Serves ${each[2]}`,
+        each[4],
+        each[2].toLowerCase().startsWith(query), // what it serves most of all
+      ]);
+      const both = other !== undefined && its.length === 2 && model.browser;
+      const href = `${model.browser}#tab=experts&l=${layer}&e=${expert},${other}`;
+      return both ? [[`Layer ${layer} experts ${expert} and ${other}${several(all, model)}`, "Together", href, true], ...hits] : hits;
+    });
     const kinds = new Map(ORDER.map((kind) => [kind, []]));
     kinds.get("Expert").push(...experts);
     kinds.get("Token").push(...tokens(all, query));

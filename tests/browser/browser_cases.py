@@ -196,6 +196,8 @@ def data_scripts(study: Study) -> DataScripts:
                 for number, document in texts
             ],
             "dropped": DROPPED,
+            "inputs": True,
+            "fours": True,
             "megabytes": 12,
             "typical_tokens": len(listed),
             "often": OFTEN,
@@ -239,6 +241,8 @@ def data_scripts(study: Study) -> DataScripts:
             },
         )
         made.add(f"tokens/{layer}", _tokens(study, number, listed))
+        made.add(f"inputs/{layer}", _inputs(study, number))
+        made.add(f"fours/{layer}", [{"e": [[0, 1, 2, 3]], "n": [1234]}] * (EXPERTS - 1) + [{"e": [], "n": []}])
     by_dataset = [study.by_dataset(np.flatnonzero(study.token == token).tolist()) for token in listed]
     made.add("tokens/counts", {"token": listed, "d": by_dataset})
     for number, _ in texts:
@@ -250,6 +254,21 @@ def data_scripts(study: Study) -> DataScripts:
             plots = np.rint(255 * np.sqrt(study.probability[:, span])).astype(np.uint8)
             made.add(f"texts/{number}-plots", plots.tobytes())
     return made
+
+
+def _inputs(study: Study, number: int) -> dict:
+    """A map on which a token is at its place and its weight."""
+    experts = []
+    for expert in range(EXPERTS):
+        mine = np.argwhere(study.selected[number] == expert)
+        weight = study.weight[number][tuple(mine.T)]
+        lines = []
+        for place in np.argsort(-weight)[:5].tolist():
+            token = mine[place, 0]
+            here = int(study.position[token]), int(study.token[token]), float(weight[place])
+            lines.append([int(study.dataset[token]), *here, float(here[0]), here[2]])
+        experts.append(lines)
+    return {"variance": 0.25, "random": [[0, 0, 0], [1, 100, 1]], "experts": experts}
 
 
 def found_scripts(study: Study) -> DataScripts:

@@ -77,7 +77,12 @@ def write(folder: Path, shown: Explored, build: str | None = None, *, names=("li
 
     names: what each shows first.
     """
-    words = {"alt": "A matrix of lift, one cell for each pair of experts.", "caption": "n = 12.", "how_to_read": "See."}
+    words = {
+        "alt": "A matrix of lift, one cell for each pair of experts.",
+        "caption": "n = 12.",
+        "how_to_read": "See.",
+        "names": [],
+    }
     figures = []
     for name in map(slug, names):
         drawing, (ax,) = plotting.canvas(3)

@@ -196,6 +196,7 @@ def test_any_pair_has_its_lift_and_both_experts_beside_it(known, study):
     known.show(f"tab=experts&l=3&e={pair[0]},{pair[1]}")
     observed = len(study.members(0, pair, "subset"))
     facts = known.browser.run(FACTS, "#set")
+    assert facts["Together"] == f"{'more' if observed > 20 else 'less'} often than chance"
     assert facts["Observed"] == f"{observed} tokens select both"
     assert facts["Expected"] == "20 if the loads alone decided"
     assert facts["Lift"] == f"{float(f'{observed / 20:.3g}'):g} [0.5, 1.5], 1 is chance"
@@ -606,11 +607,72 @@ def test_a_token_is_shown_where_it_occurs(page, study):
     total = int((study.token[study.dataset == 1] == place).sum())
     assert f"{min(20, total)} of {total} occurrences in the first {study.sizes[1]} tokens" in page.text("#occurrences")
     assert len(lines) == min(20, total) and {line[1] for line in lines} == {" cat"}
-    for before, _, after, _, link, _ in lines:
+    ends = np.cumsum(list(browser_cases.DOCUMENTS[DATASETS[1]].values())) + study.sizes[0]
+    names = [re.sub("\u202e", r"\\u202e", name) for name in browser_cases.DOCUMENTS[DATASETS[1]]]
+    spans = dict(zip(names, zip([study.sizes[0], *ends], ends, strict=False), strict=True))
+    for before, _, after, _, link, link_text in lines:
         text = dict(part.split("=") for part in link[1:].split("&"))
         at = sum(study.sizes[:1]) + int(text["p"] if "t" in text else text["at"])
         assert study.token[at] == place
-        assert f"{before} cat{after}"
+        document = link_text.split(", ", 1)[1]
+        start, end = spans[document]
+        shown = [SHOWN[token] for token in study.token]
+        assert before == "".join(shown[max(start, at - 12) : at])
+        assert after == "".join(shown[at : min(end, at + 13)])
+
+
+MAP = """
+return [...document.querySelectorAll("#set-counts .inputs > :not(circle)")].reverse().map((each) => [
+    each.getAttribute("href"), each.querySelector("title").textContent,
+    (each.matches("path") ? each : each.querySelector("path")).getAttribute("transform")]);
+"""
+
+
+def test_router_inputs_of_an_expert_are_on_a_map_that_leads_to_their_texts(page, study):
+    page.show("tab=experts&l=7&e=2")
+    marks = page.browser.run(MAP)
+    mine = np.flatnonzero((study.selected[1] == 2).any(axis=1))
+    weights = np.where(study.selected[1] == 2, study.weight[1], 0).sum(axis=1)
+    expected = sorted(mine, key=lambda token: -weights[token])[:5]
+    assert len(marks) == 5 and page.browser.run("return document.querySelectorAll('.inputs circle').length") == 2
+    for (href, title, transform), token in zip(marks, expected, strict=True):
+        name, place = DATASETS[study.dataset[token]], study.position[token]
+        assert href == f"#tab=texts&l=7&d={name}&at={place}"
+        assert title.startswith(f"{name}: {WRITTEN[study.token[token]]}, weight ")
+        x, y = (float(number) for number in transform[10:-1].split())
+        most = max(100, *(study.position[expected]))
+        assert x == pytest.approx(1000 * place / most, abs=0.6)
+        assert y == pytest.approx(1000 * (1 - weights[token]), abs=0.6)
+    page.show("tab=experts&l=7&e=2&mode=prefix")
+    assert page.browser.run(MAP) == []
+
+
+def test_sets_of_four_are_listed_or_said_not_to_be_counted(page):
+    page.show("tab=experts&l=3&e=0")
+    assert "the tokens that select all of them:0, 1, 2, 3 1,234" in page.text("#set-counts")
+    page.go(f"tab=experts&l=3&e={EXPERTS - 1}")
+    assert "four" not in page.text("#set-counts")
+
+
+def test_what_comes_from_profiles_is_said_to_be_missing_without_them(page, known):
+    for each, missing in ((page, True), (known, False)):
+        each.show("tab=experts&l=3&e=0")
+        assert ("which this report does not have" in each.text("#browser")) == missing
+
+
+def test_a_grid_of_many_layers_scrolls_to_the_chosen_expert_in_its_own_box(page):
+    page.show("tab=experts&l=7&e=5")
+    page.browser.run(
+        "const grid = document.getElementById('grid'), last = grid.lastElementChild;"
+        "for (let i = 0; i < 60; i++) grid.insertBefore(grid.children[1].cloneNode(true), last);"
+    )
+    page.go("tab=experts&l=7&e=6")
+    inside, top, moved = page.browser.run(
+        "const [box, cell, set] = ['.scroll:has(#grid)', '#grid [aria-selected=true]', '#set'].map("
+        "(each) => document.querySelector(each).getBoundingClientRect());"
+        "return [cell.top > box.top && cell.bottom < box.bottom, set.top, scrollY];"
+    )
+    assert inside and top < 900 and moved == 0
 
 
 def test_print_shows_the_view_without_controls(page):

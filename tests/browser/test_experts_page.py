@@ -14,7 +14,8 @@ from tests.unit.report_cases import TEMPLATES, make_site
 LAYERS, EXPERTS, DATASETS = 16, 64, [f"dataset_{number}" for number in range(12)]
 HOSTILE = "<script>window.hacked = 1</script>\u202e\x07'\"" + "x" * 10_000
 CELLS = """
-const [name, shown] = arguments, table = document.querySelector(".profiles");
+const [name] = arguments, table = document.querySelector(".profiles");
+window.dispatchEvent(new Event("beforeprint")); // all rows are drawn
 const position = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === name);
 return [...table.tBodies[0].rows].filter((row) => row.checkVisibility()).map((row) => row.cells[position].textContent);
 """
@@ -46,7 +47,11 @@ def made_up(layer: int, expert: int, rng: np.random.Generator) -> dict:
         "layer": layer,
         "expert": expert,
         "tokens": 1_000_000,
-        "load": {"selected_share": interval(share), "lift": interval(8 * share), "first_share": interval(share / 8)},
+        "load": {
+            "selected_share": interval(share),
+            "times_even": interval(8 * share),
+            "first_share": interval(share / 8),
+        },
         "ranks": [0] * 8 if idle else rng.integers(1, 10_000, 8).tolist(),
         "entropy": {"normalised": nothing if idle else interval(float(rng.uniform(0.3, 0.9)))},
         "domains": [
@@ -107,7 +112,9 @@ def test_hostile_tokens_do_nothing(page):
     assert all(len(text) < 200 for text in texts) and any("<script>" in text for text in texts)
 
 
-@pytest.mark.parametrize("name", ["Layer", "Expert", "Load", "Lift", "First", "Entropy", "Top dataset", "Partners"])
+@pytest.mark.parametrize(
+    "name", ["Layer", "Expert", "Load", "Times even", "First", "Entropy", "Top dataset", "Partners"]
+)
 def test_buttons_sort_by_numbers_in_both_directions(page, made, name):
     word = {"Top dataset": 1, "Partners": 2}.get(name, 0)  # of the cell's text, the one that is the number
 
@@ -200,17 +207,50 @@ def test_header_and_expert_stay_in_sight(page, path, width):
     assert inside == [True, "Layer", 0, 1]
 
 
-def test_it_is_complete_without_scripts(browser, path, made):
-    browser.open(path)
-    with_scripts = browser.run(CELLS, "Load")
+def test_without_scripts_it_says_where_the_table_is(browser, path):
     browser.scripts(run=False)
     browser.open(path)
-    browser.scripts(run=True)
-    assert browser.run(CELLS, "Load") == with_scripts
-    assert browser.run("return [document.querySelector('.filters').hidden, document.querySelector('button')]") == [
-        True,
-        None,
-    ]
+    (link,) = browser.driver.find_elements("css selector", "noscript a")
+    assert link.is_displayed() and link.get_attribute("href").endswith("experts/demo/step1/experts.csv")
+    hidden = browser.driver.find_elements("css selector", ".profiles, .filters, button")
+    assert not any(each.is_displayed() for each in hidden)
+
+
+def test_rows_are_drawn_as_they_are_needed(page, made):
+    rows = "return document.querySelectorAll('.profiles tbody tr').length"
+    assert page.run(rows) == 100
+    page.run("const box = document.querySelector('.scroll:has(.profiles)'); box.scrollTop = box.scrollHeight;")
+    page.settle()
+    assert page.run(rows) == 200
+    page.run("location.hash = '#layer-9-expert-12'")
+    page.settle()
+    assert page.run(rows) > 9 * EXPERTS
+    row = page.driver.find_element("id", "layer-9-expert-12")
+    assert page.run("return arguments[0].getBoundingClientRect().top < innerHeight", row)
+    page.run(FILTER, "layer", "9")
+    assert page.run(rows) == EXPERTS
+
+
+def test_experts_that_are_named_are_links(path, browser, made):
+    site = make_site()
+    place = {"model": "demo", "checkpoint": "step1", "folder": "experts/demo/step1"}
+    variables = {"experts": profiles.page(made[:70], 0.05) | place}
+    entry = {"title": "Profiles", "file": "experts-demo.html", "template": "experts.html.j2", "variables": variables}
+    pages = [entry, entry | {"file": "browser-demo.html"}]
+    text = render.render(site | {"model_pages": pages}, TEMPLATES)["experts-demo.html"]
+    other = path.with_name("with-browser.html")
+    other.write_text(text, encoding="utf-8")
+    browser.open(other)
+    links = browser.run(
+        "return [...arguments[0].querySelectorAll('a')].map((link) => link.getAttribute('href'))",
+        browser.driver.find_element("id", "layer-1-expert-2"),
+    )
+    row = made[EXPERTS + 2]
+    for one in [*row["partners"], *row["nearest"]]:
+        pair = ",".join(map(str, sorted([2, one["expert"]])))
+        assert f"browser-demo.html#tab=experts&l=1&e={pair}" in links
+    assert links[:2] == ["experts/demo/step1/layer_1/expert_2.json", "browser-demo.html#tab=experts&l=1&e=2"]
+    other.unlink()
 
 
 @pytest.mark.parametrize("width", [1360, 390])

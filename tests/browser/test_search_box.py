@@ -59,6 +59,9 @@ def asked(browser, folder):
 def test_experts_are_found_by_name_and_by_what_they_serve_first(asked):
     assert asked("layer 7 expert 1")[0] == ["Layer 7 expert 1", EXPERTS[2][4]]
     assert asked("L3E0")[0] == ["Layer 3 expert 0", EXPERTS[0][4]]
+    pair = ["Layer 3 experts 0 and 1", "browser-tiny.html#tab=experts&l=3&e=0,1"]
+    assert asked("l3e0,1")[:3] == [pair, ["Layer 3 expert 0", EXPERTS[0][4]], ["Layer 3 expert 1", EXPERTS[1][4]]]
+    assert asked("layer 3 experts 0 and 9")[0] == ["Layer 3 expert 0", EXPERTS[0][4]]
     assert [name for name, _ in asked("code")][:2] == ["Layer 3 expert 0", "Layer 3 expert 1"]
     assert [name for name, _ in asked("prose")][:2] == ["Layer 3 expert 1", "Layer 3 expert 0"]
 

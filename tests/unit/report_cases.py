@@ -38,6 +38,7 @@ def make_figure(identifier: str, number: int, netcdf: str | None = None) -> dict
         "alt": "Line over 16 layers that falls from 0.91 to 0.62.",
         "caption": "Mean entropy of 1,200 documents.",
         "how_to_read": "Low values mean few experts.",
+        "names": ["layer 0, expert 9"],
         "svg": f"{folder}/100 % #1.svg",
         "pdf": f"{folder}/entropy.pdf",
         "csv": f"{folder}/entropy.csv",

@@ -39,7 +39,7 @@ def test_a_study_without_a_description_has_one_of_its_own(sources, datasets, tex
 
 
 def test_what_is_explored_in_the_place_of_a_figure_leads_to_the_browser_of_its_model():
-    words = {"title": "Lift", "alt": "", "caption": "", "how_to_read": "", "width": 1, "height": 1}
+    words = {"title": "Lift", "alt": "", "caption": "", "how_to_read": "", "names": [], "width": 1, "height": 1}
     figures = [words | {"name": "pairs", "explores": "lift"}, words | {"name": "lines", "explores": ""}]
     section = {"chapter": "coactivation", "label": "", "published": [], "absent": []}
     sections = [
@@ -62,3 +62,13 @@ def test_what_is_explored_in_the_place_of_a_figure_leads_to_the_browser_of_its_m
         None,
         None,
     ]
+
+
+@pytest.mark.parametrize(("of", "browser"), [("a", "browser-a.html"), ("a/main", "browser-a.html"), ("runs", "")])
+def test_chapters_about_a_model_lead_to_the_browser_of_its_checkpoint_but_not_those_about_runs(of, browser):
+    words = {"title": "Loss", "alt": "", "caption": "", "how_to_read": "", "names": [], "explores": "", "name": "loss"}
+    words = {"figures": [words | {"width": 1, "height": 1}], "findings": [], "explored": None}
+    section = {"chapter": "held_out_loss", "of": of, "label": "", "words": words, "published": [], "absent": []}
+    pages = [{"kind": kind, "model": "a", "checkpoint": "main"} for kind in ("experts", "browser")]
+    (part,) = assemble._chapter(1, "held_out_loss", [section], assemble._browsers(pages))["sections"]
+    assert part["figures"][0]["browser"] == browser

@@ -306,6 +306,19 @@ def test_one_selected_expert_has_no_pairs(build):
     assert {len(one["e"]) for one in load(folder, "experts/0")["sets"]} == {1}
 
 
+def test_the_most_frequent_sets_of_four_of_each_expert_are_counted():
+    rng = np.random.default_rng(0)
+    selected = np.argsort(rng.random((200, 7)) + 0.1 * np.arange(7), axis=1)[:, :5].astype(np.uint8)
+    layer = Layer(3, 7, selected, np.ones(selected.shape, np.float32))
+    totals = Counter(four for chosen in selected.tolist() for four in combinations(sorted(chosen), 4))
+    order = sorted(totals, key=lambda four: (-totals[four], four))
+    for expert, found in enumerate(browser._fours(layer)):
+        mine = [four for four in order if expert in four][:5]
+        assert list(map(tuple, found["e"])) == mine and found["n"] == [totals[four] for four in mine]
+    assert browser.counts_fours(64, 8) and browser.counts_fours(7, 4)
+    assert not browser.counts_fours(65, 8) and not browser.counts_fours(64, 3)
+
+
 def test_in_a_study_of_one_dataset_no_set_is_specific(build, made):
     folder = build({"poems": made["poems"]})
     assert len(pd.read_csv(folder.parent / "expert_sets.csv")) == 0

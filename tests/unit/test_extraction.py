@@ -353,6 +353,39 @@ def test_predictions_and_router_inputs_of_a_sample_are_those_of_one_document_at_
         np.testing.assert_allclose(states["state"].sel(layer=layer), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", KINDS)
+def test_router_inputs_with_the_highest_weights_are_those_of_one_document_at_a_time(family, tmp_path):
+    model = causal_model(family)
+    token_id, starts = documents((5, 9, 3, 9, 1, 12))
+    routers = find_routers(model.base_model)
+    layers = sorted(routers)[-2:]
+    for size in (16, 64):
+        (tmp_path / f"{size}").mkdir()
+        settings = {"tokens_per_batch": size, "per_expert": 4, "first_token": 100}
+        extraction.write_records(tmp_path / f"{size}", model, layers, token_id, starts, **settings)
+    found, other = (netcdf.load(tmp_path / f"{size}" / "highest.nc") for size in (16, 64))
+    np.testing.assert_array_equal(found["token"], other["token"])
+    received = {layer: [] for layer in layers}
+    for window in np.split(token_id, starts[1:]):
+        seen, _ = watched(routers, model, torch.from_numpy(window).long())
+        for layer in layers:
+            received[layer].append(seen[layer][0].reshape(-1, 16).numpy())
+    for layer in layers:
+        with netcdf.open_lazily(tmp_path / "16" / f"layer_{layer}.nc") as record:
+            selected = record["selected_expert"].values
+        here, states = found.sel(layer=layer), np.concatenate(received[layer])
+        for expert in range(here.sizes["expert"]):
+            token = here["token"].values[expert]
+            known = token[token >= 0] - 100
+            users = np.flatnonzero((selected == expert).any(axis=1))
+            assert len(known) == min(4, len(users)) and set(known) <= set(users)
+            assert (np.diff(here["weight"].values[expert, : len(known)]) <= 0).all()
+            np.testing.assert_allclose(
+                here["state"].values[expert, : len(known)], states[known], rtol=1 / 128, atol=1e-4
+            )
+            assert np.isnan(here["state"].values[expert, len(known) :]).all()
+
+
 class Waits(TorchFunctionMode):
     """Notes what makes the host wait for the device, but for what the model itself does."""
 
@@ -386,6 +419,7 @@ def test_copies_to_the_host_do_not_grow_with_layers_and_nothing_waits_for_the_de
     found = {}
     for layers in ([0], [0, 1, 2]):
         extras = extraction.Extras.of(model, len(layers), 24, np.arange(0, 24, 3))
+        extras.highest = extraction.Highest(2, routing_rule(model.config).experts)
         given = (model.model, layers, *documents((4, 4, 4, 4, 4, 4)))
         batches = extraction.extract(*given, tokens_per_batch=8, contents=contents, extras=extras)
         next(batches)  # the rule is checked here

@@ -366,6 +366,16 @@ def test_values_that_a_matrix_cannot_show_are_refused(values, options, message):
         drawn_matrix(values, **options)
 
 
+def test_nulls_are_lines_across_the_colour_bar_and_those_beyond_it_are_told():
+    nulls = {"chance": 0.25, "far": 3.0, "unknown": np.nan}
+    figure, *_ = drawn_matrix([[0.1, 0.4]], kind="magnitude", limits=(0, 0.4), nulls=nulls)
+    bar = figure.axes[1]
+    assert [line.get_xdata() for line in bar.lines] == [[0.25, 0.25]] * 2
+    assert bar.get_xlabel().replace("\n", " ") == "x; line: chance 0.25; beyond the scale: far 3"
+    ratios, *_ = drawn_matrix([[0.5, 2]], kind="ratio")
+    assert [line.get_xdata() for line in ratios.axes[1].lines] == [[0, 0]] * 2
+
+
 def test_a_matrix_of_the_wrong_shape_is_refused():
     _, (ax,) = plotting.canvas()
     with pytest.raises(ValueError, match="2 rows and 3 columns"):

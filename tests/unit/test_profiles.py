@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -7,7 +8,7 @@ import jsonschema
 import numpy as np
 import pytest
 import xarray as xr
-from report_cases import TEMPLATES, Page, make_site
+from report_cases import TEMPLATES, make_site
 from routing_cases import Case, case, completed, records, saved
 from vocabulary_cases import vocabulary_case, written
 
@@ -164,7 +165,7 @@ def test_counts_are_those_of_the_records(study, found):
         assert (load["selected_tokens"], load["first_tokens"]) == (mine.sum(), ranks[0])
         assert load["selected_share"]["estimate"] == pytest.approx(mine.mean(), rel=1e-3)
         assert load["first_share"]["estimate"] == pytest.approx(ranks[0] / 360, rel=1e-3)
-        assert load["lift"]["estimate"] == pytest.approx(mine.mean() / (2 / 6), rel=1e-3)
+        assert load["times_even"]["estimate"] == pytest.approx(mine.mean() / (2 / 6), rel=1e-3)
         entropy = whole["entropy"].values
         assert profile["entropy"]["nats"]["estimate"] == pytest.approx(entropy[mine].mean(), rel=1e-3)
         assert profile["entropy"]["normalised"]["estimate"] == pytest.approx(entropy[mine].mean() / np.log(6), rel=1e-3)
@@ -277,7 +278,7 @@ def uniform_with_idle_expert() -> dict[str, Case]:
 
 def test_uniform_routing_has_its_known_values_and_an_idle_expert_none(tmp_path):
     busy, *_, idle = profiled(uniform_with_idle_expert(), tmp_path)
-    assert busy["load"]["lift"] == {"estimate": 1.5, "low": 1.5, "high": 1.5}
+    assert busy["load"]["times_even"] == {"estimate": 1.5, "low": 1.5, "high": 1.5}
     assert busy["entropy"]["normalised"]["estimate"] == 1 and busy["ranks"] == [120, 120]
     assert [one["share"]["estimate"] for one in busy["domains"]] == [0.5, 0.5]
     for one in busy["token_types"]:
@@ -288,8 +289,7 @@ def test_uniform_routing_has_its_known_values_and_an_idle_expert_none(tmp_path):
     assert idle["top_tokens"]["input"] == {"most_frequent": [], "most_specific": []}
     VALIDATOR.validate(idle)
     assert profiles.typical_types(idle) == []
-    page = page_of([busy, idle])
-    assert "not available" in page.text
+    assert page_of([busy, idle])[1]["entropy"] is None
 
 
 def test_typical_types_are_those_above_their_share_of_all_tokens():
@@ -307,27 +307,19 @@ def test_text_has_the_blank_before_its_first_word(tokenizer):
     assert decode(np.array([], dtype=int)) == ""
 
 
-def page_of(found: list[dict], browser: bool = False) -> Page:
-    """The page of profiles in a report."""
+def page_of(found: list[dict]) -> list[dict]:
+    """The rows in the page of profiles in a report."""
     place = {"model": "demo", "checkpoint": "step1", "folder": "experts/demo/step1"}
     entry = {"title": "Expert profiles", "template": "experts.html.j2"}
     entry |= {"file": "experts-demo.html", "variables": {"experts": profiles.page(found, 0.05) | place}}
-    other = entry | {"file": "browser-demo.html"}
-    site = make_site() | {"model_pages": [entry, other] if browser else [entry]}
-    return Page(render.render(site, TEMPLATES)["experts-demo.html"])
+    text = render.render(make_site() | {"model_pages": [entry]}, TEMPLATES)["experts-demo.html"]
+    return json.loads(re.search(r'<script type="application/json" id="rows">(.*?)</script>', text)[1])
 
 
-def test_the_page_has_a_row_with_links_for_every_expert(found):
-    page = page_of(found, browser=True)
-    rows = [row["id"] for row in page.all("tr") if "id" in row]
-    assert rows == [f"layer-{one['layer']}-expert-{one['expert']}" for one in found]
-    links = [link["href"] for link in page.all("a")]
-    assert "experts/demo/step1/layer_2/expert_5.json" in links
-    assert "browser-demo.html#tab=experts&l=2&e=5" in links
-    assert not any("browser-demo" in link["href"] for link in page_of(found).all("a"))
-    share = found[7]["load"]["selected_share"]
-    assert f"{100 * share['estimate']:.1f}\xa0%" in page.text
-    assert f"[{100 * share['low']:.1f}, {100 * share['high']:.1f}]" in page.text
+def test_the_page_has_a_row_for_every_expert(found):
+    rows = page_of(found)
+    assert rows == json.loads(json.dumps(profiles.page(found, 0.05)["rows"]))
+    assert [(row["layer"], row["expert"]) for row in rows] == [(one["layer"], one["expert"]) for one in found]
 
 
 def test_the_page_has_the_shares_of_all_datasets_and_marks_those_that_stand_out(found):
@@ -347,11 +339,7 @@ def test_hostile_tokens_are_inert_on_the_page_and_in_the_table(found):
     for profile in hostile:
         for one in profile["top_tokens"]["input"]["most_frequent"]:
             one["text"] = HOSTILE
-    page, ordinary = page_of(hostile), page_of(found)
-    assert [tag for tag, _ in page.elements] == [tag for tag, _ in ordinary.elements]
-    assert "x" * 30 not in page.text and "<script>alert(1)" in page.text
-    titles = {code["title"] for code in page.all("code") if "title" in code}
-    assert titles == {HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\u0007")}
+    assert {token for row in page_of(hostile) for token in row["tokens"]} == {HOSTILE}
     for profile in hostile:
         profile["top_tokens"]["input"]["most_frequent"][0]["text"] = "=1+1"
     assert ",'=1+1," in csv_text(profiles.table(hostile))

@@ -11,7 +11,7 @@ import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_cases import NAN, TEMPLATES, Page, make_site
+from report_cases import NAN, TEMPLATES, Page, make_figure, make_site
 
 from gatebook.report import render
 
@@ -427,3 +427,13 @@ def test_what_was_not_measured_is_named_and_never_compared():
     assert "Not measured, because published counts do not hold what it takes: Loss." in text["decisiveness.html"]
     assert "Saturation 10 % of training 0.6923" in text["methods.html"]
     assert not any("Saturation" in page for name, page in text.items() if name != "methods.html")
+
+
+def test_experts_that_a_drawing_or_its_words_name_are_links_each_once():
+    figure = make_figure("one", 1) | {"browser": "browser-a.html"}
+    figure |= {"names": ["layer 0, expert 9", "experts 3 and 14 of layer 2"], "alt": "First layer 0 expert 9."}
+    assert render.named(figure) == [
+        {"words": "layer 0 expert 9", "href": "browser-a.html#tab=experts&l=0&e=9"},
+        {"words": "layer 2 experts 3 and 14", "href": "browser-a.html#tab=experts&l=2&e=3,14"},
+    ]
+    assert render.named(figure | {"browser": ""}) == []

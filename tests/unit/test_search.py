@@ -9,8 +9,7 @@ from gatebook.report import glossary, search
 
 
 def profile(layer: int, expert: int, own: list[str]) -> dict:
-    tokens = [{"text": " most"}]
-    return {"layer": layer, "expert": expert, "own": own, "tokens": tokens, "specific": [{"text": own[0]}]}
+    return {"layer": layer, "expert": expert, "own": own, "tokens": [" most"], "specific": [own[0]]}
 
 
 def site_with(*files: str) -> dict:

@@ -29,6 +29,10 @@ TOP, TOP_EXPERTS = 20, 3
 CONTEXTS = ("highest", "per_token", "middle", "random")
 AROUND = 12
 """Tokens on either side of a context."""
+FOURS = 5
+"""Most frequent sets of four with each expert."""
+MOST_COUNTERS = 1 << 24
+"""Of sets of four, which are counted if there are no more: 64 experts to the power of four, 400 MB while they are."""
 HEATS = 9
 """Steps of the heat of a token, above 0."""
 
@@ -187,6 +191,8 @@ def layer_contents(
         `AROUND` + 1 digits, one for each token around it: 0 where the token has not all of the set's experts, else
         its weight in steps of `peak` / `HEATS`, rounded up.
         pairs/LAYER: `n`, tokens that select both of two experts, row by row above the diagonal.
+        fours/LAYER, if they are counted: for each expert `e`, the experts of its most frequent sets of four, and `n`,
+        the tokens that select all of them.
         sets/LAYER: `rows`, the columns of the table; `tested` and `specific`, (mode, dataset), numbers of sets.
         tokens/LAYER: for each of the types `listed` (`token`) the experts that it is sent to first (`expert`), and at
         all (`selected_expert`), most often, with the shares of its occurrences (`share`, `selected`).
@@ -235,7 +241,22 @@ def layer_contents(
         f"pairs/{layer.number}": {"n": pairs.tolist()},
         f"sets/{layer.number}": {"rows": _rows(table, tokens.names), "tested": tested, "specific": specific},
         f"tokens/{layer.number}": _routed(tokens, layer.selected, experts, listed),
-    }, table
+    } | ({f"fours/{layer.number}": _fours(layer)} if counts_fours(experts, layer.selected.shape[1]) else {}), table
+
+
+def counts_fours(experts: int, top_k: int) -> bool:
+    """Whether sets of four are counted: tokens must have some, and their counters must fit into memory."""
+    return top_k >= 4 and experts**4 <= MOST_COUNTERS
+
+
+def _fours(layer: Layer) -> list[dict]:
+    """The content of fours/LAYER."""
+    sets = Sets(layer.selected, layer.weight, layer.experts, "subset", 4)
+    totals = sets.totals()
+    codes = expert_sets.most_frequent(totals, len(totals))
+    written, n = sets.written(codes), totals[codes]
+    mine = [np.flatnonzero((written == expert).any(axis=1))[:FOURS] for expert in range(layer.experts)]
+    return [{"e": written[rows].tolist(), "n": n[rows].tolist()} for rows in mine]
 
 
 def _rows(table: pd.DataFrame, names: list[str]) -> dict:
@@ -443,6 +464,7 @@ def index(
         "contexts": {name: settings[name] for name in CONTEXTS} | {"around": AROUND, "heats": HEATS},
         "pairs": settings["pairs"],
         "triples": settings["triples"],
+        "fours": counts_fours(rule["experts"], rule["top_k"]),
         "minimum_occurrences": settings["minimum_occurrences"],
         "false_discovery_rate": settings["false_discovery_rate"],
         "texts": [

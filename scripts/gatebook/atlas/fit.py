@@ -36,6 +36,12 @@ def _without_sets(size: int, key: str) -> Callable[[DataScripts, dict], None]:
     return drop
 
 
+def _without_maps(scripts: DataScripts, index: dict) -> None:
+    for name in [name for name in scripts if name.startswith("inputs/")]:
+        scripts.remove(name)
+    index["inputs"] = False
+
+
 def _with_one_text(scripts: DataScripts, index: dict) -> None:
     seen, kept = set(), []
     for number, text in enumerate(index["texts"]):
@@ -56,6 +62,7 @@ RULES: dict[str, Callable[[DataScripts, dict], None]] = {
     "shades in the contexts of pairs and triples": _without_shades,
     "tokens and contexts of triples": _without_sets(3, "triples"),
     "more than one reading text of a dataset": _with_one_text,
+    "maps of router inputs": _without_maps,
     "tokens and contexts of pairs": _without_sets(2, "pairs"),
 }
 """What is left out, in words, and how, in this order."""

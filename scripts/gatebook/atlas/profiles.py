@@ -192,7 +192,7 @@ def _loads(frequency: xr.Dataset, layer: Layer, tokens: list[int]) -> list[dict]
         {
             "selected_tokens": tokens[expert],
             "selected_share": interval(selected[expert]),
-            "lift": interval(selected[expert] / even),
+            "times_even": interval(selected[expert] / even),
             "first_tokens": first_tokens[expert],
             "first_share": interval(first[expert]),
         }
@@ -375,7 +375,7 @@ def _row(profile: dict) -> dict:
         | parts("selected_share", load["selected_share"])
         | {"first_tokens": load["first_tokens"]}
         | parts("first_share", load["first_share"])
-        | parts("lift", load["lift"])
+        | parts("times_even", load["times_even"])
         | parts("normalised_entropy", entropy["normalised"])
         | {"top_dataset": domain["dataset"]}
         | parts("top_dataset_share", domain["share"])
@@ -403,10 +403,13 @@ def typical_types(profile: dict) -> list[dict]:
 def page(found: list[dict], false_discovery_rate: float) -> dict:
     """What the page of all profiles shows: the token types with their meaning, the datasets, and a row per expert.
 
-    Of a row, `own` are its own tokens, which the page searches; `shares`, for every dataset the share of its tokens
-    that select the expert, the ends of its interval, and whether it stands out at the false discovery rate (between
-    0 and 1), 1 or 0.
+    Of a row, `load` is the share of the tokens that select the expert with the ends of its interval, `domain` the
+    dataset of whose tokens the largest share does, with this share; `own` are its own tokens, which the page searches;
+    `shares`, for every dataset the share of its tokens that select the expert, the ends of its interval, and whether it
+    stands out at the false discovery rate (between 0 and 1), 1 or 0; `partners` and `nearest` are other experts with
+    lift and cosine.
     """
+    most = IN_A_ROW["partners"]
     return {
         "types": [{"name": name, "meaning": meaning} for name, meaning in TYPES.items()],
         "datasets": [domain["dataset"] for domain in found[0]["domains"]],
@@ -416,24 +419,40 @@ def page(found: list[dict], false_discovery_rate: float) -> dict:
         "own": OWN,
         "similarity": "nearest" in found[0],
         "rows": [
-            {name: profile[name] for name in ("layer", "expert", "load", "ranks")}
-            | {"file": file_name(profile), "entropy": profile["entropy"]["normalised"], "domain": top_domain(profile)}
+            {name: profile[name] for name in ("layer", "expert", "ranks")}
+            | {"file": file_name(profile), "load": _ends(profile["load"]["selected_share"])}
+            | {name: profile["load"][name]["estimate"] for name in ("times_even", "first_share")}
+            | {"entropy": profile["entropy"]["normalised"]["estimate"], "domain": _of_domain(top_domain(profile))}
             | {"shares": [_marked(one, false_discovery_rate) for one in profile["domains"]]}
             | {"types": typical_types(profile)[: IN_A_ROW["types"]]}
-            | {"tokens": profile["top_tokens"]["input"]["most_frequent"][: IN_A_ROW["tokens"]]}
-            | {"specific": profile["top_tokens"]["input"]["most_specific"][: IN_A_ROW["tokens"]]}
+            | {
+                name: _texts(profile, f"most_{kind}")
+                for name, kind in (("tokens", "frequent"), ("specific", "specific"))
+            }
             | {"own": profile["own_tokens"]}
-            | {"partners": profile["partners"][: IN_A_ROW["partners"]]}
-            | {"nearest": profile.get("nearest", [])[: IN_A_ROW["partners"]]}
+            | {"partners": [[one["expert"], one["lift"]["estimate"]] for one in profile["partners"]][:most]}
+            | {"nearest": [[one["expert"], one["mean_removed_cosine"]] for one in profile.get("nearest", [])][:most]}
             for profile in found
         ],
     }
 
 
+def _texts(profile: dict, kind: str) -> list[str]:
+    return [token["text"] for token in profile["top_tokens"]["input"][kind][: IN_A_ROW["tokens"]]]
+
+
+def _of_domain(domain: dict) -> list:
+    return [domain["dataset"], *_ends(domain["share"])]
+
+
 def _marked(domain: dict, rate: float) -> list:
-    share, p = domain["share"], domain["adjusted_p"]
-    ends = [None if share[end] is None else round(share[end], 3) for end in ("low", "high")]  # as the page shows them
-    return [share["estimate"], *ends, int(p is not None and p <= rate)]
+    p = domain["adjusted_p"]
+    return [*_ends(domain["share"]), int(p is not None and p <= rate)]
+
+
+def _ends(share: dict) -> list:
+    """An estimate and the ends of its interval, as the page shows them."""
+    return [share["estimate"], *(None if share[end] is None else round(share[end], 3) for end in ("low", "high"))]
 
 
 def file_name(profile: dict) -> str:

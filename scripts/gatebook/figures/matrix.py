@@ -2,7 +2,8 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -61,6 +62,7 @@ def matrix(
     label: str,
     uncertain: ArrayLike | None = None,
     limits: tuple[float, float] | None = None,
+    nulls: Mapping[str, float] = MappingProxyType({}),
     annotate: str | None = None,
     y_label: str = "",
     x_label: str = "",
@@ -88,6 +90,9 @@ def matrix(
     limits
         Of ratios reciprocal, (1/4, 4) for instance, by default the tightest of RATIO_ENDS that holds 99 % of the
         positive ratios; of magnitudes by default (0, largest value).
+    nulls
+        Value of each null by its name: lines across the colour bar, whose name states them and those beyond its ends.
+        That of a ratio is 1 and is always drawn.
     annotate
         A format such as ".2f" writes the values into the cells of a matrix of at most MOST_ANNOTATED cells.
     y_label, x_label
@@ -112,7 +117,7 @@ def matrix(
     if lowest < 0 and (kind == "ratio" or limits is None):
         raise ValueError(f"A matrix of kind {kind!r} without limits cannot show the negative value {lowest:g}.")
     image = {"ratio": _draw_ratios, "magnitude": _draw_magnitudes}[kind](ax, values, limits)
-    _add_colour_bar(ax, image, values[known], kind, label)
+    _add_colour_bar(ax, image, values[known], kind, label, nulls)
     _name_cells(ax, rows, columns)
     _hatch(ax, ~known, "xxxx", MUTED, 0.7)
     if uncertain is not None:
@@ -156,8 +161,11 @@ def _draw_image(ax: Axes, shown: np.ndarray, colours: str, limits: tuple[float, 
     return ax.imshow(np.ma.masked_invalid(shown), **look)
 
 
-def _add_colour_bar(ax: Axes, image: AxesImage, known: np.ndarray, kind: str, label: str) -> None:
-    """Colour bar below the matrix, with an arrow at an end beyond which there are values; its name states the clip."""
+def _add_colour_bar(
+    ax: Axes, image: AxesImage, known: np.ndarray, kind: str, label: str, nulls: Mapping[str, float]
+) -> None:
+    """Colour bar below the matrix, with a line at each null and an arrow at an end beyond which there are values; its
+    name states the nulls and the clip."""
     low, high = image.get_clim()
     ends = (2**low, 2**high) if kind == "ratio" else (low, high)
     is_below, is_above = known.min() < ends[0], known.max() > ends[1]
@@ -175,6 +183,14 @@ def _add_colour_bar(ax: Axes, image: AxesImage, known: np.ndarray, kind: str, la
         bar.ax.xaxis.set_major_formatter(FuncFormatter(number))
         if is_below or is_above:
             label = f"{label} (clipped at {number(low)} and {number(high)})"
+    inside = {name: value for name, value in nulls.items() if ends[0] <= value <= ends[1]}
+    for value in [0] if kind == "ratio" else inside.values():
+        for colour, width in (("#ffffff", 3.5), ("#000000", 1.5)):  # seen on every colour
+            bar.ax.axvline(value, color=colour, linewidth=width)
+    outside = {name: value for name, value in nulls.items() if np.isfinite(value) and name not in inside}
+    for word, those in (("line", inside), ("beyond the scale", outside)):
+        if those:
+            label = f"{label}; {word}: {', '.join(f'{name} {value:.2g}' for name, value in those.items())}"
     bar.set_label(textwrap.fill(label, int(inches(ax)[0] * 14)))
 
 

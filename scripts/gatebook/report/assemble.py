@@ -91,11 +91,7 @@ def assemble(
         Of what JSON can hold.
     """
     names = list(dict.fromkeys(section["chapter"] for section in sections))
-    browsers = {
-        f"{page['model']}/{page['checkpoint']}": places.model_page("browser", page["model"])
-        for page in model_pages
-        if page["kind"] == "browser"
-    }
+    browsers = _browsers(model_pages)
     pages = [_chapter(number, name, sections, browsers) for number, name in enumerate(names, start=1)]
     without_documents = all("documents" in lacking for lacking in missing.values())
     findings = [
@@ -183,8 +179,22 @@ def _cautions(config: dict, datasets: list[dict], without_documents: bool) -> di
     }
 
 
+def _browsers(model_pages: list[dict]) -> dict[str, str]:
+    """The pages of the expert browser by model/checkpoint, and by model.
+
+    Chapters about all checkpoints of a model name the experts of the one that the browser shows; those about several
+    runs lead nowhere, because the same number means nothing in another run.
+    """
+    return {
+        of: places.model_page("browser", page["model"])
+        for page in model_pages
+        if page["kind"] == "browser"
+        for of in (page["model"], f"{page['model']}/{page['checkpoint']}")
+    }
+
+
 def _chapter(number: int, name: str, sections: list[dict], browsers: dict[str, str]) -> dict:
-    """A chapter with its sections; `browsers` are the pages of the expert browser by model/checkpoint."""
+    """A chapter with its sections; `browsers` are the pages of the expert browser: see `_browsers`."""
     chapter = chapters.declared(name)
     parts, count = [], 0
     for section in (section for section in sections if section["chapter"] == name):

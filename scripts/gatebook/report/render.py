@@ -56,10 +56,11 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         verdict          "yes", "no" or "unclear"; `verdict_text` says why in one sentence
         effect           class of the distance from the null, such as "small", or ""
         figure           id of the figure to link to
-    figure = {id, number, name, browser, title, alt, caption, how_to_read, svg, pdf, csv, netcdf or None, rule,
+    figure = {id, number, name, browser, title, alt, caption, how_to_read, names, svg, pdf, csv, netcdf or None, rule,
               command, width, height, explored}
         id               anchor, unique in the whole report: a letter, then letters, digits, `_` or `-`; the pages
                          themselves use `main`, `theme`, `search`, `found` and `section-...`
+        names            experts that the drawing names, each in words such as "layer 0, expert 14"
         width, height    of the SVG in CSS pixels
         explored         {first, build, folder, browser}: what readers explore in its place, see `figures.explored`:
                          the name of the matrix that they see first, the build and the folder of the data scripts,
@@ -305,9 +306,10 @@ def page_link(address: str) -> str:
 
 
 def named(figure: Mapping) -> list[dict]:
-    """The experts that the words of a figure name: {words, href}, each once, if there is an expert browser."""
+    """The experts that a figure and its words name: {words, href}, each once, if there is an expert browser."""
     found: dict[str, str] = {}
-    for text in (figure["title"], figure["alt"], figure["caption"], figure["how_to_read"]) if figure["browser"] else ():
+    texts = *figure["names"], *(figure[part] for part in ("title", "alt", "caption", "how_to_read"))
+    for text in texts if figure["browser"] else ():
         for one in places.named_experts(text):
             href = places.in_browser(figure["browser"], one.layer, one.experts)
             several = "s" if len(one.experts) > 1 else ""

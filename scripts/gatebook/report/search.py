@@ -60,7 +60,7 @@ def _models(site: Mapping[str, Any]) -> list[dict]:
             place = row["layer"], row["expert"]
             href = f"{places.model_page('experts', page['model'])}#layer-{place[0]}-expert-{place[1]}"
             href = places.in_browser(browser, place[0], [place[1]]) if browser in files else href
-            own = [*row["own"], *(token["text"] for token in (*row["specific"], *row["tokens"]))]
+            own = [*row["own"], *row["specific"], *row["tokens"]]
             words = served.get((browser, *place), "nothing beyond its share.")
             experts.append([*place, words, list(dict.fromkeys(own)), href])
         found.append({"label": page["model"], "browser": browser if browser in files else "", "experts": experts})

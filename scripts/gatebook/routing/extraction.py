@@ -20,6 +20,8 @@ from gatebook.inputs.windows import blocks
 from gatebook.problem import Problem
 from gatebook.routing import bins
 from gatebook.routing.families import gives_logits_alone, routing_rule
+from gatebook.routing.highest import FILE as HIGHEST
+from gatebook.routing.highest import Highest
 from gatebook.routing.models import expert_matrices
 from gatebook.routing.records import (
     PER_TOKEN,
@@ -71,8 +73,13 @@ class RouterCapture:
         layers: list[int],
         whole: bool = False,
         watched: dict[str, tuple[str, list[int]]] | None = None,
+        highest: Highest | None = None,
     ):
-        """Watch `blocks` (by layer index) at `layers`, and what `watched` names: one of `records.STATES` at layers."""
+        """Watch `blocks` (by layer index) at `layers`, and what `watched` names: one of `records.STATES` at layers.
+
+        `highest` is given what the routers did.
+        """
+        self._highest = highest
         self._blocks = {layer: blocks[layer] for layer in layers}
         self._watched = watched or {}
         last = max(layers)
@@ -98,6 +105,9 @@ class RouterCapture:
 
     def _decided(self, layer: int, states: torch.Tensor, decision: tuple) -> None:
         self._seen[layer] = decision
+        if self._highest:
+            places = (_to(states.device, each) for each in self._places)
+            self._highest.add(layer, states.reshape(-1, states.shape[-1]), *decision[1:], *places)
         self._keep("router_input", layer, states)
 
     def _output(self, layer: int, module: nn.Module, given: tuple, output: object) -> None:
@@ -111,12 +121,18 @@ class RouterCapture:
             raise _Finished
 
     @torch.inference_mode()
-    def run(self, model: nn.Module, token_ids: torch.Tensor, rows: dict[str, torch.Tensor]) -> dict[int, tuple]:
+    def run(
+        self,
+        model: nn.Module,
+        token_ids: torch.Tensor,
+        rows: dict[str, torch.Tensor],
+        places: tuple[torch.Tensor, torch.Tensor],
+    ) -> dict[int, tuple]:
         """(logits, weights, ids) of each wanted layer for `token_ids` (window, position), flattened over both.
 
-        `rows` (row,), by name, are those of `states`.
+        `rows` (row,), by name, are those of `states`; `places` says which rows are tokens, and which tokens they are.
         """
-        self._seen, self.states, self._rows = {}, {}, rows
+        self._seen, self.states, self._rows, self._places = {}, {}, rows, places
         with suppress(_Finished):
             self.hidden = model(input_ids=token_ids, use_cache=False).last_hidden_state
         if not self._seen:
@@ -148,13 +164,14 @@ class Extras:
 
     `head` turns the last hidden state into logits over the vocabulary; `predicted` (token,) int32 receives the largest
     one's id. `sampled` (sample,) are indices of tokens, in order; `states` (layer, sample, hidden) float32 receives
-    what the routers at these tokens received. Each pair may be None.
+    what the routers at these tokens received. Each pair may be None, and so may `highest`.
     """
 
     head: nn.Module | None = None
     predicted: np.ndarray | None = None
     sampled: np.ndarray | None = None
     states: np.ndarray | None = None
+    highest: Highest | None = None
 
     @classmethod
     def of(cls, model: transformers.PreTrainedModel, layers: int, tokens: int, sampled: np.ndarray | None) -> "Extras":
@@ -258,6 +275,7 @@ def write_records(
     tokens_per_batch: int,
     records: str = "exact",
     sampled: np.ndarray | None = None,
+    per_expert: int = 0,
     first_token: int = 0,
     threads: int = 1,
     tally: Callable[[RoutingRule, np.ndarray | None], Tally] | None = None,
@@ -269,8 +287,8 @@ def write_records(
 
     If the model has its language-model head, `predictions.nc` holds `predicted_token(token)`. If tokens are sampled,
     `states.nc` holds `state(layer, sample, hidden)`, what the routers received, and `sampled_token(sample)`, which
-    counts from the first token of the dataset. With `tally`, `tally.nc` holds the tally of the records, taken on the
-    way from the values as they are stored.
+    counts from the first token of the dataset. `highest.nc` holds what `Highest.result` gives, unless `per_expert` is
+    0. With `tally`, `tally.nc` holds the tally of the records, taken on the way from the values as they are stored.
 
     Parameters
     ----------
@@ -290,6 +308,8 @@ def write_records(
         One of `records.CONTENTS`.
     sampled
         Tokens whose states are kept, counted from the first one here: (sample,) int, or None.
+    per_expert
+        So many tokens of each expert with the highest weights, whose states are kept.
     first_token
         Place of the first token here in its dataset, an attribute of every file.
     threads
@@ -310,6 +330,7 @@ def write_records(
     biases = {layer: bias.float().cpu().numpy() for layer, bias in biases.items() if bias is not None}
     tallies = {layer: tally(rule, biases.get(layer)) for layer in layers} if tally else {}
     extras = Extras.of(model, len(layers), len(token_id), sampled)
+    extras.highest = Highest(per_expert, rule.experts) if per_expert else None
     with ExitStack() as writers:
         if states:
             (folder / "states").mkdir()
@@ -349,6 +370,8 @@ def write_records(
         places = ("sample", extras.sampled + first_token, {"long_name": "index of the token", "units": "1"})
         kept = xr.Dataset({"state": state, "sampled_token": places}, coords={"layer": layers}, attrs=attrs)
         netcdf.save(kept, folder / "states.nc")
+    if extras.highest is not None:
+        netcdf.save_parts(extras.highest.result(first_token, attrs), folder / HIGHEST, along="layer")
 
 
 def extract(
@@ -401,7 +424,8 @@ def extract(
     kept = dict.fromkeys(watched, states.tokens) if states else {}
     if extras.sampled is not None:
         watched[SAMPLE], kept[SAMPLE] = ("router_input", layers), extras.sampled
-    with RouterCapture(layer_blocks, layers, whole=extras.head is not None, watched=watched) as capture:
+    whole = extras.head is not None
+    with RouterCapture(layer_blocks, layers, whole=whole, watched=watched, highest=extras.highest) as capture:
         for pool, _ in blocks(lengths, min(BATCHES_PER_POOL * tokens_per_batch, max(tokens_per_batch, largest))):
             in_pool = list(batches(lengths[pool], tokens_per_batch))
             for batch in in_pool:
@@ -413,12 +437,13 @@ def extract(
                 in_order = np.argsort(source[valid])
                 tokens, rows = source[valid][in_order], np.flatnonzero(valid)[in_order]
                 wanted = {name: torch.from_numpy(rows[np.isin(tokens, chosen)]) for name, chosen in kept.items()}
-                outputs = capture.run(model, _to(model.device, ids), wanted)
+                places = torch.from_numpy(rows), torch.from_numpy(tokens)
+                outputs = capture.run(model, _to(model.device, ids), wanted, places)
                 if not checked:
                     for layer, output in outputs.items():
                         check_rule(rule, layer, *output, biases[layer])
                     checked = True
-                rows, windows = torch.from_numpy(rows), np.sort(windows)
+                rows, windows = places[0], np.sort(windows)
                 made = _made(rule, biases, outputs, rows, contents, lengths[windows]) | extras.seen(rows, capture)
                 made |= {name: _stacked(list(found.values())) for name, found in capture.states.items()}
                 samples = np.flatnonzero(np.isin(states.tokens, tokens)) if states else np.array([], dtype=np.int64)

@@ -70,12 +70,14 @@ class LoadedModel:
         rule, computation = routing_rule(model.config), models.computation(model, self._device)
         needed = records.largest_bytes(rule, wanted["records"], computation["dtype"], total, len(layers))
         in_dataset = describe_dataset(tokens_file)["tokens"]
-        sampled = extraction.sample_of_part(tokens, in_dataset, **wanted["sample"])
-        states = extraction.wanted_states(wanted.get("states"), layers, tokens, in_dataset, wanted["sample"]["seed"])
+        seed, per_expert = wanted["sample"]["seed"], wanted["sample"].get("per_expert", 0)
+        sampled = extraction.sample_of_part(tokens, in_dataset, wanted["sample"]["size"], seed)
+        states = extraction.wanted_states(wanted.get("states"), layers, tokens, in_dataset, seed)
         if states:
             size = states.largest_bytes(model.config.hidden_size)
             job.log(f"hidden states of {len(states.tokens)} tokens: at most {format_bytes(size)}")
             needed += size
+        needed += 2 * len(layers) * rule.experts * per_expert * model.config.hidden_size  # as of bfloat16
         remedy = "lower limits.tokens of the dataset, or set extraction.records to compact"
         atomic.check_room(folder, needed, remedy)
         began = time.perf_counter()
@@ -99,6 +101,7 @@ class LoadedModel:
                     tokens_per_batch=tokens_per_batch,
                     records=wanted["records"],
                     sampled=sampled,
+                    per_expert=per_expert,
                     states=states,
                     tally=partial(self._tally, tokens),
                     first_token=tokens.attrs.get("first_token", 0),

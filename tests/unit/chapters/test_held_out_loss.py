@@ -73,6 +73,17 @@ def test_the_verdict_follows_the_gain(trained, verdict):
     assert finding.null_value == pytest.approx(4.0)
 
 
+def test_the_brief_names_the_domains_of_which_most_and_least_was_learned():
+    record = training(3.0)
+    assert page.brief(seen(held_out_loss.measure(record, **STATISTICS))).example == ""
+    record["loss_sum"][1, 30:] -= record["predicted_tokens"][30:].values
+    brief = page.brief(seen(held_out_loss.measure(record, **STATISTICS)))
+    assert brief.text.startswith("Held-out text is strongly more predictable to the model") and brief.experts == ()
+    assert brief.example.startswith("It has learned most of b (1.999") and " and least of a (0.999" in brief.example
+    nothing = page.brief(seen(held_out_loss.measure(training(5.0), **STATISTICS)))
+    assert nothing.text.startswith("Nothing shows") and nothing.example == ""
+
+
 def test_figures_hold_the_losses_of_the_metrics():
     metrics = held_out_loss.measure(training(3.0), **STATISTICS)
     by_domain, by_step, overlap = page.figures(Seen(metrics))

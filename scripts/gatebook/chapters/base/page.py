@@ -129,7 +129,8 @@ class Figure:
     """One figure: its drawing and data, and the words of its block in the report.
 
     `explores`: what readers of the page see first in its place, of what the function `explored` of the chapter's page
-    gives: "MATRIX", "MATRIX, LAYER" or "SPACE, CATEGORY"; "" if they see the drawing alone.
+    gives: "MATRIX", "MATRIX, LAYER" or "SPACE, CATEGORY"; "" if they see the drawing alone. `names`: experts that the
+    drawing names, as "layer 0, expert 14" or "layer 0, experts 3 and 14", beside those that its words name.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Figure:
     drawing: Drawing
     data: pd.DataFrame
     explores: str = field(default="")
+    names: Sequence[str] = field(default=())
 
 
 @dataclass(frozen=True)
@@ -556,7 +558,8 @@ def write(folder: Path, shown: ModuleType, seen: Seen, source: str) -> list[Find
         export.save(
             figure.drawing, folder, figure.name, figure.data, title=figure.title, description=figure.alt, source=source
         )
-        words = {key: getattr(figure, key) for key in ("name", "title", "alt", "caption", "how_to_read", "explores")}
+        keys = ("name", "title", "alt", "caption", "how_to_read", "explores", "names")
+        words = {key: getattr(figure, key) for key in keys}
         blocks.append(words | {"width": width, "height": height})
     brief, served, explored = (
         getattr(shown, name)(seen) if hasattr(shown, name) else None for name in ("brief", "served", "explored")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import scipy.stats
 import xarray as xr
 
@@ -469,6 +470,7 @@ def _strongest_pairs(metrics: xr.Dataset) -> list[Figure]:
             "layers do not correspond: expert numbers have no meaning across layers. Each panel has its own scale.",
             drawing=drawing,
             data=listed,
+            names=[_named(row.layer, row.expert, row.other) for row in pd.concat([above, below]).itertuples()],
         )
     ]
 
@@ -491,7 +493,8 @@ def _published_variant(metrics: xr.Dataset) -> Figure:
             order,
             order,
             kind="magnitude",
-            label=f"{label}; uniform routing: {even:.3f}",
+            label=label,
+            nulls={"uniform routing": even},
             y_label="Expert i, clustered",
             x_label="Expert j, clustered",
         )

@@ -288,6 +288,7 @@ def _strongest_specialists(metrics: xr.Dataset) -> Figure:
         "specialist because the domain's tokens are rare elsewhere.",
         drawing=drawing,
         data=specialists,
+        names=[f"layer {row.layer}, expert {row.expert}" for row in shown.itertuples()],
     )
 
 

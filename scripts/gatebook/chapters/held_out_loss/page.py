@@ -6,15 +6,18 @@ import xarray as xr
 from gatebook.chapters.base.page import (
     BOOTSTRAP,
     ONE_RUN,
+    Brief,
     Figure,
     Finding,
     Null,
     Seen,
+    degree,
     effect_class,
     ends,
     estimate,
     held,
     pooled,
+    rounded,
     sample_size,
     size_text,
 )
@@ -52,6 +55,21 @@ def findings(seen: Seen) -> list[Finding]:
             **found | {"effect": effect_class(gain, seen.thresholds["loss_effect"])} | sample_size(metrics),
         )
     ]
+
+
+def brief(seen: Seen) -> Brief:
+    """Whether the model has learned more than frequencies, and of which domains it has learned most and least."""
+    (found,), gain = findings(seen), seen.metrics["gain"]
+    if found.verdict != "yes":
+        return Brief("Nothing shows that the model predicts all text better than token frequencies do.", found.figure)
+    text = f"Held-out text is {degree(found.effect)} more predictable to the model than token frequencies make it: by "
+    text += f"{rounded(estimate(pooled(gain)))} nats a token."
+    domains = gain.isel(dataset=slice(1, None)).sortby(gain.isel(dataset=slice(1, None)).sel(interval="estimate"))
+    least, most = domains.isel(dataset=0), domains.isel(dataset=-1)
+    if not least.sel(interval="high") < most.sel(interval="low"):
+        return Brief(text, found.figure)
+    names = [f"{each['dataset'].item()} ({rounded(estimate(each))})" for each in (most, least)]
+    return Brief(text, found.figure, f"It has learned most of {names[0]} and least of {names[1]}.")
 
 
 def _loss(metrics: xr.Dataset, checkpoint: int) -> tuple[float, float, float]:

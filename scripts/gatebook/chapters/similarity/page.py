@@ -136,15 +136,12 @@ def explored(seen: Seen) -> Matrices:
     beside = {"co_routed_cosine": {"tokens": metrics["co_routed_tokens"]}}
     found = []
     for name in FIRST:
-        nulls = [_random(metrics, name, RANDOM if name not in ROUTER else RANDOM_DIRECTIONS)]
-        nulls += [_permuted(metrics, name)] if name in OUTPUTS else []
-        values = {null.name: pooled(null.by_layer()).sel(interval="estimate") for null in nulls}
         found.append(
             Matrix(
                 name,
                 MEASURES[name].title,
                 metrics[f"pair_{name}"],
-                nulls=values,
+                nulls=_nulls(metrics, name),
                 beside=beside.get(name, {}),
                 word=WORDS.get(name, ""),
             )
@@ -233,6 +230,13 @@ def _outputs(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     )
 
 
+def _nulls(metrics: xr.Dataset, name: str) -> dict[str, xr.DataArray]:
+    """The nulls of a measure of pairs by their names: (layer,)."""
+    nulls = [_random(metrics, name, RANDOM if name not in ROUTER else RANDOM_DIRECTIONS)]
+    nulls += [_permuted(metrics, name)] if name in OUTPUTS else []
+    return {null.name: pooled(null.by_layer()).sel(interval="estimate") for null in nulls}
+
+
 def _matrices(metrics: xr.Dataset, name: str, label: str) -> tuple[Drawing, pd.DataFrame]:
     """Matrices of a measure of pairs for at most four layers, experts in clusters by it, and all pairs as rows."""
     layers, experts = spread(metrics["layer"].values, 4), metrics.sizes["expert"]
@@ -247,6 +251,9 @@ def _matrices(metrics: xr.Dataset, name: str, label: str) -> tuple[Drawing, pd.D
         order = clustered_order(values)
         apart = np.where(np.eye(experts, dtype=bool), np.nan, values)
         low, high = (float(f"{end:.1g}") for end in np.nanquantile(apart, (0.01, 0.99)))
+        nulls = {null: float(by_layer.sel(layer=layer)) for null, by_layer in _nulls(metrics, name).items()}
+        shown = [value for value in nulls.values() if np.isfinite(value)]
+        low, high = min([low, *shown]), max([high, *shown])
         plotting.matrix(
             ax,
             apart[np.ix_(order, order)],
@@ -255,6 +262,7 @@ def _matrices(metrics: xr.Dataset, name: str, label: str) -> tuple[Drawing, pd.D
             kind="magnitude",
             label=label,
             limits=(low, high if high > low else low + 0.01),
+            nulls=nulls,
             y_label="Experts, clustered",
             x_label="Experts, clustered",
         )

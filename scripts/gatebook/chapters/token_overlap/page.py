@@ -17,6 +17,7 @@ from gatebook.chapters.base.page import (
     held,
     numbers,
     over_layers,
+    pooled,
     reference,
     rounded,
     sample_size,
@@ -131,6 +132,8 @@ def _clustered(metrics: xr.Dataset) -> Figure:
     overlap = metrics["weighted_jaccard"].transpose("layer", "expert", "other")
     orders = {int(layer): clustered_order(overlap.sel(layer=layer).values) for layer in overlap["layer"].values}
     limits = (0, _highest(overlap.sel(layer=layers)))
+    null = _null(metrics, "weighted_jaccard")
+    by_layer = pooled(null.by_layer()).sel(interval="estimate")
     titles = [f"Layer {layer}" for layer in layers] + [""] * (rows * columns - len(layers))
     drawing, axes = plotting.canvas(0.5 + 3.6 * rows, rows=rows, columns=columns, titles=titles)
     for ax, layer in zip(axes, layers, strict=False):
@@ -143,6 +146,7 @@ def _clustered(metrics: xr.Dataset) -> Figure:
             kind="magnitude",
             label="weighted Jaccard",
             limits=limits,
+            nulls={null.name: float(by_layer.sel(layer=layer))},
             x_label="place in clustered order",
             y_label="place in clustered order",
         )

@@ -390,6 +390,7 @@ def _top_tokens(metrics: xr.Dataset) -> Figure:
         f"fewer than {FEWEST_LED} ids of their own come last.",
         drawing=drawing,
         data=tops,
+        names=places,
     )
 
 
