@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gatebook.figures import told
 from gatebook.figures.style import DARK, house_style
 from gatebook.files.tables import csv_text
 
@@ -23,8 +24,8 @@ NAMESPACES = {
 @house_style
 def save(
     figure: Figure, directory: Path, name: str, data: pd.DataFrame, *, title: str, description: str, source: str
-) -> None:
-    """Write name.svg, name.pdf and name.csv into an existing directory, and clear the figure.
+) -> list[list]:
+    """Write name.svg, name.pdf and name.csv into an existing directory, and clear the figure; returns `told.places`.
 
     The SVG is transparent and adapts to a dark page; the PDF is white, in the same layout.
 
@@ -49,7 +50,9 @@ def save(
     figure.set_layout_engine("none")  # that of the SVG stays: another one would take as long as drawing
     metadata = {"CreationDate": None, "Title": title, "Subject": description, "Keywords": source}
     figure.savefig(directory / f"{name}.pdf", facecolor="white", dpi=200, metadata=metadata)
+    places = told.places(figure)
     figure.clear()
+    return places
 
 
 def finish_svg(text: str, description: str) -> str:
