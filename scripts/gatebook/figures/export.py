@@ -25,7 +25,7 @@ NAMESPACES = {
 def save(
     figure: Figure, directory: Path, name: str, data: pd.DataFrame, *, title: str, description: str, source: str
 ) -> list[list]:
-    """Write name.svg, name.pdf and name.csv into an existing directory, and clear the figure; returns `told.places`.
+    """Write name.svg, name.pdf and name.csv into an existing directory, and clear the figure.
 
     The SVG is transparent and adapts to a dark page; the PDF is white, in the same layout.
 
@@ -41,6 +41,11 @@ def save(
         Accessible name and description of the SVG; title and subject of the PDF.
     source
         Where the figure comes from, for the metadata of both.
+
+    Returns
+    -------
+    list
+        What it tells at its places, see `told.places`.
     """
     (directory / f"{name}.csv").write_text(csv_text(data), encoding="utf-8", newline="\n")
     svg = directory / f"{name}.svg"

@@ -144,8 +144,11 @@ def matrix(
         _annotate(ax, image, values, annotate)
     if values.size <= MOST:
         cells = [(row, column) for row in rows.tolist() for column in columns.tolist()]
-        named = (f"{y_label} {row}, {x_label} {column}" for row, column in cells)
-        told = [f"{name.strip()}: {format_number(value)}" for name, value in zip(named, values.flat, strict=True)]
+        labels = (y_label, x_label.lower()) if of_experts else (y_label, x_label)
+        named = (
+            ", ".join(f"{label} {name}".strip() for label, name in zip(labels, cell, strict=True)) for cell in cells
+        )
+        told = [f"{name}: {format_number(value)}" for name, value in zip(named, values.flat, strict=True)]
         y, x = np.indices(values.shape).reshape(2, -1)
         Told(ax, x, y, told, experts=cells if of_experts else ())
     return None

@@ -248,11 +248,13 @@ def small_multiples(
             cell.layers,
             cell.series,
             cell.references,
-            x_label=x_label if is_lowest else "",
+            x_label=x_label,
             y_label=cell.y_label if is_leftmost or not share_y else "",
             labels="legend",
             order=order,
         )
+        if not is_lowest:
+            ax.set_xlabel("")
         if share_y and is_leftmost:
             ax.tick_params(labelleft=True)
     # Last, because an open limit is closed at the data of all panels that share the axis.
