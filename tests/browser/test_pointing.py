@@ -17,7 +17,15 @@ def path(tmp_path_factory):
     shutil.copytree(REPORT / "assets", folder / "assets")
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"/>'
     (folder / "a.svg").write_text(svg, encoding="utf-8")
-    figure = {"id": "figure-a", "number": "1.1", "name": "a", "title": "A", "alt": "Three places.", "caption": "n = 3."}
+    figure = {
+        "id": "figure-a",
+        "number": "1.1",
+        "name": "a",
+        "title": "A",
+        "alt": "Three places.",
+        "caption": "n = 3.",
+        "names": [],
+    }
     figure |= {"how_to_read": "See.", "svg": "a.svg", "pdf": None, "csv": None, "netcdf": None, "rule": "plot_chapter"}
     figure |= {"browser": BROWSER, "command": "snakemake", "width": WIDTH, "height": HEIGHT}
     path = folder / "told.html"
