@@ -107,15 +107,19 @@ def write(folder: Path, shown: Explored, build: str | None = None, *, names=("li
             "width": 653,
             "height": 288,
         }
-        | {"explored": {"first": name, "build": build, "folder": f"{PLACE}/{explored.FOLDER}", "browser": BROWSER}}
+        | {
+            "places": [],
+            "explored": {"first": name, "build": build, "folder": f"{PLACE}/{explored.FOLDER}", "browser": BROWSER},
+        }
         for number, name in enumerate(names, start=1)
     ]
     path = folder / "pairs.html"
-    path.write_text(_page(blocks), encoding="utf-8")
+    path.write_text(rendered(blocks), encoding="utf-8")
     return path
 
 
-def _page(figures: list[dict]) -> str:
+def rendered(figures: list[dict]) -> str:
+    """The page of a chapter with these figures."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPORT / "templates"), autoescape=True)
     others = ("number", "count", "bytes", "duration", "web", "page", "terms", "term_anchor")
     environment.filters |= dict.fromkeys(others, str) | {"local": render.local_link, "named": render.named}

@@ -47,6 +47,7 @@ def make_figure(identifier: str, number: int, netcdf: str | None = None) -> dict
         "command": "snakemake --cores 2 entropy.svg",
         "width": 720,
         "height": 400,
+        "places": [[500, 250, "Layer 0: 1"]],
         "explored": None,
     }
 

@@ -15,7 +15,7 @@ from report_cases import NAN, TEMPLATES, Page, make_figure, make_site
 
 from gatebook.report import render
 
-BESIDE = {"assets/gatebook.css", "assets/gatebook.js", "assets/search.js", "run.js"}
+BESIDE = {"assets/gatebook.css", "assets/gatebook.js", "assets/search.js", "assets/told.js", "run.js"}
 
 
 FILES = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gatebook.figures import told
 from gatebook.figures.style import DARK, house_style
 from gatebook.files.tables import csv_text
 
@@ -23,7 +24,7 @@ NAMESPACES = {
 @house_style
 def save(
     figure: Figure, directory: Path, name: str, data: pd.DataFrame, *, title: str, description: str, source: str
-) -> None:
+) -> list[list]:
     """Write name.svg, name.pdf and name.csv into an existing directory, and clear the figure.
 
     The SVG is transparent and adapts to a dark page; the PDF is white, in the same layout.
@@ -40,6 +41,11 @@ def save(
         Accessible name and description of the SVG; title and subject of the PDF.
     source
         Where the figure comes from, for the metadata of both.
+
+    Returns
+    -------
+    list
+        What it tells at its places, see `told.places`.
     """
     (directory / f"{name}.csv").write_text(csv_text(data), encoding="utf-8", newline="\n")
     svg = directory / f"{name}.svg"
@@ -49,7 +55,9 @@ def save(
     figure.set_layout_engine("none")  # that of the SVG stays: another one would take as long as drawing
     metadata = {"CreationDate": None, "Title": title, "Subject": description, "Keywords": source}
     figure.savefig(directory / f"{name}.pdf", facecolor="white", dpi=200, metadata=metadata)
+    places = told.places(figure)
     figure.clear()
+    return places
 
 
 def finish_svg(text: str, description: str) -> str:

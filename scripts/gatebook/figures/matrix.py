@@ -17,6 +17,8 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from gatebook.figures.style import MUTED, house_style, inches, number, say_no_data, thinned
+from gatebook.figures.told import MOST, Told
+from gatebook.figures.words import format_number
 
 MOST_ANNOTATED = 150  # cells; more numbers than that do not fit at 8 points
 RATIO_ENDS = (0.125, 0.25, 0.5, 1, 2, 3, 4)  # default colour limits of ratios, in doublings
@@ -48,7 +50,18 @@ def layer_expert_matrix(
         As those of `matrix`.
     """
     names = {"y_label": "Layer", "x_label": "Expert"}
-    matrix(ax, values, layers, experts, kind=kind, label=label, uncertain=uncertain, limits=limits, **names)
+    matrix(
+        ax,
+        values,
+        layers,
+        experts,
+        kind=kind,
+        label=label,
+        uncertain=uncertain,
+        limits=limits,
+        of_experts=True,
+        **names,
+    )
 
 
 @house_style
@@ -66,6 +79,7 @@ def matrix(
     annotate: str | None = None,
     y_label: str = "",
     x_label: str = "",
+    of_experts: bool = False,
 ) -> None:
     """A colour matrix over a colour bar; the first row is on top.
 
@@ -97,6 +111,8 @@ def matrix(
         A format such as ".2f" writes the values into the cells of a matrix of at most MOST_ANNOTATED cells.
     y_label, x_label
         Names of the axes.
+    of_experts
+        Rows are layers and columns their experts, to which readers go from their cells.
 
     Raises
     ------
@@ -126,6 +142,15 @@ def matrix(
         _hatch(ax, known & np.asarray(uncertain, bool), "///", "#000000", 0.7)
     if annotate is not None and values.size <= MOST_ANNOTATED:
         _annotate(ax, image, values, annotate)
+    if values.size <= MOST:
+        cells = [(row, column) for row in rows.tolist() for column in columns.tolist()]
+        labels = (y_label, x_label.lower()) if of_experts else (y_label, x_label)
+        named = (
+            ", ".join(f"{label} {name}".strip() for label, name in zip(labels, cell, strict=True)) for cell in cells
+        )
+        told = [f"{name}: {format_number(value)}" for name, value in zip(named, values.flat, strict=True)]
+        y, x = np.indices(values.shape).reshape(2, -1)
+        Told(ax, x, y, told, experts=cells if of_experts else ())
     return None
 
 

@@ -39,6 +39,8 @@ from gatebook.figures.style import (
     series_styles,
     thinned,
 )
+from gatebook.figures.told import Told
+from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.uncertainty import histogram_quantiles
 
 __all__ = [
@@ -137,7 +139,7 @@ def layer_lines(
         `series` does.
     """
     layers = np.asarray(layers)
-    _draw_all(ax, layers, series, references, labels, order)
+    _draw_all(ax, layers, series, references, labels, order, x_label)
     ax.set(xlabel=x_label, ylabel=y_label, xlim=(layers[0] - 0.5, layers[-1] + 0.5))
     _limit_y(ax, y_limits)
     ax.xaxis.grid(False)
@@ -189,7 +191,7 @@ def curves(
         ax.set_yscale("log", nonpositive="clip")
         series = [replace(one, estimate=_positive(one.estimate)) for one in series]
         references = [replace(one, value=_positive(one.value)) for one in references]
-    _draw_all(ax, x, series, references, labels, order)
+    _draw_all(ax, x, series, references, labels, order, x_label)
     ax.set(xlabel=x_label, ylabel=y_label)
     ax.margins(x=0.02)
     _limit_y(ax, y_limits)
@@ -246,11 +248,13 @@ def small_multiples(
             cell.layers,
             cell.series,
             cell.references,
-            x_label=x_label if is_lowest else "",
+            x_label=x_label,
             y_label=cell.y_label if is_leftmost or not share_y else "",
             labels="legend",
             order=order,
         )
+        if not is_lowest:
+            ax.set_xlabel("")
         if share_y and is_leftmost:
             ax.tick_params(labelleft=True)
     # Last, because an open limit is closed at the data of all panels that share the axis.
@@ -266,8 +270,10 @@ def _draw_all(
     references: Sequence[Reference],
     labels: str,
     order: Sequence[str] | None,
+    x_label: str,
 ) -> None:
     """Draw series and references over x, and label them at the line ends or in the legend of the figure."""
+    places = [f"{x_label} {format_number(one)}".strip() for one in x]
     styles = series_styles(order or [one.label for one in series])
     ends: list[tuple[Line2D, float | None, float]] = []
     for index, one in enumerate(series):
@@ -277,6 +283,7 @@ def _draw_all(
         line = _draw_line(ax, at, y, styles[one.label], index)
         line.set_label(one.label)
         _draw_band(ax, at, low, high, line.get_color())
+        Told(ax, at, y, _sentences([f"{place}, {one.label}" for place in places], y, low, high))
         finite = np.flatnonzero(np.isfinite(y))
         if len(finite):
             ends.append((line, at[finite[-1]], y[finite[-1]]))
@@ -288,9 +295,13 @@ def _draw_all(
         if len(finite) == 0:
             continue
         line = _draw_reference(ax, x, value, index)
+        low, high = (
+            np.broadcast_to(np.asarray(np.nan if end is None else end, float), x.shape) for end in (one.low, one.high)
+        )
         if one.low is not None:
-            low, high = (np.broadcast_to(np.asarray(end, float), x.shape) for end in (one.low, one.high))
             _draw_band(ax, x, low, high, MUTED, zorder=1.8)
+        values = np.broadcast_to(value, x.shape)
+        Told(ax, x, values, _sentences([f"{place}, {one.label}" for place in places], values, low, high))
         line.set_label(one.label)
         ends.append((line, x[finite[-1]] if value.size > 1 else None, value.flat[finite[-1]]))
     if labels == "legend":
@@ -374,6 +385,8 @@ def dot_whiskers(
         x, low, high = _finite(one)
         handles += ax.plot(x, y, **look, markersize=5, zorder=3, label=one.label)
         ax.hlines(y, low, high, color=look["color"], linewidth=1.4, zorder=2)
+        names = [f"{row}, {one.label}" if one.label else str(row) for row in rows]
+        Told(ax, x, y, _sentences(names, x, low, high))
     for index, one in enumerate(references):
         dash = REFERENCE_DASHES[index % len(REFERENCE_DASHES)]
         handles.append(ax.axvline(float(one.value), color=MUTED, linestyle=dash, linewidth=1.1, label=one.label))
@@ -421,6 +434,13 @@ def stacked_bars(
         start = (ends[index] - lengths[index])[known]
         ax.barh(y[known], lengths[index][known], 0.7, start, **fill, zorder=2)
         handles.append(Patch(**fill, label=name))
+        none = np.full(len(rows), np.nan)
+        Told(
+            ax,
+            ends[index] - lengths[index] / 2,
+            y,
+            _sentences([f"{row}, {name}" for row in rows], lengths[index], none, none),
+        )
     ax.set(xlabel=x_label, xlim=x_limits, ylim=(len(rows) - 0.5, -0.5))
     ax.set_yticks(y, [textwrap.fill(str(row), 28) for row in rows])
     ax.tick_params(axis="y", length=0)
@@ -483,6 +503,7 @@ def histograms(
     quantiles = histogram_quantiles(np.asarray(counts, float), np.asarray(edges, float), (0.1, 0.5, 0.9))
     for column, height, width in ((0, 0.35, 0.9), (1, 0.85, 1.4), (2, 0.35, 0.9)):
         ax.vlines(quantiles[:, column], rows - height, rows, color=INK, linewidth=width, zorder=4)
+    Told(ax, quantiles[:, 1], rows - 0.4, _spreads([f"Layer {layer}" for layer in layers], quantiles))
     ticks = thinned(layers, inches(ax)[1] * 5)
     ax.set_yticks(ticks, [str(layers[i]) for i in ticks])
     handles: list[Artist] = [Patch(**fill, label=label)] if label else []
@@ -541,6 +562,7 @@ def ranges(
     if not np.isfinite(middle).any():
         return say_no_data(ax)
     ax.vlines(x, low, high, color=PALETTE[0], alpha=0.45, linewidth=min(2.4, 60 / len(x)), zorder=2)
+    Told(ax, x, middle, _spreads([f"{x_label} {one}" for one in x], np.asarray(quantiles, float)))
     size = min(4, 120 / len(x))
     handles = ax.plot(x, middle, "o", color=PALETTE[0], markersize=size, zorder=3, label="median, 10 % to 90 %")
     if reference is not None:
@@ -552,6 +574,23 @@ def ranges(
 
 
 # ---------------------------------------------------------------- values and axes
+
+
+def _sentences(names: Sequence[str], estimate: ArrayLike, low: ArrayLike, high: ArrayLike) -> list[str]:
+    """What is told at estimates (n,) with their names: the estimate and its interval, if it has one."""
+    sentences = []
+    for name, *values in zip(names, *(np.asarray(part, float).tolist() for part in (estimate, low, high)), strict=True):
+        text = format_estimate(*values)
+        sentences.append(f"{name}: {text.estimate}" + (f" {text.interval}" if math.isfinite(values[1]) else ""))
+    return sentences
+
+
+def _spreads(names: Sequence[str], quantiles: np.ndarray) -> list[str]:
+    """What is told at the medians of distributions with their names, from the quantiles 10 %, 50 % and 90 % (n, 3)."""
+    return [
+        f"{name}: median {format_number(middle)}, 10 % to 90 %: {format_number(low)} to {format_number(high)}"
+        for name, (low, middle, high) in zip(names, quantiles.tolist(), strict=True)
+    ]
 
 
 def _finite(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -57,11 +57,12 @@ relative path below the report's folder, with `/` as separator, not yet percent-
         effect           class of the distance from the null, such as "small", or ""
         figure           id of the figure to link to
     figure = {id, number, name, browser, title, alt, caption, how_to_read, names, svg, pdf, csv, netcdf or None, rule,
-              command, width, height, explored}
+              command, width, height, places, explored}
         id               anchor, unique in the whole report: a letter, then letters, digits, `_` or `-`; the pages
                          themselves use `main`, `theme`, `search`, `found` and `section-...`
         names            experts that the drawing names, each in words such as "layer 0, expert 14"
         width, height    of the SVG in CSS pixels
+        places           what it tells where a reader points, see `figures.told`
         explored         {first, build, folder, browser}: what readers explore in its place, see `figures.explored`:
                          the name of the matrix that they see first, the build and the folder of the data scripts,
                          and the page of the expert browser that experts are shown on, or ""; None: nothing

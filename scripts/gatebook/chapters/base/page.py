@@ -555,12 +555,11 @@ def write(folder: Path, shown: ModuleType, seen: Seen, source: str) -> list[Find
     blocks, findings = [], shown.findings(seen)
     for figure in shown.figures(seen):
         width, height = (round(inches * PIXELS_PER_INCH) for inches in figure.drawing.get_size_inches())
-        export.save(
-            figure.drawing, folder, figure.name, figure.data, title=figure.title, description=figure.alt, source=source
-        )
+        about = {"title": figure.title, "description": figure.alt, "source": source}
+        places = export.save(figure.drawing, folder, figure.name, figure.data, **about)
         keys = ("name", "title", "alt", "caption", "how_to_read", "explores", "names")
         words = {key: getattr(figure, key) for key in keys}
-        blocks.append(words | {"width": width, "height": height})
+        blocks.append(words | {"width": width, "height": height, "places": places})
     brief, served, explored = (
         getattr(shown, name)(seen) if hasattr(shown, name) else None for name in ("brief", "served", "explored")
     )
