@@ -81,10 +81,11 @@ def mutants(source: str) -> Iterator[tuple[int, str, ast.Module]]:
 def passes(module: str, tree: ast.Module, tests: list[str]) -> bool:
     """Whether the tests pass with `tree` as the module."""
     with TemporaryDirectory() as compiled:  # nothing that was compiled from the module without a change
-        if child := os.fork():
-            return os.waitpid(child, 0)[1] == 0
-        numba.config.CACHE_DIR = compiled
-        _test(module, tree, tests)
+        child = os.fork()
+        if not child:
+            numba.config.CACHE_DIR = compiled
+            _test(module, tree, tests)
+        return os.waitpid(child, 0)[1] == 0
 
 
 def _test(module: str, tree: ast.Module, tests: list[str]) -> NoReturn:
