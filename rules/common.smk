@@ -213,6 +213,21 @@ def records(wildcards):
     return [f"{folder}{part}" for dataset in study.datasets for part in study.parts(dataset)]
 
 
+def training_records(wildcards):
+    """The records of those of a model's training checkpoints of which some are made, one checkpoint after another."""
+    checkpoints = study.models[wildcards.model]["checkpoints"]
+    known = [each for each in study.models[wildcards.model]["training_checkpoints"] if each in checkpoints]
+    folders = [f"results/routing/{wildcards.model}/{checkpoint}/" for checkpoint in known]
+    return [f"{folder}{part}" for folder in folders for dataset in study.datasets for part in study.parts(dataset)]
+
+
+def training_selections(wildcards):
+    """The selections of a model's other training checkpoints."""
+    model = study.models[wildcards.model]
+    others = [each for each in model["training_checkpoints"] if each not in model["checkpoints"]]
+    return [f"results/selections/{wildcards.model}/{checkpoint}.nc" for checkpoint in others]
+
+
 def tokens_of_part(wildcards):
     """The tokens of the dataset that a part is of."""
     return f"results/inputs/{wildcards.model}/{parts.dataset_of(wildcards.part)}.nc"

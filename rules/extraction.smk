@@ -33,6 +33,33 @@ rule extract_routing:
         "../scripts/extract_routing.py"
 
 
+rule select_experts:
+    """Which experts tokens of all datasets select at a checkpoint of which no records are made, and nothing else."""
+    input:
+        folder=model_folder,
+        tokens=tokens,
+    output:
+        selections="results/selections/{model}/{checkpoint}.nc",
+    log:
+        "results/logs/select_experts/{model}/{checkpoint}.log",
+    conda:
+        "../envs/study.yaml"
+    threads: config["extraction"]["threads"]
+    resources:
+        gpu=gpus,
+        mem_mb=growing(8000, per_million=300),
+        runtime=growing(240),
+    params:
+        code=code("select_experts.py"),
+        model=model_settings(
+            "id", "path", "layers", "dtype", "device", "attention", "experts", "gpus", "trust_remote_code"
+        ),
+        tokens_per_batch=config["extraction"]["tokens_per_batch"],
+        tokens={key: config["evolution"][key] for key in ("tokens", "seed")},
+    script:
+        "../scripts/select_experts.py"
+
+
 rule tally_routing:
     """Small additive statistics of a part's records: counts, sums and histograms per document."""
     input:

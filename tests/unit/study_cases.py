@@ -20,7 +20,8 @@ from gatebook.inputs.demo import evaluation
 from gatebook.inputs.demo.training import Losses
 from gatebook.run import alone
 
-MODEL, CHECKPOINTS = "demo", ("step0", "step9")
+MODEL, CHECKPOINTS, BETWEEN = "demo", ("step0", "step9"), "step4"
+"""Those with records, and one of training of which only the experts that tokens select are known."""
 CHAPTERS = lists.known_chapters(lists.ROOT)
 EXPERTS, HIDDEN, SAMPLED = 8, 16, 40
 """Experts and hidden size are those of the tiny OLMoE, whose files the chapters on the model read."""
@@ -30,6 +31,7 @@ FEWER = {
     "similarity": {"permutations": 100},
     "maps": {"points": 60},
     "token_overlap": {"rarefied_tokens": 20},
+    "evolution": {"permutations": 2},
 }
 """Settings that make the jobs short."""
 
@@ -121,16 +123,31 @@ def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
         described = results / f"inputs/{MODEL}/checkpoints/{checkpoint}.json"
         described.parent.mkdir(exist_ok=True)
         described.write_text('{"moe_layers": [0, 1, 2, 3, 4]}')
+    _write_selections(results / f"selections/{MODEL}/{BETWEEN}.nc", study)
     (results / "demo/tokenizer").symlink_to(model)
     netcdf.save(training(3.0), results / f"demo/training/{MODEL}.nc")
     overlay = {
         "study": {"datasets": list(study["step0"])},
-        "models": {MODEL: {"checkpoints": list(CHECKPOINTS)}},
-        "demo": {"training": {"steps": 9, "checkpoints": [0, 9]}},
+        "models": {MODEL: {"checkpoints": list(CHECKPOINTS), "training_checkpoints": "all"}},
+        "demo": {"training": {"steps": 9, "checkpoints": [0, 4, 9]}},
         "compare": [f"{MODEL}/{checkpoint}" for checkpoint in CHECKPOINTS],
         "chapters": list(CHAPTERS),
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(overlay | FEWER), encoding="utf-8")
+
+
+def _write_selections(path: Path, study: dict[str, dict[str, Case]]) -> None:
+    """What tokens select at the checkpoint between: every second one as at the first, the others as at the last."""
+    first, last = (list(study[checkpoint].values()) for checkpoint in CHECKPOINTS)
+    layers = list(last[0].layers)
+    selected = [
+        [np.concatenate([made.layers[layer]["selected_expert"].values for made in of]) for layer in layers]
+        for of in (first, last)
+    ]
+    token = np.arange(len(selected[0][0]))
+    made = {"selected_expert": (("layer", "token", "rank"), np.where(token[:, None] % 2, *selected))}
+    attrs = {"experts": EXPERTS, "weights_sha256": BETWEEN}
+    netcdf.save(xr.Dataset(made, coords={"layer": layers, "token": token}, attrs=attrs), path)
 
 
 def _write_records(folder: Path, made: Case, number: int, attrs: dict) -> None:

@@ -171,6 +171,39 @@ def test_a_study_resolves_checkpoints_and_folders_of_every_source():
     assert resolved(whole).models["olmoe"]["folders"] == folders
 
 
+def test_training_checkpoints_are_those_of_the_model_or_all_that_are_saved_up_to_the_studied_one():
+    assert resolved(config()).models["demo"]["training_checkpoints"] == ["step0", "step600"]
+    study = resolved(changed("models/demo/training_checkpoints", "all"))
+    assert study.models["demo"]["training_checkpoints"] == ["step0", "step10", "step600"]
+    assert study.folder("demo", "step10") == "results/demo/checkpoints/demo/step10"
+    assert study.models["demo"]["checkpoints"] == ["step0", "step600"] and "checkpoints" not in study.missing("demo")
+    whole = changed("models/demo/training_checkpoints", "all")
+    whole["models"]["demo"] |= {"checkpoints": ["step0"]}
+    whole["compare"] = []
+    early = resolved(whole)
+    assert early.models["demo"]["training_checkpoints"] == ["step0"]
+    assert early.missing("demo")["checkpoints"] == "the model has one checkpoint"
+
+
+def test_training_checkpoints_of_the_hub_and_of_folders_are_lists():
+    whole = changed("study/models", ["mine", "olmoe"])
+    whole["compare"] = []
+    whole["models"]["olmoe"]["training_checkpoints"] = ["step5-tokens1B", "main"]
+    whole["models"]["mine"] |= {"checkpoints": ["late"], "training_checkpoints": ["early", "late"]}
+    models = resolved(whole).models
+    assert models["olmoe"]["checkpoints"] == ["main"]
+    assert list(models["olmoe"]["folders"]) == ["main", "step5-tokens1B"]
+    assert models["mine"]["folders"] == {"late": "data/mine/late", "early": "data/mine/early"}
+    for name in ("mine", "olmoe"):
+        wrong = deepcopy(whole)
+        wrong["models"][name]["training_checkpoints"] = "all"
+        with pytest.raises(Problem, match=rf"^config: models\.{name}\.training_checkpoints: only of the embedded "):
+            resolved(wrong)
+    del whole["models"]["mine"]["checkpoints"]
+    with pytest.raises(Problem, match="they are subfolders of `path`, and none of them is studied: add `checkpoints`"):
+        resolved(whole)
+
+
 def test_seeds_and_variants_of_the_embedded_model_change_only_what_they_name():
     whole = config()
     one = {"source": "demo", "checkpoints": ["step600"]}
@@ -528,6 +561,23 @@ WRONG = [
         "models/demo/untrained",
         "step10",
         "models.demo.untrained: 'step10' is not among the model's checkpoints: use one of step0, step600, or add it",
+    ),
+    (
+        "models/demo/training_checkpoints",
+        ["step0", "step7", "step600"],
+        "models.demo.training_checkpoints: 'step7' is not saved by the training: use one of step0, step10, step600, or",
+    ),
+    (
+        "models/demo/training_checkpoints",
+        ["step0", "step10"],
+        "models.demo.training_checkpoints: 'step10' is the last one, but 'step600' is studied: write them in training "
+        "order, 'step600' at the end.",
+    ),
+    (
+        "models/demo/training_checkpoints",
+        "some",
+        "models.demo.training_checkpoints: 'some' is not allowed: write all, or a list of checkpoints in training "
+        "order.",
     ),
     ("compare", ["demo"], "compare.0: 'demo' is not allowed: write a model and one of its checkpoints, such as demo/"),
     ("compare", ["demo/step0"] * 2, "compare: ['demo/step0', 'demo/step0'] holds an entry twice: remove one."),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gatebook.inputs import clusters
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
-from gatebook.measures.explained import Explained, partners, share_explained
+from gatebook.measures.explained import Explained, partners, share_explained, shared_experts
 
 
 def explained(code, group, selected, experts, dataset=None, among=None) -> Explained:
@@ -67,6 +67,29 @@ def test_it_is_the_mean_over_pairs_of_tokens_also_without_each_group(made, rank)
         np.testing.assert_allclose(found.share[draw], share, atol=1e-9)
         np.testing.assert_allclose(found.of_experts[draw], of_experts, atol=1e-9)
         np.testing.assert_allclose(found.coverage[draw, 0], coverage, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(token, st.permutations(range(4))), min_size=2, max_size=30), st.integers(1, 3))
+def test_what_tokens_share_with_others_is_the_mean_over_pairs(made, rank):
+    code, group, dataset, selected = (np.array([each[part] for each, _ in made]) for part in range(4))
+    selected, others = selected[:, :rank].astype(np.uint8), np.array([each for _, each in made], np.uint8)[:, :rank]
+    found = shared_experts(partners(code, group, dataset, 2), selected, others, 4)
+    y, z = (np.eye(4)[each.astype(int)].sum(axis=1) for each in (selected, others))
+    alike = (group[:, None] != group) & (code[:, None] == code)
+    heavy = np.array([1 / max((alike.any(axis=1) & (dataset == one)).sum(), 1) for one in dataset])
+    for draw in range(1 + GROUPS):
+        kept = group != draw - 1
+        pairs = heavy * (alike & kept & kept[:, None])
+        has = pairs.any(axis=1)
+        value = np.full(len(code), np.nan)
+        value[has] = ((y @ z.T) * pairs).sum(axis=1)[has] / pairs.sum(axis=1)[has] / rank
+        wanted = [value[has & (dataset == one)].mean() if (has & (dataset == one)).any() else np.nan for one in (0, 1)]
+        np.testing.assert_allclose(found[draw, 1:], wanted, atol=1e-9)
+        if has.any():
+            np.testing.assert_allclose(found[draw, 0], np.nanmean(wanted), atol=1e-9)
+    same = share_explained(partners(code, group, dataset, 2), selected, 4)
+    assert np.isfinite(found[:, 0]).tolist() == (same.coverage[:, 0] > 0).tolist()
 
 
 def test_by_hand():

@@ -99,6 +99,32 @@ def pipeline(run_script, model_folder, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("most", [1000, 100])
+def test_selections_are_those_of_the_records(pipeline, model_folder, run_script, most):
+    out = pipeline("extract_routing")
+    params = {"model": MODEL | {"path": "data/tiny"}, "tokens": {"tokens": most, "seed": 1}, "code": "c0de"}
+    run_script(
+        "select_experts",
+        out,
+        input={"folder": str(model_folder), "tokens": [str(out / "tokens.nc")]},
+        output={"selections": str(out / "selections.nc")},
+        params=params | {"tokens_per_batch": {"cpu": 64}},
+        wildcards={"model": "tiny", "checkpoint": "step5"},
+        threads=1,
+    )
+    found, description = netcdf.load(out / "selections.nc"), json.loads((out / "model.json").read_text())
+    tokens = netcdf.load(out / "tokens.nc").sizes["token"]
+    assert found.sizes == {"layer": 4, "token": min(most, tokens), "rank": 3}
+    assert found["selected_expert"].dtype == np.uint8 and found.attrs["experts"] == 8
+    for layer in range(4):
+        records = netcdf.load(out / "records" / f"layer_{layer}.nc")["selected_expert"].values[found["token"].values]
+        assert (found["selected_expert"].sel(layer=layer) == records).mean() > 0.99
+    wanted = {"model": "tiny", "model_id": "data/tiny", "checkpoint": "step5"}
+    wanted["weights_sha256"] = description["weights_sha256"]
+    assert found.attrs.items() >= wanted.items()
+    assert json.loads(found.attrs["provenance"])["code"] == "c0de"
+
+
 def test_from_rows_to_a_tally(pipeline, model_folder, tokenizer):
     out = pipeline("tally_routing")
     texts = [f"{row['question']} {row['answer']}" for row in ROWS]

@@ -265,6 +265,18 @@ def test_axes_without_a_finite_value_say_so(draw):
     assert "no data" in [text.get_text() for text in drawn_texts(single(draw))]
 
 
+def test_symmetric_log_curves_begin_at_zero_and_name_values_of_x_that_have_room():
+    _, (ax,) = plotting.canvas(3)
+    steps = [0, 10, 25, 50, 100, 200, 300, 310, 400]
+    plotting.curves(ax, steps, [Series("a", np.arange(9))], x_scale="symlog")
+    assert ax.get_xscale() == "symlog"
+    ticks = ax.get_xticks().tolist()
+    assert ticks[0] == 0 and ticks[-1] == 400 and set(ticks) < set(steps) and 310 not in ticks
+    place = ax.xaxis.get_transform().transform(np.array([0, 10, 100.0]))
+    assert place[1] - place[0] == pytest.approx(place[2] - place[1], rel=0.2)
+    plotting.curves(plotting.canvas(3)[1][0], [0], [Series("a", [1])], x_scale="symlog")
+
+
 def test_log_curves_leave_gaps_where_a_value_is_not_positive():
     _, (ax,) = plotting.canvas()
     plotting.curves(ax, [1, 2, 3], [Series("a", [1, 0, 2])], y_scale="log")

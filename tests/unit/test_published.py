@@ -74,12 +74,33 @@ def test_files_are_complete(path):
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert set(content) == {"model_id", "source", "source_url", "note", "values", "unmeasured"}
     for entry in content["values"]:
-        assert set(entry) == {"name", "chapter", "measure", "where", "layers", "percent"}
-        assert len(entry["layers"]) == len(entry["percent"])
+        places = "layers" if "layers" in entry else "checkpoints"
+        more = {"at"} if places == "checkpoints" else set()
+        assert set(entry) == {"name", "chapter", "measure", "where", places, "percent", *more}
+        assert all(len(entry[each]) == len(entry["percent"]) for each in (places, *more))
         assert all(0 < percent <= 100 for percent in entry["percent"])
         assert (ROOT / "scripts/gatebook/chapters" / entry["chapter"] / "measure.py").is_file()
     for row in published.unmeasured(content)["rows"]:
         assert set(row) == {"name", "at", "published"} and 0 < row["published"] <= 1
+
+
+def test_what_is_published_of_training_is_beside_the_mean_over_layers_or_by_itself():
+    entry = {
+        "where": {"dataset": "code"},
+        "measure": "mean",
+        "checkpoints": ["step5", "step7"],
+        "percent": [40.0, 80.0],
+    }
+    whole = reference(**entry | {"at": ["1 %", "2 %"]})
+    del whole["values"][0]["layers"]
+    values = xr.DataArray([[[0.5, 0.4, 0.6]]], dims=("dataset", "checkpoint", "interval"))
+    values = values.assign_coords(dataset=["code"], checkpoint=["step5"])
+    found = published.beside(xr.Dataset({"mean": values}, attrs={"model_id": "a/b"}), "load", whole)
+    assert [(row["layer"], row["published"], row["covered"]) for row in found["rows"]] == [("all, step5", 0.4, True)]
+    assert found["absent"] == ["Share of the busiest expert, code, checkpoint step7"]
+    whole |= {"unmeasured": []}
+    assert published.unmeasured(whole, ["load"])["rows"] == []
+    assert [row["at"] for row in published.unmeasured(whole, ["other"])["rows"]] == ["1 %", "2 %"]
 
 
 def test_what_no_chapter_measures_is_published_by_itself():

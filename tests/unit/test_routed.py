@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from routing_cases import completed, random_case
 from vocabulary_cases import vocabulary_case, written
 
@@ -48,6 +49,30 @@ def test_a_study_is_read_dataset_after_dataset(made, predicted, tmp_path):
     assert found["start"].values.tolist() == [0, 4, 13, 16, 22]
     assert found["document_id"].values.tolist() == [name for one in made.values() for name in one.document_id]
     assert found.attrs["datasets"] == '{"poems": "sum of poems", "code": "sum of code"}'
+
+
+def test_tokens_are_read_without_records(made, tmp_path):
+    paths = written(made, tmp_path)
+    alone, whole = routed.read_tokens(paths["tokens"]), routed.read(**paths)
+    xr.testing.assert_equal(alone, whole.drop_vars("layer"))
+    assert alone["dataset_sha256"].values.tolist() == ["files of poems", "files of code"]
+
+
+def test_selections_are_read_layer_by_layer_if_they_are_of_the_tokens_that_count(tmp_path):
+    place, selected = np.array([1, 4, 5]), np.arange(12, dtype=np.uint8).reshape(2, 3, 2)
+    saved = xr.Dataset(
+        {"selected_expert": (("layer", "token", "rank"), selected)},
+        coords={"layer": [0, 3], "token": place},
+        attrs={"experts": 16},
+    )
+    netcdf.save(saved, tmp_path / "step5.nc")
+    found = list(routed.read_selected(str(tmp_path / "step5.nc"), place))
+    assert [(layer.number, layer.experts) for layer in found] == [(0, 16), (3, 16)]
+    np.testing.assert_array_equal([layer.selected for layer in found], selected)
+    with pytest.raises(
+        Problem, match=r"step5\.nc is of other tokens than this study counts: delete it and run the wor"
+    ):
+        next(routed.read_selected(str(tmp_path / "step5.nc"), place + 1))
 
 
 def test_datasets_of_the_same_files_share_the_numbers_of_their_clusters(tmp_path):

@@ -36,20 +36,21 @@ def test_only_what_runs_experts_asks_for_a_gpu(olmoe):
 
 
 @pytest.mark.parametrize(
-    ("example", "checkpoints", "gpus"),
+    ("example", "checkpoints", "others", "gpus"),
     [
-        ("mixtral", 1, 2),
-        ("qwen3_moe", 1, 1),
-        ("deepseek_v2_lite", 1, 1),
-        ("gpt_oss", 1, 1),
-        ("olmoe_checkpoints", 5, 1),
+        ("mixtral", 1, 0, 2),
+        ("qwen3_moe", 1, 0, 1),
+        ("deepseek_v2_lite", 1, 0, 1),
+        ("gpt_oss", 1, 0, 1),
+        ("olmoe_checkpoints", 2, 3, 1),
     ],
 )
-def test_other_models_are_planned_on_the_same_datasets(workflow, example, checkpoints, gpus):
+def test_other_models_are_planned_on_the_same_datasets(workflow, example, checkpoints, others, gpus):
     overlays = [ROOT / "config" / "olmoe.yaml", ROOT / "config" / "examples" / f"{example}.yaml"]
     dry = workflow.finish("--dry-run", configs=overlays)
     jobs = planned(dry)
-    assert jobs["fetch_model"] == checkpoints
+    assert jobs["fetch_model"] == checkpoints + others
+    assert jobs.get("select_experts", 0) == others and jobs.get("measure_evolution", 0) == (others > 0)
     assert jobs["extract_routing"] == 12 * checkpoints
     assert jobs["measure_router_decisiveness"] == checkpoints
     assert set(re.findall(r"gpu=([1-9])", dry.stdout)) == {str(gpus)}
@@ -75,6 +76,7 @@ def test_the_default_study_is_planned_without_a_profile(workflow):
     jobs = planned(dry)
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
     assert jobs["extract_routing"] == 2 * len(config["study"]["datasets"])
+    assert jobs["select_experts"] == len(config["demo"]["training"]["checkpoints"]) - 2
 
 
 def test_the_list_of_rules_is_a_table_of_contents(workflow):

@@ -61,6 +61,8 @@ __all__ = [
 ]
 
 Limits = tuple[float | None, float | None]
+TICK_INCHES = 0.35
+"""Room of the label of a tick along an x axis."""
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++")
 """Of the parts of bars, which a grey print must tell apart."""
 
@@ -157,7 +159,7 @@ def curves(
     *,
     x_label: str = "",
     y_label: str = "",
-    x_scale: Literal["linear", "log"] = "linear",
+    x_scale: Literal["linear", "log", "symlog"] = "linear",
     y_scale: Literal["linear", "log"] = "linear",
     y_limits: Limits = (None, None),
     labels: Literal["end", "legend"] = "end",
@@ -176,7 +178,8 @@ def curves(
     x_label, y_label, y_limits, labels, order
         As those of `layer_lines`.
     x_scale, y_scale
-        Of the axes.
+        Of the axes; "symlog" is logarithmic from the smallest positive x on and linear below it, with ticks at values
+        of x as far as they fit.
 
     Raises
     ------
@@ -186,7 +189,7 @@ def curves(
     x = np.asarray(x, float)
     if x_scale == "log" and (x <= 0).any():
         raise ValueError("A logarithmic x axis needs positive x values.")
-    ax.set_xscale(x_scale)
+    ax.set_xscale(x_scale, **({"linthresh": min(x[x > 0], default=1)} if x_scale == "symlog" else {}))
     if y_scale == "log":
         ax.set_yscale("log", nonpositive="clip")
         series = [replace(one, estimate=_positive(one.estimate)) for one in series]
@@ -196,6 +199,9 @@ def curves(
     ax.margins(x=0.02)
     _limit_y(ax, y_limits)
     _number_ticks(ax.xaxis)
+    if x_scale == "symlog":
+        ax.set_xticks(_far_apart(ax, x), minor=False)
+        ax.set_xticks([], minor=True)
     _number_ticks(ax.yaxis)
 
 
@@ -619,6 +625,17 @@ def _limit_y(ax: Axes, limits: Limits) -> None:
     # Without this test matplotlib would freeze the axis at the data drawn so far.
     if limits != (None, None):
         ax.set_ylim(*limits)
+
+
+def _far_apart(ax: Axes, x: np.ndarray) -> list[float]:
+    """The first and the last value, and others, from the last one on, whose tick labels have room on the x axis."""
+    place = ax.xaxis.get_transform().transform(x)
+    place = (place - place[0]) * inches(ax)[0] / max(place[-1] - place[0], 1e-12)
+    kept = [len(x) - 1]
+    for index in range(len(x) - 2, 0, -1):
+        if min(place[kept[-1]] - place[index], place[index]) >= TICK_INCHES:
+            kept.append(index)
+    return sorted({float(x[0]), *x[kept].tolist()})
 
 
 def _number_ticks(axis: Axis) -> None:

@@ -40,8 +40,9 @@ class Selected(dict):
 class Study:
     """What a study runs: settings of the selected models and datasets by name, in the order of the config.
 
-    A model's `checkpoints` are in training order; `folders` says where the files of each are. `shards` says into how
-    many shards each dataset is split. `compared` names the runs to compare, {model, checkpoint}, the first one against
+    A model's `checkpoints` are in training order, and so are its `training_checkpoints`, of which chapters about all of
+    training read selections; `folders` says where the files of each are. `shards` says into how many shards each
+    dataset is split. `compared` names the runs to compare, {model, checkpoint}, the first one against
     all others; there are at least two, or none. `extraction` is that section of the config.
     """
 
@@ -60,7 +61,7 @@ class Study:
         """The capabilities that a model's data lack (see `capabilities`), each with the reason."""
         settings = self.models[model]
         lacks = {"roles": "no dataset says who speaks"}
-        if len(settings["checkpoints"]) == 1:
+        if len(settings["training_checkpoints"]) == 1:
             lacks["checkpoints"] = "the model has one checkpoint"
         if not self.extraction["sample"]["size"]:
             lacks["sample"] = "extraction.sample.size is 0"

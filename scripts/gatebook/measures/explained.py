@@ -111,17 +111,8 @@ def share_explained(found: Partners, selected: np.ndarray, experts: int) -> Expl
     -------
     Explained
     """
-    datasets = found.tokens.shape[1]
-    shared = np.zeros((1 + GROUPS, datasets, experts))
-    covered = np.zeros((1 + GROUPS, GROUPS, datasets))
-    loads = np.zeros((1 + GROUPS, GROUPS, datasets, experts))
-    weight = 1 / np.maximum(np.bincount(found.dataset, minlength=datasets), 1)
-    _add_values(found.place, found.starts, found.group, found.dataset, selected, weight, shared, covered, loads)
-    every = np.arange(GROUPS)
-    for part in (shared, covered, loads):
-        part[1:] += part[0]
-    for part in (covered, loads):
-        part[1 + every, every] = 0
+    shared, covered, loads = _sums(found, selected, selected, experts)
+    weight = _weights(found)
     with np.errstate(divide="ignore", invalid="ignore"):
         number = covered.sum(axis=1)
         even = np.where(number > 0, 1 / number, 0)  # what a token counts, so that datasets count the same
@@ -141,6 +132,55 @@ def share_explained(found: Partners, selected: np.ndarray, experts: int) -> Expl
         return Explained(share, of_experts, _coverage(number, found.tokens))
 
 
+def shared_experts(found: Partners, selected: np.ndarray, others: np.ndarray, experts: int) -> np.ndarray:
+    """Which share of its experts a token has in common with what other tokens of its value select.
+
+    Parameters
+    ----------
+    found
+        The tokens with a partner.
+    selected, others
+        The experts of all tokens, (token, rank) unsigned int, all different: those of the token itself, and those of
+        its partners, which may be what another checkpoint selects for them.
+    experts
+        How many there are.
+
+    Returns
+    -------
+    numpy.ndarray
+        (draw, 1 + dataset) float64, the mean of all datasets first, draws as those of `Explained`.
+    """
+    shared, covered, _ = _sums(found, selected, others, experts)
+    number = covered.sum(axis=1)
+    value = shared.sum(axis=-1) / np.where(number > 0, number * selected.shape[1], np.nan)
+    known = np.isfinite(value)
+    whole = np.where(known, value, 0).sum(axis=1) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)
+    return np.concatenate([whole[:, None], value], axis=1)
+
+
+def _sums(
+    found: Partners, selected: np.ndarray, others: np.ndarray, experts: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `_add_values` adds up, in every draw: shared (draw, dataset, expert), covered (draw, group, dataset), loads
+    (draw, group, dataset, expert)."""
+    datasets, every = found.tokens.shape[1], np.arange(GROUPS)
+    shared = np.zeros((1 + GROUPS, datasets, experts))
+    covered = np.zeros((1 + GROUPS, GROUPS, datasets))
+    loads = np.zeros((1 + GROUPS, GROUPS, datasets, experts))
+    weight = _weights(found)
+    _add_values(found.place, found.starts, found.group, found.dataset, selected, others, weight, shared, covered, loads)
+    for part in (shared, covered, loads):
+        part[1:] += part[0]
+    for part in (covered, loads):
+        part[1 + every, every] = 0
+    return shared, covered, loads
+
+
+def _weights(found: Partners) -> np.ndarray:
+    """What a partner counts, by its dataset: (dataset,)."""
+    return 1 / np.maximum(np.bincount(found.dataset, minlength=found.tokens.shape[1]), 1)
+
+
 def _coverage(covered: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     """The shares of tokens that are covered, (draw, 1 + dataset), their mean over datasets with tokens first."""
     coverage = covered / np.where(tokens > 0, tokens, np.nan)
@@ -155,12 +195,13 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _add_values(place, starts, group, dataset, selected, weight, shared, covered, loads):
+def _add_values(place, starts, group, dataset, selected, others, weight, shared, covered, loads):
     """Add the tokens of all values to draw 0 of the sums, and to the others what leaving out a group changes.
 
     A cell is what one dataset has of one value in one group. Its tokens share with those of the other groups, on
-    average, as many experts as its counts and theirs have in common, by their number; a token of theirs has the weight
-    of its dataset. What falls to the group that is left out itself stays in `covered` and `loads`.
+    average, as many experts as its counts and theirs, of what the `others` select, have in common, by their number; a
+    token of theirs has the weight of its dataset. What falls to the group that is left out itself stays in `covered`
+    and `loads`.
     """
     _, groups, datasets, experts = loads.shape
     counts, held = np.zeros((groups * datasets, experts)), np.zeros(groups * datasets)
@@ -182,8 +223,8 @@ def _add_values(place, starts, group, dataset, selected, weight, shared, covered
                 cells += 1
             one = weight[dataset[token]]
             for rank in range(selected.shape[1]):
-                expert = selected[place[token], rank]
-                counts[cells - 1, expert] += 1
+                counts[cells - 1, selected[place[token], rank]] += 1
+                expert = others[place[token], rank]
                 table[slots - 1, expert] += one
                 whole[expert] += one
             held[cells - 1] += 1

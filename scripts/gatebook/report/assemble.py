@@ -120,9 +120,10 @@ def assemble(
         "methods": {
             "metrics": [metric for name in names for metric in _metrics(name, sections)] + _model_metrics(model_pages),
             "unmeasured": [
-                published.unmeasured(each)
+                found
                 for each in references
-                if each["unmeasured"] and each["model_id"] in [model["model_id"] for model in models]
+                if each["model_id"] in [model["model_id"] for model in models]
+                and (found := published.unmeasured(each, names))["rows"]
             ],
             "statistics": _statistics(config, names, without_documents),
             "configuration": yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=100),

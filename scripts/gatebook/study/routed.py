@@ -46,28 +46,44 @@ class Layer:
 def read(records: list[str], tokens: list[str]) -> xr.Dataset:
     """The tokens of a study from the record folders and token files of its datasets.
 
+    What `read_tokens` gives, with the ids of kind "predicted" if every folder holds predictions. Coordinate: `layer`.
+    The attributes say which model and which tokens it is.
+    """
+    study, parts_of = read_tokens(tokens), parts.by_dataset(records)
+    if all((Path(folder) / PREDICTIONS).exists() for folder in records):
+        predicted = []
+        for folders in parts_of:
+            with netcdf.open_joined([folder / PREDICTIONS for folder in folders], along="token") as predictions:
+                predicted.append(predictions["predicted_token"].values)
+        ids = np.concatenate([study["token_id"], np.concatenate(predicted, dtype=np.int32)[None]])
+        study = study.drop_dims("kind").assign(token_id=(("kind", "token"), ids)).assign_coords(kind=list(KINDS))
+    identities = {}
+    for folders, _ in zip(parts_of, tokens, strict=True):
+        with netcdf.open_lazily(next(iter(layer_files(folders[0]).values()))) as record:
+            identities[record.attrs["dataset"]] = xr.Dataset(attrs=record.attrs)
+    study = study.assign_coords(name=list(identities), layer=list(layer_files(records[0])))
+    return study.assign_attrs(study_identity(identities))
+
+
+def read_tokens(tokens: list[str]) -> xr.Dataset:
+    """The tokens of a study from the token files of its datasets alone.
+
     `token_id` (kind, token) int32, `NONE` where there is none; `dataset` int16, an index into `name`, and `group` int8,
     that of its cluster (token); `document_id` text, `cluster` int64, numbered through all datasets, of which those of
-    the same files share theirs, and `start` int64, its first token (document); `documents` (name) int64, how many each
-    dataset has. Coordinates: `kind`, without "predicted" unless every folder holds
-    predictions; `name`, the datasets; `layer`. The attributes say which model and which tokens it is.
+    the same files share theirs, and `start` int64, its first token (document); `documents` int64, how many each dataset
+    has, and `dataset_sha256` text, that of its files (name). Coordinates: `kind`, without "predicted"; `name`, the
+    datasets.
     """
-    kinds = KINDS if all((Path(folder) / PREDICTIONS).exists() for folder in records) else KINDS[:2]
-    ids, groups, clusters, identities, names, lengths = [], [], [], {}, [], []
-    for folders, path in zip(parts.by_dataset(records), tokens, strict=True):
+    ids, groups, clusters, names, lengths, attrs = [], [], [], [], [], []
+    for path in tokens:
         known = load_tokens(path)
         names.append(known["document_id"].values.astype(object))
         lengths.append(known["document_tokens"].values)
         given = known["token_id"].values
-        found = [given, next_token(given, known["position"].values)]
-        if "predicted" in kinds:
-            with netcdf.open_joined([folder / PREDICTIONS for folder in folders], along="token") as predictions:
-                found.append(predictions["predicted_token"].values)
-        ids.append(np.array(found, dtype=np.int32))
+        ids.append(np.array([given, next_token(given, known["position"].values)], dtype=np.int32))
         groups.append(np.repeat(known["group"].values, lengths[-1]))
         clusters.append(sources(known["cluster"].values, known.attrs["dataset_sha256"]))
-        with netcdf.open_lazily(next(iter(layer_files(folders[0]).values()))) as record:
-            identities[record.attrs["dataset"]] = xr.Dataset(attrs=record.attrs)
+        attrs.append(known.attrs)
     ends = np.cumsum(np.concatenate(lengths), dtype=np.int64)
     return xr.Dataset(
         {
@@ -77,10 +93,10 @@ def read(records: list[str], tokens: list[str]) -> xr.Dataset:
             "document_id": ("document", np.concatenate(names)),
             "start": ("document", np.append(0, ends[:-1])),
             "documents": ("name", [len(part) for part in names]),
+            "dataset_sha256": ("name", [each["dataset_sha256"] for each in attrs]),
             "cluster": ("document", np.unique(np.concatenate(clusters).astype(str), return_inverse=True)[1]),
         },
-        coords={"kind": list(kinds), "name": list(identities), "layer": list(layer_files(records[0]))},
-        attrs=study_identity(identities),
+        coords={"kind": list(KINDS[:2]), "name": [each["dataset"] for each in attrs]},
     )
 
 
@@ -111,6 +127,18 @@ def read_layers(tokens: xr.Dataset, records: list[str], *wanted: str) -> Iterato
                 "of tokens: delete the folder and run the workflow again."
             )
         yield Layer(number, experts, *map(values.get, ("selected_expert", "routing_weight", "entropy")))
+
+
+def read_selected(path: str, place: np.ndarray) -> Iterator[Layer]:
+    """One layer after another of what the rule select_experts wrote of the tokens `place` (token,) of a study.
+
+    Raises a `Problem` if the file is of other tokens.
+    """
+    with netcdf.open_lazily(path) as found:
+        if not np.array_equal(found["token"].values, place):
+            raise Problem(f"{path} is of other tokens than this study counts: delete it and run the workflow again.")
+        for number in found["layer"].values.tolist():
+            yield Layer(number, int(found.attrs["experts"]), found["selected_expert"].sel(layer=number).values)
 
 
 def slices(tokens: int) -> Iterator[slice]:

@@ -67,6 +67,7 @@ FARTHEST = {
     "effective_rank participation_ratio": (1, None, "of a matrix of rank 1"),
     "router_alignment": (0, 1, "of rows to which an expert responds least, or most"),
     "router_space_overlap": (0, None, "orthogonal"),
+    "settled": (0, 1, "of routing that is that of the last checkpoint at once, or only at last"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""

@@ -12,8 +12,10 @@ from gatebook.measures.summary import Measured
 
 NAMES = {
     "alike": ("number that those runs share which differ in their seed alone", "1"),
+    "against": ("checkpoint that others are compared with: the last one, or the one before", ""),
     "axis": ("axis of the map", "1"),
     "capacity_factor": ("capacity of an expert, in even shares of a batch", "1"),
+    "checkpoint": ("checkpoint, in training order", ""),
     "class": ("what the class of a token is made of", ""),
     "clusters": ("clusters of documents that are alike", "clusters"),
     "dataset": ("dataset, or all of them pooled", ""),
@@ -27,6 +29,7 @@ NAMES = {
     "expert": ("number of the expert", "1"),
     "experts": ("experts of a layer", "experts"),
     "experts_per_token": ("experts that a token selects", "experts"),
+    "frequency": ("how often the token id occurs", ""),
     "interval": ("estimate, and the ends of its interval", ""),
     "kind": ("which token counts: the one read, the next, the predicted", ""),
     "label": ("what near tokens may share", ""),

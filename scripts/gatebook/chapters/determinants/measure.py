@@ -24,7 +24,8 @@ from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import summary
 from gatebook.measures.explained import Partners, partners, share_explained
 from gatebook.measures.summary import Jackknife, Measured, summarise
-from gatebook.measures.uncertainty import POOLED, sample_sizes_of
+from gatebook.measures.token_sample import counted, documents_of, sizes
+from gatebook.measures.uncertainty import POOLED
 from gatebook.study.routed import NONE, Layer
 
 DIFFERENCES = {
@@ -34,29 +35,6 @@ DIFFERENCES = {
 }
 """Measures that are the difference of what two classes explain of the common tokens."""
 PERSISTENCE = ("distance", "draw", "dataset")
-
-
-def counted(study: xr.Dataset, tokens: int, seed: int) -> np.ndarray:
-    """Which tokens of a study (`routed.read`) count: at most so many of each dataset, (token,) int64, increasing.
-
-    Clusters are taken whole, in a random order that depends on `seed` and the dataset's name, and the last one is cut.
-    """
-    documents = _documents(study)
-    cluster = study["cluster"].values[documents]
-    chosen, start = [], 0
-    for index, name in enumerate(study["name"].values.tolist()):
-        number = int((study["dataset"].values == index).sum())
-        known, code = np.unique(cluster[start : start + number], return_inverse=True)
-        turn = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(known))[code]
-        chosen.append(start + np.sort(np.argsort(turn, kind="stable")[:tokens]))
-        start += number
-    return np.concatenate(chosen)
-
-
-def _documents(study: xr.Dataset) -> np.ndarray:
-    """The document of every token of a study: (token,) int64."""
-    lengths = np.diff(study["start"].values, append=study.sizes["token"])
-    return np.repeat(np.arange(len(lengths)), lengths)
 
 
 def text_of(study: xr.Dataset, place: np.ndarray) -> xr.Dataset:
@@ -77,7 +55,7 @@ def text_of(study: xr.Dataset, place: np.ndarray) -> xr.Dataset:
         "window": window,
         "dataset": study["dataset"].values.astype(np.int64),
         "group": study["group"].values.astype(np.int64),
-        "document": _documents(study),
+        "document": documents_of(study),
     }
     return xr.Dataset({name: ("token", values[place]) for name, values in whole.items()})
 
@@ -220,8 +198,7 @@ def measure(
         known = values[np.isfinite(values)]
         mean = known.mean() if len(known) else np.nan
         out[name] = "dataset", np.append(mean, values), {"long_name": title, "units": "1"}
-    out["tokens"] = "dataset", np.append(held.sum(), held), {"long_name": "tokens", "units": "tokens"}
-    out = out.assign_coords(expert=np.arange(out.sizes["expert"])).merge(_sample_sizes(study, text, len(names)))
+    out = out.assign_coords(expert=np.arange(out.sizes["expert"])).merge(sizes(study, place))
     attrs = {"pooled_datasets": len(names), "groups": GROUPS, "tokens_per_dataset": tokens}
     return Measured(out.assign_attrs(attrs | {"seed": seed, "confidence": confidence}), draws)
 
@@ -236,9 +213,3 @@ def _explained(found: dict[str, Partners], selected: np.ndarray, experts: int) -
 def table(metrics: xr.Dataset) -> pd.DataFrame:
     """The measures as rows (`summary.table`)."""
     return summary.table(metrics, [name for name in MEASURES if name not in ("coverage", "expert_share")])
-
-
-def _sample_sizes(study: xr.Dataset, text: xr.Dataset, datasets: int) -> xr.Dataset:
-    """`documents`, `clusters` (dataset,) int64 of the tokens that count, pooled first."""
-    of = [np.unique(text["document"].values[text["dataset"].values == index]) for index in range(datasets)]
-    return sample_sizes_of([len(each) for each in of], [study["cluster"].values[each] for each in of])

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from gatebook.problem import Problem
+
 
 class Models:
     """A source of models.
@@ -16,11 +18,29 @@ class Models:
     lacks: Mapping[str, str] = MappingProxyType({"training": "this study trains only the embedded model"})
 
     def resolve(self, name: str, model: dict, config: dict) -> dict:
-        """The entry `models.{name}` with its `checkpoints`, in training order, and `folders`, where each of them is.
+        """The entry `models.{name}` with what its source adds.
 
-        A `Problem` if its keys do not fit one another or the rest of the config.
+        Its `checkpoints`, and `training_checkpoints`, of which selections alone are read, both in training order and
+        with the same last one; and `folders`, where each of them is. A `Problem` if its keys do not fit one another or
+        the rest of the config.
         """
         raise NotImplementedError
+
+    def training_checkpoints(self, name: str, model: dict, checkpoints: list[str], saved: list[str] = ()) -> list[str]:
+        """Those that the entry `models.{name}` names, or "all" that are `saved` up to its last one of `checkpoints`."""
+        wanted, studied, key = model.get("training_checkpoints", checkpoints), checkpoints[-1], "training_checkpoints"
+        if wanted == "all":
+            if not saved:
+                raise Problem(
+                    f"config: models.{name}.{key}: only of the embedded model are all checkpoints known: write a list."
+                )
+            return saved[: saved.index(studied) + 1]
+        if wanted[-1] != studied:
+            raise Problem(
+                f"config: models.{name}.{key}: {wanted[-1]!r} is the last one, but {studied!r} is studied: write them "
+                f"in training order, {studied!r} at the end."
+            )
+        return list(wanted)
 
     def tokenizer(self, model: dict) -> str:
         """The folder that holds the tokenizer of a resolved model."""

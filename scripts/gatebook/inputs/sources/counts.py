@@ -24,7 +24,8 @@ class Models(base.Models):
             )
         if model["layers"] != "all":
             raise Problem(f"config: models.{name}.layers: published counts are studied whole: remove it.")
-        return {"design_effect": DESIGN_EFFECT} | model | {"checkpoints": [model["revision"]]}
+        alone = [model["revision"]]
+        return {"design_effect": DESIGN_EFFECT} | model | {"checkpoints": alone, "training_checkpoints": alone}
 
     def local_paths(self, model: dict) -> dict[str, str]:
         """See `base.Models`."""

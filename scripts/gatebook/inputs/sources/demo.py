@@ -12,7 +12,7 @@ class Models(base.Models):
     `resolve` adds the settings of its `model` and `training`: those of `demo`, with the ones that it changes.
     """
 
-    required, optional = ("checkpoints",), ("untrained", "seed", "model", "training")
+    required, optional = ("checkpoints",), ("training_checkpoints", "untrained", "seed", "model", "training")
     lacks = MappingProxyType({})
 
     def resolve(self, name: str, model: dict, config: dict) -> dict:
@@ -32,11 +32,14 @@ class Models(base.Models):
                 f"({training['steps']}) or remove it."
             )
         saved = [f"step{step}" for step in training["checkpoints"]]
-        if unknown := [checkpoint for checkpoint in model["checkpoints"] if checkpoint not in saved]:
-            raise Problem(
-                f"config: models.{name}.checkpoints: {unknown[0]!r} is not saved by the training: use one of "
-                f"{', '.join(saved)}, or add to demo.training.checkpoints."
-            )
+        for key in ("checkpoints", "training_checkpoints"):
+            named = model.get(key, [])
+            if named != "all" and (unknown := [checkpoint for checkpoint in named if checkpoint not in saved]):
+                raise Problem(
+                    f"config: models.{name}.{key}: {unknown[0]!r} is not saved by the training: use one of "
+                    f"{', '.join(saved)}, or add to demo.training.checkpoints."
+                )
+        in_training = self.training_checkpoints(name, model, model["checkpoints"], saved)
         layers, chosen = architecture["layers"], model["layers"]
         for item in chosen if isinstance(chosen, list) else [chosen]:
             last = str(item).rpartition("-")[2]
@@ -46,8 +49,10 @@ class Models(base.Models):
                     "raise demo.model.layers."
                 )
         window = architecture["context"] if model["window"] == "context" else model["window"]
-        folders = {checkpoint: f"results/demo/checkpoints/{name}/{checkpoint}" for checkpoint in model["checkpoints"]}
-        return model | {"window": window, "folders": folders, "model": architecture, "training": training}
+        known = dict.fromkeys([*model["checkpoints"], *in_training])
+        folders = {checkpoint: f"results/demo/checkpoints/{name}/{checkpoint}" for checkpoint in known}
+        found = {"training_checkpoints": in_training, "folders": folders, "window": window}
+        return model | found | {"model": architecture, "training": training}
 
     def tokenizer(self, model: dict) -> str:
         """See `base.Models`."""

@@ -1,18 +1,27 @@
 """The user's own files: models in folders in the hub's layout, and datasets in files of rows."""
 
 from gatebook.inputs.sources import base
+from gatebook.problem import Problem
 
 
 class Models(base.Models):
     """Models in folders of this machine: the source `local`."""
 
-    required, optional = ("path",), ("checkpoints", "untrained")
+    required, optional = ("path",), ("checkpoints", "training_checkpoints", "untrained")
 
     def resolve(self, name: str, model: dict, config: dict) -> dict:
         """See `base.Models`."""
-        if "checkpoints" in model:
-            return model | {"folders": {each: f"{model['path']}/{each}" for each in model["checkpoints"]}}
-        return model | {"checkpoints": ["local"], "folders": {"local": model["path"]}}
+        if "checkpoints" not in model and "training_checkpoints" not in model:
+            alone = ["local"]
+            return model | {"checkpoints": alone, "training_checkpoints": alone, "folders": {"local": model["path"]}}
+        if "checkpoints" not in model:
+            raise Problem(
+                f"config: models.{name}.training_checkpoints: they are subfolders of `path`, and none of them is "
+                "studied: add `checkpoints`."
+            )
+        in_training = self.training_checkpoints(name, model, model["checkpoints"])
+        folders = {each: f"{model['path']}/{each}" for each in dict.fromkeys([*model["checkpoints"], *in_training])}
+        return model | {"training_checkpoints": in_training, "folders": folders}
 
     def local_paths(self, model: dict) -> dict[str, str]:
         """See `base.Models`."""

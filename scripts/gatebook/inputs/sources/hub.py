@@ -7,7 +7,7 @@ from gatebook.problem import Problem
 class Models(base.Models):
     """Checkpoints in repositories of the hub."""
 
-    required, optional = ("id",), ("revision", "checkpoints", "untrained")
+    required, optional = ("id",), ("revision", "checkpoints", "training_checkpoints", "untrained")
 
     def resolve(self, name: str, model: dict, config: dict) -> dict:
         """See `base.Models`."""
@@ -17,8 +17,9 @@ class Models(base.Models):
                 "both."
             )
         checkpoints = model["checkpoints"] if "checkpoints" in model else [model["revision"]]
-        folders = {checkpoint: f"results/models/{name}/{checkpoint}" for checkpoint in checkpoints}
-        return model | {"checkpoints": checkpoints, "folders": folders}
+        in_training = self.training_checkpoints(name, model, checkpoints)
+        folders = {each: f"results/models/{name}/{each}" for each in dict.fromkeys([*checkpoints, *in_training])}
+        return model | {"checkpoints": checkpoints, "training_checkpoints": in_training, "folders": folders}
 
     def fetched(self, model: dict) -> dict:
         """Which repository is fetched for an entry, beside the revision, and how."""
