@@ -1,11 +1,15 @@
 "use strict";
-// What readers explore in the place of a figure: matrices between the experts of a layer, or maps of tokens. The picture
-// stays for print, and where this script or its data are missing. The data are classic scripts that each call `put` once.
+// What readers explore in the place of a figure: matrices between the experts of a layer, maps of tokens, flows from layer
+// to layer, or a tree of paths. The picture stays for print, and where this script or its data are missing. The data are
+// classic scripts that each call `put` once.
 {
   const PIXELS = 840; // of the grid of a matrix, which the page scales
   const LISTED = 5; // of the largest in a row
   const LETTERS = 11; // pixels that the number of an expert takes
   const COLOURS = 6;
+  const COLUMNS = 4; // of bars side by side
+  const ROWS = 40; // of a table of flows
+  const NARROW = 1.3; // of 1000: a block that is no wider has less than 0.8 pixels
   const MARKS = [
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0Z",
     "M-3.6-3.6h7.2v7.2h-7.2Z",
@@ -486,6 +490,296 @@
     return show();
   };
 
+  // ---- Tokens that go from layer to layer ----
+
+  const sum = (numbers) => numbers.reduce((one, other) => one + other, 0);
+  const ofTokens = (share) => `${plain(100 * share)} % of tokens`;
+
+  const exploreRibbons = (host, { ribbons, limits, colours, null: given }) => {
+    const { browser } = host.dataset;
+    const { layers, bars, steps } = ribbons;
+    const total = sum(steps[0].tokens.flat());
+    const [high, wide, gap] = [1060, 26, 8]; // of the picture, of a bar, between bars
+    let marks, at; // of the ribbons that are shown: {step, row, column, path}, from above in each step
+
+    const tabs = layerTabs(layers.slice(0, Math.max(1, layers.length - COLUMNS + 1)));
+    tabs.querySelector("legend").textContent = "From layer";
+    tabs.hidden = layers.length <= COLUMNS;
+    const svg = draw("svg", { viewBox: `-60 -32 1120 ${high + 40}`, "aria-hidden": "true" });
+    const plot = pad("ribbons", svg);
+    const told = make("output", { "aria-live": "polite" });
+    const go = make("a", { class: "go" });
+    const strip = make("div", { class: "strip" });
+    strip.style.background = `linear-gradient(to right, ${colours.join(", ")})`;
+    const [least, most] = limits.map(plain);
+    const ends = make("p", { class: "ends" }, make("span", {}, `≤ ${least}`), make("span", {}, `≥ ${most}`));
+    const about = make("p", { class: "about" });
+    const rows = make("tbody");
+    const head = ["From", "To", "% of tokens", "Times as many"].map((text) => make("th", { scope: "col" }, text));
+    const table = make("table", {}, make("thead", {}, make("tr", {}, ...head)), rows);
+    host.replaceChildren(
+      make("div", { class: "choices" }, tabs),
+      plot,
+      make("div", { class: "beside" }, told, go, make("div", { class: "scale" }, strip, ends), about),
+      make("details", { class: "wide" }, make("summary", {}, "Table of these flows"), table),
+    );
+
+    const bar = (column, place) => bars[column][place];
+    const named = (column, place) => (bar(column, place) < 0 ? "others" : `${bar(column, place)}`);
+    const worded = (column, place) =>
+      `layer ${layers[column]} ${bar(column, place) < 0 ? "others" : `expert ${bar(column, place)}`}`;
+    const known = ({ step, row, column }) => bar(step, row) >= 0 && bar(step + 1, column) >= 0;
+    const part = (name, { step, row, column }) => steps[step][name][row][column];
+    const times = (each) => withInterval(...["ratio", "low", "high"].map((name) => part(name, each)));
+    const words = (each) => {
+      const [one, other] = [worded(each.step, each.row), worded(each.step + 1, each.column)];
+      const more = part("ratio", each) === null ? "" : `, ${times(each)} times as many as ${given} give`;
+      return `L${one.slice(1)} → ${other}: ${ofTokens(part("tokens", each) / total)}${more}`;
+    };
+    // Colour and opacity of a ratio; what is no more than the null gives is faint on a light page and on a dark one.
+    const lookOf = (ratio) => {
+      const [low, top, here] = [...limits, ratio].map(Math.log2);
+      const place = Math.round(Math.min(1, Math.max(0, (here - low) / (top - low))) * (colours.length - 1));
+      return { fill: colours[place], "fill-opacity": Math.min(0.9, 0.2 + 0.7 * Math.abs(here)) };
+    };
+
+    const look = () => {
+      for (const each of marks) each.path.classList.toggle("here", each === at);
+      svg.querySelector("text").before(at.path); // above the other flows
+      told.textContent = words(at);
+      const shown = [[at.step + 1, at.column], [at.step, at.row]].find((where) => bar(...where) >= 0);
+      go.hidden = !browser || !shown;
+      if (!shown) return;
+      go.href = address(browser, layers[shown[0]], [bar(...shown)]);
+      go.textContent = `Show expert ${bar(...shown)} of layer ${layers[shown[0]]}`;
+    };
+    const list = () => {
+      const found = marks.filter(({ step }) => step === at.step);
+      found.sort((one, other) => part("tokens", other) - part("tokens", one));
+      const cells = (each) => [
+        worded(each.step, each.row),
+        worded(each.step + 1, each.column),
+        plain((100 * part("tokens", each)) / total),
+        part("ratio", each) === null ? "not known" : times(each),
+      ];
+      rows.replaceChildren(
+        ...found.slice(0, ROWS).map((each) => make("tr", {}, ...cells(each).map((text) => make("td", {}, text)))),
+      );
+    };
+    const goTo = (each) => {
+      if (!each || each === at) return;
+      const before = at?.step;
+      at = each;
+      look();
+      if (before !== at.step) list();
+    };
+    const largest = (found) =>
+      found.reduce((one, other) => (one && part("tokens", one) >= part("tokens", other) ? one : other), undefined);
+
+    const show = () => {
+      const first = layers.indexOf(chosen(tabs));
+      const columns = Math.min(COLUMNS, layers.length - first);
+      const x = (column) => ((column - first) * (1000 - wide)) / (columns - 1);
+      const size = (column, place) => {
+        const step = Math.min(column, steps.length - 1);
+        const { tokens } = steps[step];
+        return sum(step === column ? tokens[place] : tokens.map((row) => row[place])) / total;
+      };
+      const [rects, texts, tops, scales] = [[], [], {}, {}];
+      for (let column = first; column < first + columns; column++) {
+        scales[column] = high - gap * (bars[column].length - 1);
+        let y = 0;
+        tops[column] = bars[column].map((_, place) => {
+          const top = y;
+          const tall = size(column, place) * scales[column];
+          rects.push(draw("rect", { x: x(column), y: top, width: wide, height: tall, "data-bar": `${column} ${place}` }));
+          const side = column === first ? { x: -6, "text-anchor": "end" } : { x: x(column) + wide + 6 };
+          if (tall > 15) texts.push(draw("text", { y: top + tall / 2 + 5, ...side }, named(column, place)));
+          y += tall + gap;
+          return top;
+        });
+        texts.push(draw("text", { x: x(column), y: -10 }, `Layer ${layers[column]}`));
+      }
+      marks = [];
+      for (let step = first; step < first + columns - 1; step++) {
+        const starts = [...tops[step]];
+        const arrivals = [...tops[step + 1]];
+        steps[step].tokens.forEach((row, from) =>
+          row.forEach((tokens, to) => {
+            if (!tokens) return;
+            const [left, right] = [starts[from], arrivals[to]];
+            const [thick, thin] = [step, step + 1].map((column) => (tokens / total) * scales[column]);
+            starts[from] += thick;
+            arrivals[to] += thin;
+            const [a, b] = [x(step) + wide, x(step + 1)];
+            const mid = (a + b) / 2;
+            const d = `M${a} ${left}C${mid} ${left} ${mid} ${right} ${b} ${right}v${thin}C${mid} ${right + thin} ${mid} ${left + thick} ${a} ${left + thick}Z`;
+            const each = { step, row: from, column: to };
+            const shown = known(each) && part("ratio", each) !== null ? lookOf(part("ratio", each)) : { class: "others" };
+            const path = draw("path", { d, "data-mark": marks.length, ...shown }, draw("title", {}, words(each)));
+            marks.push({ ...each, path });
+          }),
+        );
+      }
+      svg.replaceChildren(...rects, ...marks.map(({ path }) => path), ...texts);
+      about.textContent =
+        `Up and down go along the flows between two layers, left and right follow them${browser ? ", Enter shows an expert in the browser" : ""}. ` +
+        "Colour: tokens by those that their ids alone give; grey: the other experts.";
+      plot.setAttribute("aria-label", `Flows from layer ${layers[first]} to ${layers[first + columns - 1]}: ${about.textContent}`);
+      at = undefined;
+      goTo(largest(marks.filter(known)) ?? marks[0]);
+    };
+
+    plot.addEventListener("pointermove", ({ target }) => {
+      if (target.dataset.mark) return goTo(marks[target.dataset.mark]);
+      if (!target.dataset.bar) return undefined;
+      const [column, place] = target.dataset.bar.split(" ").map(Number);
+      const through = ({ step, row, column: to }) => (step === column && row === place) || (step + 1 === column && to === place);
+      return goTo(largest(marks.filter(through)));
+    });
+    plot.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !go.hidden) location.href = go.href;
+      const [down, right] = STEPS[event.key] ?? [];
+      if (down === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+      event.preventDefault();
+      const next = marks[marks.indexOf(at) + down];
+      if (down && next?.step === at.step) goTo(next);
+      if (right > 0) goTo(largest(marks.filter(({ step, row }) => step === at.step + 1 && row === at.column)));
+      if (right < 0) goTo(largest(marks.filter(({ step, column }) => step === at.step - 1 && column === at.row)));
+    });
+    tabs.addEventListener("change", show);
+    show();
+  };
+
+  // ---- Paths through layers ----
+
+  const exploreTree = (host, { windows, total }) => {
+    const { browser } = host.dataset;
+    let root, top, at, blocks, layers; // top: what fills the width; blocks: the nodes that are shown
+
+    const tabs = layerTabs(windows.map((window) => window.at(-1)));
+    tabs.querySelector("legend").textContent = "Up to layer";
+    tabs.hidden = windows.length < 2;
+    const svg = draw("svg", { "aria-hidden": "true" });
+    const plot = pad("tree", svg);
+    const told = make("output", { "aria-live": "polite" });
+    const go = make("a", { class: "go" });
+    const about = make("p", { class: "about" });
+    host.replaceChildren(
+      make("div", { class: "choices" }, tabs),
+      plot,
+      make("div", { class: "beside" }, told, go, about),
+    );
+
+    const grow = (paths, tokens) => {
+      const made = { tokens: 0, path: [], children: new Map() };
+      paths.forEach((path, i) => {
+        let node = made;
+        node.tokens += tokens[i];
+        path.forEach((expert, level) => {
+          if (!node.children.has(expert)) {
+            const below = { tokens: 0, path: path.slice(0, level + 1), parent: node, children: new Map() };
+            node.children.set(expert, below);
+          }
+          node = node.children.get(expert);
+          node.tokens += tokens[i];
+        });
+      });
+      return made;
+    };
+    const below = (node) => [...node.children.values()].sort((one, other) => other.tokens - one.tokens);
+    const words = ({ path, tokens }) => {
+      const where = path.length === 1 ? `Layer ${layers[0]}, expert` : `Layers ${layers[0]} to ${layers[path.length - 1]}, experts`;
+      return `${where} ${path.join(" → ")}: ${ofTokens(tokens / total)}`;
+    };
+
+    const look = () => {
+      for (const { node, rect } of blocks) rect.classList.toggle("here", node === at);
+      told.textContent = words(at);
+      go.hidden = !browser;
+      const [layer, expert] = [layers[at.path.length - 1], at.path.at(-1)];
+      go.href = address(browser, layer, [expert]);
+      go.textContent = `Show expert ${expert} of layer ${layer}`;
+    };
+    const paint = () => {
+      const [wide, tall] = [1000, 1000 / layers.length];
+      const shown = [];
+      blocks = [];
+      const put = (node, start, look) => {
+        const [level, width] = [node.path.length - 1, (node.tokens / top.tokens) * wide];
+        const rect = draw("rect", { x: start, y: level * tall, width, height: tall - 4, class: look, "data-block": blocks.length });
+        rect.append(draw("title", {}, words(node)));
+        blocks.push({ node, rect });
+        shown.push(rect);
+        if (width > 26) shown.push(draw("text", { x: start + width / 2, y: (level + 0.55) * tall, class: `name ${look}` }, `${node.path.at(-1)}`));
+        split(node, start, look);
+      };
+      const split = (node, start, look) => {
+        let [x, rest] = [start, 0];
+        below(node).forEach((child, i) => {
+          const width = (child.tokens / top.tokens) * wide;
+          if (width < NARROW) return void (rest += width);
+          put(child, x, look ? `${look.split(" ")[0]}${i % 2 ? " odd" : ""}` : `colour-${(i % COLOURS) + 1}`);
+          x += width;
+        });
+        if (rest) shown.push(draw("rect", { x, y: node.path.length * tall, width: rest, height: tall - 4, class: "others" }));
+      };
+      const above = [];
+      for (let node = top; node.parent; node = node.parent) above.unshift(node);
+      for (const node of above.slice(0, -1)) {
+        const rect = draw("rect", { x: 0, y: (node.path.length - 1) * tall, width: wide, height: tall - 4, class: "others", "data-block": blocks.length });
+        blocks.push({ node, rect });
+        shown.push(rect, draw("text", { x: wide / 2, y: (node.path.length - 0.45) * tall }, `${node.path.at(-1)}`));
+      }
+      if (top === root) split(root, 0, "");
+      else put(top, 0, "colour-1");
+      svg.setAttribute("viewBox", `0 0 ${wide} ${tall * layers.length}`);
+      svg.replaceChildren(...shown);
+      if (!blocks.some(({ node }) => node === at)) at = blocks[0].node;
+      look();
+    };
+    const zoom = (node) => {
+      top = node === top ? root : node;
+      paint();
+    };
+
+    const show = async () => {
+      const wanted = chosen(tabs);
+      const found = await content(host.dataset, wanted);
+      if (wanted !== chosen(tabs)) return;
+      layers = windows.find((window) => window.at(-1) === wanted);
+      root = top = grow(found.paths, found.tokens);
+      at = undefined;
+      about.textContent =
+        `The ${found.paths.length.toLocaleString("en")} most frequent paths, ${ofTokens(root.tokens / total)}. Arrow keys go to the block beside, above or below; ` +
+        "Enter or a click widens a block to the whole width, and again to all. Grey: narrow blocks together.";
+      plot.setAttribute("aria-label", `Paths through layers ${layers[0]} to ${layers.at(-1)}: ${about.textContent}`);
+      paint();
+    };
+
+    plot.addEventListener("pointermove", ({ target }) => {
+      if (!target.dataset.block) return;
+      at = blocks[target.dataset.block].node;
+      look();
+    });
+    plot.addEventListener("click", ({ target }) => target.dataset.block && zoom(blocks[target.dataset.block].node));
+    plot.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") return zoom(at);
+      const [down, right] = STEPS[event.key] ?? [];
+      if (down === undefined || event.ctrlKey || event.altKey || event.metaKey) return undefined;
+      event.preventDefault();
+      const shown = blocks.map(({ node }) => node);
+      const level = shown.filter((node) => node.path.length === at.path.length);
+      const next = right ? level[level.indexOf(at) + right] : down < 0 ? at.parent : below(at)[0];
+      if (!shown.includes(next)) return undefined;
+      at = next;
+      return look();
+    });
+    tabs.addEventListener("change", () => during(host, show));
+    tabs.querySelector(`[value="${host.dataset.first}"]`).checked = true;
+    return show();
+  };
+
   // ---- In the place of pictures ----
 
   // Tells that something is loading; where it is missing the picture is all there is, with a sentence that says why.
@@ -503,7 +797,9 @@
   const open = (host) =>
     during(host, async () => {
       const index = await content(host.dataset, "index");
-      await (index.matrices ? exploreMatrices : explorePoints)(host, index);
+      const explore = { matrices: exploreMatrices, ribbons: exploreRibbons, windows: exploreTree };
+      const kind = Object.keys(explore).find((name) => index[name]);
+      await (explore[kind] ?? explorePoints)(host, index);
     });
 
   // The place of each is taken before its data come, so that what a reader looks at does not move.

@@ -11,7 +11,7 @@ import xarray as xr
 
 from gatebook.chapters.base import page
 from gatebook.figures import explored, plotting
-from gatebook.figures.explored import Explored, Matrices, Matrix, Points
+from gatebook.figures.explored import Explored, Matrices, Matrix, Points, Ribbons, Step, Tree
 from gatebook.report import render
 from gatebook.report.places import slug
 
@@ -70,6 +70,28 @@ def made_points(seed: int = 0) -> Points:
     return Points(
         xr.DataArray(positions, coordinates, dims), {"dataset": dataset, "first expert": expert}, texts, trust
     )
+
+
+def made_ribbons(seed: int = 0) -> Ribbons:
+    """Six layers of two experts with bars and a bar for the others; nothing goes from the first bar to the second."""
+    rng = np.random.default_rng(seed)
+    tokens = np.array([[30, 0, 10], [5, 25, 10], [5, 15, 100]])
+    steps = []
+    for _ in range(5):
+        ratio = np.exp2(rng.normal(0, 1, (3, 3)))
+        low, high = 0.9 * ratio, 1.1 * ratio
+        low[-1] = high[-1] = low[:, -1] = high[:, -1] = np.nan
+        steps.append(Step(tokens, ratio, low, high))
+        tokens = tokens.T
+    return Ribbons([0, 1, 2, 4, 5, 6], [[7, 3, -1]] * 6, steps, (1 / 4, 4), "token ids alone")
+
+
+def made_tree() -> Tree:
+    """Two windows of three layers: four paths, and three thousand of one token each below one of them."""
+    many = np.column_stack([np.full((3000, 2), 9), np.arange(3000)])
+    paths = np.concatenate([[[1, 2, 3], [1, 2, 4], [1, 5, 3], [2, 2, 2]], many])
+    tokens = np.append([4000, 2000, 1000, 900], np.ones(3000, int))
+    return Tree([[0, 3, 7], [3, 7, 8]], [paths, paths[:4]], [tokens, tokens[:4]], 20_000)
 
 
 def write(folder: Path, shown: Explored, build: str | None = None, *, names=("lift", "share")) -> Path:

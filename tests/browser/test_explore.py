@@ -226,6 +226,7 @@ def test_without_a_clipboard_what_would_be_copied_is_selected(figure, browser):
 
 def test_a_matrix_that_is_not_symmetric_and_one_between_layers(browser, path, shown):
     browser.open(path)
+    Figure(browser, "lift")  # once what is above is there, nothing moves
     figure = Figure(browser, "share")
     figure.choose("Order", "number")
     values = matrix(shown, "share").values.values[0]
@@ -429,3 +430,139 @@ def test_the_experts_that_most_tokens_choose_have_colours(browser, map_path, poi
     most = np.argsort(-counts, kind="stable")[:6]
     assert [button.text for button in figure.all(".looks button")] == [f"expert {expert}" for expert in most]
     assert "Grey: others." in figure.find(".about").text
+
+
+# ---------------------------------------------------------------- flows
+
+
+@pytest.fixture(scope="module")
+def ribbons():
+    return explore_cases.made_ribbons()
+
+
+@pytest.fixture(scope="module")
+def flow_path(tmp_path_factory, ribbons):
+    return explore_cases.write(tmp_path_factory.mktemp("flows"), ribbons, names=("0",))
+
+
+@pytest.fixture
+def flow(browser, flow_path):
+    browser.open(flow_path)
+    return Figure(browser, "0")
+
+
+def told_of(ribbons, step: int, row: int, column: int) -> str:
+    """How the sentence about a flow begins."""
+    names = ["expert 7", "expert 3", "others"]
+    one, other = (ribbons.layers[step + side] for side in (0, 1))
+    share = float(f"{ribbons.steps[step].tokens[row, column] / 2:.3g}")
+    return f"Layer {one} {names[row]} → layer {other} {names[column]}: {share:g} % of tokens, "
+
+
+def test_flows_stand_in_the_place_of_the_picture_and_break_nothing(browser, flow_path):
+    for dark, width in ((False, 1360), (True, 1360), (False, 390)):
+        browser.look(dark=dark, width=width)
+        browser.open(flow_path)
+        assert not Figure(browser, "0").find("img").is_displayed()
+        assert browser.violations() == []
+        assert browser.overflow() == 0
+        assert browser.errors() == [] and browser.requests_elsewhere() == []
+
+
+def test_a_flow_is_told_with_its_interval_and_keys_follow_it(flow, browser, ribbons):
+    assert flow.told.startswith(told_of(ribbons, 0, 0, 0))
+    value, low, high = (getattr(ribbons.steps[0], part)[0, 0] for part in ("ratio", "low", "high"))
+    numbers = flow.told.rpartition("tokens, ")[2].split(" times")[0].replace("[", "").replace("]", "").split(", ")
+    found = [float(number) for part in numbers for number in part.split()]
+    np.testing.assert_allclose(found, (value, low, high), rtol=0.02)
+    assert flow.told.endswith("times as many as token ids alone give")
+    browser.run("arguments[0].focus()", flow.find(".ribbons"))
+    for key, at in (
+        (Keys.ARROW_DOWN, (0, 0, 2)),
+        (Keys.ARROW_RIGHT, (1, 2, 2)),
+        (Keys.ARROW_UP, (1, 2, 1)),
+        (Keys.ARROW_LEFT, (0, 2, 2)),
+        (Keys.ARROW_DOWN, (0, 2, 2)),
+    ):
+        ActionChains(browser.driver).send_keys(key).perform()
+        assert flow.told.startswith(told_of(ribbons, *at)), key
+    assert not flow.find(".go").is_displayed()  # the others are no expert
+    assert len(flow.all(".ribbons [tabindex]")) == 0
+    ActionChains(browser.driver).send_keys(Keys.ARROW_UP, Keys.ENTER).perform()
+    assert (
+        browser.driver.current_url.endswith(f"{BROWSER}#tab=experts&l=0&e=3") or "l=1&e=3" in browser.driver.current_url
+    )
+
+
+def test_a_bar_tells_its_largest_flow_and_the_table_has_all(flow, browser, ribbons):
+    bar = flow.find("[data-bar='1 1']")
+    ActionChains(browser.driver).move_to_element(bar).perform()
+    assert flow.told.startswith(told_of(ribbons, 0, 1, 1))
+    flow.find("summary").click()
+    rows = [[cell.text for cell in row.find_elements("css selector", "td")] for row in flow.all("tbody tr")]
+    assert len(rows) == 8 and rows[0][:3] == ["layer 0 others", "layer 1 others", "50"]
+    assert sum(float(row[2]) for row in rows) == pytest.approx(100)
+
+
+def test_layers_that_do_not_fit_are_chosen(flow, ribbons):
+    assert [tab.text for tab in flow.all(".layers span")] == ["0", "1", "2"]
+    flow.layer(2)
+    assert flow.told.startswith("Layer 2 ")
+    titles = [text.text for text in flow.all(".ribbons text") if text.text.startswith("Layer")]
+    assert titles == ["Layer 2", "Layer 4", "Layer 5", "Layer 6"]
+
+
+# ---------------------------------------------------------------- paths
+
+
+@pytest.fixture(scope="module")
+def tree_path(tmp_path_factory):
+    return explore_cases.write(tmp_path_factory.mktemp("trees"), explore_cases.made_tree(), names=("7",))
+
+
+@pytest.fixture
+def tree(browser, tree_path):
+    browser.open(tree_path)
+    return Figure(browser, "7")
+
+
+def test_paths_stand_in_the_place_of_the_picture_and_break_nothing(browser, tree_path):
+    for dark, width in ((False, 1360), (True, 1360), (False, 390)):
+        browser.look(dark=dark, width=width)
+        browser.open(tree_path)
+        assert not Figure(browser, "7").find("img").is_displayed()
+        assert browser.violations() == []
+        assert browser.overflow() == 0
+        assert browser.errors() == [] and browser.requests_elsewhere() == []
+
+
+def test_keys_go_through_the_tree(tree, browser):
+    assert tree.told == "Layer 0, expert 1: 35 % of tokens"
+    browser.run("arguments[0].focus()", tree.find(".tree"))
+    for key, told in (
+        (Keys.ARROW_DOWN, "Layers 0 to 3, experts 1 → 2: 30 % of tokens"),
+        (Keys.ARROW_RIGHT, "Layers 0 to 3, experts 1 → 5: 5 % of tokens"),
+        (Keys.ARROW_DOWN, "Layers 0 to 7, experts 1 → 5 → 3: 5 % of tokens"),
+        (Keys.ARROW_LEFT, "Layers 0 to 7, experts 1 → 2 → 4: 10 % of tokens"),
+        (Keys.ARROW_UP, "Layers 0 to 3, experts 1 → 2: 30 % of tokens"),
+    ):
+        ActionChains(browser.driver).send_keys(key).perform()
+        assert tree.told == told
+    assert tree.find(".go").get_attribute("href").endswith("#tab=experts&l=3&e=2")
+
+
+def test_narrow_blocks_are_merged_and_a_block_is_widened_and_back(tree, browser):
+    assert len(tree.all(".tree rect")) == 4 + 6 + 1 + 1
+    browser.run("arguments[0].focus()", tree.find(".tree"))
+    ActionChains(browser.driver).send_keys(Keys.ENTER).perform()
+    widths = [float(rect.get_attribute("width")) for rect in tree.all(".tree rect")]
+    assert widths[0] == 1000 and widths[1] == pytest.approx(1000 * 6 / 7)
+    assert tree.told == "Layer 0, expert 1: 35 % of tokens"
+    ActionChains(browser.driver).send_keys(Keys.ENTER).perform()
+    assert len(tree.all(".tree rect")) == 12
+
+
+def test_another_window_is_loaded(tree):
+    tree.layer(8)
+    assert tree.told == "Layer 3, expert 1: 35 % of tokens"
+    assert "The 4 most frequent paths, 39.5 % of tokens" in tree.find(".about").text

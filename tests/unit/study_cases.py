@@ -32,6 +32,7 @@ FEWER = {
     "maps": {"points": 60},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
+    "paths": {"minimum_occurrences": 5},
 }
 """Settings that make the jobs short."""
 

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from gatebook.figures import explored
-from gatebook.figures.explored import Explored, Matrices, Matrix, Points
+from gatebook.figures.explored import Explored, Matrices, Matrix, Points, Ribbons, Step, Tree
 from gatebook.figures.matrix import clustered_order
 
 LAYERS, EXPERTS = [1, 4, 6, 9], 6
@@ -164,3 +164,22 @@ def test_maps_have_their_positions_in_thousandths_and_their_words_once():
 
 def test_a_map_without_extent_is_drawn_at_its_corner():
     assert (explored._thousandths(np.full((1, 3, 2), 4.0)) == 0).all()
+
+
+def test_flows_have_a_number_for_every_pair_of_bars():
+    tokens = np.array([[3, 4], [0, 5]])
+    step = Step(tokens, np.array([[1.23456, 2], [np.nan, 0.5]]), *np.full((2, 2, 2), np.nan))
+    found = contents(Ribbons([1, 4], [[7, -1], [2, 3]], [step], (1 / 4, 4), "ids"))
+    assert list(found) == ["index"] and found["index"]["null"] == "ids" and found["index"]["limits"] == [0.25, 4]
+    shown = found["index"]["ribbons"]
+    assert shown["layers"] == [1, 4] and shown["bars"] == [[7, -1], [2, 3]]
+    assert shown["steps"][0]["tokens"] == tokens.tolist()
+    assert shown["steps"][0]["ratio"] == [[1.23, 2], [None, 0.5]] and shown["steps"][0]["low"] == [[None] * 2] * 2
+    assert len(found["index"]["colours"]) == explored.SHADES
+
+
+def test_paths_are_found_by_the_last_layer_of_their_window():
+    paths = [np.array([[1, 2], [3, 4]]), np.array([[5, 6]])]
+    found = contents(Tree([[0, 2], [2, 5]], paths, [np.array([9, 4]), np.array([3])], 20))
+    assert found["index"] == {"windows": [[0, 2], [2, 5]], "total": 20}
+    assert found["2"] == {"paths": [[1, 2], [3, 4]], "tokens": [9, 4]} and found["5"]["tokens"] == [3]

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-OF_SELECTIONS = ["domain_specialization", "vocabulary_specialization", "determinants", "token_overlap", "coactivation"]
+OF_SELECTIONS = [
+    *("domain_specialization", "vocabulary_specialization", "determinants", "transitions", "paths"),
+    *("token_overlap", "coactivation"),
+]
 OF_LOGITS = ["router_decisiveness", "selection_frequency", "similarity", "maps"]
 MADE_AGAIN = [
     *(

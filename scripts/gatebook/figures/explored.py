@@ -1,8 +1,8 @@
 """What readers explore on a page in the place of figures, as data scripts for report/assets/explore.js.
 
-It is either matrices over experts or maps of points. All those of a chapter stand in one folder: `index.js` says what
-they are, LAYER.js holds the numbers of a layer, and `across.js` those of matrices over layers. A page loads a layer
-when a reader asks for it.
+It is matrices over experts, maps of points, flows between layers, or a tree of paths. All those of a chapter stand in
+one folder: `index.js` says what they are, LAYER.js holds the numbers of a layer, and `across.js` those of matrices over
+layers. A page loads a layer when a reader asks for it.
 """
 
 import math
@@ -195,6 +195,76 @@ class Points(Explored):
         return made
 
 
+@dataclass(frozen=True)
+class Step:
+    """What goes from the bars of one layer to those of the next.
+
+    tokens, ratio, low, high (row, column): tokens, and their number by that of a null, with its interval; NaN if it is
+    not known.
+    """
+
+    tokens: np.ndarray
+    ratio: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ribbons(Explored):
+    """Tokens that go from layer to layer.
+
+    layers: their numbers; bars: for each layer the experts that have one, in order, -1 for all others; steps: from each
+    layer to the next; limits: of the colours of ratios; null: what a ratio is to, in words.
+    """
+
+    layers: Sequence[int]
+    bars: Sequence[Sequence[int]]
+    steps: Sequence[Step]
+    limits: tuple[float, float]
+    null: str
+
+    def scripts(self) -> DataScripts:
+        """See `Explored`."""
+        made = DataScripts()
+        steps = [
+            {"tokens": one.tokens.astype(int).tolist()}
+            | {name: [_rounded(row, None) for row in getattr(one, name)] for name in ("ratio", "low", "high")}
+            for one in self.steps
+        ]
+        shown = {"layers": list(self.layers), "bars": [list(bars) for bars in self.bars], "steps": steps}
+        made.add(
+            "index", {"ribbons": shown, "limits": list(self.limits), "colours": _colours("ratio"), "null": self.null}
+        )
+        return made
+
+
+@dataclass(frozen=True)
+class Tree(Explored):
+    """The most frequent paths through windows of layers.
+
+    windows: the layers of each; paths: by window, the experts of each path, (path, layer) int; tokens: by window, how
+    many are on each path, (path,) int; total: how many there are on all paths, those left out too.
+    """
+
+    windows: Sequence[Sequence[int]]
+    paths: Sequence[np.ndarray]
+    tokens: Sequence[np.ndarray]
+    total: int
+
+    def scripts(self) -> DataScripts:
+        """See `Explored`; a window is found by the number of its last layer."""
+        made = DataScripts()
+        made.add("index", {"windows": [list(window) for window in self.windows], "total": self.total})
+        for window, paths, tokens in zip(self.windows, self.paths, self.tokens, strict=True):
+            made.add(f"{window[-1]}", {"paths": paths.tolist(), "tokens": tokens.tolist()})
+        return made
+
+
+def _colours(kind: str) -> list[str]:
+    """The colours of a scale, from its lower end to its upper one."""
+    return [to_hex(colour) for colour in mpl.colormaps[COLOURS[kind]](np.linspace(0, 1, SHADES))]
+
+
 def _thousandths(positions: np.ndarray) -> np.ndarray:
     """Positions (..., point, axis) in thousandths of the range of each axis: int."""
     low, high = positions.min(axis=-2, keepdims=True), positions.max(axis=-2, keepdims=True)
@@ -202,7 +272,6 @@ def _thousandths(positions: np.ndarray) -> np.ndarray:
 
 
 def _described(one: Matrix, layers: list[int]) -> dict:
-    colours = mpl.colormaps[COLOURS[one.kind]](np.linspace(0, 1, SHADES))
     nulls = {
         name: [float(f"{value:.4g}") for value in np.broadcast_to(_at(null, layers), len(layers)).tolist()]
         for name, null in one.nulls.items()
@@ -216,7 +285,7 @@ def _described(one: Matrix, layers: list[int]) -> dict:
         "symmetric": one.symmetric,
         "ratio": one.kind == "ratio",
         "limits": list(one.ends),
-        "colours": [to_hex(colour) for colour in colours],
+        "colours": _colours(one.kind),
         "nulls": {name: values for name, values in nulls.items() if all(map(math.isfinite, values))},
         "beside": list(one.beside),
         "level": one.level,

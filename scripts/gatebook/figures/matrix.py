@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.image import AxesImage
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
@@ -133,7 +134,7 @@ def matrix(
     if lowest < 0 and (kind == "ratio" or limits is None):
         raise ValueError(f"A matrix of kind {kind!r} without limits cannot show the negative value {lowest:g}.")
     image = {"ratio": _draw_ratios, "magnitude": _draw_magnitudes}[kind](ax, values, limits)
-    _add_colour_bar(ax, image, values[known], kind, label, nulls)
+    colour_bar(ax, image, values[known], kind, label, nulls)
     _name_cells(ax, rows, columns)
     _hatch(ax, ~known, "xxxx", MUTED, 0.7)
     if uncertain is not None:
@@ -186,11 +187,27 @@ def _draw_image(ax: Axes, shown: np.ndarray, colours: str, limits: tuple[float, 
     return ax.imshow(np.ma.masked_invalid(shown), **look)
 
 
-def _add_colour_bar(
-    ax: Axes, image: AxesImage, known: np.ndarray, kind: str, label: str, nulls: Mapping[str, float]
+def colour_bar(
+    ax: Axes, image: ScalarMappable, known: np.ndarray, kind: str, label: str, nulls: Mapping[str, float]
 ) -> None:
-    """Colour bar below the matrix, with a line at each null and an arrow at an end beyond which there are values; its
-    name states the nulls and the clip."""
+    """Colour bar below the axes, with a line at each null and an arrow at an end beyond which there are values; its
+    name states the nulls and the clip.
+
+    Parameters
+    ----------
+    ax
+        What it belongs to.
+    image
+        Whose colours it shows, those of doublings for ratios.
+    known
+        The values that have colours, (n,).
+    kind
+        "ratio" or "magnitude".
+    label
+        Its name.
+    nulls
+        By their names.
+    """
     low, high = image.get_clim()
     ends = (2**low, 2**high) if kind == "ratio" else (low, high)
     is_below, is_above = known.min() < ends[0], known.max() > ends[1]

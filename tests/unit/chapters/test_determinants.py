@@ -1,4 +1,4 @@
-"""Determinants: which tokens count, their classes, what classes explain of planted routing, persistence, the page."""
+"""Determinants: classes of tokens, what classes explain of planted routing, persistence, the page."""
 
 from functools import partial
 
@@ -74,38 +74,9 @@ def value(metrics: xr.Dataset, name: str, **where) -> float:
     return float(pooled(metrics, name, interval="estimate", **where))
 
 
-# ---------------------------------------------------------------- which tokens count
-
-
 def clustered(lengths=(5, 7, 4, 6, 8), clusters=("a", "b", "a", "c", "b")) -> Case:
     token_id = np.arange(sum(lengths)) % 9
     return case({0: records(np.eye(4)[token_id % 4], 1)}, list(lengths), token_id, list(clusters))
-
-
-def test_clusters_are_taken_whole_but_the_last(tmp_path):
-    read = routed.read(**written({"x": clustered()}, tmp_path))
-    cluster = np.repeat([0, 1, 0, 2, 1], [5, 7, 4, 6, 8])
-    orders = set()
-    for seed in range(40):
-        place = determinants.counted(read, 18, seed)
-        assert len(place) == 18 and (np.diff(place) > 0).all()
-        held, whole = np.bincount(cluster[place], minlength=3), np.bincount(cluster)
-        assert ((held > 0) & (held < whole)).sum() <= 1
-        for one in np.flatnonzero((held > 0) & (held < whole)):  # its first tokens
-            assert cluster[place][cluster[place] == one].size == held[one]
-            assert place[cluster[place] == one].tolist() == np.flatnonzero(cluster == one)[: held[one]].tolist()
-        orders.add(tuple(held))
-    assert len(orders) >= 4
-    assert determinants.counted(read, 30, 0).tolist() == list(range(30))
-
-
-def test_other_datasets_change_nothing(tmp_path):
-    alone = routed.read(**written({"x": clustered()}, tmp_path / "alone"))
-    both = routed.read(**written({"w": clustered((9, 3), ("k", "l")), "x": clustered()}, tmp_path / "both"))
-    for seed in range(5):
-        wanted = determinants.counted(alone, 15, seed)
-        place = determinants.counted(both, 15, seed)
-        assert place[place >= 12].tolist() == (wanted + 12).tolist()
 
 
 # ---------------------------------------------------------------- classes
