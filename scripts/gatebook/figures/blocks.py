@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from gatebook.figures.style import PALETTE, house_style, inches
+from gatebook.figures.told import Told
+from gatebook.figures.words import format_number
 
 LETTER = 0.17
 """Inches that a name needs."""
@@ -34,12 +36,15 @@ def blocks(
     x_label
         Name of the axis.
     """
+    middles, told = [], []
     for level in range(len(levels)):
         order, start = tree_order(paths, amounts), 0.0
         change = (paths[order][1:, : level + 1] != paths[order][:-1, : level + 1]).any(axis=1)
         edges = [0, *(np.flatnonzero(change) + 1), len(order)]
         for number, (first, last) in enumerate(pairwise(edges)):
             width = amounts[order[first:last]].sum() / total
+            middles.append((start + width / 2, level + 0.47))
+            told.append(f"{' → '.join(map(str, paths[order[first], : level + 1]))}: {format_number(100 * width)} %")
             look = {"facecolor": PALETTE[0], "alpha": 0.75 if number % 2 else 0.5, "linewidth": 0}
             ax.add_patch(Rectangle((start, level), width, 0.94, **look))
             if width * total / amounts.sum() * inches(ax)[0] > LETTER:
@@ -52,6 +57,7 @@ def blocks(
                     fontsize=8,
                 )
             start += width
+    Told(ax, *np.array(middles).T, told)
     ax.set(xlim=(0, amounts.sum() / total), ylim=(len(levels), 0), xlabel=x_label)
     ax.set_yticks(np.arange(len(levels)) + 0.47, levels)
     ax.tick_params(axis="y", length=0)

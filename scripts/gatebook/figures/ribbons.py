@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike
 
 from gatebook.figures.matrix import colour_bar
 from gatebook.figures.style import INK, MUTED, house_style, inches, say_no_data
+from gatebook.figures.told import Told
+from gatebook.figures.words import format_number
 
 GAP, BAR = 0.012, 0.035
 """Between bars, and their width, as shares of the axes."""
@@ -73,6 +75,7 @@ def ribbons(
         _bars(ax, side, names, start, size * scale, titles[side])
     with np.errstate(divide="ignore"):
         doublings = np.log2(ratios)
+    told, middles = [], []
     strength = np.nan_to_num(np.abs(doublings), nan=-1)
     for row, column in sorted(np.argwhere(amounts > 0).tolist(), key=lambda at: strength[*at]):
         known = np.isfinite(ratios[row, column])
@@ -81,12 +84,17 @@ def ribbons(
             "facecolor": colours.to_rgba(doublings[row, column]),
             "alpha": min(0.9, 0.2 + 0.7 * strength[row, column]),
         }
+        more = f", lift {format_number(ratios[row, column])}" if known else ""
+        share = format_number(100 * shares[row, column])
+        told.append(f"{rows[row]} → {columns[column]}: {share} %{more}")
+        middles.append((0.5, np.mean([top[row, column] for top in tops]) + shares[row, column] / 2))
         outline = _ribbon(*(top[row, column] for top in tops), *(shares[row, column] * scale for scale in scales))
         ax.add_patch(
             PathPatch(
                 outline, linewidth=0.2, edgecolor=MUTED, **(look if known else {"facecolor": MUTED, "alpha": 0.12})
             )
         )
+    Told(ax, *np.array(middles).T, told)
     known = ratios[np.isfinite(ratios)]
     if known.size:
         colour_bar(ax, colours, known, "ratio", label, {null: 1.0})

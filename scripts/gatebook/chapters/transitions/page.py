@@ -323,6 +323,7 @@ def _lift_matrices(metrics: xr.Dataset) -> Figure:
             kind="ratio",
             label="lift over token ids",
             limits=LIFT_LIMITS,
+            nulls={IDS: 1.0},
             uncertain=(lift[1] <= 1) & (lift[2] >= 1),
             y_label="Experts of the layer before",
             x_label="Experts of the layer",
