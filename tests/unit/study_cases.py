@@ -30,6 +30,7 @@ FEWER = {
     "domain_specialization": {"permutations": 100},
     "similarity": {"permutations": 100},
     "maps": {"points": 60},
+    "reach": {"tokens": 40, "lengths": [1, 2, 4], "windows": 3},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
     "paths": {"minimum_occurrences": 5},

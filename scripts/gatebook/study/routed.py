@@ -141,6 +141,14 @@ def read_selected(path: str, place: np.ndarray) -> Iterator[Layer]:
             yield Layer(number, int(found.attrs["experts"]), found["selected_expert"].sel(layer=number).values)
 
 
+def windows(study: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The window of every token of a study, by its number, and the token's position in it, from 0: (token,) int64."""
+    following = study["token_id"].sel(kind="next").values
+    first = np.append(True, following[:-1] == NONE)
+    window = np.cumsum(first) - 1
+    return window, np.arange(len(first)) - np.flatnonzero(first)[window]
+
+
 def slices(tokens: int) -> Iterator[slice]:
     """Slices of at most `TOKENS_PER_BLOCK` tokens, in order."""
     for start in range(0, tokens, TOKENS_PER_BLOCK):

@@ -26,6 +26,7 @@ from gatebook.measures.explained import Partners, partners, share_explained
 from gatebook.measures.summary import Jackknife, Measured, summarise
 from gatebook.measures.token_sample import counted, documents_of, sizes
 from gatebook.measures.uncertainty import POOLED
+from gatebook.study import routed
 from gatebook.study.routed import NONE, Layer
 
 DIFFERENCES = {
@@ -44,13 +45,10 @@ def text_of(study: xr.Dataset, place: np.ndarray) -> xr.Dataset:
     `document` int64, by its number in the study.
     """
     ids = study["token_id"]
-    following = ids.sel(kind="next").values
-    first = np.append(True, following[:-1] == NONE)
-    window = np.cumsum(first) - 1
-    position = np.arange(len(first)) - np.flatnonzero(first)[window]
+    window, position = routed.windows(study)
     whole = {
         "token_id": ids.sel(kind="input").values,
-        "next": following,
+        "next": ids.sel(kind="next").values,
         "position": position,
         "window": window,
         "dataset": study["dataset"].values.astype(np.int64),
