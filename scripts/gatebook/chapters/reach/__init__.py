@@ -78,7 +78,7 @@ class Chosen(Settings):
     """Which tokens, how much of their text, and what is changed."""
 
     tokens: int = Field(
-        1000, ge=10, description="in all, as many of each dataset, of one cluster after another in random order"
+        750, ge=10, description="in all, at random: one of each cluster before a second one, datasets in turn"
     )
     lengths: list[Annotated[int, Field(ge=1)]] = Field(
         [1, 2, 4, 8, 16, 32, 64],
@@ -86,9 +86,7 @@ class Chosen(Settings):
         description="in tokens, of the end of the text that is kept; only tokens with more before them are drawn than "
         "the longest of these",
     )
-    windows: int = Field(
-        14, ge=1, description="of each dataset, of one cluster after another, that are run again with a change"
-    )
+    windows: int = Field(180, ge=1, description="in all, drawn likewise, that are run again with a change")
     noise: list[Annotated[float, Field(gt=0)]] = Field(
         [0.01, 0.1], description="standard deviations of Gaussian noise on weights, in those of each tensor"
     )

@@ -72,7 +72,7 @@ def plan(
     eligible = np.flatnonzero(position - leading >= longest)
     of = study["dataset"].values, study["cluster"].values[documents_of(study)]
     names = study["name"].values.tolist()
-    place = np.sort(_in_turn(eligible, *of, names, tokens // len(names), seed))
+    place = np.sort(_in_turn(eligible, *of, names, seed)[:tokens])
     other = _unrelated(study["group"].values[place].astype(np.int64), np.random.default_rng(seed))
 
     def text(index: int, length: int, before: Sequence[int] = ()) -> np.ndarray:
@@ -89,7 +89,7 @@ def plan(
     }
     ends = np.flatnonzero(np.append(position[1:] == 0, True))
     long = ends[np.isin(ends, eligible)]  # the last tokens of windows that are long enough
-    chosen = np.sort(_in_turn(long, *of, names, windows, seed))
+    chosen = np.sort(_in_turn(long, *of, names, seed)[:windows])
     spans = [np.arange(start[end], end + 1) for end in chosen]
     whole = np.concatenate([np.zeros(0, np.int64), *spans])
     within = np.flatnonzero(np.isin(whole, eligible))
@@ -104,19 +104,21 @@ def _leading(special: np.ndarray, position: np.ndarray) -> np.ndarray:
     return np.minimum(np.minimum.reduceat(others, starts), np.diff(starts, append=len(position)))
 
 
-def _in_turn(
-    place: np.ndarray, dataset: np.ndarray, cluster: np.ndarray, names: list[str], number: int, seed: int
-) -> np.ndarray:
-    """At most `number` of the tokens `place` of each dataset, at random, one of each cluster before a second one.
+def _in_turn(place: np.ndarray, dataset: np.ndarray, cluster: np.ndarray, names: list[str], seed: int) -> np.ndarray:
+    """The tokens `place` in the order in which they are drawn: one of each cluster before a second one.
 
-    dataset, cluster (token,) are of all tokens of the study. The generator depends on `seed` and the dataset's name.
+    Datasets take turns. dataset, cluster (token,) are of all tokens of the study. The order within a dataset is random,
+    by `seed` and the dataset's name.
     """
-    chosen = []
+    chosen, turns, ranks = [], [], []
     for index, name in enumerate(names):
         mine = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(place[dataset[place] == index])
         turn = pd.Series(cluster[mine]).groupby(cluster[mine]).cumcount().to_numpy()
-        chosen.append(mine[np.argsort(turn, kind="stable")[:number]])
-    return np.concatenate(chosen)
+        order = np.argsort(turn, kind="stable")
+        chosen.append(mine[order])
+        turns.append(turn[order])
+        ranks.append(np.arange(len(mine)))
+    return np.concatenate(chosen)[np.lexsort(tuple(map(np.concatenate, (ranks, turns))))]
 
 
 def _unrelated(group: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:

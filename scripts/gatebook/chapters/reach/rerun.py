@@ -90,7 +90,8 @@ def selected(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the routers of a model do to texts, each of which it sees alone, from its first token on.
 
-    Texts of the same length are run together, so nothing is padded.
+    Texts are sorted by their lengths and run as an extraction runs windows: in a causal model what pads a shorter one
+    on the right reaches none of its tokens.
 
     Parameters
     ----------
@@ -114,26 +115,20 @@ def selected(
     margin : numpy.ndarray
         (layer, token) float32, NaN unless it is wanted.
     """
-    length = np.array([len(text) for text in texts])
-    start = np.cumsum(length) - length
+    ids, length = np.concatenate(texts), np.array([len(text) for text in texts])
     rule, biases = routing_rule(model.config), selection_biases(model, layers)
-    found = np.zeros((len(layers), length.sum(), rule.top_k), np.int64)
+    found = np.zeros((len(layers), len(ids), rule.top_k), np.int64)
     margin = np.full(found.shape[:2], np.nan, np.float32)
 
     def run(tokens_per_batch: int) -> None:
-        for size in np.unique(length).tolist():
-            chosen = np.flatnonzero(length == size)
-            ids, begins = np.concatenate([texts[index] for index in chosen]), size * np.arange(len(chosen))
-            place = (start[chosen][:, None] + np.arange(size)).ravel()
-            for batch in extraction.extract(model, layers, ids, begins, tokens_per_batch=tokens_per_batch):
-                made = batch.records()
-                rows = place[made.tokens]
-                found[:, rows] = made.per_token["selected_expert"]
-                if margins:
-                    margin[:, rows] = [
-                        _margin(made.per_token, index, rule, biases[layer]) for index, layer in enumerate(layers)
-                    ]
-                advance(len(rows))
+        options = {"tokens_per_batch": tokens_per_batch}
+        for batch in extraction.extract(model, layers, ids, np.cumsum(length) - length, **options):
+            made = batch.records()
+            found[:, made.tokens] = made.per_token["selected_expert"]
+            if margins:
+                of_layers = (_margin(made.per_token, index, rule, biases[layer]) for index, layer in enumerate(layers))
+                margin[:, made.tokens] = list(of_layers)
+            advance(len(made.tokens))
 
     extraction.with_less_memory(tokens_per_batch, run)
     return found, margin
@@ -196,10 +191,7 @@ def run(
     in_windows = sum(map(len, planned.windows))
     total = sum(len(text) for each in texts for text in each) + in_windows * len(made)
     attrs = {"dtype": computed["dtype"], "kernel": computed["experts"], "not_run": ""}
-    attrs |= {
-        f"other_{name}": change.settings[key]
-        for name, key, change in zip(("dtype", "kernel"), ("dtype", "experts"), made[1:3], strict=True)
-    }
+    attrs |= {"other_dtype": made[1].settings["dtype"], "other_kernel": made[2].settings["experts"]}
     with job.progress(total=total, unit=" tokens", description="texts") as bar:
 
         def ends(texts: list[np.ndarray]) -> np.ndarray:
@@ -212,7 +204,7 @@ def run(
         changed, margin = {}, None
         for change in made:
             if change.name != AGAIN:
-                del model
+                model = None  # or else two would be in memory
                 try:
                     model = loader.load(change)
                 except Problem as problem:
