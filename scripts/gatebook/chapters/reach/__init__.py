@@ -8,6 +8,7 @@ from pydantic import Field
 from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 AGAIN, DTYPE, KERNEL, NOISE = "run again", "another dtype", "another kernel", "noise of {:g} %"
+"""Changes. What overlaps in other chapters are held against is the `ceiling` at `DTYPE`."""
 
 MEASURES = {
     "recovered": Measure(
@@ -45,8 +46,8 @@ MEASURES = {
         "1",
         "(A − A₀) / (1 − A₀) of the same",
         (
-            "What the same model shows of itself. No overlap between checkpoints, models or texts means more than the "
-            "highest that a change which means nothing leaves."
+            "What the same model shows of itself. An overlap between checkpoints, models or texts that is as high as "
+            "that after a change of precision is as good as equality."
         ),
         bounds=(-inf, 1),
     ),
@@ -122,8 +123,8 @@ CHAPTER = Chapter(
         ),
         (
             "The same model does not always send a token to the same experts. It is run again in another precision, "
-            "with another kernel of the experts and with noise on its weights. What is left of a token's experts is "
-            "the ceiling of every overlap in this study, such as that between two checkpoints."
+            "with another kernel of the experts and with noise on its weights. What another precision leaves of a "
+            "token's experts is the ceiling of every overlap in this study, such as that between two checkpoints."
         ),
     ],
     source=("this study", None),

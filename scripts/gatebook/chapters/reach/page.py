@@ -138,7 +138,8 @@ def _finding_stable(seen: Seen) -> Finding:
     return Finding(
         question="Does it hang on the precision of numbers where tokens go?",
         answer=f"In {dtype} {percent(found)} of a token's experts are the same, corrected for chance"
-        f"{change(mine, 'ceiling')}; {equal} of the tokens keep all. No overlap in this study means more.",
+        f"{change(mine, 'ceiling')}; {equal} of the tokens keep all. An overlap as high as that "
+        "is as good as equality.",
         verdict=verdict(side(found, threshold), yes="below"),
         verdict_text=f"yes means less than {format_number(100 * threshold)} %",
         unit="of a token's experts, corrected for chance",
@@ -275,8 +276,8 @@ def _stability(seen: Seen) -> Figure:
         caption=f"Overlap of the experts of a token in its whole text with those after a change, corrected for chance, "
         f"and share of tokens that keep all, mean over layers{of}. {_changed_text(metrics)}",
         how_to_read="The first row is the same model, run again on windows in other batches. Precision and kernel "
-        "change no more than rounding does. The highest of these values is the ceiling of all overlaps in the study: "
-        "two checkpoints that share as much are the same for all that routing can tell.",
+        "change rounding alone. What another precision leaves is the ceiling of all overlaps in the study: two "
+        "checkpoints that share as much are the same for all that routing can tell.",
         drawing=drawing,
         data=table(metrics, ["kept_experts", "ceiling", "equal_sets"]),
     )
