@@ -17,6 +17,7 @@ from gatebook.chapters.reach import measure as reach
 from gatebook.chapters.reach.measure import Cells
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
+from gatebook.measures.token_sample import documents_of
 from gatebook.problem import Problem
 from gatebook.routing.families import routing_rule
 from gatebook.routing.routers import selection_biases
@@ -72,7 +73,7 @@ def test_every_cluster_counts_before_one_counts_twice(tmp_path):
     for seed in range(10):
         for tokens, wanted in ((4, [2, 2]), (6, [3, 3]), (9, [3, 6])):
             place = reach.plan(study, **CHOSEN | {"tokens": tokens, "seed": seed}).place
-            clusters = study["cluster"].values[routed.documents(study)[place]]
+            clusters = study["cluster"].values[documents_of(study)[place]]
             held = [np.unique(clusters[study["dataset"].values[place] == one], return_counts=True)[1] for one in (0, 1)]
             assert all(counts.max() <= -(-tokens // 6) for counts in held) and len(place) == tokens
             assert tokens > 6 or [counts.sum() for counts in held] == wanted
@@ -95,7 +96,7 @@ def test_special_tokens_that_a_window_begins_with_are_kept(tmp_path):
     study, _ = read(study_case({"a": [9] * 22}), tmp_path)
     special = study["token_id"].sel(kind="input").values[[0, 1, 9, 13]]  # two at the start, one, and one within
     planned = reach.plan(study, **CHOSEN | {"special": special, "tokens": 500})
-    document, (_, position) = routed.documents(study)[planned.place], routed.windows(study)
+    document, (_, position) = documents_of(study)[planned.place], routed.windows(study)
     assert position[planned.place][document == 0].tolist() == [6, 7, 8]
     assert position[planned.place][document == 1].tolist() == [5, 6, 7, 8]
     for index, of in enumerate(document):
