@@ -6,6 +6,7 @@ from torch import nn
 
 from gatebook.lists import ROOT
 from gatebook.routing.families import routing_rule
+from gatebook.routing.patching import refusal
 from gatebook.routing.routers import find_blocks, router_of, selection_bias
 
 SHARED = {
@@ -282,7 +283,7 @@ BEGIN, END = "<!-- families: written by make lists -->", "<!-- end of families -
 
 def tables() -> str:
     """The supported families by what their rule is found to be, and the refused ones, as Markdown."""
-    kinds: dict[tuple[str, str, str], list[str]] = {}
+    kinds: dict[tuple[str, str, str, str], list[str]] = {}
     for family in EXAMPLES:
         config = seeing_model(family).config.get_text_config() if family in SEEING else config_of(family)
         rule = routing_rule(config)
@@ -293,8 +294,10 @@ def tables() -> str:
         shared = " ⁺" if rule.shared_experts else ""
         grouped = " ᵍ" if rule.groups > 1 else ""
         name = f"`{family.removesuffix('_groups')}` ({EXAMPLES[family]}){shared}{grouped}"
-        kinds.setdefault((rule.scores, selected, weights), []).append(name)
-    lines = ["| scores | top k by | routing weights | `model_type` (a model of it) |", "|---|---|---|---|"]
+        changed = "no: no language-model head" if refusal(config) else "yes"
+        kinds.setdefault((rule.scores, selected, weights, changed), []).append(name)
+    lines = ["| scores | top k by | routing weights | experts can be changed | `model_type` (a model of it) |"]
+    lines += ["|---|---|---|---|---|"]
     lines += [f"| {' | '.join(kind)} | {', '.join(sorted(names))} |" for kind, names in kinds.items()]
     lines += ["", "| refused `model_type` | why |", "|---|---|", *(f"| `{family}` | {WHY[family]} |" for family in WHY)]
     return "\n".join(lines)

@@ -1,0 +1,310 @@
+"""Patching: run a model as if one expert of a layer were absent, weaker, stronger, or another one.
+
+An expert's output is multiplied by its routing weight and added, with those of the other selected experts, to the
+residual stream. A change acts on what the block hands its experts, which are the selected experts and their weights, in
+tokens that select the expert. It is one of the stages
+
+- "score": the expert's score is the lowest before selection. The next expert enters with the weight that its own score
+  gives it; others keep theirs, unless the family normalises weights, which it then does again.
+- "weight": after selection its weight is multiplied by `factor`, 0 by default. What becomes of the rest is the `mass`
+  rule: "none", nothing; "keep", they are scaled so that the sum stays; "one", all are scaled so that the sum is one.
+- "mean": its output is replaced by `output`, such as its mean over other tokens, and its weight stays.
+- "swap": the expert `other` takes its place, with its weight.
+- "logit": `delta` is added to its router logit, minus infinity by default, and the rule is applied again. This one is
+  not local: a softmax shares out anew what the expert had, so weights of all tokens change, also of those that do not
+  select it.
+
+The selection is always the module's own, never that of logits sorted again, which may break ties in another way.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import transformers
+from torch import nn
+
+from gatebook.problem import Problem
+from gatebook.routing.families import routing_rule
+from gatebook.routing.routers import expert_outputs, find_blocks, layers_of, router_of, selection_bias, unsupported
+from gatebook.routing.rule import RoutingRule
+
+NO_EXPERT = -1
+"""In place of an expert's number: nothing is changed."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to an expert, see the module.
+
+    stage, mass, factor, delta; output (hidden,) for "mean"; other: an expert's number, for "swap".
+    """
+
+    stage: Literal["score", "weight", "mean", "swap", "logit"] = "score"
+    mass: Literal["none", "keep", "one"] = "none"
+    factor: float = 0.0
+    delta: float = -math.inf
+    output: torch.Tensor | None = None
+    other: int = NO_EXPERT
+
+    @property
+    def is_local(self) -> bool:
+        """Whether tokens that do not select the expert stay as they are in this layer."""
+        return self.stage != "logit"
+
+
+def decide(
+    change: Change,
+    expert: torch.Tensor,
+    rule: RoutingRule,
+    bias: torch.Tensor | None,
+    logits: torch.Tensor,
+    weights: torch.Tensor,
+    selected: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weights and the experts of tokens after a change.
+
+    Parameters
+    ----------
+    change
+        What is done.
+    expert
+        To which expert in each token, `NO_EXPERT` for none: (token,) int64.
+    rule
+        Of the model.
+    bias
+        Added to scores to select, (expert,), or None.
+    logits
+        Raw router logits (token, expert).
+    weights, selected
+        What the module decided: (token, rank), in any order.
+
+    Returns
+    -------
+    weights, selected : torch.Tensor
+        (token, rank), those of the module where nothing changes.
+
+    Raises
+    ------
+    Problem
+        For the stage "score" if a router selects all experts that it may.
+    """
+    hit = selected == expert[:, None]
+    changes = hit.any(dim=-1, keepdim=True)
+    if change.stage == "swap":
+        return weights, torch.where(hit, change.other, selected)
+    if change.stage == "mean":
+        return weights.masked_fill(hit, 0), selected
+    if change.stage == "weight":
+        return torch.where(changes, _scaled(change, weights.float(), hit).to(weights.dtype), weights), selected
+    if change.stage == "score":
+        if rule.top_k >= rule.experts // rule.groups * rule.kept_groups:
+            raise Problem("no expert is left that could enter where one is removed: use the stage weight.")
+        others = rule.preference(logits, bias).scatter(-1, selected, -math.inf)
+        after = torch.where(hit, others.argmax(dim=-1, keepdim=True), selected)
+        return torch.where(changes, rule.weights(logits, after).to(weights.dtype), weights), after
+    known = expert[:, None] >= 0
+    added = torch.zeros_like(logits).scatter(-1, expert.clamp(min=0)[:, None], change.delta)
+    after = torch.where(known, logits + added, logits)
+    chosen = torch.where(known, rule.select(after, bias), selected)
+    return torch.where(known, rule.weights(after, chosen).to(weights.dtype), weights), chosen
+
+
+def _scaled(change: Change, weights: torch.Tensor, hit: torch.Tensor) -> torch.Tensor:
+    """The weights (token, rank) float32 with that of the expert, where `hit` is, scaled, and those of the rest."""
+    scaled = torch.where(hit, change.factor * weights, weights)
+    if change.mass == "none":
+        return scaled
+    if change.mass == "one":
+        return scaled / scaled.sum(dim=-1, keepdim=True).clamp(min=1e-20)
+    rest = weights.masked_fill(hit, 0).sum(dim=-1, keepdim=True)
+    lost = (weights - scaled).sum(dim=-1, keepdim=True)
+    return torch.where(hit, scaled, weights * (1 + lost / rest.clamp(min=1e-20)))
+
+
+def refusal(config: transformers.PreTrainedConfig) -> str | None:
+    """Why no expert of a model can be changed, given that its family is supported; None if it can."""
+    if type(config) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "transformers has no language-model head for it, so no change shows in what it predicts"
+    return None
+
+
+@contextmanager
+def changed(
+    model: transformers.PreTrainedModel, layer: int, change: Change, expert: torch.Tensor | int
+) -> Iterator[None]:
+    """Within it the model runs with a change in one layer.
+
+    Parameters
+    ----------
+    model
+        With or without a head.
+    layer
+        Number of the layer.
+    change
+        What is done.
+    expert
+        To which expert: one for all tokens, or (window, position) int64, `NO_EXPERT` where nothing is changed.
+    """
+    block = find_blocks(model.base_model)[layer]
+    rule, bias, seen = routing_rule(model.base_model.config), selection_bias(block), {}
+
+    def routed(module, given, output):
+        seen["logits"] = output if isinstance(output, torch.Tensor) else output[0]
+
+    def handed(module, given):
+        states, selected, weights = given
+        numbers = torch.as_tensor(expert, device=selected.device).reshape(-1).expand(len(selected))
+        seen["weight"] = torch.where(selected == numbers[:, None], weights, 0).sum(dim=-1, keepdim=True)
+        weights, selected = decide(change, numbers, rule, bias, seen.pop("logits"), weights, selected)
+        return states, selected, weights
+
+    def returned(module, given, output):
+        return output + (seen.pop("weight") * change.output.to(output)).view(output.shape)
+
+    handles = [router_of(block).register_forward_hook(routed), block.experts.register_forward_pre_hook(handed)]
+    if change.stage == "mean":
+        handles.append(block.experts.register_forward_hook(returned))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class CleanRun:
+    """A model that ran on windows of equal length, and runs again from any layer on.
+
+    loss (window, position - 1) float32: nats of each next token; selected: by layer with a router, (window, position,
+    rank) int64, as the module's own; inputs: by layer, what it received, (window, position, hidden).
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: transformers.PreTrainedModel, token_ids: torch.Tensor):
+        """Run it. `model` has a head and is in evaluation mode, `token_ids` (window, position) int64 are on its device.
+
+        Raises a `Problem` if its blocks do not hand their experts what a change acts on.
+        """
+        self.model, self.token_ids = model, token_ids
+        if reason := refusal(model.config):
+            raise unsupported(model.config, reason)
+        self.inputs: dict[int, torch.Tensor] = {}
+        self.selected: dict[int, torch.Tensor] = {}
+        self._states: dict[int, torch.Tensor] = {}
+        self._returned: dict[int, tuple | None] = {}
+        handles = []
+        for index, layer in enumerate(layers_of(model.base_model)):
+            handles.append(layer.register_forward_pre_hook(self._received(index), with_kwargs=True))
+            handles.append(layer.register_forward_hook(self._left(index)))
+        for index, block in find_blocks(model.base_model).items():
+            handles.append(block.experts.register_forward_pre_hook(self._handed(index)))
+        try:
+            self.loss = self._loss(token_ids)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if missing := find_blocks(model.base_model).keys() - self.selected.keys():
+            reason = f"the block of layer {min(missing)} does not hand its experts what a change acts on"
+            raise unsupported(model.base_model.config, reason)
+
+    def _received(self, index: int) -> Callable:
+        def keep(module, given, named):
+            self.inputs[index] = given[0] if given else named["hidden_states"]
+
+        return keep
+
+    def _left(self, index: int) -> Callable:
+        def keep(module, given, output):
+            self._returned[index] = output[1:] if isinstance(output, tuple) else None
+
+        return keep
+
+    def _handed(self, index: int) -> Callable:
+        def keep(module, given):
+            if len(given) == 3 and given[1].dtype == torch.int64 and given[1].shape == given[2].shape:
+                self._states[index] = given[0].reshape(-1, given[0].shape[-1])
+                self.selected[index] = given[1].view(*self.token_ids.shape, -1)
+
+        return keep
+
+    def _loss(self, token_ids: torch.Tensor) -> torch.Tensor:
+        logits = self.model(input_ids=token_ids, use_cache=False).logits[:, :-1].float()
+        return nn.functional.cross_entropy(logits.transpose(1, 2), token_ids[:, 1:], reduction="none")
+
+    @torch.inference_mode()
+    def mean_output(self, layer: int, expert: int) -> torch.Tensor:
+        """The mean output, not weighted, of an expert over tokens that select it: (hidden,) float32, 0 without any."""
+        block, states = find_blocks(self.model.base_model)[layer], self._states[layer]
+        chosen = states[(self.selected[layer] == expert).any(dim=-1).flatten()]
+        if not len(chosen):
+            return states.new_zeros(states.shape[-1], dtype=torch.float32)
+        alone = torch.full((len(chosen), 1), expert, device=states.device)
+        return expert_outputs(block, chosen, alone)[:, 0].float().mean(dim=0)
+
+    @contextmanager
+    def _resumed(self, layer: int, states: torch.Tensor) -> Iterator[None]:
+        """Within it the layers before one compute nothing, and that one receives `states`."""
+        before = list(layers_of(self.model.base_model))[:layer]
+
+        def given_back(index: int) -> Callable:
+            rest = self._returned[index]
+
+            def forward(*given, **named):
+                return states if rest is None else (states, *rest)
+
+            return forward
+
+        for index, one in enumerate(before):
+            one.forward = given_back(index)
+        try:
+            yield
+        finally:
+            for one in before:
+                del one.forward
+
+    @torch.inference_mode()
+    def loss_after(
+        self, layer: int, change: Change | None, windows: torch.Tensor, experts: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss (row, position - 1) float32 of windows, each with a change to one expert of a layer.
+
+        Only that layer and those after it run, from what it received in the clean run.
+
+        Parameters
+        ----------
+        layer
+            Number of the layer.
+        change
+            What is done; None for nothing.
+        windows, experts
+            Which window and which expert each row is about: (row,) int64.
+        """
+        ids = self.token_ids[windows]
+        with ExitStack() as stack:
+            stack.enter_context(self._resumed(layer, self.inputs[layer][windows]))
+            if change is not None:
+                every = experts.to(ids.device)[:, None].expand_as(ids)
+                stack.enter_context(changed(self.model, layer, change, every))
+            return self._loss(ids)
+
+    def effects(self, layer: int, change: Change, experts: list[int]) -> torch.Tensor:
+        """What a change to each of some experts of a layer does to the loss: (expert, window, position - 1) float32.
+
+        Windows of all experts are stacked to batches as large as the clean one, because numbers may depend on the shape
+        of a batch. One in which no token selects the expert is not run if the change is local: its effect is 0.
+        """
+        selected, count = self.selected[layer], len(self.token_ids)
+        if change.is_local:
+            held = torch.stack([(selected == expert).flatten(1).any(dim=1) for expert in experts])
+        else:
+            held = torch.ones(len(experts), count, dtype=torch.bool, device=selected.device)
+        effect = self.loss.new_zeros(len(experts), *self.loss.shape)
+        numbers = torch.tensor(experts, device=selected.device)
+        for rows in held.nonzero().split(count):
+            filled = rows[torch.arange(count, device=rows.device) % len(rows)]
+            after = self.loss_after(layer, change, filled[:, 1], numbers[filled[:, 0]])[: len(rows)]
+            effect[rows[:, 0], rows[:, 1]] = after - self.loss[rows[:, 1]]
+        return effect
