@@ -154,7 +154,6 @@ def test_a_mean_stands_for_the_output_with_the_weight_as_it_was():
     with changed(model, 1, Change("mean", output=mean), 5):
         after = watched({1: block}, model, ids[0])[0][1][1]
     torch.testing.assert_close(after[0] - output[0], weight[:, None] * (mean - alone), rtol=1e-3, atol=1e-5)
-    assert clean.mean_output(1, 99 % 8).shape == (16,)
 
 
 # ---------------------------------------------------------------- runs
@@ -205,6 +204,15 @@ def test_nothing_changes_before_the_first_token_that_selects_the_expert():
             if change.is_local:  # and in the last layer only there
                 assert (effect[expert][~selects].abs() < 2e-6).all()
             assert not selects.any() or change.stage == "swap" or effect[expert][selects].abs().max() > 1e-4
+
+
+def test_an_expert_that_no_token_selects_has_no_effect():
+    model, ids = causal_model("olmoe"), ids_of(2)
+    find_blocks(model.base_model)[1].gate.weight.data[4:] = 0  # of logits that are 0, four of others are larger
+    clean = CleanRun(model, ids[:, :3])
+    never = [expert for expert in range(8) if not (clean.selected[1] == expert).any()]
+    assert never and (clean.effects(1, Change(), never) == 0).all()
+    assert (clean.mean_output(1, never[0]) == 0).all()
 
 
 @torch.inference_mode()

@@ -303,7 +303,8 @@ class CleanRun:
             held = torch.ones(len(experts), count, dtype=torch.bool, device=selected.device)
         effect = self.loss.new_zeros(len(experts), *self.loss.shape)
         numbers = torch.tensor(experts, device=selected.device)
-        for rows in held.nonzero().split(count):
+        chosen = held.nonzero()
+        for rows in chosen.split(count) if len(chosen) else ():
             filled = rows[torch.arange(count, device=rows.device) % len(rows)]
             after = self.loss_after(layer, change, filled[:, 1], numbers[filled[:, 0]])[: len(rows)]
             effect[rows[:, 0], rows[:, 1]] = after - self.loss[rows[:, 1]]
