@@ -147,6 +147,7 @@ def test_a_wrong_config_is_one_sentence(tmp_path):
         alone.snakemake_object("verify", directory=tmp_path / "absent")
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_the_script_where_the_study_is(counts, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     wildcards = ["model=published", "checkpoint=v1"]
@@ -162,6 +163,7 @@ def test_the_command_line_runs_the_script_where_the_study_is(counts, tmp_path_fa
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -316,6 +316,7 @@ def test_an_empty_domain_is_refused(monkeypatch):
         corpora.harvest(["empty"], 1_000, 1_000, 1)
 
 
+@pytest.mark.slow
 def test_text_comes_only_from_packages_that_the_study_pins(monkeypatch):
     used = {*domains.DESCRIBED}
     look_up = packages.installed_files

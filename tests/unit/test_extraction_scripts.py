@@ -192,6 +192,7 @@ def test_the_tally_that_extraction_takes_is_the_one_from_the_files(pipeline, mon
     assert (pipeline("tally_routing", extraction={"records": contents}) / "tally.nc").read_bytes() == taken
 
 
+@pytest.mark.slow
 def test_shards_of_a_dataset_combine_into_the_whole(pipeline, run_script, tmp_path):
     batches = {"cpu": 1}  # of one window: those of a shard are then those of the whole
     settings = {"extraction": {"predictions": True, "sample": {"size": 2, "seed": 0}, "tokens_per_batch": batches}}

@@ -406,6 +406,7 @@ def drawn(metrics: xr.Dataset, untrained: xr.Dataset | None, tmp_path) -> tuple[
     return [figure.name for figure in figures], words["findings"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_the_page_of_a_study(metrics, tmp_path):
     names, findings = drawn(metrics, measure(study_of(7, skew=20)), tmp_path)
@@ -432,6 +433,7 @@ def test_the_lift_of_every_pair_can_be_explored_with_its_interval_and_q(study, m
     np.testing.assert_allclose(found.load.transpose(*counts.dims), counts / tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_pairs_that_never_meet_are_in_the_figures(tmp_path):
     """By turns, experts i and i + 3 of 6 never meet: 3 of 15 pairs of lift 0, in the lowest bin."""
@@ -442,6 +444,7 @@ def test_pairs_that_never_meet_are_in_the_figures(tmp_path):
     assert data["pairs"].iloc[0] == 3 and data["pairs"].sum() == 15
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("top_k", "answer"), [(1, "There are no pairs"), (6, "Every token selects all experts")])
 def test_one_expert_and_all_experts(top_k, answer, tmp_path):
@@ -458,6 +461,7 @@ def test_one_expert_and_all_experts(top_k, answer, tmp_path):
         np.testing.assert_allclose(metrics["mean_absolute_log2_lift"], 0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_too_few_tokens_for_any_test(tmp_path):
     small = measure({"poems": random_case(np.random.default_rng(1), [4, 3], experts=8, top_k=2)})
@@ -465,6 +469,7 @@ def test_too_few_tokens_for_any_test(tmp_path):
     assert finding["verdict"] == "unclear" and finding["answer"].startswith("Too few tokens")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_one_document_has_estimates_and_no_intervals(tmp_path):
     one = measure({"poems": random_case(np.random.default_rng(1), [300], experts=5, top_k=2)})

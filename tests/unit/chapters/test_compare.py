@@ -327,6 +327,7 @@ def test_captions_name_the_datasets_whose_documents_differ(runs, metrics):
     assert "the same text, whose clusters are drawn together." in page.figures(seen(metrics))[0].caption
 
 
+@pytest.mark.slow
 def test_each_of_several_runs_is_compared_by_itself(runs, metrics):
     """One of them has layers at other depths."""
     first, second = runs
@@ -396,6 +397,7 @@ def test_other_checkpoints_of_the_same_model_are_not_alike():
     assert found["each_held_out_loss"].values.tolist() == [3.0, 3.0]
 
 
+@pytest.mark.slow
 def test_the_overview_states_the_spread_and_what_cannot_be_compared(several):
     overview, *figures = page.figures(Seen(several))
     assert "Standard deviation over a/end, b/end, c/end, which differ in their seed alone" in overview.caption

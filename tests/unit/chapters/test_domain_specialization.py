@@ -151,6 +151,7 @@ def from_tokens(selections: dict[str, list[list[int]]]) -> float:
     return bits(experts) + bits(domains) - bits(joint)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -313,7 +313,7 @@ def test_a_chapter_is_written_as_files_and_words(tmp_path):
     assert page.write(tmp_path, shown, Seen(TRAINED["router_decisiveness"]), "made by a test") == [answer]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chapter.json", "rise.csv", "rise.pdf", "rise.svg"]
     content = json.loads((tmp_path / "chapter.json").read_text(encoding="utf-8"))
-    assert content["figures"] == [words | {"explores": "", "width": 480, "height": 240}]
+    assert content["figures"] == [words | {"explores": "", "names": [], "width": 480, "height": 240, "places": []}]
     assert [page.Finding(**one | {"differs": tuple(one["differs"])}) for one in content["findings"]] == [answer]
     assert content["brief"] is content["served"] is content["explored"] is None
     assert (tmp_path / "rise.csv").read_text() == "layer,estimate\n0,0.123457\n1,2\n"

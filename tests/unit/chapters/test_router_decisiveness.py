@@ -57,6 +57,7 @@ def from_tokens(layers: list[xr.Dataset]) -> dict[str, float]:
     return found | {"information": found["entropy_of_mean"] - found["entropy"]}
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -148,6 +148,7 @@ def from_tokens(layers: list[xr.Dataset]) -> dict:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**32 - 1),
