@@ -256,6 +256,17 @@ def untrained(chapter):
     return files
 
 
+def beside(chapter):
+    """An input function: of the studied checkpoint, the metrics of the chapters beside one, if they are in the report."""
+
+    def files(wildcards):
+        names = [name for name in chapters(wildcards.model) if name in CHAPTERS[chapter].beside]
+        studied = study.models[wildcards.model]["checkpoints"][-1]
+        return [f"results/metrics/{wildcards.model}/{studied}/{name}.nc" for name in names]
+
+    return files
+
+
 def profiled_chapters(wildcards):
     """The metrics of the chapters that say something about each expert."""
     names = [name for name in chapters(wildcards.model) if CHAPTERS[name].expert_page]

@@ -5,6 +5,7 @@ rule measure_evolution:
         tokens=tokens,
         records=training_records,
         selections=training_selections,
+        reach=beside("evolution"),
     output:
         metrics="results/metrics/{model}/evolution.nc",
         table="results/tables/{model}/evolution.csv",

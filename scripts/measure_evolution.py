@@ -8,10 +8,12 @@ from pathlib import Path
 
 from gatebook.chapters.base import results
 from gatebook.chapters.evolution import measure as evolution
+from gatebook.chapters.reach import DTYPE
 from gatebook.files import netcdf, tables
 from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.measures import uncertainty, vocabulary
 from gatebook.measures.token_sample import counted
+from gatebook.measures.uncertainty import POOLED
 from gatebook.run import job
 from gatebook.study import routed
 
@@ -48,6 +50,9 @@ metrics = evolution.measure(
     **snakemake.params.statistics,
 )
 metrics = uncertainty.without_few(metrics, snakemake.params.fewest_clusters, metrics["clusters"])
+for path in snakemake.input.reach:  # one or none
+    ceiling = netcdf.load(path)["ceiling"].sel(change=DTYPE, dataset=POOLED, drop=True)
+    metrics["ceiling"] = ceiling.sel(layer=metrics["layer"])
 weights = {checkpoint: read.attrs["weights_sha256"] for checkpoint, read in recorded.items()}
 for checkpoint, path in selections.items():
     with netcdf.open_lazily(path) as found:

@@ -174,7 +174,9 @@ def run_jobs(folder: Path) -> None:
             for checkpoint in CHECKPOINTS
             for name in workflow.globals["study"].datasets
         ]
-        for name in TopologicalSorter({name: chapter.chapters for name, chapter in CHAPTERS.items()}).static_order():
+        for name in TopologicalSorter(
+            {name: chapter.chapters + chapter.beside for name, chapter in CHAPTERS.items()}
+        ).static_order():
             jobs += [alone.job(workflow, f"measure_{name}", wildcards) for wildcards in places(name)]
     with chdir(folder):
         for script, snakemake in jobs:

@@ -102,6 +102,11 @@ with_measures = pytest.mark.parametrize("name", [name for name in CHAPTERS if CH
 
 
 @every_chapter
+def test_chapters_that_it_reads_are_there(name):
+    assert {*CHAPTERS[name].chapters, *CHAPTERS[name].beside} <= CHAPTERS.keys() - {name}
+
+
+@every_chapter
 def test_its_parts_have_its_name(name):
     folder = f"scripts/gatebook/chapters/{name}"
     parts = [f"{folder}/{part}.py" for part in ("__init__", "measure", "page")]

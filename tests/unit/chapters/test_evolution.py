@@ -433,3 +433,11 @@ def test_intervals_hold_the_truth_of_clusters_that_differ():
         low, high = jackknife(xr.DataArray(corrected[:, 0], dims="draw")).values[1:]
         inside.append(low <= 0.5 <= high)
     assert np.mean(inside) >= 0.9
+
+
+def test_the_ceiling_is_drawn_where_reach_has_measured_it(found):
+    layer = found["id"].sel(against=LAST).isel(layer=0)
+    assert [line.label for line in page._limits(layer)] == ["by loads alone, all experts"]
+    ceiling = xr.DataArray([0.9, 0.8, 1.0], {"interval": ["estimate", "low", "high"]}, "interval")
+    *_, line = page._limits(layer.assign(ceiling=ceiling))
+    assert (line.label, line.value) == ("corrected, in another precision", 0.9)

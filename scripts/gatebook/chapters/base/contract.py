@@ -69,8 +69,8 @@ class Chapter:
         What its metrics are about, which decides their paths: one "checkpoint", all of a "model", or "runs".
     needs
         Capabilities without which a model's report lacks the chapter (`CAPABILITIES`).
-    chapters
-        Those whose metrics it reads.
+    chapters, beside
+        Those whose metrics it reads; and those of the same model whose metrics it reads where they are in the report.
     settings, thresholds
         What the config may say. Thresholds, fixed before the run, are read by findings alone.
     expert_page
@@ -91,6 +91,7 @@ class Chapter:
     scope: Literal["checkpoint", "model", "runs"] = "checkpoint"
     needs: tuple[str, ...] = ()
     chapters: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     settings: type[Settings] = Settings
     thresholds: type[Settings] = Settings
     expert_page: tuple[str, ...] = ()

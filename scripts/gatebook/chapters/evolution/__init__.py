@@ -225,6 +225,7 @@ CHAPTER = Chapter(
     "what it gains if tokens are in random order, and that of when half of the routing is settled half of training.",
     reads="tokens",
     scope="model",
+    beside=("reach",),
     needs=("tokens", "checkpoints"),
     settings=Chosen,
     thresholds=Thresholds,

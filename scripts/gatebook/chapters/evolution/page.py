@@ -279,12 +279,14 @@ def _by_layer(
             _positions(metrics),
             series,
             references,
-            x_label=axis["x_label"] if index + columns >= len(layers) else "",
+            x_label=axis["x_label"],
             x_scale=axis["x_scale"],
             y_label=y_label if index % columns == 0 else "",
             labels="legend",
             order=order,
         )
+        if index + columns < len(layers):
+            ax.set_xlabel("")
     return drawing
 
 
@@ -300,10 +302,20 @@ def _at_half(metrics: xr.Dataset, name: str) -> tuple[str, str]:
     return _named(metrics, str(one["checkpoint"].values)), f"{value} {bounds}"
 
 
+def _limits(layer: xr.Dataset) -> list[Reference]:
+    """What loads alone share in a layer, and the ceiling: what the same weights share in another precision."""
+    found = [Reference("by loads alone, all experts", pooled(layer["null_saturation"]).values)]
+    if "ceiling" in layer:
+        found.append(Reference("corrected, in another precision", float(layer["ceiling"].sel(interval="estimate"))))
+    return found
+
+
 def _saturation(metrics: xr.Dataset) -> Figure:
     mine = metrics.sel(against=LAST)
     half, value = _at_half(mine, "corrected_saturation")
     shown = mine.isel(checkpoint=slice(None, -1))
+    ceiling = "Nor can the corrected line be above the dotted one, of the same weights in another precision. "
+    ceiling = ceiling if "ceiling" in metrics else ""
     return Figure(
         name="saturation_by_step",
         title="When routing settles",
@@ -314,12 +326,12 @@ def _saturation(metrics: xr.Dataset) -> Figure:
         f"{counts_text(metrics, JACKKNIFE)}",
         how_to_read="1 would be the routing of the last checkpoint, which is left out: it is 1 by definition. The "
         "dashed line is what two tokens with nothing in common share because of loads; the corrected line is 0 there. "
-        "A last checkpoint after a falling learning rate belongs to another schedule than those before it.",
+        f"{ceiling}A last checkpoint after a falling learning rate belongs to another schedule than those before it.",
         drawing=_by_layer(
             shown,
             lambda layer: (
                 _series(layer, SATURATIONS),
-                [Reference("by loads alone, all experts", pooled(layer["null_saturation"]).values)],
+                _limits(layer),
             ),
             "shared with the last",
             list(SATURATIONS),
@@ -346,7 +358,7 @@ def _change(metrics: xr.Dataset) -> Figure:
             mine.isel(checkpoint=slice(1, None)),
             lambda layer: (
                 _series(layer, SATURATIONS),
-                [Reference("by loads alone, all experts", pooled(layer["null_saturation"]).values)],
+                _limits(layer),
             ),
             "shared with previous",
             list(SATURATIONS),
