@@ -79,14 +79,14 @@ class Workflow:
     def __init__(self, folder: Path, repository: Path = ROOT):
         self.folder, self.repository = folder, repository
         folder.mkdir(parents=True, exist_ok=True)
+
+    def command(self, *arguments: str, configs: list[Path] = ()) -> list[str]:
+        """The command line of snakemake with `arguments` and config overlays, in a folder that is ready for it."""
         compiled = self.folder / ".snakemake" / "library"
         if not compiled.exists():  # what studies compile serves the next ones
             LIBRARIES.mkdir(parents=True, exist_ok=True)
             compiled.parent.mkdir(exist_ok=True)
             compiled.symlink_to(LIBRARIES, target_is_directory=True)
-
-    def command(self, *arguments: str, configs: list[Path] = ()) -> list[str]:
-        """The command line of snakemake with `arguments` and config overlays."""
         overlays = ["--configfile", *map(str, configs)] if configs else []
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.repository / "Snakefile")]
         return [*command, "--directory", str(self.folder), *overlays, *arguments]

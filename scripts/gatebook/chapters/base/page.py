@@ -570,7 +570,7 @@ def write(folder: Path, shown: ModuleType, seen: Seen, source: str) -> list[Find
         "served": None if served is None else [asdict(one) for one in served],
         "explored": None if explored is None else explored.write(folder),
     }
-    (folder / "chapter.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "chapter.json").write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
     return findings
 
 
