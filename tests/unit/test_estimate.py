@@ -27,13 +27,12 @@ def sizes(layers: int, experts: int, top_k: int, datasets: int, tokens: int, *, 
 @pytest.mark.parametrize(
     ("given", "measured"),
     [
-        ((48, 128, 8, 2, 3000), (13.4, 38.8, 126.6)),
-        ((4, 32, 4, 14, 12_000), (2.05, 8.33, 13.7)),
-        ((2, 8, 2, 3, 1500), (0.17, 4.57, 6.91)),
+        ((4, 32, 4, 14, 12_000), (2.14, 11.5, 18.8)),
+        ((2, 8, 2, 3, 1500), (0.19, 6.32, 8.86)),
     ],
 )
 def test_reports_are_near_what_was_measured(given, measured):
-    """Of a random model of 48 layers, of the embedded study and of the tiny one of the tests."""
+    """Of the embedded study and of the tiny one of the tests."""
     assert list(sizes(*given).values()) == pytest.approx(measured, rel=0.2, abs=0.1)
 
 
@@ -78,13 +77,13 @@ def test_budgets_leave_room_for_a_study_of_their_size(size):
 
 def test_budgets_at_the_size_where_they_are_stated():
     assert (budget.browser(16, 64, 12), budget.shown(16, 64, 12, 10)) == (12, 20)
-    assert budget.downloads(16, 64, 12, 10) == pytest.approx(42)
+    assert budget.downloads(16, 64, 12, 10) == pytest.approx(62)
 
 
 def test_what_rests_on_pairs_counts_only_with_its_chapters():
-    without = sizes(48, 128, 8, 2, 3000, without=["coactivation", "similarity"])
+    without = sizes(48, 128, 8, 2, 3000, without=["coactivation", "similarity", "transitions"])
     added = sizes(48, 128, 8, 2, 3000)["report.download_megabytes"] - without["report.download_megabytes"]
-    assert added == pytest.approx(48 * 128 * 128 * (42 + 37) / 1e6)
+    assert added == pytest.approx(48 * 128 * 128 * (42 + 37 + 134) / 1e6 + 0.5)
 
 
 def test_the_script_refuses_a_study_by_what_its_models_are(run_script, tmp_path):

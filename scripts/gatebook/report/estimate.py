@@ -1,8 +1,8 @@
 """How large a report will be, from the sizes of its models and the config: asked before anything is computed.
 
 The coefficients are bytes, found from the whole reports of 4 layers x 32 experts x 14 datasets and of 2 x 8 x 3, and
-from the browser of 16 x 64 x 12. It counts what the default chapters take. Of what these two reports show and link to
-it says 2 % too little to 5 % too much; of one of 48 x 128 x 2, which was made later, 15 and 7 % too much.
+from the browser of 16 x 64 x 12. It counts what the default chapters take, of which those of `OTHERS` may be missing.
+No report of a larger model has been made with them.
 """
 
 import math
@@ -11,7 +11,16 @@ from collections.abc import Iterable, Mapping
 from gatebook.files.sizes import format_bytes
 from gatebook.problem import Problem
 
-PAIRED = {"coactivation": 42, "similarity": 37}
+OTHERS = {
+    "evolution": (520_000, 54_000, 520_000, 0),
+    "paths": (210_000, 12_000, 370_000, 7_000),
+    "reach": (160_000, 8_500, 280_000, 51_000),
+    "transitions": (250_000, 32_000, 500_000, 0),
+}
+"""Bytes of a chapter that are shown, and by dataset, and that are linked to, and by dataset."""
+LOADS, TOLD = 1000, 100_000
+"""Bytes for each expert and dataset in the loads through training, and for each layer in what figures tell."""
+PAIRED = {"coactivation": 42, "similarity": 37, "transitions": 134}
 """Bytes for every pair of experts of a layer in the metrics of a chapter."""
 EXPLORED = {"coactivation": 9, "similarity": 13}
 """The same in the data scripts of its matrices, and at most `MOST_EXPLORED`: then layers are left out there."""
@@ -52,8 +61,17 @@ def sizes(models: Iterable[Mapping], chapters: Iterable[str], browser: Mapping) 
         profiles = every * (6700 + 220 * model["datasets"])
         explored = sum(min(EXPLORED.get(name, 0) * every * experts, MOST_EXPLORED) for name in chapters)
         explored += MAPS if "maps" in chapters else 0
-        others = 5.8e6 + 3.3e5 * model["datasets"]
-        bytes_ = (scripts, scripts + pages + figures + explored, paired * every * experts + tables + profiles + others)
+        told, others = TOLD * model["layers"], 5.8e6 + 3.3e5 * model["datasets"]
+        for name in OTHERS.keys() & chapters:
+            shown, shown_by_dataset, linked, linked_by_dataset = OTHERS[name]
+            figures += shown + shown_by_dataset * model["datasets"]
+            others += linked + linked_by_dataset * model["datasets"]
+        tables += LOADS * every * (model["datasets"] + 1) if "evolution" in chapters else 0
+        bytes_ = (
+            scripts,
+            scripts + pages + figures + explored + told,
+            paired * every * experts + tables + profiles + others,
+        )
         for key, size in zip(found, bytes_, strict=True):
             found[key][model["model"]] = round(size)
     return found
