@@ -245,6 +245,16 @@ def test_the_first_screen_holds_one_line_the_brief_with_its_examples_and_a_tile_
     assert "Po poems layer 2 expert 0 90.1 % and 2 more Co code no expert" in text.replace(" ", " ")
 
 
+def test_the_brief_has_six_sentences_and_the_rest_are_folded():
+    site = make_site()
+    site["brief"] = [site["brief"][0] | {"text": f"Sentence {number}."} for number in range(8)]
+    text = render.render(site, TEMPLATES)["index.html"].partition("In brief")[2].partition("</section>")[0]
+    shown, more, folded = text.partition("<summary>2 more</summary>")
+    assert more and [shown.count("<li>"), folded.count("<li>")] == [6, 2]
+    assert "Sentence 5." in shown and "Sentence 6." in folded
+    assert "more</summary>" not in render.render(make_site(), TEMPLATES)["index.html"].partition("Findings")[0]
+
+
 def test_findings_have_anchors_kinds_and_a_filter_for_each_kind_with_their_number():
     page = pages(make_site())["index.html"]
     found = {a["id"]: a["data-kinds"] for a in page.all("details") if "data-kinds" in a}
