@@ -13,7 +13,7 @@ rule measure_transitions:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(1000, per_million=500),
+        mem_mb=growing(1000, per_million=1200),
         runtime=growing(60, per_million=2),
     params:
         code=code("measure_transitions.py"),

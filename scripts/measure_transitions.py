@@ -10,7 +10,8 @@ from gatebook.study import routed
 
 job.start(snakemake)
 tokens = routed.read(snakemake.input.records, snakemake.input.tokens)
-layers = routed.read_layers(tokens, snakemake.input.records)
+wanted = ("router_logits",) if routed.hold_logits(snakemake.input.records) else ()
+layers = routed.read_layers(tokens, snakemake.input.records, *wanted)
 bar = job.progress(layers, total=tokens.sizes["layer"], unit=" layers", description="layers")
 measured = measure(tokens, bar, **snakemake.params.settings, **snakemake.params.statistics)
 measured = of_enough(measured, snakemake.params.fewest_clusters)

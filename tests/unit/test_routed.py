@@ -94,7 +94,9 @@ def test_predictions_of_some_datasets_only_are_left_out(made, predicted, tmp_pat
 
 
 @pytest.mark.parametrize("block", [5, 1000])
-@pytest.mark.parametrize("wanted", [(), ("routing_weight",), ("routing_weight", "entropy"), ("entropy",)])
+@pytest.mark.parametrize(
+    "wanted", [(), ("routing_weight",), ("routing_weight", "entropy"), ("entropy",), ("router_logits",)]
+)
 def test_layers_are_read_dataset_after_dataset(made, tmp_path, monkeypatch, wanted, block):
     monkeypatch.setattr(routed, "TOKENS_PER_BLOCK", block)
     paths = written(made, tmp_path)
@@ -104,11 +106,12 @@ def test_layers_are_read_dataset_after_dataset(made, tmp_path, monkeypatch, want
         whole = [completed(one.layers[layer.number]) for one in made.values()]
         expected = {
             name: np.concatenate([one[name].values for one in whole])
-            for name in ("selected_expert", "routing_weight", "entropy")
+            for name in ("selected_expert", "routing_weight", "entropy", "router_logits")
         }
         np.testing.assert_array_equal(layer.selected, expected["selected_expert"])
         assert layer.experts == 6 and layer.selected.dtype == np.uint8
-        for name, found in (("routing_weight", layer.weight), ("entropy", layer.entropy)):
+        names = {"routing_weight": layer.weight, "entropy": layer.entropy, "router_logits": layer.logits}
+        for name, found in names.items():
             if name in wanted:
                 np.testing.assert_allclose(found, expected[name], rtol=1e-5, atol=1e-6)
             else:
@@ -124,6 +127,8 @@ def test_compact_records_say_the_same_but_for_rounding(made, tmp_path):
         np.testing.assert_array_equal(exact.selected, compact.selected)
         np.testing.assert_allclose(exact.weight, compact.weight, rtol=2**-7)
         np.testing.assert_allclose(exact.entropy, compact.entropy, rtol=2**-7)
+    assert [routed.hold_logits(one["records"]) for one in paths] == [True, False]
+    assert not routed.hold_logits([*paths[0]["records"], *paths[1]["records"]])
 
 
 @pytest.mark.parametrize("tokens", [15, 17])

@@ -33,7 +33,8 @@ class Layer:
 
     number: the layer; experts: how many it has; selected (token, rank) unsigned integers: the selected experts, the
     largest weight first; weight (token, rank) float32: their routing weights; entropy (token,) float32: router entropy
-    in nats. Weights and entropy are None unless `read_layers` is asked for them.
+    in nats; logits (token, expert) float32: the raw router logits. The last three are None unless `read_layers` is
+    asked for them.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Layer:
     selected: np.ndarray
     weight: np.ndarray | None = None
     entropy: np.ndarray | None = None
+    logits: np.ndarray | None = None
 
 
 def read(records: list[str], tokens: list[str]) -> xr.Dataset:
@@ -103,8 +105,9 @@ def read_tokens(tokens: list[str]) -> xr.Dataset:
 def read_layers(tokens: xr.Dataset, records: list[str], *wanted: str) -> Iterator[Layer]:
     """One layer after another of the `tokens` that `read` gives, from the record folders of their datasets.
 
-    `wanted`: what is needed beside the selected experts, "routing_weight" and "entropy"; it is computed if the records
-    hold router logits. Raises a `Problem` if a layer has records of more or fewer tokens.
+    `wanted`: what is needed beside the selected experts, "routing_weight" and "entropy", which are computed if the
+    records hold router logits, and these, "router_logits" (see `hold_logits`). Raises a `Problem` if a layer has
+    records of more or fewer tokens.
     """
     for number in tokens["layer"].values.tolist():
         values: dict[str, np.ndarray] = {}
@@ -126,7 +129,17 @@ def read_layers(tokens: xr.Dataset, records: list[str], *wanted: str) -> Iterato
                 f"{Path(records[0]).parent}: the records of layer {number} and the token files have different numbers "
                 "of tokens: delete the folder and run the workflow again."
             )
-        yield Layer(number, experts, *map(values.get, ("selected_expert", "routing_weight", "entropy")))
+        names = ("selected_expert", "routing_weight", "entropy", "router_logits")
+        yield Layer(number, experts, *map(values.get, names))
+
+
+def hold_logits(records: list[str]) -> bool:
+    """Whether the records of all datasets hold router logits: compact ones do not."""
+    for folder in records:
+        with netcdf.open_lazily(next(iter(layer_files(folder).values()))) as record:
+            if "router_logits" not in record:
+                return False
+    return True
 
 
 def read_selected(path: str, place: np.ndarray) -> Iterator[Layer]:

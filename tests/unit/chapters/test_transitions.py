@@ -47,7 +47,7 @@ def measured(study: dict[str, Case], folder, **options):
     paths = written(study, folder)
     read = routed.read(**paths)
     options = {"tokens": 10**6, "seed": 1, "confidence": 0.95} | options
-    return measure.measure(read, routed.read_layers(read, paths["records"]), **options)
+    return measure.measure(read, routed.read_layers(read, paths["records"], "router_logits"), **options)
 
 
 @pytest.fixture(scope="module")
@@ -311,3 +311,20 @@ def test_a_flow_has_a_row_for_each_pair_of_bars(found):
     assert ((whole["from"].astype(int) + 1) % EXPERTS == whole["to"].astype(int)).all()
     shown = page.explored(seen(found["chain"]))
     assert shown.layers == [0, 1] and shown.steps[0].tokens.sum() == 3600
+
+
+def test_correlations_of_logits_are_those_of_numpy_and_need_logits(tmp_path):
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(2, 300, EXPERTS)).astype(np.float32)
+    logits[1] = 0.5 * logits[0][:, ::-1] + logits[1] + rng.normal(size=(300, 1))
+    made = {number: records(layer, 2) for number, layer in enumerate(logits)}
+    study = {"a": case(made, [30] * 10, rng.integers(0, TYPES, 300))}
+    found = measured(study, tmp_path).metrics["logit_correlation"].sel(layer=1)
+    centred = logits.astype(np.float64) - logits.mean(axis=2, keepdims=True)
+    wanted = np.corrcoef(centred[0].T, centred[1].T)[:EXPERTS, EXPERTS:]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert np.fliplr(found).trace() > 2
+    read = routed.read(**(paths := written(study, tmp_path / "again")))
+    layers = routed.read_layers(read, paths["records"])
+    without = measure.measure(read, layers, tokens=300, seed=1, confidence=0.95).metrics
+    assert np.isnan(without["logit_correlation"]).all() and without["flow"].sum() > 0

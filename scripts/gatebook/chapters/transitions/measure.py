@@ -30,6 +30,7 @@ DESCRIBED = {
     "expected": ("the same if token ids alone decided", "tokens"),
     "lift": ("tokens by those that token ids alone give", "1"),
     "selection_correlation": ("correlation of the selections of an expert of the layer before and one of this", "1"),
+    "logit_correlation": ("the same of their router logits less the mean over a token's experts", "1"),
     "common_tokens": ("share of tokens with a partner of the same id and first choice before", "1"),
 }
 
@@ -58,8 +59,10 @@ def measure(study: xr.Dataset, layers: Iterable[Layer], *, tokens: int, seed: in
         `share_added`, `next_accuracy`, `majority_accuracy`, `accuracy_gained` (dataset, layer, interval); their means
         over layers. `flow`, `expected` (layer, expert, other): tokens by their first choices in the layer before and in
         this one, observed and by ids alone; `lift` (layer, expert, other, interval): their ratio, NaN below `FEWEST`
-        expected tokens; `selection_correlation` (layer, expert, other): φ; `null_same_number` (layer, interval): what
-        numbers given at random give. `before` (layer): the layer before. Of a model with one layer all are NaN.
+        expected tokens; `selection_correlation` (layer, expert, other): φ; `logit_correlation` (layer, expert, other):
+        Pearson's r of logits less their mean over the experts of a token, NaN without logits; `null_same_number`
+        (layer, interval): what numbers given at random give. `before` (layer): the layer before. Of a model with one
+        layer all are NaN.
     """
     place, names = counted(study, tokens, seed), study["name"].values.tolist()
     ids = study["token_id"].sel(kind="input").values[place]
@@ -70,14 +73,14 @@ def measure(study: xr.Dataset, layers: Iterable[Layer], *, tokens: int, seed: in
     text = _Text(token, group, dataset, partners(token, group, dataset, len(names), covered), finest, len(names))
     numbers, before, pairs = [], None, []
     for layer in layers:
-        selected = layer.selected[place]
+        now, experts = (layer.selected[place], _centred(layer.logits, place)), layer.experts
         if before is not None:
-            pairs.append(_pair(text, before, selected, layer.experts))
+            pairs.append(_pair(text, *zip(before, now, strict=True), experts))
         numbers.append(layer.number)
-        before, experts = selected, layer.experts
+        before = now
     if not pairs:
         numbers = numbers * 2
-        pairs.append(_pair(text, before, before, experts) * np.nan)
+        pairs.append(_pair(text, *zip(before, before, strict=True), experts) * np.nan)
     every = xr.concat(pairs, dim="layer").assign_coords(
         {"class": list(CLASSES), "dataset": [POOLED, *names], "layer": numbers[1:], "expert": np.arange(experts)}
     )
@@ -128,8 +131,18 @@ def _among(place: np.ndarray, tokens: int) -> np.ndarray:
     return found
 
 
-def _pair(text: _Text, before: np.ndarray, after: np.ndarray, experts: int) -> xr.Dataset:
-    """All of two adjacent layers, from the experts that each token selects in both, (token, rank)."""
+def _centred(logits: np.ndarray | None, place: np.ndarray) -> np.ndarray | None:
+    """The logits of some tokens less their mean over the token's experts, which no selection depends on."""
+    if logits is None:
+        return None
+    chosen = logits[place]
+    return chosen - chosen.mean(axis=1, keepdims=True)
+
+
+def _pair(text: _Text, selected: tuple, logits: tuple, experts: int) -> xr.Dataset:
+    """All of two adjacent layers, from the experts that each token selects in both, (token, rank), and from their
+    centred logits (token, expert), None where they are not known."""
+    before, after = selected
     one, other = (selected[:, 0].astype(np.int64) for selected in (before, after))
     covered = text.ids.place
     flow = _draws(_counts(text.group[covered], GROUPS, one[covered], other[covered], experts))
@@ -158,6 +171,7 @@ def _pair(text: _Text, before: np.ndarray, after: np.ndarray, experts: int) -> x
             "flow": (PAIR, flow[0]),
             "expected": (PAIR, of_ids[0]),
             "selection_correlation": (PAIR, correlation[0]),
+            "logit_correlation": (PAIR, _logit_correlation(*logits, experts)),
             "common_tokens": ("dataset", common),
         }
     )
@@ -243,6 +257,15 @@ def _correlation(group: np.ndarray, before: np.ndarray, after: np.ndarray, exper
         share, one, other = share / tokens, one[:, :, None] / tokens, other[:, None, :] / tokens
         spread = one * (1 - one) * other * (1 - other)
         return (share - one * other) / np.sqrt(np.where(spread > 1e-12, spread, np.nan))
+
+
+def _logit_correlation(one: np.ndarray | None, other: np.ndarray | None, experts: int) -> np.ndarray:
+    """Correlation over tokens of each column of one and each of the other: (expert, other) float64."""
+    if one is None or other is None:
+        return np.full((experts, experts), np.nan)
+    one, other = (values - values.mean(axis=0, dtype=np.float64).astype(np.float32) for values in (one, other))
+    spread = np.outer(*(np.linalg.norm(values.astype(np.float64), axis=0) for values in (one, other)))
+    return (one.T @ other) / np.where(spread > 0, spread, np.nan)
 
 
 def _by_chance(correlation: np.ndarray) -> float:

@@ -281,6 +281,10 @@ def _predictions_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> 
     correlation = np.abs(metrics["selection_correlation"].values)
     known = np.isfinite(correlation).any()
     most_alike = f"; the strongest of all pairs {np.nanmax(correlation):.2f}" if known else ""
+    logits = metrics["logit_correlation"].values
+    if np.isfinite(logits).any():
+        same = np.nanmean(np.diagonal(logits, axis1=1, axis2=2))
+        most_alike += f"; of their logits {same:.2f} at equal numbers and at most {np.nanmax(np.abs(logits)):.2f}"
     says = (
         f"on average {told} % of them against {most} % by their frequency alone"
         if known
