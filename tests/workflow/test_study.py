@@ -70,7 +70,7 @@ def test_records_follow_the_storage_contract(tiny_study):
     results = tiny_study.folder / "results"
     tokens = xr.load_dataset(results / "inputs/demo/stories.nc")
     folder = results / "routing/demo/step20/stories"
-    names = ["layer_0.nc", "layer_1.nc", "predictions.nc", "states.nc", "tally_*.nc"]
+    names = ["highest.nc", "layer_0.nc", "layer_1.nc", "predictions.nc", "states.nc", "tally_*.nc"]
     found = sorted(path.name for path in folder.glob("*.nc"))
     assert len(found) == len(names) and all(map(fnmatch, found, names))
     record = xr.load_dataset(folder / "layer_1.nc")

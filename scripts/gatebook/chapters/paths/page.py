@@ -320,8 +320,8 @@ def _tree(metrics: xr.Dataset) -> Figure:
         alt="Blocks by layer, split from each layer to the next by the expert that tokens choose first; the most "
         f"frequent path is {largest} of the tokens.",
         caption=f"The {min(DRAWN, len(paths))} most frequent paths through {_window(metrics, layer)}, as wide as their "
-        f"share of all {total:,} tokens, by prefix. The most frequent is {largest} of them. The CSV has {len(paths):,} "
-        "paths.",
+        f"share of all {total:,} tokens, by prefix. The most frequent is {largest} of them. {size_text(metrics)}; "
+        f"the CSV has {len(paths):,} paths.",
         how_to_read="Each block is split into those of the next layer; colours only tell neighbours apart. "
         "Most tokens are on rarer paths than these.",
         drawing=drawing,

@@ -381,14 +381,16 @@ def _flow_figure(metrics: xr.Dataset, flow: Flows, place: int) -> Figure:
     pairs = [np.repeat(names[0], len(names[1])), np.tile(names[1], len(names[0]))]
     data = pd.DataFrame(dict(zip(("from", "to"), pairs, strict=True)) | {k: v.ravel() for k, v in parts.items()})
     data.insert(0, "layer", other)
+    few = metrics.sizes["expert"] <= MOST_BARS
+    experts = "all experts" if few else f"the {MOST_BARS} busiest experts, and all others,"
     return Figure(
         name=f"flow_{one}_to_{other}",
         title=f"Where the tokens of layer {one} go in layer {other}",
-        alt=f"Bars for the {MOST_BARS} busiest experts of layers {one} and {other}, one bar for all others, and "
-        f"ribbons between them; the largest, {largest}, holds {share} % of the tokens.",
-        caption=f"First choices of {int(flow.tokens.sum()):,} tokens in layers {one} and {other}: the {MOST_BARS} "
-        f"experts that most tokens choose, and all others. Colour: tokens by those that {IDS} give. The largest flow, "
-        f"{largest}, holds {share} % of the tokens. The CSV has all rows.",
+        alt=f"Bars for {experts} in layers {one} and {other}, with ribbons between them; the largest, {largest}, "
+        f"holds {share} % of the tokens.",
+        caption=f"First choices of {int(flow.tokens.sum()):,} tokens: {experts} in layers {one} and {other}. Colour: "
+        f"tokens by those that {IDS} give. The largest flow, {largest}, holds {share} % of the tokens. "
+        f"{size_text(metrics)}; the CSV has all rows.",
         how_to_read="A broad ribbon may be nothing but the id: what is more than ids give has colour.",
         drawing=drawing,
         data=data,
