@@ -32,8 +32,11 @@ RULE, TYPES = RoutingRule("olmoe", experts=64, top_k=8, normalised=False), 50_00
 TALLY = "tally_routing"
 READS = ("tallies", "tokens")
 """What a chapter of this benchmark may read: chapters that need a model or its training are left out."""
-CHAPTERS = {name: chapter for name, chapter in lists.known_chapters(measuring.ROOT).items() if chapter.reads in READS}
-CHAPTERS = {name: chapter for name, chapter in CHAPTERS.items() if chapter.scope == "checkpoint"}
+CHAPTERS = {
+    name: chapter
+    for name, chapter in lists.known_chapters(measuring.ROOT).items()
+    if chapter.reads in READS and "model" not in chapter.needs and chapter.scope == "checkpoint"
+}
 MODULES = {TALLY: ("netCDF4", "gatebook.study.counting")} | {
     f"measure_{name}": ("netCDF4", "transformers", f"gatebook.chapters.{name}.measure") for name in CHAPTERS
 }
