@@ -30,7 +30,7 @@ def records(study, checkpoint: str = "demo/step20") -> dict[str, bytes]:
 def without_records(tiny_study, new_workflow):
     """The tiny study as it was before the last checkpoint's records were extracted."""
     study = new_workflow("extraction")
-    shutil.copytree(tiny_study.folder, study.folder, dirs_exist_ok=True)
+    shutil.copytree(tiny_study.folder, study.folder, symlinks=True, dirs_exist_ok=True)
     shutil.rmtree(study.folder / "results/routing/demo/step20")
     shutil.rmtree(study.folder / "results/logs/extract_routing")
     return study

@@ -34,7 +34,7 @@ def planned(done: subprocess.CompletedProcess) -> dict[str, int]:
 def study(tiny_study, tmp_path_factory) -> Workflow:
     """A copy of the finished tiny study."""
     folder = tmp_path_factory.mktemp("alone") / "study"
-    shutil.copytree(tiny_study.folder, folder)
+    shutil.copytree(tiny_study.folder, folder, symlinks=True)
     return Workflow(folder)
 
 

@@ -211,7 +211,7 @@ def test_results_moved_to_a_new_clone_are_complete(study, tmp_path):
     kept = shutil.ignore_patterns(".venv", ".snakemake", ".*_cache", "results")
     shutil.copytree(ROOT, clone, symlinks=True, ignore=kept)
     for name in ("results", ".snakemake", "data"):
-        shutil.copytree(study.folder / name, clone / name)
+        shutil.copytree(study.folder / name, clone / name, symlinks=True)
     again = snakemake(clone, "--dry-run", "--configfile", "data/counts.yaml")
     assert "Nothing to be done" in again.stdout + again.stderr
     verified = snakemake(clone, "--configfile", "data/counts.yaml", "--", "verify")

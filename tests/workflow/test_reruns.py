@@ -120,7 +120,7 @@ def test_an_untracked_file_starts_nothing_and_is_no_local_change(clone):
 def moved(tmp_path, counts_study):
     """A copy of the study of counts, and a function that plans it with a config."""
     study = Workflow(tmp_path / "moved")
-    shutil.copytree(counts_study.folder, study.folder, dirs_exist_ok=True)
+    shutil.copytree(counts_study.folder, study.folder, symlinks=True, dirs_exist_ok=True)
 
     def plan(**changes) -> dict[str, int]:
         configs = [study.folder / "data/counts.yaml", study.overlay("data/changes.yaml", changes)]

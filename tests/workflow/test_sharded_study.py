@@ -39,7 +39,8 @@ def sharded(tiny_study, tiny_config, new_workflow):
     `shards`: one layer of each shard, read before the study deleted them.
     """
     study = new_workflow("shards")
-    shutil.copytree(tiny_study.folder, study.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*MADE_AGAIN))
+    made_again = shutil.ignore_patterns(*MADE_AGAIN)
+    shutil.copytree(tiny_study.folder, study.folder, symlinks=True, dirs_exist_ok=True, ignore=made_again)
     changed = {"datasets": {"stories": {"shards": 3}}, "storage": {"keep_records": False}}
     changed |= {"models": {"demo": {"checkpoints": ["step20"], "untrained": "step20"}}, "compare": []}
     configs = [tiny_config, study.overlay("shards.yaml", changed)]
