@@ -179,6 +179,11 @@ class Finding:
     measure: str = field(default="")
     training: str = field(default="")
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it has an estimate with an interval."""
+        return all(map(isfinite, (self.estimate, self.low, self.high)))
+
 
 @dataclass(frozen=True)
 class Brief:
@@ -215,10 +220,14 @@ class Service:
     effect: str
 
 
+def checkpoints(metrics: xr.Dataset, untrained: xr.Dataset | None) -> dict[str, xr.Dataset]:
+    """The metrics of the studied checkpoint, and of the untrained one if there is one, by what figures call them."""
+    return dict(zip(ORDER, [metrics] if untrained is None else [metrics, untrained], strict=False))
+
+
 def series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str) -> list[Series]:
     """The pooled measure over layers of the studied checkpoint, and of the untrained one if there is one."""
-    sources = {"trained": metrics} | ({"untrained": untrained} if untrained is not None else {})
-    pooled = {label: source[name].sel(dataset="pooled") for label, source in sources.items()}
+    pooled = {label: source[name].sel(dataset="pooled") for label, source in checkpoints(metrics, untrained).items()}
     return [Series(label, *ends(array)) for label, array in pooled.items()]
 
 

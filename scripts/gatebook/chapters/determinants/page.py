@@ -14,6 +14,7 @@ from gatebook.chapters.base.page import (
     Seen,
     before,
     change,
+    checkpoints,
     counts_text,
     ends,
     hundredfold,
@@ -60,14 +61,14 @@ def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that so few tokens cannot answer are left out."""
     found = [_finding_token(seen), _finding_position(seen), _finding_context(seen), _finding_domain(seen)]
     found += [_finding_control(seen), _finding_persistence(seen)]
-    return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
+    return [one for one in found if one.is_known]
 
 
 def brief(seen: Seen) -> Brief | None:
     """How much the token id decides and how much context adds, and the expert that most surely depends on context: what
     explains more has the highest lower end above the upper end of what the token id explains."""
     found = _finding_context(seen)
-    if not np.isfinite([found.estimate, found.low, found.high]).all():
+    if not found.is_known:
         return None
     if found.verdict != "yes":
         return Brief("Nothing shows that more than a token's id decides where it goes.", found.figure)
@@ -183,13 +184,9 @@ def _finding_persistence(seen: Seen) -> Finding:
     )
 
 
-def _checkpoints(metrics: xr.Dataset, untrained: xr.Dataset | None) -> dict[str, xr.Dataset]:
-    return dict(zip(ORDER, [metrics] if untrained is None else [metrics, untrained], strict=False))
-
-
 def _parts_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     rows, steps, values = [], [], []
-    for label, source in _checkpoints(metrics, untrained).items():
+    for label, source in checkpoints(metrics, untrained).items():
         share = source["common_share"].sel(dataset=POOLED, interval="estimate")
         for layer in share["layer"].values.tolist():
             rows.append(f"layer {layer}" if untrained is None else f"layer {layer}, {label}")
@@ -384,7 +381,7 @@ def _persistence(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
             ax.set_axis_off()
             continue
         lines, references = [], []
-        for label, source in _checkpoints(metrics, untrained).items():
+        for label, source in checkpoints(metrics, untrained).items():
             mine = source.sel(dataset=POOLED, layer=layers[index])
             lines.append(Series(label, *ends(mine["persistence"])))
             of_ids = mine["persistence_of_ids"].sel(interval="estimate").values

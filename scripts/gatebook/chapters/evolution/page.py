@@ -71,13 +71,13 @@ def findings(seen: Seen) -> list[Finding]:
     found.append(_finding_uneven(seen))
     if seen.metrics.sizes["dataset"] > 2:
         found.append(_finding_information(seen))
-    return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
+    return [one for one in found if one.is_known]
 
 
 def brief(seen: Seen) -> Brief | None:
     """When routing was settled, and whether the token id was learned before context."""
     settled = _finding_settled(seen)
-    if not np.isfinite([settled.estimate, settled.low, settled.high]).all():
+    if not settled.is_known:
         return None
     early = _early(seen)
     lead = None if early is None else _finding_lead(seen, early)

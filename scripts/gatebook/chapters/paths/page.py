@@ -13,6 +13,7 @@ from gatebook.chapters.base.page import (
     Null,
     Seen,
     change,
+    checkpoints,
     counts_text,
     ends,
     numbers,
@@ -52,13 +53,13 @@ def figures(seen: Seen) -> list[Figure]:
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; what so few tokens or layers cannot answer is left out."""
     found = [_finding_few(seen), _finding_chain(seen), _finding_datasets(seen)]
-    return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
+    return [one for one in found if one.is_known]
 
 
 def brief(seen: Seen) -> Brief | None:
     """How many paths carry half of the tokens, and the path that most surely belongs to a dataset."""
     found = _finding_few(seen)
-    if not np.isfinite([found.estimate, found.low, found.high]).all():
+    if not found.is_known:
         return None
     if found.verdict != "yes":
         return Brief("Nothing shows that fewer paths carry most tokens than token ids give.", found.figure)
@@ -141,13 +142,9 @@ def _finding_datasets(seen: Seen) -> Finding:
     )
 
 
-def _checkpoints(metrics: xr.Dataset, untrained: xr.Dataset | None) -> dict[str, xr.Dataset]:
-    return dict(zip(ORDER, [metrics] if untrained is None else [metrics, untrained], strict=False))
-
-
 def _series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, **where) -> list[Series]:
     """A measure over windows of both checkpoints."""
-    known = _checkpoints(metrics, untrained).items()
+    known = checkpoints(metrics, untrained).items()
     return [Series(label, *ends(source[name].sel(where))) for label, source in known]
 
 
@@ -166,7 +163,7 @@ def _coverage(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
         ax.set_axis_off()
     for index, (ax, layer) in enumerate(zip(axes, layers, strict=False)):
         lines = []
-        for label, source in _checkpoints(metrics, untrained).items():
+        for label, source in checkpoints(metrics, untrained).items():
             mine = source["coverage"].sel(layer=layer, routing=OBSERVED)
             lines.append(Series(label, np.interp(metrics["paths"].values, source["paths"].values, mine.values)))
         shares = metrics["coverage"].sel(layer=layer)

@@ -46,7 +46,7 @@ def figures(seen: Seen) -> list[Figure]:
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that could not be measured are left out."""
     found = [_finding_alone(seen), _finding_enough(seen), _finding_unrelated(seen), _finding_stable(seen)]
-    return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
+    return [one for one in found if one.is_known]
 
 
 def brief(seen: Seen) -> Brief | None:

@@ -57,7 +57,7 @@ def findings(seen: Seen) -> list[Finding]:
     found = [_finding_overlap(seen, name) for name in TITLES]
     if seen.metrics.sizes["layer"] > 1:
         found.append(_finding_depth(seen))
-    return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
+    return [one for one in found if one.is_known]
 
 
 def _finding_overlap(seen: Seen, name: str) -> Finding:

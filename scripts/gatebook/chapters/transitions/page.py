@@ -15,6 +15,7 @@ from gatebook.chapters.base.page import (
     Seen,
     before,
     change,
+    checkpoints,
     counts_text,
     ends,
     hundredfold,
@@ -55,13 +56,13 @@ def figures(seen: Seen) -> list[Figure]:
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; what so few tokens or layers cannot answer is left out."""
     found = [_finding_share(seen), _finding_information(seen), _finding_prediction(seen), _finding_number(seen)]
-    return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
+    return [one for one in found if one.is_known]
 
 
 def brief(seen: Seen) -> Brief | None:
     """What the layer before adds to the token id, and the flow that is most surely more than token ids give."""
     found = _finding_share(seen)
-    if not np.isfinite([found.estimate, found.low, found.high]).all():
+    if not found.is_known:
         return None
     if found.verdict != "yes":
         return Brief("Nothing shows that the layer before says more about a token's experts than its id.", found.figure)
@@ -179,14 +180,10 @@ def _random_numbers(metrics: xr.Dataset) -> Null:
     return Null.of("numbers given at random", metrics, "same_number")
 
 
-def _checkpoints(metrics: xr.Dataset, untrained: xr.Dataset | None) -> dict[str, xr.Dataset]:
-    return dict(zip(ORDER, [metrics] if untrained is None else [metrics, untrained], strict=False))
-
-
 def _series(metrics: xr.Dataset, untrained: xr.Dataset | None, name: str, **where) -> list[Series]:
     """A pooled measure over layers of both checkpoints."""
     found = []
-    for label, source in _checkpoints(metrics, untrained).items():
+    for label, source in checkpoints(metrics, untrained).items():
         values = source[name].sel(where)
         found.append(Series(label, *ends(values.sel(dataset=POOLED) if "dataset" in values.dims else values)))
     return found
@@ -199,7 +196,7 @@ def _pair_name(metrics: xr.Dataset, layer: int) -> str:
 def _parts_by_layer(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
     names = ("information_of_ids", "information_of_ids_and_datasets", "mutual_information")
     rows, steps, values = [], [], []
-    for label, source in _checkpoints(metrics, untrained).items():
+    for label, source in checkpoints(metrics, untrained).items():
         for layer in source["layer"].values.tolist():
             reached = [float(source[name].sel(layer=layer, interval="estimate")) for name in names]
             rows.append(_pair_name(metrics, layer) + (f", {label}" if untrained is not None else ""))

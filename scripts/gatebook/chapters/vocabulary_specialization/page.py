@@ -65,14 +65,14 @@ def findings(seen: Seen) -> list[Finding]:
     if seen.metrics.sizes["layer"] > 1:
         found.append(_finding_depth(mine))
     found.append(_finding_domains(seen))
-    return [one for one in found if np.isfinite([one.estimate, one.low, one.high]).all()]
+    return [one for one in found if one.is_known]
 
 
 def brief(seen: Seen) -> Brief | None:
     """Whether the token decides, and the expert that gets most of the ids of its own, by the lower end."""
     mine = _of(seen)
     found = _finding_token(mine)
-    if not np.isfinite([found.estimate, found.low, found.high]).all():
+    if not found.is_known:
         return None
     if found.verdict != "yes":
         return Brief("Nothing shows that the token decides which expert it is sent to.", found.figure)
