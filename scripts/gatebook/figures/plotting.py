@@ -8,7 +8,7 @@ series, because the lighter colours are too faint for small letters.
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -93,7 +93,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Panel:
-    """One cell of `small_multiples`: a title and the arguments of `layer_lines`."""
+    """One cell of `small_multiples`: a title and the arguments of `layer_lines`, or of what draws it."""
 
     title: str
     layers: Sequence[int]
@@ -215,6 +215,7 @@ def small_multiples(
     x_label: str = "Layer",
     y_limits: Limits = (None, None),
     order: Sequence[str] | None = None,
+    draw: Callable[..., None] | None = None,
 ) -> Figure:
     """A grid of `layer_lines` panels in reading order with one legend.
 
@@ -232,6 +233,8 @@ def small_multiples(
         As those of `layer_lines`, of every panel.
     order
         A label has the same colour in every panel: its position here, or else in the order of first appearance.
+    draw
+        What draws a panel instead of `layer_lines`, from the same arguments, such as `curves` with a scale.
 
     Returns
     -------
@@ -249,7 +252,7 @@ def small_multiples(
             continue
         is_lowest = index + columns >= len(cells) or cells[index + columns] is None
         is_leftmost = index % columns == 0 or cells[index - 1] is None
-        layer_lines(
+        (draw or layer_lines)(
             ax,
             cell.layers,
             cell.series,

@@ -1,6 +1,7 @@
 """The page of the chapter evolution: figures, findings and words."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from gatebook.chapters.base.page import (
 )
 from gatebook.chapters.evolution import FREQUENCIES, LAST, PREVIOUS
 from gatebook.figures import plotting
-from gatebook.figures.plotting import Reference, Series
+from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures import summary
 from gatebook.measures.summary import MEAN, spread
@@ -263,31 +264,13 @@ def _by_layer(
     order: Sequence[str] | None = None,
 ) -> Drawing:
     """Lines over training for some layers, a panel each."""
-    layers = spread(metrics["layer"].values, MOST_LAYERS)
-    columns = min(2, len(layers))
-    rows = -(-len(layers) // columns)
-    titles = [f"Layer {layer}" for layer in layers] + [""] * (rows * columns - len(layers))
-    drawing, axes = plotting.canvas(0.6 + 2.1 * rows, rows=rows, columns=columns, titles=titles, share_y=True)
-    axis = _axis(metrics)
-    for index, ax in enumerate(axes):
-        if index >= len(layers):
-            ax.set_axis_off()
-            continue
-        series, references = lines(metrics.sel(layer=layers[index]))
-        plotting.curves(
-            ax,
-            _positions(metrics),
-            series,
-            references,
-            x_label=axis["x_label"],
-            x_scale=axis["x_scale"],
-            y_label=y_label if index % columns == 0 else "",
-            labels="legend",
-            order=order,
-        )
-        if index + columns < len(layers):
-            ax.set_xlabel("")
-    return drawing
+    axis, panels = _axis(metrics), []
+    for layer in spread(metrics["layer"].values, MOST_LAYERS):
+        panels.append(Panel(f"Layer {layer}", _positions(metrics), *lines(metrics.sel(layer=layer)), y_label))
+    draw = partial(plotting.curves, x_scale=axis["x_scale"])
+    return plotting.small_multiples(
+        panels, columns=2, panel_height=2.1, x_label=axis["x_label"], order=order, draw=draw
+    )
 
 
 def _series(metrics: xr.Dataset, names: dict[str, str]) -> list[Series]:

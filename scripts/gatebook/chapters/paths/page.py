@@ -1,5 +1,7 @@
 """The page of the chapter paths: figures, findings and words."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -154,32 +156,25 @@ def _window(metrics: xr.Dataset, layer: int) -> str:
 
 
 def _coverage(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
-    layers = spread(metrics["layer"].values, MOST_WINDOWS)
-    columns = min(len(layers), 2)
-    rows = -(-len(layers) // columns)
-    titles = [_window(metrics, layer).capitalize() for layer in layers] + [""] * (rows * columns - len(layers))
-    drawing, axes = plotting.canvas(0.8 + 2.4 * rows, rows=rows, columns=columns, titles=titles, share_y=True)
-    for ax in axes[len(layers) :]:
-        ax.set_axis_off()
-    for index, (ax, layer) in enumerate(zip(axes, layers, strict=False)):
+    panels = []
+    for layer in spread(metrics["layer"].values, MOST_WINDOWS):
         lines = []
         for label, source in checkpoints(metrics, untrained).items():
             mine = source["coverage"].sel(layer=layer, routing=OBSERVED)
             lines.append(Series(label, np.interp(metrics["paths"].values, source["paths"].values, mine.values)))
         shares = metrics["coverage"].sel(layer=layer)
         references = [Reference(name, shares.sel(routing=name).values) for name in (IDS, INDEPENDENT)]
-        plotting.curves(
-            ax,
-            metrics["paths"].values,
-            lines,
-            references,
-            x_label="most frequent paths" if index + columns >= len(layers) else "",
-            y_label="share of tokens" if index % columns == 0 else "",
-            x_scale="log",
-            y_limits=(0, 1),
-            labels="legend",
-            order=ORDER,
-        )
+        title = _window(metrics, layer).capitalize()
+        panels.append(Panel(title, metrics["paths"].values, lines, references, "share of tokens"))
+    drawing = plotting.small_multiples(
+        panels,
+        columns=2,
+        panel_height=2.6,
+        x_label="most frequent paths",
+        y_limits=(0, 1),
+        order=ORDER,
+        draw=partial(plotting.curves, x_scale="log"),
+    )
     needed, of_ids, independent = (_half(metrics, routing) for routing in (OBSERVED, IDS, INDEPENDENT))
     data = metrics["coverage"].to_dataframe("share").reset_index()
     return Figure(

@@ -1,5 +1,7 @@
 """The page of the chapter reach: figures, findings and words."""
 
+from functools import partial
+
 import numpy as np
 import xarray as xr
 
@@ -26,7 +28,7 @@ from gatebook.chapters.base.page import (
 )
 from gatebook.chapters.reach import DTYPE, KERNEL
 from gatebook.figures import plotting
-from gatebook.figures.plotting import Series
+from gatebook.figures.plotting import Panel, Series
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import spread, table
 from gatebook.measures.uncertainty import POOLED
@@ -150,30 +152,22 @@ def _finding_stable(seen: Seen) -> Finding:
 
 def _by_length(seen: Seen) -> Figure:
     metrics, untrained = seen.metrics, seen.untrained
-    layers = spread(metrics["layer"].values, MOST_LAYERS)
-    columns = min(2, len(layers))
-    rows = -(-len(layers) // columns)
-    titles = [f"Layer {layer}" for layer in layers] + [""] * (rows * columns - len(layers))
-    drawing, axes = plotting.canvas(0.6 + 2.1 * rows, rows=rows, columns=columns, titles=titles, share_y=True)
     sources = {ORDER[0]: (metrics, "recovered"), AFTER_UNRELATED: (metrics, "recovered_after_unrelated")}
     if untrained is not None:
         sources[ORDER[1]] = untrained, "recovered"
-    for index, ax in enumerate(axes):
-        if index >= len(layers):
-            ax.set_axis_off()
-            continue
-        at = {"dataset": POOLED, "layer": layers[index]}
-        plotting.curves(
-            ax,
-            metrics["length"].values,
-            [Series(label, *ends(source[name].sel(at))) for label, (source, name) in sources.items()],
-            [CHANCE.reference()],
-            x_label="last tokens kept" if index + columns >= len(layers) else "",
-            y_label="routing settled" if index % columns == 0 else "",
-            x_scale="log",
-            labels="legend",
-            order=[*ORDER, AFTER_UNRELATED],
-        )
+    panels = []
+    for layer in spread(metrics["layer"].values, MOST_LAYERS):
+        at = {"dataset": POOLED, "layer": layer}
+        lines = [Series(label, *ends(source[name].sel(at))) for label, (source, name) in sources.items()]
+        panels.append(Panel(f"Layer {layer}", metrics["length"].values, lines, [CHANCE.reference()], "routing settled"))
+    drawing = plotting.small_multiples(
+        panels,
+        columns=2,
+        panel_height=2.1,
+        x_label="last tokens kept",
+        order=[*ORDER, AFTER_UNRELATED],
+        draw=partial(plotting.curves, x_scale="log"),
+    )
     said = ", ".join(f"{length} {_settled(metrics, length)}" for length in metrics["length"].values.tolist())
     start = metrics.attrs["windows_with_start"]
     kept = f"{start:,} of the tokens are in windows that begin with special tokens, which are kept. " if start else ""
