@@ -212,7 +212,7 @@ def drawn(rng: np.random.Generator) -> np.ndarray:
     choices = [(rng.random(len(owner))[:, None] > table[token]).sum(axis=1).clip(max=3)[:, None] for table in of_id]
     group, none = owner % GROUPS, np.zeros(len(owner), np.int64)
     known = partners(token, group, none, 1)
-    found = measure._pair(measure._Text(token, group, none, known, known, 1), *choices, 4)
+    found = measure._pair(measure._Text(token, group, none, known, known, 1), choices, (None, None), 4)
     share = found["share_explained"].values[:, :, 0]
     return np.array([found["mutual_information"] - found["information_of_ids"], share[2] - share[1]])
 
