@@ -10,7 +10,7 @@ from families import FAMILIES, FIRST_DENSE, causal_model, config_of, seeing_mode
 from gatebook.problem import Problem
 from gatebook.routing import patching
 from gatebook.routing.families import routing_rule
-from gatebook.routing.patching import NO_EXPERT, Change, CleanRun, changed, decide
+from gatebook.routing.patching import NO_EXPERT, Change, CleanRun, changed, decide, restricted, weighted
 from gatebook.routing.routers import find_blocks, layers_of
 from gatebook.routing.rule import RoutingRule
 
@@ -185,6 +185,12 @@ def test_what_changes_nothing_changes_no_bit(family, dtype):
         for change in (Change("weight", factor=1.0), Change("logit", delta=0.0)):
             assert clean.loss_after(layer, change, windows, torch.arange(4)).equal(clean.loss)
         assert clean.loss_after(layer, Change(), windows, torch.full((4,), NO_EXPERT)).equal(clean.loss)
+        everything = weighted(model, layer, torch.ones(clean.selected[layer].shape))
+        assert clean.loss_within(layer, windows, everything).equal(clean.loss)
+    experts = routing_rule(model.config).experts
+    for stage in ("score", "logit"):
+        whole = restricted(model, {layer: torch.ones(experts, dtype=torch.bool) for layer in blocks}, stage)
+        assert clean.loss_within(0, windows, whole).equal(clean.loss)
     last = max(blocks)
     clean.inputs[last] = 1.5 * clean.inputs[last]
     assert not clean.loss_after(last, None, windows, windows).equal(clean.loss)  # so it is what is run from
@@ -238,6 +244,42 @@ def test_tokens_may_be_chosen_one_by_one():
     assert effect[1, 7].abs() > 1e-4
     effect[1, 7] = 0
     assert effect.abs().max() < 2e-6
+
+
+def test_slots_without_weight_are_a_removed_expert():
+    model, ids = causal_model("olmoe"), ids_of()
+    clean, windows = CleanRun(model, ids), torch.arange(4)
+    removed = clean.loss_after(1, Change("weight"), windows, torch.full((4,), 5))
+    assert not removed.equal(clean.loss)
+    slots = weighted(model, 1, (clean.selected[1] != 5).float())
+    torch.testing.assert_close(clean.loss_within(1, windows, slots), removed, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", SLOW)
+@torch.inference_mode()
+def test_tokens_select_among_the_experts_that_are_kept(family):
+    model, ids = causal_model(family), ids_of()
+    blocks, rule = find_blocks(model.base_model), routing_rule(model.config)
+    clean, layer, seen = CleanRun(model, ids), max(blocks), {}
+    removed = int(clean.selected[layer].flatten()[0])
+    kept = torch.arange(rule.experts) != removed
+    for stage in ("score", "logit"):
+        with restricted(model, {layer: kept}, stage):
+            watching = blocks[layer].experts.register_forward_pre_hook(lambda module, given: seen.update(given=given))
+            loss = clean._loss(ids)
+            watching.remove()
+        _, selected, weights = seen["given"]
+        assert kept[selected].all() and (selected.sort(dim=-1).values.diff(dim=-1) > 0).all() and (weights > 0).any()
+        if stage == "score" or not rule.bias:  # a bias may select an expert whose score is 0
+            alone = clean.loss_after(layer, Change(stage), torch.arange(4), torch.full((4,), removed))
+            torch.testing.assert_close(loss, alone, rtol=0, atol=1e-5)
+
+
+def test_fewer_experts_than_a_token_selects_are_refused():
+    model = causal_model("olmoe")
+    few = {1: torch.arange(8) < 1}
+    with pytest.raises(Problem, match="1 experts are kept in layer 1"), restricted(model, few):
+        pass
 
 
 def test_a_model_is_as_before_after_an_error():

@@ -12,14 +12,14 @@ tokens that select the expert. It is one of the stages
 - "swap": the expert `other` takes its place, with its weight.
 - "logit": `delta` is added to its router logit, minus infinity by default, and the rule is applied again. This one is
   not local: a softmax shares out anew what the expert had, so weights of all tokens change, also of those that do not
-  select it.
+  select it. A bias may select the expert even so, with a weight of 0.
 
 The selection is always the module's own, never that of logits sorted again, which may break ties in another way.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -149,24 +149,113 @@ def changed(
     expert
         To which expert: one for all tokens, or (window, position) int64, `NO_EXPERT` where nothing is changed.
     """
-    block = find_blocks(model.base_model)[layer]
-    rule, bias, seen = routing_rule(model.base_model.config), selection_bias(block), {}
+    rule, bias = routing_rule(model.base_model.config), selection_bias(find_blocks(model.base_model)[layer])
+
+    def handed(logits, weights, selected):
+        numbers = torch.as_tensor(expert, device=selected.device).reshape(-1).expand(len(selected))
+        return decide(change, numbers, rule, bias, logits, weights, selected)
+
+    def lost(weights, selected):
+        numbers = torch.as_tensor(expert, device=selected.device).reshape(-1, 1)
+        return torch.where(selected == numbers, weights, 0).sum(dim=-1, keepdim=True) * change.output.to(weights)
+
+    with _handing(model, layer, handed, lost if change.stage == "mean" else None):
+        yield
+
+
+@contextmanager
+def weighted(model: transformers.PreTrainedModel, layer: int, factor: torch.Tensor) -> Iterator[None]:
+    """Within it the weights of the experts that tokens select in a layer are multiplied by a factor each.
+
+    Parameters
+    ----------
+    model
+        With or without a head.
+    layer
+        Number of the layer.
+    factor
+        (window, position, rank), in the order of `CleanRun.selected`; 0 removes that expert from that token alone.
+    """
+
+    def handed(logits, weights, selected):
+        return weights * factor.to(weights).view(weights.shape), selected
+
+    with _handing(model, layer, handed):
+        yield
+
+
+@contextmanager
+def restricted(
+    model: transformers.PreTrainedModel, kept: dict[int, torch.Tensor], stage: Literal["score", "logit"] = "score"
+) -> Iterator[None]:
+    """Within it tokens select among some experts of each layer only, and tokens that do so anyway stay as they are.
+
+    Parameters
+    ----------
+    model
+        With or without a head.
+    kept
+        By layer, which experts are kept: (expert,) bool.
+    stage
+        "score": those that enter get the weight that their own score gives them; "logit": logits of the others are
+        minus infinity, so that a softmax shares out anew what they had, in all tokens.
+
+    Raises
+    ------
+    Problem
+        Where fewer experts are kept than a token selects.
+    """
+    rule, blocks = routing_rule(model.base_model.config), find_blocks(model.base_model)
+
+    def handed(layer: int) -> Callable:
+        bias, among = selection_bias(blocks[layer]), kept[layer].to(model.device)
+        if among.sum() < rule.top_k:
+            raise Problem(
+                f"{int(among.sum())} experts are kept in layer {layer}, of which {rule.top_k} are to be selected."
+            )
+
+        def decided(logits, weights, selected):
+            stays = among.all() if stage == "logit" else among[selected].all(dim=-1, keepdim=True)
+            after = logits if stage == "score" else logits.masked_fill(~among, -math.inf)
+            chosen = rule.preference(after, bias).masked_fill(~among, -math.inf).topk(rule.top_k, dim=-1).indices
+            chosen = torch.where(stays, selected, chosen)
+            entered = rule.weights(after, chosen).masked_fill(~among[chosen], 0)  # too few of the kept groups' are left
+            return torch.where(stays, weights, entered.to(weights.dtype)), chosen
+
+        return decided
+
+    with ExitStack() as stack:
+        for layer in kept:
+            stack.enter_context(_handing(model, layer, handed(layer)))
+        yield
+
+
+@contextmanager
+def _handing(
+    model: transformers.PreTrainedModel, layer: int, decided: Callable, added: Callable | None = None
+) -> Iterator[None]:
+    """Within it the block of a layer hands its experts other weights and experts than its own.
+
+    decided: those of its logits (token, expert), weights and selected experts (token, rank); added: what the experts'
+    output (token, hidden) is more, of the block's own weights and selected experts.
+    """
+    block, seen = find_blocks(model.base_model)[layer], {}
 
     def routed(module, given, output):
         seen["logits"] = output if isinstance(output, torch.Tensor) else output[0]
 
     def handed(module, given):
         states, selected, weights = given
-        numbers = torch.as_tensor(expert, device=selected.device).reshape(-1).expand(len(selected))
-        seen["weight"] = torch.where(selected == numbers[:, None], weights, 0).sum(dim=-1, keepdim=True)
-        weights, selected = decide(change, numbers, rule, bias, seen.pop("logits"), weights, selected)
+        if added:
+            seen["added"] = added(weights, selected)
+        weights, selected = decided(seen.pop("logits"), weights, selected)
         return states, selected, weights
 
     def returned(module, given, output):
-        return output + (seen.pop("weight") * change.output.to(output)).view(output.shape)
+        return output + seen.pop("added").to(output).view(output.shape)
 
     handles = [router_of(block).register_forward_hook(routed), block.experts.register_forward_pre_hook(handed)]
-    if change.stage == "mean":
+    if added:
         handles.append(block.experts.register_forward_hook(returned))
     try:
         yield
@@ -282,13 +371,17 @@ class CleanRun:
         windows, experts
             Which window and which expert each row is about: (row,) int64.
         """
-        ids = self.token_ids[windows]
-        with ExitStack() as stack:
-            stack.enter_context(self._resumed(layer, self.inputs[layer][windows]))
-            if change is not None:
-                every = experts.to(ids.device)[:, None].expand_as(ids)
-                stack.enter_context(changed(self.model, layer, change, every))
-            return self._loss(ids)
+        every = experts.to(self.token_ids.device)[:, None].expand(-1, self.token_ids.shape[1])
+        return self.loss_within(layer, windows, changed(self.model, layer, change, every) if change else nullcontext())
+
+    @torch.inference_mode()
+    def loss_within(self, layer: int, windows: torch.Tensor, change: AbstractContextManager) -> torch.Tensor:
+        """The loss (row, position - 1) float32 of windows (row,) int64 within a change of a layer or of those after it.
+
+        Only these run, from what the layer received in the clean run.
+        """
+        with self._resumed(layer, self.inputs[layer][windows]), change:
+            return self._loss(self.token_ids[windows])
 
     def effects(self, layer: int, change: Change, experts: list[int]) -> torch.Tensor:
         """What a change to each of some experts of a layer does to the loss: (expert, window, position - 1) float32.
