@@ -33,33 +33,34 @@ def _of_logits(record: dict[str, np.ndarray], rule: RoutingRule, bias: np.ndarra
     selected = torch.from_numpy(record["selected_expert"].astype(np.int64))
     logits, added = torch.from_numpy(record["router_logits"]), None if bias is None else torch.from_numpy(bias)
     scores = rule.score(logits)
-    probability = rule.probability(logits, scores)
-    given = [values.numpy() for values in (logits, probability, logarithm(probability), rule.preference(logits, added))]
+    probability, is_softmax = rule.probability(logits, scores), rule.scores == "softmax"
+    logarithms = logits if is_softmax else logarithm(probability)
+    given = [values.numpy() for values in (logits, probability, logarithms, rule.preference(logits, added))]
     names = ("entropy", "top_1_probability", "top_k_mass", "logit_margin", "boundary_margin", "log_sum_exp")
     by_logits = not rule.may_skip_the_largest
-    found = dict(zip(names, _scalars(*given, record["selected_expert"], by_logits), strict=True))
+    found = dict(zip(names, _scalars(*given, record["selected_expert"], by_logits, is_softmax), strict=True))
     for name in ("logit_margin", "boundary_margin"):
         found[name][~np.isfinite(found[name])] = np.nan  # there is no other expert
-    if rule.scores == "softmax":  # then ln p is the logit less log-sum-exp
-        found["log_sum_exp"] -= np.log(found["top_1_probability"])
-    else:
+    if not is_softmax:
         found["log_sum_exp"] = logits.logsumexp(dim=-1).numpy()
     found["probability"] = probability.numpy()
     return found | {"routing_weight": rule.weights(logits, selected, scores).numpy()}
 
 
 @numba.njit(nogil=True, cache=True)
-def _scalars(logits, probability, log_probability, preference, selected, by_logits):
-    """Entropy, largest probability, selected mass, margins as in `SCALARS`, largest logit: (scalar, token) float32.
+def _scalars(logits, probability, logarithms, preference, selected, by_logits, is_softmax):
+    """Entropy, largest probability, selected mass, margins, log-sum-exp as in `SCALARS`: (scalar, token) float32.
 
-    Arrays are (token, expert), `selected` (token, rank); `by_logits`: whether preferences are the logits. A margin to
-    an expert that does not exist is infinite.
+    Arrays are (token, expert), `selected` (token, rank). `by_logits`: whether preferences are the logits. `is_softmax`:
+    whether ln p is the `logarithms` less log-sum-exp, else it is these themselves and log-sum-exp is 0. A margin to an
+    expert that does not exist is infinite.
     """
     tokens, experts = logits.shape
     out, left = np.empty((6, tokens), dtype=np.float32), np.empty(experts, dtype=np.float32)
     for token in range(tokens):
         z, p, chosen = logits[token], probability[token], selected[token]
-        left[:] = preference[token]
+        for expert in range(experts):  # a slice takes longer
+            left[expert] = preference[token, expert]
         mass, worst, second = 0.0, left[chosen[0]], np.float32(-np.inf)
         for rank in range(len(chosen)):
             mass += p[chosen[rank]]
@@ -76,12 +77,13 @@ def _scalars(logits, probability, log_probability, preference, selected, by_logi
             left[:] = z
             left[best] = -np.inf
             second = _largest(left)
-        out[0, token] = -_product(p, log_probability[token])
+        log_sum_exp = np.float64(largest) - np.log(np.float64(p[best])) if is_softmax else 0.0
+        out[0, token] = -_product(p, logarithms[token], log_sum_exp)
         out[1, token] = p[best]
         out[2, token] = mass
         out[3, token] = largest - second
         out[4, token] = worst - other
-        out[5, token] = largest
+        out[5, token] = log_sum_exp
     return out
 
 
@@ -95,9 +97,9 @@ def _largest(values):
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"reassoc"})
-def _product(one, other):
-    """The sum of products, in float64."""
+def _product(one, other, less):
+    """The sum of products of one, and of what the other is above a number, in float64."""
     total = 0.0
     for index in range(len(one)):
-        total += np.float64(one[index]) * other[index]
+        total += np.float64(one[index]) * (np.float64(other[index]) - less)
     return total

@@ -32,7 +32,7 @@ def token_scalars(record: dict[str, np.ndarray], q: np.ndarray) -> dict[str, np.
     return {
         "entropy": record["entropy"],
         "effective_experts": np.exp(record["entropy"]),
-        "top_k_entropy": -np.sum(q * np.log(np.where(q > 0, q, 1)), axis=-1),
+        "top_k_entropy": _entropies(q),
         "top_1_probability": record["top_1_probability"],
         "top_k_mass": record["top_k_mass"],
         "top_1_share": q[:, 0],
@@ -69,7 +69,7 @@ class Tally:
         selected, weight = record["selected_expert"], record["routing_weight"]
         place = np.arange(self._tokens, self._tokens + len(selected))
         document = np.searchsorted(self._document_ends, place, side="right")
-        share = weight / weight.sum(axis=-1, keepdims=True)
+        share = _shares(weight)
         if "router_logits" in record:
             probability = record["probability"]
             chosen = _chosen(probability, selected)
@@ -85,8 +85,7 @@ class Tally:
         follows, repeated = self._follows[place], (out["repeated_first"], out["repeated_any"])
         _add_repetitions(*repeated, selected, document, follows, self._tokens, self._latest)
         _add_sums(out["rank_weight_sum"], document, weight)
-        np.add.at(out["tied_tokens"], document, record["boundary_margin"] == 0)
-        np.add.at(out["z_loss_sum"], document, record["log_sum_exp"].astype(np.float64) ** 2)
+        _add_margins(out["tied_tokens"], out["z_loss_sum"], document, record["boundary_margin"], record["log_sum_exp"])
         scalars = np.stack(list(token_scalars(record, share).values()))
         sums = (out[f"scalar_{name}"] for name in ("sum", "count", "histogram"))
         _add_scalars(*sums, document, scalars, *_scale(self._edges.values))
@@ -236,6 +235,40 @@ def _chosen(probability, selected):
         for rank in range(selected.shape[1]):
             out[token, rank] = probability[token, selected[token, rank]]
     return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _shares(weight):
+    """Weights (token, rank) divided by their sum, float32."""
+    out = np.empty(weight.shape, dtype=np.float32)
+    for token in range(len(weight)):
+        total = np.float32(0)
+        for rank in range(weight.shape[1]):
+            total += weight[token, rank]
+        for rank in range(weight.shape[1]):
+            out[token, rank] = weight[token, rank] / total
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _entropies(share):
+    """The entropy in nats of each row of shares (token, rank): (token,) float32."""
+    out = np.empty(len(share), dtype=np.float32)
+    for token in range(len(share)):
+        entropy = 0.0
+        for q in share[token]:
+            if q > 0:
+                entropy -= q * np.log(q)
+        out[token] = entropy
+    return out
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_margins(tied, z_loss, document, boundary_margin, log_sum_exp):
+    """Add tokens whose margin is 0, and squares of log-sum-exp, to those of their documents."""
+    for token in range(len(document)):
+        tied[document[token]] += boundary_margin[token] == 0
+        z_loss[document[token]] += np.float64(log_sum_exp[token]) ** 2
 
 
 @numba.njit(nogil=True, cache=True)
