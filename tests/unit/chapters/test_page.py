@@ -320,6 +320,20 @@ def test_a_chapter_is_written_as_files_and_words(tmp_path):
     assert "A line from 1 to 2." in (tmp_path / "rise.svg").read_text(encoding="utf-8")
 
 
+def test_a_table_of_measures_has_what_the_untrained_checkpoint_has(tmp_path):
+    metrics, untrained = (source["router_decisiveness"] for source in (TRAINED, UNTRAINED))
+    figures = PAGES["router_decisiveness"].figures
+    shown = SimpleNamespace(figures=figures, findings=lambda seen: [])
+    page.write(tmp_path, shown, Seen(metrics, untrained), "made by a test")
+    found = pd.read_csv(tmp_path / "entropy_by_layer.csv")
+    assert list(found.columns)[-4:] == ["estimate", "low", "high", "untrained"]
+    pooled = untrained["normalised_entropy"].sel(dataset="pooled", interval="estimate").values
+    mean = untrained["mean_over_layers_normalised_entropy"].sel(dataset="pooled", interval="estimate").item()
+    np.testing.assert_allclose(found["untrained"], [*pooled, mean], rtol=1e-5)
+    page.write(tmp_path, shown, Seen(metrics), "made by a test")
+    assert "untrained" not in pd.read_csv(tmp_path / "entropy_by_layer.csv")
+
+
 # ---------------------------------------------------------------- figures
 
 

@@ -730,7 +730,7 @@ def test_figures_say_their_numbers(metrics):
     share = metrics["mean_over_layers_next_overlap"].values[0, 0]
     assert f"{share:.3f}"[:5] in figures["spaces_by_layer"].alt
     assert (figures["spaces_by_layer"].data["expected"] == 0.5).all()
-    angles = figures["space_angles"].data.set_index(["measure", "angle"])
+    angles = figures["space_angles"].data.set_index(["space", "angle"])
     assert len(angles) == 3 * EXPERTS
     assert angles.loc[("write_overlap", 2), "low"] == metrics["router_angle"].sel(space="write_overlap")[1, 1]
     relations = figures["relations_by_layer"].data.set_index(["measure", "layer"])

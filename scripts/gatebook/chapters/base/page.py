@@ -17,7 +17,7 @@ from gatebook.figures.plotting import Reference, Series
 from gatebook.figures.words import format_beside, format_estimate, format_number
 from gatebook.files import atomic, netcdf
 from gatebook.files.origin import signature
-from gatebook.measures.summary import MEAN
+from gatebook.measures.summary import MEAN, table
 from gatebook.measures.uncertainty import INTERVAL, POOLED
 from gatebook.run import job
 
@@ -565,7 +565,8 @@ def write(folder: Path, shown: ModuleType, seen: Seen, source: str) -> list[Find
     for figure in shown.figures(seen):
         width, height = (round(inches * PIXELS_PER_INCH) for inches in figure.drawing.get_size_inches())
         about = {"title": figure.title, "description": figure.alt, "source": source}
-        places = export.save(figure.drawing, folder, figure.name, figure.data, **about)
+        data = _with_untrained(figure.data, seen.untrained)
+        places = export.save(figure.drawing, folder, figure.name, data, **about)
         keys = ("name", "title", "alt", "caption", "how_to_read", "explores", "names")
         words = {key: getattr(figure, key) for key in keys}
         blocks.append(words | {"width": width, "height": height, "places": places})
@@ -581,6 +582,16 @@ def write(folder: Path, shown: ModuleType, seen: Seen, source: str) -> list[Find
     }
     (folder / "chapter.json").write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
     return findings
+
+
+def _with_untrained(data: pd.DataFrame, untrained: xr.Dataset | None) -> pd.DataFrame:
+    """A table of measures (see `summary.table`), with the estimates of the untrained checkpoint as one more column."""
+    names = set(data["measure"].str.removeprefix(MEAN)) if "measure" in data else set()
+    if untrained is None or not names or not names <= set(untrained):
+        return data
+    of = list(data.columns[: data.columns.get_loc("estimate")])
+    other = table(untrained, names)[[*of, "estimate"]].rename(columns={"estimate": "untrained"})
+    return data.merge(other, on=of, how="left", validate="one_to_one")
 
 
 def publish(folder: str | Path, shown: ModuleType, seen: Seen) -> None:

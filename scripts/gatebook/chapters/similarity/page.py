@@ -407,7 +407,7 @@ def _angles(metrics: xr.Dataset, untrained: xr.Dataset | None) -> Figure:
         random = Reference(RANDOM_SPACES, *ends(metrics["random_router_angle"].sel(space=name)))
         panels.append(Panel(MEASURES[name].title, number, lines, [random], "degrees"))
         values = dict(zip(INTERVAL, ends(metrics["router_angle"].sel(space=name)), strict=True))
-        frames.append(pd.DataFrame({"measure": name, "angle": number} | values | {"random_spaces": random.value}))
+        frames.append(pd.DataFrame({"space": name, "angle": number} | values | {"random_spaces": random.value}))
         first, by_chance = (format_number(float(each[0])) for each in (values["estimate"], random.value))
         smallest.append(f"{_title(name)}, {first} degrees (random spaces {by_chance})")
     return Figure(
