@@ -323,7 +323,7 @@ def test_a_chapter_is_written_as_files_and_words(tmp_path):
 def test_a_table_of_measures_has_what_the_untrained_checkpoint_has(tmp_path):
     metrics, untrained = (source["router_decisiveness"] for source in (TRAINED, UNTRAINED))
     figures = PAGES["router_decisiveness"].figures
-    shown = SimpleNamespace(figures=figures, findings=lambda seen: [])
+    shown = SimpleNamespace(figures=lambda seen: figures(seen)[:1], findings=lambda seen: [])
     page.write(tmp_path, shown, Seen(metrics, untrained), "made by a test")
     found = pd.read_csv(tmp_path / "entropy_by_layer.csv")
     assert list(found.columns)[-4:] == ["estimate", "low", "high", "untrained"]
