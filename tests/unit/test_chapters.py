@@ -141,6 +141,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_is_one_sentence_and_leaves_nothing(case, tmp_path, monkeypatch):
     words, sentence = WRONG[case]

@@ -179,6 +179,7 @@ def test_two_runs_write_identical_bytes(pipeline):
     assert len(kept) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contents", CONTENTS)
 def test_the_tally_that_extraction_takes_is_the_one_from_the_files(pipeline, monkeypatch, contents):
     with monkeypatch.context() as without_counting:

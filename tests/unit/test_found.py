@@ -20,6 +20,7 @@ def pairs(experts: int, **values: float) -> xr.Dataset:
     )
 
 
+@pytest.mark.slow
 def test_an_experts_values_are_those_of_its_profile(found):  # noqa: F811
     mine = [one for one in found if one["layer"] == 2]
     content = hub.of_layer(mine, pairs(6, adjusted_p=0.01234567))

@@ -148,6 +148,7 @@ def test_a_progress_bar_counts_what_it_wraps(capsys):
     assert capsys.readouterr().err == ""  # too short to be worth a bar
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "end", ["", "raise Problem('full')", "raise ValueError('x')", "import os, signal; os.kill(os.getpid(), 15)"]
 )

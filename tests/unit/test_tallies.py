@@ -362,6 +362,7 @@ def test_one_expert_takes_all_and_the_others_are_dead():
     assert tally["rank_count"].values.tolist() == [[0], [0], [6], [0]]
 
 
+@pytest.mark.slow
 def test_expert_numbers_above_255_do_not_overflow():
     selected = np.array([[299, 256], [255, 299], [0, 257]])
     made = selection_case(selected, experts=300, token_id=[131_000, 131_000, 150_000])

@@ -388,6 +388,7 @@ def test_intervals_of_a_mean_cover_the_truth_of_dependent_tokens():
     assert np.mean(naive) < 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spread", "documents", "percentile_at_most"), [(0.6, 100, 0.88), (0.3, 60, 0.3), (0, 60, 0.0)]
 )

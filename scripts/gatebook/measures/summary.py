@@ -60,11 +60,7 @@ class Jackknife(NamedTuple):
         """Estimate and interval: `draw` becomes `interval`."""
         if self.together or "dataset" not in draws.dims:
             return uncertainty.jackknife(draws, self.confidence, bounds)
-        parts = [
-            uncertainty.jackknife(draws.isel(dataset=[index]), self.confidence, bounds)
-            for index in range(draws.sizes["dataset"])
-        ]
-        return xr.concat(parts, dim="dataset").transpose("dataset", ...)
+        return uncertainty.jackknife_by_dataset(draws, self.confidence, bounds)
 
     def difference(
         self, draws: xr.DataArray, others: xr.DataArray, bounds: tuple[float, float], bias: uncertainty.Bias = ""
@@ -178,4 +174,8 @@ def spread(values: np.ndarray, count: int) -> list[int]:
 
 def interval_table(array: xr.DataArray) -> pd.DataFrame:
     """An array as rows: its other dimensions as columns, then estimate, low and high."""
-    return array.to_dataset("interval").to_dataframe()[list(INTERVAL)].reset_index()
+    values = array.transpose(..., "interval").sel(interval=list(INTERVAL))
+    *dims, _ = values.dims
+    places = np.indices(values.shape[:-1]).reshape(len(dims), -1)
+    labels = {dim: values.get_index(dim).take(place) for dim, place in zip(dims, places, strict=True)}
+    return pd.DataFrame(labels | dict(zip(INTERVAL, values.values.reshape(-1, len(INTERVAL)).T, strict=True)))

@@ -290,6 +290,8 @@ def without_few(metrics: xr.Dataset, fewest: int, clusters: xr.DataArray) -> xr.
     entry.
     """
     enough = (clusters >= fewest) | (clusters == 0)  # 0: published counts, of which no clusters are known
+    if enough.all():
+        return metrics
     limits = {}
     for name, array in metrics.data_vars.items():
         if "interval" in array.dims:
@@ -324,16 +326,28 @@ def jackknife(
     because it leaves out one G-th of the documents only; source: Kott (2001), The delete-a-group jackknife.
     """
     ordered = draws.transpose("draw", ...)
-    estimate, others = ordered.isel(draw=0, drop=True), ordered.values[1:]
-    changed = [complete or not np.array_equal(other, estimate.values, equal_nan=True) for other in others]
-    filled = others[changed]
+    return _stacked(ordered, _without_groups(ordered.values, confidence, bounds, complete))
+
+
+def jackknife_by_dataset(
+    draws: xr.DataArray, confidence: float = 0.95, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> xr.DataArray:
+    """The `jackknife` of each dataset by itself: of each may be another number of groups without documents."""
+    ordered = draws.transpose("draw", "dataset", ...)
+    parts = [_without_groups(values, confidence, bounds, False) for values in np.moveaxis(ordered.values, 1, 0)]
+    return _stacked(ordered, np.stack(parts, axis=1))
+
+
+def _without_groups(draws: np.ndarray, confidence: float, bounds: tuple[float, float], complete: bool) -> np.ndarray:
+    """Estimate, low and high end (3, ...) of a statistic without each group, see `jackknife`: (draw, ...)."""
+    estimate, others = draws[0], draws[1:]
+    filled = others[[complete or not np.array_equal(other, estimate, equal_nan=True) for other in others]]
     groups = max(len(filled), 2)
     spread = np.full(estimate.shape, np.nan if len(filled) == 1 else 0.0)
     if len(filled) > 1:
         spread = ((filled - filled.mean(axis=0)) ** 2).sum(axis=0)
     error = np.sqrt((groups - 1) / groups * spread) * scipy.stats.t.ppf((1 + confidence) / 2, groups - 1)
-    limits = np.clip([estimate.values - error, estimate.values + error], *bounds)
-    return _stacked(ordered, np.array([estimate.values, *limits]))
+    return np.array([estimate, *np.clip([estimate - error, estimate + error], *bounds)])
 
 
 def miller_madow(count: np.ndarray) -> np.ndarray:

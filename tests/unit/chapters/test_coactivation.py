@@ -348,6 +348,7 @@ def sparse_tally(rng: np.random.Generator, mixture: list[np.ndarray]) -> xr.Data
 # ---------------------------------------------------------------- invariances
 
 
+@pytest.mark.slow
 def test_renaming_experts_renames_rows_and_columns(study, metrics):
     new_number = np.array([3, 5, 0, 2, 1, 4])
     renamed = measure({name: made.permute_experts(new_number) for name, made in study.items()})

@@ -246,6 +246,7 @@ def clusters_of(name: str, files: str, clusters: int) -> Run:
     return Run(name, {"poems": xr.Dataset(tokens, coords, attrs)}, [0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [True, False])
 def test_intervals_of_a_difference_cover_the_truth(paired):
     documents, repetitions, covered, widths = 80, 300, 0, []

@@ -133,6 +133,7 @@ def test_common_experts_are_counted_as_sets():
     assert evolution.in_common(one, other).tolist() == wanted
 
 
+@pytest.mark.slow
 def test_routing_that_has_nothing_in_common_is_not_saturated(found):
     metrics = found["nothing"].sel(checkpoint=list(STEPS[:-1]))
     array = metrics["corrected_saturation"].sel(against=LAST, layer=1)

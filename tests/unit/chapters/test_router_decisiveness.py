@@ -258,6 +258,7 @@ def study() -> dict[str, Case]:
     return {"poems": random_case(rng, [5, 9, 3, 8]), "code": random_case(rng, [4, 12, 6])}
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_repeated_documents(study):
     poems, resamples = study["poems"], 8
     metrics = measure({"poems": poems}, resamples)
