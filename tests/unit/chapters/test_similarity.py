@@ -668,8 +668,8 @@ def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and
     assert len(figures) == 9
     known = {"read_overlap", "write_overlap"}
     means = {f"mean_over_layers_{name}" for name in known}
-    for name, measures in (("spaces_by_layer", known | means), ("space_angles", known)):
-        assert set(figures[name].data["measure"]) == measures
+    for name, column, values in (("spaces_by_layer", "measure", known | means), ("space_angles", "space", known)):
+        assert set(figures[name].data[column]) == values
         assert "nan" not in figures[name].alt + figures[name].caption
     assert len(page.findings(seen(metrics))) == 3
 
