@@ -1,4 +1,4 @@
-"""The tiny study on a real Slurm: the same bytes as on one machine, whatever fails on the way."""
+"""The tiny study on a real Slurm, with some chapters: the same bytes as on one machine, whatever fails on the way."""
 
 import itertools
 import re
@@ -23,9 +23,18 @@ squeue --me --noheader --format '%A %Z' | awk -v here="$PWD" '$2 == here {print 
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory):
-    """The tiny study, but its model asks for a GPU."""
-    asks = Workflow(tmp_path_factory.mktemp("config")).overlay("gpu.yaml", {"models": {"demo": {"device": "auto"}}})
-    return [TINY, asks]
+    """The tiny study with a chapter of each kind, but its model asks for a GPU."""
+    some = [
+        "held_out_loss",
+        "router_decisiveness",
+        "domain_specialization",
+        "paths",
+        "similarity",
+        "evolution",
+        "compare",
+    ]
+    changes = {"models": {"demo": {"device": "auto"}}, "chapters": some}
+    return [TINY, Workflow(tmp_path_factory.mktemp("config")).overlay("changes.yaml", changes)]
 
 
 @pytest.fixture(scope="module")
