@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
+TESTS = $$(( $$(getconf _NPROCESSORS_ONLN) < 4 ? $$(getconf _NPROCESSORS_ONLN) + 1 : 5 ))
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
@@ -36,7 +37,7 @@ check: lint ## Style checks and the unit tests that take no time
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow" tests/unit
 
 test: $(VENV)/test.done ## Run all tests, files of tests side by side
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(TESTS) --dist loadfile --no-loadscope-reorder
 
 test-faults: $(VENV)/test.done ## Kill a local study at ten random moments and take it up again
 	$(BIN)/python -m pytest tests/faults

@@ -361,7 +361,6 @@ def test_hostile_strings_are_inert():
 KEYS = {tuple(step for step in path if isinstance(step, str)): path for path in paths_to_keys(make_site())}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", KEYS.values(), ids=lambda path: ".".join(map(str, path)))
 def test_a_missing_key_raises(path):
     site = copy.deepcopy(make_site())

@@ -72,6 +72,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -347,20 +348,9 @@ def _check_findings(findings: Sequence[Mapping], figures: Mapping, chapters: Map
         raise ValueError(f"The finding id {twice[0]!r} cannot be an anchor: it is malformed or already taken.")
 
 
-def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
-    """Text of every page by file name: `index.html`, one `<chapter>.html` per chapter, those of models, `methods.html`.
-
-    `site` is described at the top of this module, `templates` is the folder of the templates. Equal input gives equal
-    text. Raises jinja2.UndefinedError or KeyError for a missing key, ValueError for a name, link or verdict that cannot
-    be right.
-    """
-    chapters = {chapter["name"]: chapter for chapter in site["chapters"]}
-    figures = _figure_pages(site["chapters"])
-    _check_findings(site["findings"], figures, chapters)
-    for chapter in site["chapters"]:
-        for section in chapter["sections"]:
-            _check_findings(section["findings"], figures, chapters)
-
+@cache
+def _environment(templates: Path) -> jinja2.Environment:
+    """What the templates of a folder may use, but for what is of one report; they are compiled once."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
@@ -371,9 +361,6 @@ def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
         keep_trailing_newline=True,
     )
     environment.globals |= {
-        "site": site,
-        "chapters": chapters,
-        "figures": figures,
         "whisker": whisker,
         "estimate": format_estimate,
         "beside": format_beside,
@@ -395,6 +382,25 @@ def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
         "named": named,
         "term_anchor": places.term,
     }
+    return environment
+
+
+def render(site: Mapping[str, Any], templates: Path) -> dict[str, str]:
+    """Text of every page by file name: `index.html`, one `<chapter>.html` per chapter, those of models, `methods.html`.
+
+    `site` is described at the top of this module, `templates` is the folder of the templates. Equal input gives equal
+    text. Raises jinja2.UndefinedError or KeyError for a missing key, ValueError for a name, link or verdict that cannot
+    be right.
+    """
+    chapters = {chapter["name"]: chapter for chapter in site["chapters"]}
+    figures = _figure_pages(site["chapters"])
+    _check_findings(site["findings"], figures, chapters)
+    for chapter in site["chapters"]:
+        for section in chapter["sections"]:
+            _check_findings(section["findings"], figures, chapters)
+
+    environment = _environment(templates)
+    environment.globals |= {"site": site, "chapters": chapters, "figures": figures}
     grouped = {name: [finding for finding in site["findings"] if finding["chapter"] == name] for name in chapters}
     by_chapter = [(chapters[name], findings) for name, findings in grouped.items() if findings]
     pages = {
