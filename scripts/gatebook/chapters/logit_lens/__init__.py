@@ -6,11 +6,13 @@ from pydantic import Field
 
 from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
+EMBEDDING, ATTENTION, LAYER = "embedding", "attention {}", "layer {}"
+"""Places where states are read, in the order of the model; only layers with experts have one after their attention."""
 SIDES = ("where it is removed", "elsewhere")
 """Of tokens, when slots of an expert are removed."""
 OWN, MATCHED, CONTROL = "all its slots", "matched slots", "slots of other experts"
-RUNS = (OWN, MATCHED, CONTROL)
-"""What is removed in a run of the model: the last two are as many slots, with the same weights."""
+REMOVED = (OWN, MATCHED, CONTROL)
+"""What is removed when the model runs: the last two are as many slots, with the same weights."""
 
 MEASURES = {
     "lens_loss": Measure(

@@ -14,13 +14,12 @@ import torch
 import transformers
 from torch import nn
 
+from gatebook.chapters.logit_lens import ATTENTION, EMBEDDING, LAYER
 from gatebook.routing.extraction import take
 from gatebook.routing.models import expert_matrices
 from gatebook.routing.patching import refusal
 from gatebook.routing.routers import expert_outputs, find_blocks, find_norm, layers_of, unsupported
 
-EMBEDDING, ATTENTION, LAYER = "embedding", "attention {}", "layer {}"
-"""Names of places; only layers with experts have one after their attention."""
 PROBED = 8
 """Tokens that a model is tried with."""
 ROUNDING = 16
@@ -47,8 +46,8 @@ class Read:
 class Lens:
     """The final norm and the head of a model.
 
-    places: their names, in order; depth: how many layers each is after; blocks: by layer, those with experts;
-    unwritten: why what experts write is not known, "" if it is.
+    places: their names, in order; blocks: by layer, those with experts; unwritten: why what experts write is not known,
+    "" if it is.
     """
 
     @torch.inference_mode()
@@ -69,16 +68,10 @@ class Lens:
             before = self.places[self.places.index(name) - 1]
             if name not in tried.seen.states or tried.seen.states[name].equal(tried.seen.states[before]):
                 self.places.remove(name)
-        self.depth = [self._depth_of(name) for name in self.places]
         self._written = {layer: self._share_written(layer, tried.called[layer]) for layer in self.blocks}
 
     def _places_of(self, layer: int) -> list[str]:
         return [ATTENTION.format(layer)] * (layer in self.blocks) + [LAYER.format(layer)]
-
-    @staticmethod
-    def _depth_of(place: str) -> float:
-        kind, _, layer = place.partition(" ")
-        return 0.0 if kind == EMBEDDING else int(layer) + (0.5 if kind == "attention" else 1)
 
     # ---------------------------------------------------------------- reading
 
@@ -90,6 +83,11 @@ class Lens:
         """The logits (row, vocabulary) float32 of what the head receives (row, hidden)."""
         logits = self._head(normed.to(self._head.weight.dtype)).float()
         return logits if self._factor == 1 else logits * self._factor
+
+    @property
+    def words(self) -> int:
+        """How many tokens the head knows."""
+        return len(self._head.weight)
 
     @property
     def device(self) -> torch.device:

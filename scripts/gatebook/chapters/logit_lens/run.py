@@ -5,7 +5,7 @@ chosen; on windows of other clusters all is scored. No more logits are in memory
 """
 
 from bisect import bisect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +13,19 @@ import torch
 import xarray as xr
 from torch import nn
 
-from gatebook.chapters.logit_lens import RUNS, SIDES
-from gatebook.chapters.logit_lens.lens import LAYER, Handed, Lens, Read
-from gatebook.routing import extraction
+from gatebook.chapters.logit_lens import LAYER, REMOVED, SIDES
+from gatebook.chapters.logit_lens.lens import Handed, Lens, Read
+from gatebook.chapters.logit_lens.measure import Found, Plan, nothing, unigram_loss
+from gatebook.inputs.model_folder import load_config
+from gatebook.problem import Problem
+from gatebook.routing import extraction, models
 from gatebook.routing.families import routing_rule
-from gatebook.routing.patching import weighted
+from gatebook.routing.patching import refusal, weighted
+from gatebook.routing.routers import find_blocks, skeleton
+from gatebook.run import job
 
+MOST_TOKENS = 8192
+"""That the model sees at once: so many states of all places are in memory."""
 RIDGE = 0.1
 """Of the translators, in mean squares of the states: so much is added to each, so that few tokens do not fit noise."""
 ROWS = {"cpu": 256, "cuda": 1024}
@@ -368,13 +375,13 @@ def remove(
     Returns
     -------
     xarray.Dataset
-        `change` (run, side, document, layer, place): sums of lens loss minus that of the model as it is, in nats, over
-        the tokens where a slot is removed and over the others; 0 before the layer. `tokens` (run, side, document,
-        layer): their number; `slots`, `weight` (run, document, layer): of what is removed. A document is a window.
+        `change` (removed, side, document, layer, place): sums of lens loss minus that of the model as it is, in nats, over
+        the tokens where a slot is removed and over the others; 0 before the layer. `tokens` (removed, side, document,
+        layer): their number; `slots`, `weight` (removed, document, layer): of what is removed. A document is a window.
     """
     layers, number = list(lens.blocks), len(windows)
-    change = np.zeros((len(RUNS), len(SIDES), number, len(layers), len(lens.places)))
-    tokens, (slots, weight) = np.zeros(change.shape[:-1]), np.zeros((2, len(RUNS), number, len(layers)))
+    change = np.zeros((len(REMOVED), len(SIDES), number, len(layers), len(lens.places)))
+    tokens, (slots, weight) = np.zeros(change.shape[:-1]), np.zeros((2, len(REMOVED), number, len(layers)))
     for batch in batches(windows, tokens_per_batch, lens.model.device):
         window, seen = batch.window.cpu().numpy(), lens.run(batch.ids, batch.rows)
         before = {place: _losses(lens, state, batch.following) for place, state in seen.states.items()}
@@ -384,7 +391,7 @@ def remove(
                 after = _without(lens, batch, layer, taken).states
                 hit = taken.any(dim=1).cpu().numpy()
                 for side, among in enumerate((hit, ~hit)):
-                    np.add.at(tokens, (run, side, window[among], index), 1)
+                    np.add.at(tokens, (removed, side, window[among], index), 1)
                 for place in range(lens.places.index(LAYER.format(layer)), len(lens.places)):
                     name = lens.places[place]
                     moved = (after[name] != seen.states[name]).any(dim=1)  # all others lose nothing
@@ -395,9 +402,9 @@ def remove(
                 np.add.at(slots, (run, window, index), taken.sum(dim=1).cpu().numpy())
                 np.add.at(weight, (run, window, index), (taken * handed.weights.float()).sum(dim=1).cpu().numpy())
         advance(len(batch.rows))
-    side, of = ("run", "side", "document", "layer"), ("run", "document", "layer")
+    side, of = ("removed", "side", "document", "layer"), ("removed", "document", "layer")
     out = {"change": ((*side, "place"), change), "tokens": (side, tokens), "slots": (of, slots), "weight": (of, weight)}
-    return xr.Dataset(out, {"run": list(RUNS), "side": list(SIDES), "place": lens.places, "layer": layers})
+    return xr.Dataset(out, {"removed": list(REMOVED), "side": list(SIDES), "place": lens.places, "layer": layers})
 
 
 def removed_slots(handed: Handed, expert: int, window: np.ndarray, caliper: float) -> list[torch.Tensor]:
@@ -465,3 +472,62 @@ def read_weights(lens: Lens, fitted: Fitted, *, tokens: int, directions: int) ->
         chosen = np.concatenate([fitted.promoted[index], fitted.suppressed[index]], axis=1)
         shared.append([[np.isin(mine, named).mean() for named in of_layer] for mine in chosen])
     return np.stack(read), np.array(shared)
+
+
+def study(
+    tokens: xr.Dataset,
+    planned: Plan,
+    settings: Mapping,
+    folder: str,
+    loading: Mapping,
+    tokens_per_batch: Mapping[str, int | str],
+) -> tuple[Found, str]:
+    """What is found of a study.
+
+    Parameters
+    ----------
+    tokens, planned
+        Those of `routed.read`, and which windows are read.
+    settings
+        Of the chapter.
+    folder, loading
+        Of the model, and how it is loaded (`models.load`).
+    tokens_per_batch
+        By kind of device, as in the config.
+
+    Returns
+    -------
+    Found
+    reason : str
+        Why nothing is found: the model has no head or no final norm that is known, or no text is left to fit on; or why
+        nothing is found of what experts write; else "".
+    """
+    config = load_config(folder, loading["trust_remote_code"])
+    reason = (
+        refusal(config) or "" if planned.fitted else "every dataset has but one cluster, and none is left to fit on"
+    )
+    if not reason:
+        model = models.load(folder, head=True, **loading)
+        try:
+            lens = Lens(model)
+        except Problem as problem:
+            reason = str(problem)
+    shown = {name: settings[name] for name in ("tokens", "directions")}
+    if reason:
+        rule, base = routing_rule(config), skeleton(config)
+        return nothing(sorted(find_blocks(base)), planned, experts=rule.experts, **shown), reason
+    longest = max(map(len, (*planned.fitted, *planned.scored)))
+    batch = extraction.batch_tokens(tokens_per_batch[lens.model.device.type], lens.base.config, lens.device, longest)
+    ids = tokens["token_id"].sel(kind="input").values
+    fitted, scored = ([ids[span] for span in spans] for spans in (planned.fitted, planned.scored))
+    without = [text for text, chosen in zip(scored, planned.removal, strict=True) if chosen]
+    total = sum(len(text) - 1 for text in (*fitted, *scored, *without))
+    with job.progress(total=total, unit=" tokens", description="lens") as bar:
+        options = {"tokens_per_batch": min(batch, MOST_TOKENS), "advance": bar.update}
+        known = fit(lens, fitted, tokens=settings["tokens"], seed=settings["seed"], **options)
+        sums = score(lens, scored, known, seed=settings["seed"], **options)
+        removed = remove(lens, without, known.strongest, caliper=settings["caliper"], **options)
+    read, shared = read_weights(lens, known, **shown)
+    of_experts = known.promoted, known.suppressed, known.promoted_logit, known.suppressed_logit
+    unigram = unigram_loss(tokens, planned, lens.words)
+    return Found(sums, removed, unigram, *of_experts, read, shared, known.strongest), lens.unwritten
