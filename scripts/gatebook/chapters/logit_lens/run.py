@@ -375,8 +375,8 @@ def remove(
     Returns
     -------
     xarray.Dataset
-        `change` (removed, side, document, layer, place): sums of lens loss minus that of the model as it is, in nats, over
-        the tokens where a slot is removed and over the others; 0 before the layer. `tokens` (removed, side, document,
+        `change` (removed, side, document, layer, place): sums of lens loss minus that of the model as it is, in nats,
+        over the tokens where a slot is removed and over the others; 0 before the layer. `tokens` (removed, side, document,
         layer): their number; `slots`, `weight` (removed, document, layer): of what is removed. A document is a window.
     """
     layers, number = list(lens.blocks), len(windows)
@@ -391,7 +391,7 @@ def remove(
                 after = _without(lens, batch, layer, taken).states
                 hit = taken.any(dim=1).cpu().numpy()
                 for side, among in enumerate((hit, ~hit)):
-                    np.add.at(tokens, (removed, side, window[among], index), 1)
+                    np.add.at(tokens, (run, side, window[among], index), 1)
                 for place in range(lens.places.index(LAYER.format(layer)), len(lens.places)):
                     name = lens.places[place]
                     moved = (after[name] != seen.states[name]).any(dim=1)  # all others lose nothing
