@@ -376,8 +376,9 @@ def remove(
     -------
     xarray.Dataset
         `change` (removed, side, document, layer, place): sums of lens loss minus that of the model as it is, in nats,
-        over the tokens where a slot is removed and over the others; 0 before the layer. `tokens` (removed, side, document,
-        layer): their number; `slots`, `weight` (removed, document, layer): of what is removed. A document is a window.
+        over the tokens where a slot is removed and over the others; 0 before the layer. `tokens` (removed, side,
+        document, layer): their number; `slots`, `weight` (removed, document, layer): of what is removed. A document is
+        a window.
     """
     layers, number = list(lens.blocks), len(windows)
     change = np.zeros((len(REMOVED), len(SIDES), number, len(layers), len(lens.places)))
