@@ -108,6 +108,7 @@
       (row) => others(row, row.nearest, (cosine) => `\u00a0(${decimal(cosine, 2)})`),
       ({ nearest }) => nearest[0]?.[1] ?? null,
     ],
+    Promotes: [({ promoted }) => codes(promoted)],
     Ranks: [ranks],
   };
 

@@ -94,7 +94,7 @@ def profiles(
         Types of the input tokens: (token,).
     metrics
         Those of the chapters selection_frequency, domain_specialization, vocabulary_specialization and coactivation,
-        and, if there is one, similarity.
+        and, if there are any, similarity and logit_lens.
     decode
         Turns token ids into text.
     confidence
@@ -128,6 +128,8 @@ def profiles(
     }
     if "similarity" in found:
         per_expert["nearest"] = _nearest(found["similarity"], partners)
+    if "logit_lens" in found:
+        per_expert["logits"] = _logits(found["logit_lens"])
     top_k = layer.selected.shape[1]
     out = []
     for expert in range(layer.experts):
@@ -306,6 +308,27 @@ def _nearest(similarity: xr.Dataset, most: int) -> list[list[dict]]:
     ]
 
 
+def _logits(lens: xr.Dataset) -> list[dict]:
+    texts = dict(zip(lens["token_id"].values.tolist(), lens["token_text"].values.tolist(), strict=True))
+    measures = {name: _values(lens[name], "expert") for name in ("attribution", "promotion")}
+    tokens = {
+        name: [_values(lens[f"{name}_{part}"], "expert", "token").tolist() for part in ("token", "logit")]
+        for name in ("promoted", "suppressed")
+    }
+    return [
+        {name: interval(values[expert]) for name, values in measures.items()}
+        | {
+            name: [
+                {"token_id": token, "text": texts[token], "logit": number(logit)}
+                for token, logit in zip(*(part[expert] for part in parts), strict=True)
+                if token != NONE
+            ]
+            for name, parts in tokens.items()
+        }
+        for expert in range(lens.sizes["expert"])
+    ]
+
+
 def _largest(values: np.ndarray, most: int) -> list[int]:
     """Places of the `most` largest values, largest first; NaN are left out, ties keep their order."""
     order = np.argsort(-values, kind="stable")
@@ -368,7 +391,7 @@ def _row(profile: dict) -> dict:
 
     load, entropy = profile["load"], profile["entropy"]
     domain, partner, nearest = top_domain(profile), first(profile["partners"]), first(profile.get("nearest", []))
-    lift = partner.get("lift", {})
+    lift, logits = partner.get("lift", {}), profile.get("logits", {})
     return (
         {name: profile[name] for name in ("layer", "expert")}
         | {"selected_tokens": load["selected_tokens"]}
@@ -383,6 +406,8 @@ def _row(profile: dict) -> dict:
         | {f"share_of_{one['type'].replace(' ', '_')}": one["share"]["estimate"] for one in profile["token_types"]}
         | {"top_partner": partner.get("expert"), "top_partner_lift": lift.get("estimate")}
         | {"nearest_expert": nearest.get("expert"), "nearest_cosine": nearest.get("mean_removed_cosine")}
+        | {"attribution": logits.get("attribution", {}).get("estimate")}
+        | {f"{kind}_token": first(logits.get(kind, [])).get("text") for kind in ("promoted", "suppressed")}
     )
 
 
@@ -407,9 +432,9 @@ def page(found: list[dict], false_discovery_rate: float) -> dict:
     dataset of whose tokens the largest share does, with this share; `own` are its own tokens, which the page searches;
     `shares`, for every dataset the share of its tokens that select the expert, the ends of its interval, and whether it
     stands out at the false discovery rate (between 0 and 1), 1 or 0; `partners` and `nearest` are other experts with
-    lift and cosine.
+    lift and cosine; `promoted` the tokens whose logits it raises most.
     """
-    most = IN_A_ROW["partners"]
+    most, shown = IN_A_ROW["partners"], IN_A_ROW["tokens"]
     return {
         "types": [{"name": name, "meaning": meaning} for name, meaning in TYPES.items()],
         "datasets": [domain["dataset"] for domain in found[0]["domains"]],
@@ -418,6 +443,7 @@ def page(found: list[dict], false_discovery_rate: float) -> dict:
         "often": OFTEN,
         "own": OWN,
         "similarity": "nearest" in found[0],
+        "logits": "logits" in found[0],
         "rows": [
             {name: profile[name] for name in ("layer", "expert", "ranks")}
             | {"file": file_name(profile), "load": _ends(profile["load"]["selected_share"])}
@@ -432,6 +458,7 @@ def page(found: list[dict], false_discovery_rate: float) -> dict:
             | {"own": profile["own_tokens"]}
             | {"partners": [[one["expert"], one["lift"]["estimate"]] for one in profile["partners"]][:most]}
             | {"nearest": [[one["expert"], one["mean_removed_cosine"]] for one in profile.get("nearest", [])][:most]}
+            | {"promoted": [token["text"] for token in profile.get("logits", {}).get("promoted", [])][:shown]}
             for profile in found
         ],
     }

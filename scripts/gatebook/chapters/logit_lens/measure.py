@@ -238,7 +238,7 @@ def measure(
         out[f"{prefix}null_{bare}"] = values.assign_attrs(long_name=f"{values.attrs['long_name']}, experts dealt out")
     out = out.merge(by_chance).merge(_told(study, planned, found))
     attrs = {"pooled_datasets": study.sizes["name"], "resamples": resamples, "confidence": confidence}
-    return Measured(out.assign_attrs(attrs, strata="datasets"), draws)
+    return Measured(out.assign_attrs(attrs), draws)
 
 
 def _tallies(study: xr.Dataset, planned: Plan, among: np.ndarray) -> dict[str, xr.Dataset]:
@@ -264,7 +264,7 @@ def _of_places(study: xr.Dataset, planned: Plan, found: Found, resamples: int, s
     for name, tally in tallies.items():
         window = tally["window"].values
         parts = found.scored[["lens", "translated"]].isel(document=window)
-        tallies[name] = tally.assign(parts, unigram=("document", found.unigram[window]))
+        tallies[name] = tally.assign({**parts, "unigram": ("document", found.unigram[window])})
     sums = uncertainty.dataset_draws(tallies, names, uncertainty.resample(tallies, resamples, seed))
     sums = sums.reindex(dataset=[POOLED, *study["name"].values.tolist()])
     means = {name: sums[name] / sums["tokens"].where(sums["tokens"] > 0) for name in names[1:]}
