@@ -90,6 +90,11 @@ class Lens:
         return len(self._head.weight)
 
     @property
+    def experts(self) -> int:
+        """How many experts a layer has."""
+        return max(len(expert_matrices(block).down) for block in self.blocks.values())
+
+    @property
     def device(self) -> torch.device:
         """Where the head is."""
         return self._head.weight.device
@@ -100,7 +105,8 @@ class Lens:
         seen, handles = Read(), []
 
         def keep(name: str, state: torch.Tensor) -> None:
-            seen.states[name] = take(state, rows)
+            if name in self.places:
+                seen.states[name] = take(state, rows)
 
         def first_of(given, named):
             return given[0] if given else named["hidden_states"]

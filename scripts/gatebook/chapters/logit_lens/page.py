@@ -30,9 +30,10 @@ from gatebook.chapters.base.page import (
     size_text,
     verdict,
 )
-from gatebook.chapters.logit_lens import BY_PLACE, CONTROL, MATCHED, OWN, SIDES, TRANSLATED
+from gatebook.chapters.logit_lens import BY_PLACE, CONTROL, LAYER, MATCHED, OWN, SIDES, TRANSLATED
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Series
+from gatebook.figures.style import say_no_data
 from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table, spread, table
 from gatebook.measures.uncertainty import INTERVAL
@@ -459,7 +460,11 @@ def _promotion(metrics: xr.Dataset) -> Figure:
     values = [metrics["promotion"].sel(layer=layer, expert=expert) for layer, expert in chosen]
     estimates = [np.array([float(each.sel(interval=part)) for each in values]) for part in INTERVAL]
     drawing, (ax,) = plotting.canvas(plotting.height_for(max(len(names), 1)))
-    plotting.dot_whiskers(ax, names, [Series("", *estimates)], [NOTHING.reference()], x_label="promotion (nats)")
+    if names:
+        options = {"x_label": "promotion (nats)", "x_limits": (0, None)}
+        plotting.dot_whiskers(ax, names, [Series("", *estimates)], **options)
+    else:
+        say_no_data(ax)
     said = "; ".join(
         f"{name} {_promoted(metrics, *place)}" for name, place in list(zip(names, chosen, strict=True))[:SHOWN]
     )
@@ -549,12 +554,12 @@ def _removal(metrics: xr.Dataset) -> Figure:
     }
     depth, experts = metrics["place_depth"].values, metrics["strongest_expert"].values.tolist()
     for layer in spread(metrics["layer"].values, MOST_LAYERS):
-        among = depth > layer + 0.75  # the layer's own end and after it
-        values = metrics["removal_change"].sel(layer=layer).isel(place=np.flatnonzero(among))
+        first = metrics["place"].values.tolist().index(LAYER.format(layer)) - 1  # before its experts
+        values = metrics["removal_change"].sel(layer=layer).isel(place=slice(first, None))
         shown = [Series(label, *ends(values.sel(removed=removed, side=at))) for label, (removed, at) in lines.items()]
         index = metrics["layer"].values.tolist().index(layer)
         title = f"Layer {layer}, expert {experts[index]}" if experts[index] >= 0 else f"Layer {layer}"
-        panels.append(Panel(title, depth[among], shown, [NOTHING.reference()], "nats per token"))
+        panels.append(Panel(title, depth[first:], shown, [NOTHING.reference()], "nats per token"))
     drawing = plotting.small_multiples(
         panels, columns=2, panel_height=2.2, x_label="layers before", order=list(lines), draw=plotting.curves
     )

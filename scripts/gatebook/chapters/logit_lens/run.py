@@ -151,7 +151,7 @@ def fit(
     Fitted
     """
     layers, final, hidden = list(lens.blocks), lens.places[-1], lens.base.config.hidden_size
-    experts, rng = _experts(lens), np.random.default_rng([seed, 0])
+    experts, rng = lens.experts, np.random.default_rng([seed, 0])
     moments = {place: _Moments(hidden, lens.device) for place in lens.places[:-1]}
     written = torch.zeros(2, len(layers), experts, hidden, device=lens.device)
     slots, weight = (
@@ -182,10 +182,6 @@ def fit(
     own = (torch.stack([each[part] for each in chosen[0]]).cpu().numpy() for part in range(4))
     translators = {place: each.solved() for place, each in moments.items()}
     return Fitted(translators, *own, *directions, weight.argmax(dim=1).tolist())
-
-
-def _experts(lens: Lens) -> int:
-    return routing_rule(lens.base.config).experts
 
 
 def _ends(lens: Lens, vectors: torch.Tensor, tokens: int) -> tuple[torch.Tensor, ...]:
@@ -257,7 +253,7 @@ def score(
         number, their attribution, and the logits of its own tokens that they write and that all slots of the layer
         write; of the experts as they are and dealt out. A document here is a window.
     """
-    layers, experts, number = list(lens.blocks), _experts(lens), len(windows)
+    layers, experts, number = list(lens.blocks), lens.experts, len(windows)
     rng = np.random.default_rng([seed, 1])
     read = torch.zeros(2, number, len(lens.places), 3, dtype=torch.float64)
     names = ("slots", "attribution", "promotion", "of_layer")
@@ -385,7 +381,7 @@ def remove(
     tokens, (slots, weight) = np.zeros(change.shape[:-1]), np.zeros((2, len(REMOVED), number, len(layers)))
     for batch in batches(windows, tokens_per_batch, lens.model.device):
         window, seen = batch.window.cpu().numpy(), lens.run(batch.ids, batch.rows)
-        before = {place: _losses(lens, state, batch.following) for place, state in seen.states.items()}
+        before = {place: _losses(lens, seen.states[place], batch.following) for place in lens.places}
         for index, layer in enumerate(layers):
             handed = seen.handed[layer]
             for run, taken in enumerate(removed_slots(handed, strongest[index], window, caliper)):
@@ -504,9 +500,9 @@ def study(
         nothing is found of what experts write; else "".
     """
     config = load_config(folder, loading["trust_remote_code"])
-    reason = (
-        refusal(config) or "" if planned.fitted else "every dataset has but one cluster, and none is left to fit on"
-    )
+    reason = refusal(config) or ""
+    if not planned.fitted:
+        reason = "every dataset has but one cluster, and none is left to fit on"
     if not reason:
         model = models.load(folder, head=True, **loading)
         try:
@@ -519,16 +515,22 @@ def study(
         return nothing(sorted(find_blocks(base)), planned, experts=rule.experts, **shown), reason
     longest = max(map(len, (*planned.fitted, *planned.scored)))
     batch = extraction.batch_tokens(tokens_per_batch[lens.model.device.type], lens.base.config, lens.device, longest)
+    return found(lens, tokens, planned, settings, min(batch, MOST_TOKENS)), lens.unwritten
+
+
+def found(lens: Lens, tokens: xr.Dataset, planned: Plan, settings: Mapping, tokens_per_batch: int) -> Found:
+    """What is found of a study with the lens of a model; see `study`."""
     ids = tokens["token_id"].sel(kind="input").values
     fitted, scored = ([ids[span] for span in spans] for spans in (planned.fitted, planned.scored))
     without = [text for text, chosen in zip(scored, planned.removal, strict=True) if chosen]
     total = sum(len(text) - 1 for text in (*fitted, *scored, *without))
+    seed, shown = settings["seed"], {name: settings[name] for name in ("tokens", "directions")}
     with job.progress(total=total, unit=" tokens", description="lens") as bar:
-        options = {"tokens_per_batch": min(batch, MOST_TOKENS), "advance": bar.update}
-        known = fit(lens, fitted, tokens=settings["tokens"], seed=settings["seed"], **options)
-        sums = score(lens, scored, known, seed=settings["seed"], **options)
+        options = {"tokens_per_batch": tokens_per_batch, "advance": bar.update}
+        known = fit(lens, fitted, tokens=settings["tokens"], seed=seed, **options)
+        sums = score(lens, scored, known, seed=seed, **options)
         removed = remove(lens, without, known.strongest, caliper=settings["caliper"], **options)
     read, shared = read_weights(lens, known, **shown)
     of_experts = known.promoted, known.suppressed, known.promoted_logit, known.suppressed_logit
     unigram = unigram_loss(tokens, planned, lens.words)
-    return Found(sums, removed, unigram, *of_experts, read, shared, known.strongest), lens.unwritten
+    return Found(sums, removed, unigram, *of_experts, read, shared, known.strongest)
