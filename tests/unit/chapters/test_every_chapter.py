@@ -49,7 +49,10 @@ KINDS = {
 NEAR = 0.15
 """A bound is reached by a value that is so much of the whole range away from it: an even share of 8 experts is."""
 FARTHEST = {
-    "loss unigram_loss": (0, None, "of a model that is certain and right"),
+    "loss unigram_loss lens_loss translated_loss": (0, None, "of a model that is certain and right"),
+    "lens_agreement translated_agreement": (0, 1, "of a model that changes all its choices in its last layer, or none"),
+    "direction_agreement": (0, 1, "of experts that write what they can, or nothing of it"),
+    "half_depth translated_half_depth": (0, None, "of a model whose embedding alone knows half"),
     "share_above share_below": (None, 1, "of many tokens and pairs that all meet more, or less, than loads explain"),
     "majority_accuracy": (None, 1, "of tokens that all choose one expert"),
     "next_entropy": (0, None, "of a layer in which all tokens choose one expert"),

@@ -241,5 +241,5 @@ CHAPTER = Chapter(
     needs=("tokens", "clusters", "model"),
     settings=Chosen,
     thresholds=Thresholds,
-    expert_page=("promoted",),
+    expert_page=("logits",),
 )
