@@ -22,6 +22,7 @@ TERMS = {
     "token-independent routing": "A null: the selections of all tokens are permuted among them.",
     "clusters dealt out at random": "A null: whole sources are dealt out to the datasets at random.",
     "uniform routing": "A null: every token selects k of E experts at random.",
+    "translator": "An affine map from a state inside the model to its final one, fitted on text of other clusters.",
     "untrained model": "The same model with the random weights that its training started from.",
     "clusters": "Independent sources of text, such as files: the unit of inference.",
     "false discovery rate": "The share of findings expected to be false among those called significant.",

@@ -9,6 +9,7 @@ grows.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import transformers
@@ -37,10 +38,12 @@ class Handed:
 
 @dataclass
 class Read:
-    """What one run showed: the state (row, hidden) of each place by its name, and by layer what experts were handed."""
+    """What one run showed: the state (row, hidden) of each place by its name; by layer what experts were handed and
+    what the layer returned."""
 
     states: dict[str, torch.Tensor] = field(default_factory=dict)
     handed: dict[int, Handed] = field(default_factory=dict)
+    returned: dict[int, torch.Tensor | tuple] = field(default_factory=dict)
 
 
 class Lens:
@@ -114,8 +117,12 @@ class Lens:
         def received(name: str):
             return lambda module, given, named: keep(name, first_of(given, named))
 
-        def returned(name: str):
-            return lambda module, given, output: keep(name, output[0] if isinstance(output, tuple) else output)
+        def returned(layer: int):
+            def keep_all(module, given, output):
+                seen.returned[layer] = output
+                keep(LAYER.format(layer), output[0] if isinstance(output, tuple) else output)
+
+            return keep_all
 
         def handed(layer: int):
             def take_all(module, given):
@@ -126,7 +133,7 @@ class Lens:
 
         handles.append(self.layers[0].register_forward_pre_hook(received(EMBEDDING), with_kwargs=True))
         for layer, module in enumerate(self.layers):
-            handles.append(module.register_forward_hook(returned(LAYER.format(layer))))
+            handles.append(module.register_forward_hook(returned(layer)))
         for layer, block in self.blocks.items():
             before = self.layers[layer].get_submodule(self._norm_before) if self._norm_before else block
             handles.append(before.register_forward_pre_hook(received(ATTENTION.format(layer)), with_kwargs=True))
@@ -143,6 +150,21 @@ class Lens:
         with self.watching(rows) as seen:
             self.base(input_ids=token_ids, use_cache=False)
         return seen
+
+    @contextmanager
+    def resumed(self, layer: int, returned: dict[int, torch.Tensor | tuple]) -> Iterator[None]:
+        """Within it the layers before one compute nothing: they return what they `returned` in a run, by layer."""
+        held = [(module, module.__dict__.get("forward")) for module in list(self.layers)[:layer]]
+        for index, (module, _) in enumerate(held):
+            module.forward = partial(_again, returned[index])
+        try:
+            yield
+        finally:
+            for module, forward in held:
+                if forward is None:
+                    del module.forward
+                else:
+                    module.forward = forward
 
     # ---------------------------------------------------------------- writing
 
@@ -287,3 +309,7 @@ class Lens:
         if not (self._near(4 * share * noise, more - plain) and self._near(share * noise, once - plain)):
             self.unwritten = "what its experts write passes a norm before it is added to the state"
         return 1.0 if self._near(4 * noise, more - plain) else share
+
+
+def _again(output: torch.Tensor | tuple, *given, **named) -> torch.Tensor | tuple:
+    return output

@@ -385,7 +385,7 @@ def remove(
         for index, layer in enumerate(layers):
             handed = seen.handed[layer]
             for run, taken in enumerate(removed_slots(handed, strongest[index], window, caliper)):
-                after = _without(lens, batch, layer, taken).states
+                after = _without(lens, batch, layer, taken, seen).states
                 hit = taken.any(dim=1).cpu().numpy()
                 for side, among in enumerate((hit, ~hit)):
                     np.add.at(tokens, (run, side, window[among], index), 1)
@@ -420,11 +420,11 @@ def removed_slots(handed: Handed, expert: int, window: np.ndarray, caliper: floa
     return [torch.from_numpy(mask).to(handed.selected.device) for mask in (own, matched, control)]
 
 
-def _without(lens: Lens, batch: Batch, layer: int, taken: torch.Tensor) -> Read:
-    """A run in which the slots `taken` (row, rank) of a layer have no weight."""
+def _without(lens: Lens, batch: Batch, layer: int, taken: torch.Tensor, seen: Read) -> Read:
+    """A run, that differs from what was `seen` in that the slots `taken` (row, rank) of a layer have no weight."""
     factor = torch.ones(batch.ids.numel(), taken.shape[1], device=taken.device)
     factor[batch.rows.to(taken.device)] = (~taken).float()
-    with weighted(lens.model, layer, factor.view(*batch.ids.shape, -1)):
+    with weighted(lens.model, layer, factor.view(*batch.ids.shape, -1)), lens.resumed(layer, seen.returned):
         return lens.run(batch.ids, batch.rows)
 
 
