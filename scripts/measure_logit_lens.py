@@ -19,14 +19,14 @@ torch.set_num_threads(snakemake.params.threads if device.type == "cpu" else 1)
 tokens = routed.read(snakemake.input.records, snakemake.input.tokens)
 chosen = {name: settings[name] for name in ("windows", "fitted_windows", "removal_windows", "seed")}
 planned = logit_lens.plan(tokens, **chosen)
-found, reason = run.study(
+found, reasons = run.study(
     tokens, planned, settings, snakemake.input.folder, given | {"device": device}, snakemake.params.tokens_per_batch
 )
 measured = logit_lens.measure(tokens, planned, found, **snakemake.params.statistics)
 measured = summary.of_enough(measured, snakemake.params.fewest_clusters)
 tokenizer = load_tokenizer(str(snakemake.input.tokenizer), trust_remote_code=given["trust_remote_code"])
 metrics = logit_lens.with_texts(measured.metrics, lambda ids: vocabulary.token_texts(tokenizer, ids))
-measured = summary.Measured(metrics.assign_attrs(not_read=reason), measured.draws)
+measured = summary.Measured(metrics.assign_attrs(reasons), measured.draws)
 results.save(
     measured,
     CHAPTER,
@@ -37,4 +37,6 @@ results.save(
 )
 tables.save_table(logit_lens.table(measured.metrics), snakemake.output.table)
 tables.save_table(logit_lens.token_table(measured.metrics), snakemake.output.tokens)
-job.log(f"{len(planned.scored)} windows scored, {len(planned.fitted)} fitted on{reason and ': '}{reason}")
+job.log(f"{len(planned.scored)} windows scored, {len(planned.fitted)} fitted on")
+for reason in filter(None, reasons.values()):
+    job.log(f"not measured: {reason}")

@@ -66,7 +66,11 @@ def made_up(strength: float = 1.0) -> dict[str, Case]:
 
 
 def profiled(
-    study: dict[str, Case], folder: Path, predicted: dict | None = None, similarity: xr.Dataset | None = None
+    study: dict[str, Case],
+    folder: Path,
+    predicted: dict | None = None,
+    similarity: xr.Dataset | None = None,
+    lens: xr.Dataset | None = None,
 ) -> list[dict]:
     """The profiles of a study, from its real metrics."""
     identity = {"checkpoint": "step1"}
@@ -91,6 +95,8 @@ def profiled(
     )
     if similarity is not None:
         metrics["similarity"] = similarity
+    if lens is not None:
+        metrics["logit_lens"] = lens
     types = profiles.types(tokens["token_id"].sel(kind="input").values, Tokenizer())
     decode = profiles.decoder(Tokenizer())
     found = []
@@ -108,6 +114,21 @@ def outputs_alike(layers: list[int], experts: int) -> xr.Dataset:
     return xr.Dataset(dict.fromkeys(names, (("layer", "expert", "other"), values)), {"layer": layers})
 
 
+def promoting(layers: list[int], experts: int) -> xr.Dataset:
+    """Expert e promotes the tokens e and e + 1 and suppresses token 0; the last one has none."""
+    number = np.tile(np.arange(experts), (len(layers), 1))[..., None]
+    promoted = np.where(number < experts - 1, number + np.arange(2), routed.NONE)
+    suppressed = np.where(number < experts - 1, 0, routed.NONE)
+    found = {"promoted_token": promoted, "suppressed_token": suppressed}
+    found |= {"promoted_logit": promoted / 4, "suppressed_logit": suppressed - 1.0}
+    parts = {name: (("layer", "expert", name.partition("_")[0]), values) for name, values in found.items()}
+    measures = dict.fromkeys(
+        ("attribution", "promotion"), (("layer", "expert", "interval"), number + np.array([0.5, 0, 1]))
+    )
+    coords = {"layer": layers, "interval": ["estimate", "low", "high"], "token_id": np.arange(experts)}
+    return xr.Dataset(parts | measures | {"token_text": ("token_id", [f"t{one}" for one in range(experts)])}, coords)
+
+
 @pytest.fixture(scope="module")
 def study() -> dict[str, Case]:
     return made_up()
@@ -117,7 +138,7 @@ def study() -> dict[str, Case]:
 def found(study, tmp_path_factory) -> list[dict]:
     rng = np.random.default_rng(5)
     predicted = {name: rng.integers(0, len(TEXTS), len(made.token_id)) for name, made in study.items()}
-    return profiled(study, tmp_path_factory.mktemp("study"), predicted, outputs_alike([0, 2], 6))
+    return profiled(study, tmp_path_factory.mktemp("study"), predicted, outputs_alike([0, 2], 6), promoting([0, 2], 6))
 
 
 def joined(study: dict[str, Case], layer: int) -> xr.Dataset:
@@ -232,6 +253,18 @@ def test_partners_have_the_largest_lift_and_share_tokens(study, found):
             assert one["lift"]["low"] <= one["lift"]["estimate"] <= one["lift"]["high"]
 
 
+def test_tokens_that_an_expert_promotes_have_their_texts_and_logits(found):
+    assert found[2]["logits"] == {
+        "attribution": {"estimate": 2.5, "low": 2.0, "high": 3.0},
+        "promotion": {"estimate": 2.5, "low": 2.0, "high": 3.0},
+        "promoted": [{"token_id": 2, "text": "t2", "logit": 0.5}, {"token_id": 3, "text": "t3", "logit": 0.75}],
+        "suppressed": [{"token_id": 0, "text": "t0", "logit": -1.0}],
+    }
+    assert found[5]["logits"]["promoted"] == found[5]["logits"]["suppressed"] == []
+    row = profiles.table(found[2:3]).iloc[0]
+    assert (row["attribution"], row["promoted_token"], row["suppressed_token"]) == (2.5, "t2", "t0")
+
+
 def test_the_nearest_experts_are_the_others_with_the_most_similar_outputs(found):
     nearest = {profile["expert"]: [one["expert"] for one in profile["nearest"]] for profile in found[:6]}
     assert nearest == {0: [1, 2, 3], 1: [0, 2, 3], 2: [1, 3, 0], 3: [2, 4, 1], 4: [3, 5, 2], 5: [4, 3, 2]}
@@ -263,7 +296,7 @@ def test_compact_records_without_predictions_and_samples_give_the_same_profiles(
     compact = profiled({name: made.compact() for name, made in study.items()}, tmp_path)
     for one, other in zip(compact, found, strict=True):
         VALIDATOR.validate(one)
-        assert "nearest" not in one and list(one["top_tokens"]) == ["input", "next"]
+        assert "nearest" not in one and "logits" not in one and list(one["top_tokens"]) == ["input", "next"]
         for name in ("ranks", "domains", "token_types", "partners"):
             assert one[name] == other[name]
         assert one["entropy"]["nats"]["estimate"] == pytest.approx(other["entropy"]["nats"]["estimate"], rel=1e-3)

@@ -312,7 +312,7 @@ def _logits(lens: xr.Dataset) -> list[dict]:
     texts = dict(zip(lens["token_id"].values.tolist(), lens["token_text"].values.tolist(), strict=True))
     measures = {name: _values(lens[name], "expert") for name in ("attribution", "promotion")}
     tokens = {
-        name: [_values(lens[f"{name}_{part}"], "expert", "token").tolist() for part in ("token", "logit")]
+        name: [lens[f"{name}_{part}"].transpose("expert", ...).values.tolist() for part in ("token", "logit")]
         for name in ("promoted", "suppressed")
     }
     return [

@@ -26,6 +26,7 @@ SETTINGS = {"windows": 6, "fitted_windows": 4, "removal_windows": 4, "tokens": 3
 SETTINGS |= {"seed": 6}
 DRAWN = {name: SETTINGS[name] for name in ("windows", "fitted_windows", "removal_windows", "seed")}
 STATISTICS = {"resamples": 100, "seed": 1, "confidence": 0.95}
+READ = {"not_read": "", "not_written": ""}
 NORMED = ("flex_olmo", "afmoe")
 """Families in which what experts write passes a norm before it is added."""
 SLOW = [
@@ -373,7 +374,7 @@ def test_promotion_of_experts_that_are_dealt_out_is_chance(metrics):
 
 @pytest.mark.slow
 def test_figures_and_findings_say_what_was_measured(metrics):
-    shown = seen(metrics.assign_attrs(not_read=""))
+    shown = seen(metrics.assign_attrs(READ))
     figures = {figure.name: figure for figure in page.figures(shown)}
     assert all("n = " in figure.caption and "Not measured" not in figure.caption for figure in figures.values())
     assert {*SIDES} <= set(figures["removal_by_depth"].data["side"])
@@ -388,7 +389,7 @@ def test_where_nothing_can_be_read_nothing_is_said_but_the_reason(study):
     planned = logit_lens.plan(study, **DRAWN)
     found = logit_lens.nothing([0, 1, 2], planned, experts=8, tokens=3, directions=2)
     made = logit_lens.measure(study, planned, found, **STATISTICS).metrics
-    made = logit_lens.with_texts(made, lambda ids: []).assign_attrs(not_read="it has no head")
+    made = logit_lens.with_texts(made, lambda ids: []).assign_attrs(READ | {"not_read": "it has no head"})
     assert page.findings(seen(made)) == [] and page.brief(seen(made)) is None
     for figure in page.figures(seen(made)):
         assert "Not measured: it has no head." in figure.caption and "nan" not in figure.caption + figure.alt
@@ -398,10 +399,30 @@ def test_a_study_without_other_clusters_gives_the_reason(study, model_folder):
     loading = {"dtype": "auto", "device": torch.device("cpu"), "attention": "auto", "experts": "auto", "gpus": 1}
     arguments = (SETTINGS, str(model_folder), loading | {"trust_remote_code": False}, {"cpu": 256})
     planned = logit_lens.plan(study, **DRAWN)
-    found, reason = run.study(study, planned._replace(fitted=[]), *arguments)
-    assert "none is left to fit on" in reason and np.isnan(found.scored["lens"]).all()
-    found, reason = run.study(study, planned, *arguments)
-    assert reason == "" and np.isfinite(found.scored["lens"]).all()
+    found, reasons = run.study(study, planned._replace(fitted=[]), *arguments)
+    assert "none is left to fit on" in reasons["not_read"] and np.isnan(found.scored["lens"]).all()
+    found, reasons = run.study(study, planned, *arguments)
+    assert reasons == READ and np.isfinite(found.scored["lens"]).all()
+
+
+def test_where_experts_write_through_a_norm_the_lens_is_read_and_nothing_is_said_of_them(study):
+    planned, read = logit_lens.plan(study, **DRAWN), Lens(families.causal_model("flex_olmo"))
+    found = run.found(read, study, planned, SETTINGS, 256)
+    made = logit_lens.with_texts(
+        logit_lens.measure(study, planned, found, **STATISTICS).metrics, lambda ids: ["t"] * len(ids)
+    )
+    assert made["lens_loss"].notnull().all() and made["removal"].notnull().all()
+    assert (found.promoted == routed.NONE).all()
+    for name in ("attribution", "promotion", "layer_attribution", "attribution_spread", "direction_agreement"):
+        assert made[name].isnull().all(), name
+    shown = seen(made.assign_attrs(READ | {"not_written": read.unwritten}))
+    told = {figure.name for figure in page.figures(shown) if "passes a norm" in figure.caption}
+    assert len(told) == 5 and "loss_by_depth" not in told
+    assert {finding.figure for finding in page.findings(shown)} == {
+        "loss_by_depth",
+        "added_by_layer",
+        "removal_by_depth",
+    }
 
 
 @pytest.mark.slow

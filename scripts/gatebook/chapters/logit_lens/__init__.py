@@ -187,7 +187,7 @@ class Chosen(Settings):
         ge=1,
         description="of each dataset, of other clusters, on which translators are fitted and experts' tokens chosen",
     )
-    removal_windows: int = Field(3, ge=0, description="of the scored ones of each dataset that run without an expert")
+    removal_windows: int = Field(3, ge=1, description="of the scored ones of each dataset that run without an expert")
     tokens: int = Field(10, ge=1, description="that an expert promotes, and that it suppresses, and of each direction")
     directions: int = Field(5, ge=1, description="of an expert's output, by its weights alone")
     caliper: float = Field(0.1, gt=0, lt=1, description="by which share the weights of matched slots may differ")

@@ -80,7 +80,8 @@ class Lens:
 
     def normed(self, states: torch.Tensor) -> torch.Tensor:
         """What the head receives of states (row, hidden)."""
-        return self._norm(states.to(self.device))
+        where = next(self._norm.parameters()).device
+        return self._norm(states.to(where)).to(self.device)
 
     def logits(self, normed: torch.Tensor) -> torch.Tensor:
         """The logits (row, vocabulary) float32 of what the head receives (row, hidden)."""

@@ -5,7 +5,7 @@ and their tokens chosen, on windows of other clusters than those that are scored
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -131,7 +131,22 @@ class Found(NamedTuple):
 
 
 def nothing(layers: Sequence[int], planned: Plan, *, experts: int, tokens: int, directions: int) -> Found:
-    """What is found where nothing can be: all is NaN, and no token is known."""
+    """What is found where nothing can be read.
+
+    Parameters
+    ----------
+    layers, experts
+        Numbers of the layers with experts, and how many each has.
+    planned
+        Which windows would be read.
+    tokens, directions
+        The settings of the chapter.
+
+    Returns
+    -------
+    Found
+        All is NaN, and no token is known.
+    """
     sizes_of = {
         "removed": len(REMOVED),
         "side": len(SIDES),
@@ -316,6 +331,7 @@ def _of_experts(
         known, all_slots = sums["slots"].where(sums["slots"] > 0), sums["slots"].sum("expert", skipna=False)
         attribution = sums["attribution"] / known
         promotion = sums["promotion"] / known - sums["of_layer"] / all_slots.where(all_slots > 0)
+        promotion = promotion.where(xr.DataArray(found.promoted[..., 0] != routed.NONE, dims=("layer", "expert")))
         made = {"attribution": attribution, "promotion": promotion}
         made |= {"attribution_spread": attribution.std("expert"), "mean_promotion": promotion.mean("expert")}
         by_kind.append(xr.Dataset(made))
@@ -332,12 +348,14 @@ def _of_experts(
 def _of_directions(found: Found, resamples: int, seed: int, confidence: float) -> tuple[xr.DataArray, xr.Dataset]:
     """Draws of the agreement with directions, experts resampled, and what the tokens of other experts give."""
     rng, experts = np.random.default_rng(seed), found.shared.shape[1]
-    own = np.diagonal(found.shared, axis1=1, axis2=2)
-    resampled = own[:, rng.integers(0, experts, (resamples, experts))].mean(axis=2)
-    layers = {"layer": found.scored["layer"].values}
-    draws = np.concatenate([own.mean(axis=1)[None], resampled.T])
-    others = [found.shared[:, np.arange(experts), rng.permutation(experts)].mean(axis=1) for _ in range(resamples)]
-    null = xr.DataArray(np.array(others).reshape(resamples, len(own)), layers, ("draw", "layer"))
+    layers, every = {"layer": found.scored["layer"].values}, np.arange(experts)
+
+    def mean(expert: np.ndarray, other: np.ndarray) -> xr.DataArray:
+        return xr.DataArray(found.shared[:, expert, other], layers, ("layer", "draw", "expert")).mean("expert")
+
+    chosen = np.concatenate([every[None], rng.integers(0, experts, (resamples, experts))])
+    draws = mean(chosen, chosen)
+    null = mean(np.tile(every, (resamples, 1)), rng.permuted(np.tile(every, (resamples, 1)), axis=1))
     known = MEASURES["direction_agreement"]
     attrs = {"long_name": f"{known.title}, tokens of other experts", "units": known.units}
     chance = {
@@ -346,7 +364,7 @@ def _of_directions(found: Found, resamples: int, seed: int, confidence: float) -
             attrs
         ),
     }
-    return xr.DataArray(draws, layers, ("draw", "layer")), xr.Dataset(chance)
+    return draws, xr.Dataset(chance)
 
 
 def _of_removal(study: xr.Dataset, planned: Plan, found: Found, resamples: int, seed: int) -> xr.Dataset:
@@ -419,8 +437,8 @@ def _told(study: xr.Dataset, planned: Plan, found: Found) -> xr.Dataset:
     return out.merge(sizes(study, tokens))
 
 
-def with_texts(metrics: xr.Dataset, texts) -> xr.Dataset:
-    """The metrics with `token_text` (token_id): the texts of all ids that they name, as `texts` (ids -> list) gives."""
+def with_texts(metrics: xr.Dataset, texts: Callable[[np.ndarray], list[str]]) -> xr.Dataset:
+    """The metrics with `token_text` (token_id): the texts of all ids that they name, as `texts` gives them."""
     named = [metrics[f"{kind}_token"].values.ravel() for kind in ("promoted", "suppressed", "read")]
     token_id = np.unique(np.concatenate(named))
     token_id = token_id[token_id != routed.NONE]

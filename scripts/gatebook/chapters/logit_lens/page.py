@@ -104,8 +104,10 @@ def _layers(metrics: xr.Dataset) -> int:
     return round(float(metrics["place_depth"].values[-1]))
 
 
-def _reason(metrics: xr.Dataset) -> str:
-    reason = str(metrics.attrs.get("not_read", "")).rstrip(".")
+def _reason(metrics: xr.Dataset, written: bool = False) -> str:
+    """Why nothing could be read, or nothing of what experts have written, as a sentence; "" if it could."""
+    known = [metrics.attrs["not_read"], metrics.attrs["not_written"] if written else ""]
+    reason = next(filter(None, known), "").rstrip(".")
     return f"Not measured: {reason}. " if reason else ""
 
 
@@ -415,7 +417,7 @@ def _attribution_by_expert(metrics: xr.Dataset) -> Figure:
         title="How directly each expert serves the true next token",
         alt=f"Matrix of direct attributions, layers by experts{said}.",
         caption=f"By how much the output of an expert itself moves the logit of the true next token against the mean "
-        f"logit, at the tokens that select it{said}; hatched where the interval holds 0. {_reason(metrics)}"
+        f"logit, at the tokens that select it{said}; hatched where the interval holds 0. {_reason(metrics, True)}"
         f"{counts_text(metrics)}",
         how_to_read="The division by the size of the final state is held as it is for each token, so that direct "
         "effects add up. An expert near 0 may still matter through the layers after it.",
@@ -446,7 +448,7 @@ def _attribution_by_layer(seen: Seen) -> Figure:
         alt=f"Lines over layers of the attribution of all experts of a layer, and of how much they differ{said}.",
         caption=f"Direct attribution of all selected experts of a layer to the true next token, and standard "
         f"deviation of the attribution over its experts, corrected for the noise of the sample{said}. "
-        f"{_reason(metrics)}{counts_text(metrics)}",
+        f"{_reason(metrics, True)}{counts_text(metrics)}",
         how_to_read="A spread as large as with experts dealt out means that the experts of a layer serve the next "
         "token alike.",
         drawing=drawing,
@@ -475,7 +477,7 @@ def _promotion(metrics: xr.Dataset) -> Figure:
         f"{f': {said}' if said else ''}.",
         caption=f"By how much the outputs of an expert hold the tokens that it promotes above those that it "
         f"suppresses, more than its layer does{f'. What they promote: {said}' if said else ''}. The CSV has all "
-        f"experts with their tokens. {_reason(metrics)}{counts_text(metrics)}",
+        f"experts with their tokens. {_reason(metrics, True)}{counts_text(metrics)}",
         how_to_read="Tokens are chosen on some clusters and their logits taken on others, so that an expert without a "
         "direction of its own is at 0, however many there are to choose the largest from.",
         drawing=drawing,
@@ -509,7 +511,7 @@ def _promotion_by_layer(seen: Seen) -> Figure:
         title="Whether experts write for tokens of their own",
         alt=f"Line over layers of the mean promotion by experts{said}.",
         caption=f"Mean over the experts of a layer of how much their outputs hold their own promoted tokens above "
-        f"their suppressed ones, more than the layer's{said}. {_reason(metrics)}{counts_text(metrics)}",
+        f"their suppressed ones, more than the layer's{said}. {_reason(metrics, True)}{counts_text(metrics)}",
         how_to_read="An untrained expert also writes in directions of its own, if inputs are alike. Experts that are "
         "dealt out to the slots of their layer at random have none.",
         drawing=drawing,
@@ -535,8 +537,8 @@ def _directions(seen: Seen) -> Figure:
         f"directions read{said}.",
         caption=f"Share of the tokens that an expert promotes or suppresses that are among those at the ends of the "
         f"leading directions of its down projection, read through the final norm's gain and the head{said}. "
-        f"{_reason(metrics)}n = {experts:,} experts; intervals: {100 * metrics.attrs['confidence']:g} % bootstrap over "
-        "experts.",
+        f"{_reason(metrics, True)}n = {experts:,} experts; intervals: {100 * metrics.attrs['confidence']:g} % "
+        "bootstrap over experts.",
         how_to_read="The band is what the directions of an expert say of the tokens of other experts of its layer. "
         "Directions tell what an expert can write, not what it writes for the tokens that are sent to it.",
         drawing=drawing,

@@ -23,6 +23,7 @@ from gatebook.routing.families import routing_rule
 from gatebook.routing.patching import refusal, weighted
 from gatebook.routing.routers import find_blocks, skeleton
 from gatebook.run import job
+from gatebook.study.routed import NONE
 
 MOST_TOKENS = 8192
 """That the model sees at once: so many states of all places are in memory."""
@@ -179,7 +180,9 @@ def fit(
     apart *= (slots > 0)[..., None]
     chosen = [[_ends(lens, one, tokens) for one in kind] for kind in apart]
     directions = [torch.stack([_between(lens, each) for each in kind]) for kind in chosen]
-    own = (torch.stack([each[part] for each in chosen[0]]).cpu().numpy() for part in range(4))
+    own = [torch.stack([each[part] for each in chosen[0]]).cpu().numpy() for part in range(4)]
+    for part, unknown in zip(own, (NONE, NONE, np.nan, np.nan), strict=True):
+        part[(slots[0] == 0).cpu().numpy()] = unknown
     translators = {place: each.solved() for place, each in moments.items()}
     return Fitted(translators, *own, *directions, weight.argmax(dim=1).tolist())
 
@@ -258,6 +261,8 @@ def score(
     read = torch.zeros(2, number, len(lens.places), 3, dtype=torch.float64)
     names = ("slots", "attribution", "promotion", "of_layer")
     of_experts = torch.zeros(len(names), 2, number, len(layers), experts, dtype=torch.float64)
+    if lens.unwritten:
+        of_experts[:] = torch.nan
     for batch in batches(windows, tokens_per_batch, lens.model.device):
         seen = lens.run(batch.ids, batch.rows)
         found, window = _read(lens, seen.states, fitted.translators, batch.following), batch.window.to(lens.device)
@@ -456,7 +461,7 @@ def read_weights(lens: Lens, fitted: Fitted, *, tokens: int, directions: int) ->
     read : numpy.ndarray
         The tokens at both ends of each direction: (layer, expert, direction, end, token) int64.
     shared : numpy.ndarray
-        |A ∩ B| / |A| of A of one expert and B of another: (layer, expert, other) float64.
+        |A ∩ B| / |A| of A of one expert and B of another: (layer, expert, other) float64; NaN where A is not known.
     """
     read, shared = [], []
     for index, layer in enumerate(lens.blocks):
@@ -468,7 +473,8 @@ def read_weights(lens: Lens, fitted: Fitted, *, tokens: int, directions: int) ->
         read.append(np.stack(of_layer))
         chosen = np.concatenate([fitted.promoted[index], fitted.suppressed[index]], axis=1)
         shared.append([[np.isin(mine, named).mean() for named in of_layer] for mine in chosen])
-    return np.stack(read), np.array(shared)
+    unknown = fitted.promoted[..., 0] == NONE
+    return np.stack(read), np.where(unknown[..., None], np.nan, np.array(shared))
 
 
 def study(
@@ -478,7 +484,7 @@ def study(
     folder: str,
     loading: Mapping,
     tokens_per_batch: Mapping[str, int | str],
-) -> tuple[Found, str]:
+) -> tuple[Found, dict[str, str]]:
     """What is found of a study.
 
     Parameters
@@ -495,9 +501,9 @@ def study(
     Returns
     -------
     Found
-    reason : str
-        Why nothing is found: the model has no head or no final norm that is known, or no text is left to fit on; or why
-        nothing is found of what experts write; else "".
+    reasons : dict of str to str
+        `not_read`: why nothing is found: the model has no head or no final norm that is known, or no text is left to
+        fit on; `not_written`: why nothing is found of what experts write; "" else.
     """
     config = load_config(folder, loading["trust_remote_code"])
     reason = refusal(config) or ""
@@ -512,14 +518,32 @@ def study(
     shown = {name: settings[name] for name in ("tokens", "directions")}
     if reason:
         rule, base = routing_rule(config), skeleton(config)
-        return nothing(sorted(find_blocks(base)), planned, experts=rule.experts, **shown), reason
+        return nothing(sorted(find_blocks(base)), planned, experts=rule.experts, **shown), {
+            "not_read": reason,
+            "not_written": "",
+        }
     longest = max(map(len, (*planned.fitted, *planned.scored)))
     batch = extraction.batch_tokens(tokens_per_batch[lens.model.device.type], lens.base.config, lens.device, longest)
-    return found(lens, tokens, planned, settings, min(batch, MOST_TOKENS)), lens.unwritten
+    reasons = {"not_read": "", "not_written": lens.unwritten}
+    return found(lens, tokens, planned, settings, min(batch, MOST_TOKENS)), reasons
 
 
 def found(lens: Lens, tokens: xr.Dataset, planned: Plan, settings: Mapping, tokens_per_batch: int) -> Found:
-    """What is found of a study with the lens of a model; see `study`."""
+    """What is found of a study with the lens of a model.
+
+    Parameters
+    ----------
+    lens
+        Of the model.
+    tokens, planned, settings
+        As those of `study`.
+    tokens_per_batch
+        That the model sees at once.
+
+    Returns
+    -------
+    Found
+    """
     ids = tokens["token_id"].sel(kind="input").values
     fitted, scored = ([ids[span] for span in spans] for spans in (planned.fitted, planned.scored))
     without = [text for text, chosen in zip(scored, planned.removal, strict=True) if chosen]
