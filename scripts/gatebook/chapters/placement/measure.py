@@ -1,0 +1,328 @@
+"""Placement: experts on devices, placed by one half of the clusters and measured on the other.
+
+The groups of clusters with even numbers are the first half, the others the second; the intervals leave out one group of
+the second, with the placements as they are. A batch without a group is what is left of it, so that all draws are of the
+same batches.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import xarray as xr
+
+from gatebook.chapters.placement import (
+    ALONG,
+    BOTH,
+    BY_LOAD,
+    COMPOSITIONS,
+    CONTIGUOUS,
+    IN_ORDER,
+    MEASURES,
+    PIECES,
+    PLACEMENTS,
+    RANDOM,
+    TOGETHER,
+    places,
+)
+from gatebook.chapters.placement.loads import Batches, loads_of, ratio, rooms_of, without_each
+from gatebook.measures.summary import MEAN, Jackknife, Measured, summarise
+from gatebook.measures.token_sample import counted, documents_of, sizes
+from gatebook.measures.uncertainty import INTERVAL, POOLED, uniform_loads
+from gatebook.study.routed import Layer
+
+RANDOM_PLACEMENTS = 20
+NULL_DRAWS = 200
+LOADS = ("straggler", "dropped_share", "unused_room", "lost_tokens")
+
+
+@dataclass(frozen=True)
+class _Before:
+    """The layer before: `first` (token,) int64, the first choices of all tokens, and the placements by devices."""
+
+    first: np.ndarray
+    placed: list[dict[str, np.ndarray]]
+
+
+def measure(
+    study: xr.Dataset,
+    routed_layers: Iterable[Layer],
+    pairs: xr.DataArray,
+    *,
+    state_bytes: float,
+    tokens: int,
+    devices: list[int],
+    batch_tokens: int,
+    piece_tokens: int,
+    balance: float,
+    replicas: list[int],
+    capacity_factors: list[float],
+    tokens_per_device: int,
+    seed: int,
+    confidence: float,
+) -> Measured:
+    """All measures of the chapter, from the tokens of a study, its layers, and the pairs of experts in its tallies.
+
+    Parameters
+    ----------
+    study
+        Its tokens, see `routed.read`.
+    routed_layers
+        In order, see `routed.read_layers`.
+    pairs
+        Tokens that select both of two experts, of all datasets: (group, layer, expert, other).
+    state_bytes
+        Bytes of a token's hidden state; NaN if they are not known.
+    tokens
+        At most so many of each dataset, see `token_sample.counted`.
+    devices, batch_tokens, piece_tokens
+        See `Chosen`.
+    balance, replicas, capacity_factors, tokens_per_device
+        See `Chosen`.
+    seed
+        Of the sample, of the batches, and of what is random about placements.
+    confidence
+        Of the intervals, between 0 and 1.
+
+    Returns
+    -------
+    Measured
+        Over `devices`, `layer` and `interval`, and as means over layers: `devices_per_token`, `states_sent`,
+        `bytes_sent`, `moved_share`, `traffic_saved` (placement); `straggler`, `straggler_saved`, `composition_cost`
+        (placement, composition); `dropped_share`, `lost_tokens`, `unused_room` (placement, composition, room);
+        `replica_straggler` (replicas, composition), from none on. `null_devices_per_token`, `null_moved_share`
+        (devices): of random placements on average; `null_straggler` (devices, composition, layer, interval): the mean
+        over random placements, and between which values they lie; `uniform_straggler` (devices): under uniform routing.
+        `device` (devices, placement, layer, expert) int64. Without a group in the second half all are NaN.
+    """
+    place = counted(study, tokens, seed)
+    group, rng = study["group"].values.astype(np.int64), np.random.default_rng([seed, 0x706C616365])
+    of_fit, held = place[group[place] % 2 == 0], place[group[place] % 2 == 1]
+    known, number = np.unique(group[held], return_inverse=True)
+    batches = _batches(study, held, number, len(known), batch_tokens, piece_tokens, rng)
+    rooms = [*capacity_factors, *([-tokens_per_device] if tokens_per_device else [])]
+    fitted = pairs.isel(group=slice(None, None, 2)).sum("group")
+    per_layer, nulls, numbers, before = [], [], [], None
+    for layer in routed_layers:
+        numbers.append(layer.number)
+        first = layer.selected[:, 0].astype(np.int64)
+        mine = fitted.sel(layer=layer.number).values.astype(np.float64)
+        moves = None if before is None else _moves(before.first[of_fit], first[of_fit], layer.experts)
+        counts = {name: each.counts(layer.selected, layer.experts) for name, each in batches.items()}
+        placed, found, random = [], [], []
+        for index, count in enumerate(devices):
+            along = None if before is None else places.along_layers(moves, before.placed[index][ALONG], count)
+            placed.append(_placed(mine, count, balance, [seed, layer.number, index], along))
+            moved = {} if before is None else _moved(before, first, placed[index], index, held)
+            of_tokens = _of_tokens(layer.selected[held], placed[index], moved, number, len(known))
+            of_batches, null = _of_batches(layer, mine, batches, counts, placed[index], count, rooms, replicas, rng)
+            found.append(of_tokens.merge(of_batches))
+            random.append(null)
+        per_layer.append(xr.concat(found, dim="devices"))
+        nulls.append(xr.concat(random, dim="devices"))
+        before = _Before(first, placed)
+    draws = xr.concat(per_layer, dim="layer").assign_coords(
+        layer=numbers,
+        devices=list(devices),
+        placement=list(PLACEMENTS),
+        composition=list(COMPOSITIONS),
+        room=[f"{room:g} even shares" if room > 0 else f"{-room:,} selections" for room in rooms],
+        replicas=[0, *replicas],
+    )
+    top_k, experts = layer.selected.shape[1], layer.experts
+    of_random = xr.DataArray(
+        [places.uniform_devices(experts, top_k, count) for count in devices], draws["devices"].coords
+    )
+    random = xr.concat(nulls, dim="layer").assign_coords({name: draws[name] for name in ("layer", "devices")})
+    random = random.assign_coords(composition=list(COMPOSITIONS))
+    draws["states_sent"] = draws["devices_per_token"] * (1 - 1 / draws["devices"])
+    draws["bytes_sent"] = 2 * state_bytes * draws["states_sent"]
+    draws["traffic_saved"] = 1 - draws["devices_per_token"] / of_random
+    draws["straggler_saved"] = 1 - draws["straggler"] / random["straggler"].mean("random")
+    draws["composition_cost"] = draws["straggler"] / draws["straggler"].sel(composition=RANDOM, drop=True) - 1
+    device = draws["device"].assign_attrs(long_name="device that holds the expert", units="1")
+    draws = draws.drop_vars("device")
+    out = summarise(draws, MEASURES, Jackknife(confidence)).assign(device=device.astype(np.int64))
+    out = out.merge(_nulls(random["straggler"].isel(draw=0, drop=True), confidence))
+    size = int(np.bincount(batches[RANDOM].batch).max(initial=0))
+    for name, values, units in (
+        ("null_devices_per_token", of_random.values, "devices"),
+        ("null_moved_share", [places.random_moves(experts, count) for count in devices], "1"),
+        ("uniform_straggler", [_uniform(size, experts, top_k, count, seed) for count in devices], "1"),
+    ):
+        of = "under uniform routing" if name.startswith("uniform") else "with random placements, on average"
+        title = MEASURES[name.split("_", 1)[1]].title
+        out[name] = ("devices",), np.array(values), {"long_name": f"{title} {of}", "units": units}
+    out = out.merge(sizes(study, held)).assign_coords(dataset=[POOLED, *study["name"].values.tolist()])
+    out.attrs = {
+        "confidence": confidence,
+        "seed": seed,
+        "experts": experts,
+        "top_k": top_k,
+        "batch_tokens": size,
+        "batches": batches[RANDOM].number,
+        "piece_tokens": piece_tokens,
+        "random_placements": RANDOM_PLACEMENTS,
+        "state_bytes": state_bytes,
+    }
+    return Measured(out, draws)
+
+
+def _batches(
+    study: xr.Dataset,
+    held: np.ndarray,
+    group: np.ndarray,
+    groups: int,
+    batch_tokens: int,
+    piece_tokens: int,
+    rng: np.random.Generator,
+) -> dict[str, Batches]:
+    """The batches of every composition, of the tokens `held`: whole ones, or a single one if they are too few."""
+    document = documents_of(study)[held]
+    starts = np.flatnonzero(np.diff(document, prepend=-1))
+    within = np.arange(len(held)) - np.repeat(starts, np.diff(starts, append=len(held)))
+    piece = np.cumsum(within % piece_tokens == 0) - 1
+    turn = rng.permutation(len(np.unique(piece)))[piece]
+    orders = {
+        RANDOM: rng.permutation(len(held)),
+        PIECES: np.argsort(turn, kind="stable"),
+        IN_ORDER: np.arange(len(held)),
+    }
+    size = min(batch_tokens, len(held))
+    number = len(held) // size if size else 0
+    kept = number * size
+    return {
+        name: Batches(held[order[:kept]], group[order[:kept]], np.arange(kept) // max(size, 1), groups, number)
+        for name, order in orders.items()
+    }
+
+
+def _moves(before: np.ndarray, now: np.ndarray, experts: int) -> np.ndarray:
+    """How many tokens choose an expert first in one layer and one in the next: (expert, expert) int64."""
+    return np.bincount(before * experts + now, minlength=experts**2).reshape(experts, experts)
+
+
+def _placed(
+    pairs: np.ndarray, devices: int, balance: float, seed: list[int], along: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """All placements of a layer, in the order of `PLACEMENTS`; along the layers the first one is contiguous."""
+    in_order = places.contiguous(len(pairs), devices)
+    return {
+        CONTIGUOUS: in_order,
+        BY_LOAD: places.by_load(np.diagonal(pairs), devices),
+        TOGETHER: places.by_coactivation(pairs, devices, seed),
+        BOTH: places.by_coactivation(pairs, devices, seed, balance),
+        ALONG: in_order if along is None else along,
+    }
+
+
+def _moved(
+    before: _Before, first: np.ndarray, placed: dict[str, np.ndarray], index: int, held: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Whether the first choices of the tokens `held` are on another device than in the layer before: (token,) bool."""
+    earlier = before.placed[index]
+    return {name: device[first[held]] != earlier[name][before.first[held]] for name, device in placed.items()}
+
+
+def _of_tokens(
+    selected: np.ndarray, placed: dict[str, np.ndarray], moved: dict[str, np.ndarray], group: np.ndarray, groups: int
+) -> xr.Dataset:
+    """`devices_per_token`, `moved_share` (draw, placement), and `device` (placement, expert).
+
+    `moved` is empty in the first layer, of which no share is known.
+    """
+    tokens = without_each(np.bincount(group, minlength=groups))
+
+    def means(values: list[np.ndarray]) -> tuple:
+        sums = [without_each(np.bincount(group, each, groups)) for each in values]
+        return ("draw", "placement"), np.stack([ratio(each, tokens) for each in sums], axis=1)
+
+    unknown = np.full(len(group), np.nan)
+    return xr.Dataset(
+        {
+            "devices_per_token": means([places.devices_of(device, selected) for device in placed.values()]),
+            "moved_share": means([moved.get(name, unknown) for name in placed]),
+            "device": (("placement", "expert"), np.array(list(placed.values()))),
+        }
+    )
+
+
+def _of_batches(
+    layer: Layer,
+    pairs: np.ndarray,
+    batches: dict[str, Batches],
+    counts: dict[str, np.ndarray],
+    placed: dict[str, np.ndarray],
+    devices: int,
+    rooms: list[float],
+    replicas: list[int],
+    rng: np.random.Generator,
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """The measures of batches, and the straggler of random placements (draw, composition, random)."""
+    found = {name: [] for name in (*LOADS, "replica_straggler")}
+    shuffled = [rng.permutation(placed[CONTIGUOUS]) for _ in range(RANDOM_PLACEMENTS)]
+    load = np.diagonal(pairs)
+    copied = [places.with_replicas(load, more, devices) for more in (0, *replicas)]
+    ones, random = np.eye(devices), []
+    for name, each in batches.items():
+        count = counts[name].astype(np.float64)
+        for measure_name, values in loads_of(count, [ones[device] for device in placed.values()], rooms).items():
+            found[measure_name].append(values)
+        room = rooms_of(count.sum(axis=-1), devices, rooms)
+        lost = [lost_of(device[layer.selected[each.token]], each, room, devices) for device in placed.values()]
+        found["lost_tokens"].append(np.stack(lost, axis=1))
+        found["replica_straggler"].append(loads_of(count, copied, [])["straggler"])
+        random.append(loads_of(count, [ones[device] for device in shuffled], [])["straggler"])
+    dims = {name: ("composition", "draw", "placement", *(["room"] if name != "straggler" else [])) for name in LOADS}
+    dims["replica_straggler"] = ("composition", "draw", "replicas")
+    null = xr.Dataset({"straggler": (("composition", "draw", "random"), np.array(random))})
+    return xr.Dataset({name: (dims[name], np.array(values)) for name, values in found.items()}), null
+
+
+def lost_of(device: np.ndarray, batches: Batches, room: np.ndarray, devices: int) -> np.ndarray:
+    """The share of tokens that lose all their experts, (draw, room); device (token, rank), room (draw, batch, room)."""
+    lost = _count_lost(device, batches.group, batches.batch, room, devices)
+    tokens = without_each(np.bincount(batches.group, minlength=batches.groups))
+    return ratio(lost, tokens[:, None])
+
+
+@numba.njit(cache=True)
+def _count_lost(device, group, batch, room, devices):
+    draws, _, rooms = room.shape
+    found, load = np.zeros((draws, rooms)), np.zeros((draws, devices), np.int64)
+    for token in range(len(device)):
+        if token and batch[token] != batch[token - 1]:
+            load[:] = 0
+        for draw in range(draws):
+            if draw == group[token] + 1:
+                continue
+            first = np.iinfo(np.int64).max
+            for place in device[token]:
+                load[draw, place] += 1
+                first = min(first, load[draw, place])
+            for index in range(rooms):
+                if first > room[draw, batch[token], index]:
+                    found[draw, index] += 1
+    return found
+
+
+def _nulls(straggler: xr.DataArray, confidence: float) -> xr.Dataset:
+    """The mean over random placements, and between which values they lie, by layer and for means over layers."""
+    tail, found = (1 - confidence) / 2, {}
+    for prefix, values in (("", straggler), (MEAN, straggler.mean("layer"))):
+        ends = values.quantile([tail, 1 - tail], "random").rename(quantile="interval").drop_vars("interval")
+        each = xr.concat([values.mean("random"), ends], dim="interval").assign_coords(interval=list(INTERVAL))
+        title = f"{MEASURES['straggler'].title} with random placements"
+        found[f"{prefix}null_straggler"] = each.transpose(..., "interval").assign_attrs(long_name=title, units="1")
+    return xr.Dataset(found)
+
+
+def _uniform(tokens: int, experts: int, top_k: int, devices: int, seed: int) -> float:
+    """The straggler of a batch of so many tokens under uniform routing; NaN without tokens."""
+    if not tokens:
+        return np.nan
+    load = (
+        uniform_loads(tokens, experts, top_k, NULL_DRAWS, seed) @ np.eye(devices)[places.contiguous(experts, devices)]
+    )
+    return float((load.max(axis=1) / load.mean(axis=1)).mean())
