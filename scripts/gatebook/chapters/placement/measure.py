@@ -127,7 +127,7 @@ def measure(
         devices=list(devices),
         placement=list(PLACEMENTS),
         composition=list(COMPOSITIONS),
-        room=[f"{room:g} even shares" if room > 0 else f"{-room:,} selections" for room in rooms],
+        room=[_named(room) for room in rooms],
         replicas=[0, *replicas],
     )
     top_k, experts = layer.selected.shape[1], layer.experts
@@ -169,6 +169,12 @@ def measure(
     return Measured(out, draws)
 
 
+def _named(room: float) -> str:
+    """A room in words: in even shares, or, if negative, in selections."""
+    number, what = (f"{room:g}", "even share") if room > 0 else (f"{-room:,}", "selection")
+    return f"{number} {what}{'' if abs(room) == 1 else 's'}"
+
+
 def _batches(
     study: xr.Dataset,
     held: np.ndarray,
@@ -208,11 +214,12 @@ def _placed(
 ) -> dict[str, np.ndarray]:
     """All placements of a layer, in the order of `PLACEMENTS`; along the layers the first one is contiguous."""
     in_order = places.contiguous(len(pairs), devices)
+    together = places.by_coactivation(pairs, devices, seed)
     return {
         CONTIGUOUS: in_order,
         BY_LOAD: places.by_load(np.diagonal(pairs), devices),
-        TOGETHER: places.by_coactivation(pairs, devices, seed),
-        BOTH: places.by_coactivation(pairs, devices, seed, balance),
+        TOGETHER: together,
+        BOTH: places.balanced(pairs, together, balance),
         ALONG: in_order if along is None else along,
     }
 
@@ -311,8 +318,12 @@ def _nulls(straggler: xr.DataArray, confidence: float) -> xr.Dataset:
     """The mean over random placements, and between which values they lie, by layer and for means over layers."""
     tail, found = (1 - confidence) / 2, {}
     for prefix, values in (("", straggler), (MEAN, straggler.mean("layer"))):
-        ends = values.quantile([tail, 1 - tail], "random").rename(quantile="interval").drop_vars("interval")
-        each = xr.concat([values.mean("random"), ends], dim="interval").assign_coords(interval=list(INTERVAL))
+        ends = (
+            values.quantile([tail, 1 - tail], "random", skipna=False).rename(quantile="interval").drop_vars("interval")
+        )
+        each = xr.concat([values.mean("random", skipna=False), ends], dim="interval").assign_coords(
+            interval=list(INTERVAL)
+        )
         title = f"{MEASURES['straggler'].title} with random placements"
         found[f"{prefix}null_straggler"] = each.transpose(..., "interval").assign_attrs(long_name=title, units="1")
     return xr.Dataset(found)

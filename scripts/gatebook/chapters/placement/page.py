@@ -173,7 +173,7 @@ def _finding_along(seen: Seen) -> Finding:
 
 def _trade_off(metrics: xr.Dataset) -> Figure:
     counts = metrics["devices"].values[-MOST_DEVICES:].tolist()
-    titles = [f"{count} devices, {each}" for count in counts for each in COMPOSITIONS]
+    titles = [f"{each.capitalize()}, {count} devices" for count in counts for each in COMPOSITIONS]
     drawing, axes = plotting.canvas(2.4 * len(counts) + 0.6, rows=len(counts), columns=3, titles=titles)
     rows, cells = [*PLACEMENTS, CHANCE], [(count, each) for count in counts for each in COMPOSITIONS]
     for index, (ax, (count, composition)) in enumerate(zip(axes, cells, strict=True)):
@@ -213,7 +213,7 @@ def _bytes(metrics: xr.Dataset) -> str:
         return ""
     return (
         f"A hidden state has {metrics.attrs['state_bytes']:,.0f} bytes: a token sends and receives "
-        f"{_text(metrics, 'bytes_sent', placement=CONTIGUOUS)} in a layer if experts are contiguous, "
+        f"{_text(metrics, 'bytes_sent', placement=CONTIGUOUS)} of them in a layer if experts are contiguous, "
         f"{_text(metrics, 'bytes_sent', placement=TOGETHER)} by co-activation. "
     )
 

@@ -36,12 +36,8 @@ def by_load(load: np.ndarray, devices: int) -> np.ndarray:
     return device
 
 
-def by_coactivation(pairs: np.ndarray, devices: int, seed: int, balance: float = 0) -> np.ndarray:
+def by_coactivation(pairs: np.ndarray, devices: int, seed: int | list[int]) -> np.ndarray:
     """Experts that are selected together on one device, as far as equal parts allow.
-
-    Looked for is the placement with the largest sum, over pairs on one device, of the tokens that select both, less
-    `balance` times those that loads alone would give. A device with busy experts has many of the latter, so that loads
-    are the more even, the larger `balance` is.
 
     Parameters
     ----------
@@ -51,26 +47,39 @@ def by_coactivation(pairs: np.ndarray, devices: int, seed: int, balance: float =
         How many.
     seed
         Of the starts.
-    balance
-        At least 0.
 
     Returns
     -------
     numpy.ndarray
-        (expert,) int64, a local optimum: the best of `STARTS` ends of `scipy.optimize.quadratic_assignment` for the
-        pairs, from which experts change places (see `exchanged`) for the sum. Source of the first step: Vogelstein et
-        al. (2015), Fast approximate quadratic programming for graph matching.
+        (expert,) int64, in which no two experts can change places for more tokens that select both experts of a pair on
+        one device: the best of `STARTS` ends of `scipy.optimize.quadratic_assignment`, after `exchanged`. Source:
+        Vogelstein et al. (2015), Fast approximate quadratic programming for graph matching.
     """
-    load = np.diagonal(pairs).astype(np.float64)
-    together = pairs - np.diag(load)
-    by_chance = np.outer(load, load) * ~np.eye(len(load), dtype=bool)
-    by_chance *= together.sum() / max(by_chance.sum(), 1)
-    slots = contiguous(len(load), devices)
+    together = _together(pairs)
+    slots = contiguous(len(pairs), devices)
     same = (slots[:, None] == slots).astype(np.float64)
     options = {"maximize": True, "P0": "randomized", "rng": np.random.default_rng(seed)}
     scaled = together / max(together.max(), 1)
     ends = [scipy.optimize.quadratic_assignment(scaled, same, options=options) for _ in range(STARTS)]
-    return exchanged(together - balance * by_chance, slots[max(ends, key=lambda end: end.fun).col_ind])
+    return exchanged(together, slots[max(ends, key=lambda end: end.fun).col_ind])
+
+
+def balanced(pairs: np.ndarray, device: np.ndarray, balance: float) -> np.ndarray:
+    """The placement `device` after experts have changed places for more even loads.
+
+    They do (see `exchanged`) as long as the number of tokens that select both experts of a pair on one device grows, less
+    `balance` times what loads alone would give: of that a device with busy experts has much. `pairs` are as those of
+    `by_coactivation`.
+    """
+    together, load = _together(pairs), np.diagonal(pairs).astype(np.float64)
+    by_chance = _together(np.outer(load, load))
+    by_chance *= together.sum() / max(by_chance.sum(), 1)
+    return exchanged(together - balance * by_chance, device)
+
+
+def _together(pairs: np.ndarray) -> np.ndarray:
+    """Pairs of different experts: the diagonal is 0."""
+    return pairs * (1.0 - np.eye(len(pairs)))
 
 
 def exchanged(gain: np.ndarray, device: np.ndarray) -> np.ndarray:
