@@ -67,9 +67,9 @@ def by_coactivation(pairs: np.ndarray, devices: int, seed: int | list[int]) -> n
 def balanced(pairs: np.ndarray, device: np.ndarray, balance: float) -> np.ndarray:
     """The placement `device` after experts have changed places for more even loads.
 
-    They do (see `exchanged`) as long as the number of tokens that select both experts of a pair on one device grows, less
-    `balance` times what loads alone would give: of that a device with busy experts has much. `pairs` are as those of
-    `by_coactivation`.
+    They do (see `exchanged`) as long as the number of tokens that select both experts of a pair on one device grows,
+    less `balance` times what loads alone would give: of that a device with busy experts has much. `pairs` are as those
+    of `by_coactivation`.
     """
     together, load = _together(pairs), np.diagonal(pairs).astype(np.float64)
     by_chance = _together(np.outer(load, load))
