@@ -437,9 +437,8 @@ def test_crosses_have_intervals_in_both_directions_and_chance_is_grey():
     plotting.crosses(ax, ["a", "by chance", "unknown"], x, y, chance="by chance")
     points = [line.get_xydata().tolist() for line in ax.get_lines()]
     assert points[:2] == [[[1, 4]], [[2, 5]]] and np.isnan(points[2][0][1])
-    bars = [
-        segment.tolist() for each in ax.collections for segment in each.get_segments() if np.isfinite(segment).all()
-    ]
+    segments = [segment.tolist() for each in ax.collections for segment in each.get_segments() if len(segment)]
+    bars = [segment for segment in segments if np.isfinite(segment).all()]
     assert bars[:3] == [[[0.5, 4], [1.5, 4]], [[1, 3], [1, 5]], [[2, 4], [2, 6]]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "by chance"]
     assert ax.get_lines()[1].get_color() == MUTED and ax.get_lines()[0].get_color() == PALETTE[0]
