@@ -429,6 +429,7 @@ def crosses(ax: Axes, rows: Sequence[str], x: Series, y: Series, *, chance: str 
     """
     styles = series_styles([row for row in rows if row != chance])
     (at_x, low_x, high_x), (at_y, low_y, high_y) = _finite(x), _finite(y)
+    handles: list[Artist] = []
     for index, row in enumerate(rows):
         look = styles.get(row, {"color": MUTED, "marker": "X"}) | {"linestyle": "none"}
         place = at_x[index], at_y[index]
@@ -441,12 +442,13 @@ def crosses(ax: Axes, rows: Sequence[str], x: Series, y: Series, *, chance: str 
         ]
         Told(ax, [place[0]], [place[1]], [f"{row}, {told[0]}, {told[1]}"])
         if np.isfinite(place).all():
-            add_to_legend(ax.figure, [handle])
+            handles.append(handle)
     ax.set(xlabel=x.label, ylabel=y.label)
     for axis in (ax.xaxis, ax.yaxis):
         _number_ticks(axis)
-    if not np.isfinite(at_x + at_y).any():
-        say_no_data(ax)
+    if not handles:
+        return say_no_data(ax)
+    return add_to_legend(ax.figure, handles)
 
 
 @house_style
