@@ -28,7 +28,7 @@ from gatebook.chapters.placement import (
     served,
     textbook,
 )
-from gatebook.chapters.placement.loads import Batches, loads_of, rooms_of
+from gatebook.chapters.placement.loads import Batches, drops, rooms_of, straggler
 from gatebook.files import netcdf
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures.uncertainty import jackknife
@@ -197,7 +197,8 @@ def test_loads_by_brute_force():
     device, group = places.contiguous(EXPERTS, 4), rng.integers(0, groups, tokens)
     batches = Batches(np.arange(tokens), group, np.arange(tokens) // (tokens // number), groups, number)
     count = batches.counts(selected, EXPERTS).astype(float)
-    found = loads_of(count, [np.eye(4)[device]], [1, 1.5, -40])
+    load = count @ np.eye(4)[device]
+    found = drops(load, [1, 1.5, -40]) | {"straggler": straggler(load)}
     room = rooms_of(count.sum(axis=-1), 4, [1, 1.5, -40])
     lost = measure.lost_of(device[selected], batches, room, 4)
     for draw in range(1 + groups):
@@ -218,9 +219,9 @@ def test_loads_by_brute_force():
                     all_lost[index] += not kept
                 unused[index] += np.maximum(capacity - used, 0).sum()
                 rooms[index] += 4 * capacity
-        assert found["straggler"][draw, 0] == pytest.approx(most / average)
-        assert found["dropped_share"][draw, 0] == pytest.approx(dropped / (TOP_K * kept_tokens))
-        assert found["unused_room"][draw, 0] == pytest.approx(unused / rooms)
+        assert found["straggler"][draw] == pytest.approx(most / average)
+        assert found["dropped_share"][draw] == pytest.approx(dropped / (TOP_K * kept_tokens))
+        assert found["unused_room"][draw] == pytest.approx(unused / rooms)
         assert lost[draw] == pytest.approx(all_lost / kept_tokens)
 
 
@@ -322,7 +323,7 @@ def test_first_choices_that_follow_each_other_stay_on_a_device_along_layers(foun
 
 
 def test_more_room_drops_less_and_leaves_more_unused(found):
-    metrics = found["texts"].metrics.sel(interval="estimate", placement=BY_LOAD, composition=IN_ORDER)
+    metrics = found["texts"].metrics.sel(interval="estimate", composition=IN_ORDER)
     metrics = metrics.isel(room=slice(4))
     rooms = metrics["room"].values.tolist()
     assert rooms == ["1 even share", "1.25 even shares", "1.5 even shares", "2 even shares"]
@@ -335,7 +336,7 @@ def test_more_room_drops_less_and_leaves_more_unused(found):
 def test_a_room_in_selections_is_one_more(found):
     metrics = found["texts"].metrics
     assert metrics["room"].values[-1] == "3 selections"
-    assert value(metrics, "dropped_share", placement=BY_LOAD, composition=RANDOM, room="3 selections")[0] > 0.9
+    assert value(metrics, "dropped_share", composition=RANDOM, room="3 selections")[0] > 0.9
 
 
 def test_placements_are_of_one_half_and_measured_on_the_other(found):
@@ -424,7 +425,7 @@ def test_intervals_of_stragglers_hold_what_other_texts_have(composition):
         tokens = np.bincount(owner % 10, minlength=10)
         sums = np.bincount(owner % 10, places.devices_of(device, selected), 10)
         devices = np.append(sums.sum(), sums.sum() - sums) / np.append(tokens.sum(), tokens.sum() - tokens)
-        return loads_of(count, [np.eye(4)[device]], [])["straggler"][:, 0], devices
+        return straggler(count @ np.eye(4)[device]), devices
 
     truth = np.mean([[each[0] for each in drawn()] for _ in range(400)], axis=0)
     inside = []

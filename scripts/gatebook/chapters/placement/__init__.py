@@ -52,7 +52,7 @@ MEASURES = {
     "dropped_share": Measure(
         "Selections beyond the room of a device",
         "1",
-        "Σ max(0, L_d − C) / Σ L_d over batches and devices, C the room: so many even shares, or so many selections",
+        "Σ max(0, L_d − C) / Σ L_d over batches and devices, by load; C the room: even shares, or selections",
         "What part of the selections would be dropped if devices had no more room than this.",
         bounds=(0, 1),
     ),

@@ -32,38 +32,29 @@ def without_each(parts: np.ndarray) -> np.ndarray:
     return np.concatenate([whole[None], whole - parts])
 
 
-def loads_of(count: np.ndarray, shares: list[np.ndarray], rooms: list[float]) -> dict[str, np.ndarray]:
-    """What placements make of batches: `straggler` (draw, placement), `dropped_share`, `unused_room` (.., room).
+def straggler(load: np.ndarray) -> np.ndarray:
+    """How many times the load of an average device the busiest one has, over batches; load (..., batch, device)."""
+    return ratio(load.shape[-1] * load.max(axis=-1).sum(axis=-1), load.sum(axis=(-2, -1)))
 
-    Parameters
-    ----------
-    count
-        Selections of every expert: (draw, batch, expert) float64.
-    shares
-        Of each placement: which share of an expert's tokens each device computes, (expert, device).
-    rooms
-        Of a device in a batch: in even shares of its selections, or, if negative, in selections.
 
-    Returns
-    -------
-    dict
-        NaN where there are no selections.
+def drops(load: np.ndarray, rooms: list[float]) -> dict[str, np.ndarray]:
+    """The shares of selections that devices with these rooms have to drop, and of room that is not used.
+
+    `dropped_share` and `unused_room` (draw, room), of load (draw, batch, device) in selections; see `rooms_of`.
     """
-    load = np.stack([count @ each for each in shares], axis=1)  # (draw, placement, batch, device)
-    total, devices = count.sum(axis=(1, 2))[:, None], load.shape[-1]
-    room = rooms_of(count.sum(axis=-1), devices, rooms)[:, None, :, None]  # (draw, 1, batch, 1, room)
-    beyond = load[..., None] - room
+    devices = load.shape[-1]
+    room = rooms_of(load.sum(axis=-1), devices, rooms)
+    beyond = load[..., None] - room[:, :, None]
     return {
-        "straggler": ratio(devices * load.max(axis=-1).sum(axis=-1), total),
-        "dropped_share": ratio(np.maximum(beyond, 0).sum(axis=(2, 3)), total[..., None]),
-        "unused_room": ratio(np.maximum(-beyond, 0).sum(axis=(2, 3)), devices * room.sum(axis=(2, 3))),
+        "dropped_share": ratio(np.maximum(beyond, 0).sum(axis=(1, 2)), load.sum(axis=(1, 2))[:, None]),
+        "unused_room": ratio(np.maximum(-beyond, 0).sum(axis=(1, 2)), devices * room.sum(axis=1)),
     }
 
 
 def rooms_of(selections: np.ndarray, devices: int, rooms: list[float]) -> np.ndarray:
     """The room of a device in batches with so many selections (draw, batch): (draw, batch, room), 0 if there are none.
 
-    Even shares are rounded up to whole selections.
+    `rooms` are even shares, rounded up to whole selections, or, if negative, selections.
     """
     share = np.array(rooms, np.float64)
     room = np.where(share > 0, np.ceil(share * selections[..., None] / devices - 1e-9), -share)

@@ -26,7 +26,7 @@ from gatebook.chapters.placement import (
     TOGETHER,
     places,
 )
-from gatebook.chapters.placement.loads import Batches, loads_of, ratio, rooms_of, without_each
+from gatebook.chapters.placement.loads import Batches, drops, ratio, rooms_of, straggler, without_each
 from gatebook.measures.summary import MEAN, Jackknife, Measured, summarise
 from gatebook.measures.token_sample import counted, documents_of, sizes
 from gatebook.measures.uncertainty import INTERVAL, POOLED, uniform_loads
@@ -34,7 +34,7 @@ from gatebook.study.routed import Layer
 
 RANDOM_PLACEMENTS = 20
 NULL_DRAWS = 200
-LOADS = ("straggler", "dropped_share", "unused_room", "lost_tokens")
+DROPS = ("dropped_share", "unused_room", "lost_tokens")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def measure(
     Measured
         Over `devices`, `layer` and `interval`, and as means over layers: `devices_per_token`, `states_sent`,
         `bytes_sent`, `moved_share`, `traffic_saved` (placement); `straggler`, `straggler_saved`, `composition_cost`
-        (placement, composition); `dropped_share`, `lost_tokens`, `unused_room` (placement, composition, room);
+        (placement, composition); `dropped_share`, `lost_tokens`, `unused_room` (composition, room);
         `replica_straggler` (replicas, composition), from none on. `null_devices_per_token`, `null_moved_share`
         (devices): of random placements on average; `null_straggler` (devices, composition, layer, interval): the mean
         over random placements, and between which values they lie; `uniform_straggler` (devices): under uniform routing.
@@ -139,12 +139,12 @@ def measure(
     draws["states_sent"] = draws["devices_per_token"] * (1 - 1 / draws["devices"])
     draws["bytes_sent"] = 2 * state_bytes * draws["states_sent"]
     draws["traffic_saved"] = 1 - draws["devices_per_token"] / of_random
-    draws["straggler_saved"] = 1 - draws["straggler"] / random["straggler"].mean("random")
+    draws["straggler_saved"] = 1 - draws["straggler"] / random.mean("random")
     draws["composition_cost"] = draws["straggler"] / draws["straggler"].sel(composition=RANDOM, drop=True) - 1
     device = draws["device"].assign_attrs(long_name="device that holds the expert", units="1")
     draws = draws.drop_vars("device")
     out = summarise(draws, MEASURES, Jackknife(confidence)).assign(device=device.astype(np.int64))
-    out = out.merge(_nulls(random["straggler"].isel(draw=0, drop=True), confidence))
+    out = out.merge(_nulls(random.isel(draw=0, drop=True), confidence))
     size = int(np.bincount(batches[RANDOM].batch).max(initial=0))
     for name, values, units in (
         ("null_devices_per_token", of_random.values, "devices"),
@@ -265,26 +265,30 @@ def _of_batches(
     rooms: list[float],
     replicas: list[int],
     rng: np.random.Generator,
-) -> tuple[xr.Dataset, xr.Dataset]:
+) -> tuple[xr.Dataset, xr.DataArray]:
     """The measures of batches, and the straggler of random placements (draw, composition, random)."""
-    found = {name: [] for name in (*LOADS, "replica_straggler")}
-    shuffled = [rng.permutation(placed[CONTIGUOUS]) for _ in range(RANDOM_PLACEMENTS)]
-    load = np.diagonal(pairs)
-    copied = [places.with_replicas(load, more, devices) for more in (0, *replicas)]
-    ones, random = np.eye(devices), []
+    ones, load = np.eye(devices), np.diagonal(pairs)
+    tried = {
+        "straggler": [ones[device] for device in placed.values()],
+        "replica_straggler": [places.with_replicas(load, more, devices) for more in (0, *replicas)],
+        "null": [ones[rng.permutation(placed[CONTIGUOUS])] for _ in range(RANDOM_PLACEMENTS)],
+    }
+    found = {name: [] for name in (*tried, *DROPS)}
     for name, each in batches.items():
         count = counts[name].astype(np.float64)
-        for measure_name, values in loads_of(count, [ones[device] for device in placed.values()], rooms).items():
-            found[measure_name].append(values)
-        room = rooms_of(count.sum(axis=-1), devices, rooms)
-        lost = [lost_of(device[layer.selected[each.token]], each, room, devices) for device in placed.values()]
-        found["lost_tokens"].append(np.stack(lost, axis=1))
-        found["replica_straggler"].append(loads_of(count, copied, [])["straggler"])
-        random.append(loads_of(count, [ones[device] for device in shuffled], [])["straggler"])
-    dims = {name: ("composition", "draw", "placement", *(["room"] if name != "straggler" else [])) for name in LOADS}
-    dims["replica_straggler"] = ("composition", "draw", "replicas")
-    null = xr.Dataset({"straggler": (("composition", "draw", "random"), np.array(random))})
-    return xr.Dataset({name: (dims[name], np.array(values)) for name, values in found.items()}), null
+        for measure_name, shares in tried.items():
+            found[measure_name].append([straggler(count @ share) for share in shares])
+        held = count @ ones[placed[BY_LOAD]]
+        dropped = drops(held, rooms)
+        room = rooms_of(held.sum(axis=-1), devices, rooms)
+        dropped["lost_tokens"] = lost_of(placed[BY_LOAD][layer.selected[each.token]], each, room, devices)
+        for measure_name in DROPS:
+            found[measure_name].append(dropped[measure_name])
+    dims = {"straggler": "placement", "replica_straggler": "replicas", "null": "random"}
+    dims = {name: ("composition", dim, "draw") for name, dim in dims.items()}
+    dims |= dict.fromkeys(DROPS, ("composition", "draw", "room"))
+    made = xr.Dataset({name: (dims[name], np.array(values)) for name, values in found.items()})
+    return made.drop_vars("null"), made["null"]
 
 
 def lost_of(device: np.ndarray, batches: Batches, room: np.ndarray, devices: int) -> np.ndarray:
@@ -314,10 +318,10 @@ def _count_lost(device, group, batch, room, devices):
     return found
 
 
-def _nulls(straggler: xr.DataArray, confidence: float) -> xr.Dataset:
+def _nulls(of_random: xr.DataArray, confidence: float) -> xr.Dataset:
     """The mean over random placements, and between which values they lie, by layer and for means over layers."""
     tail, found = (1 - confidence) / 2, {}
-    for prefix, values in (("", straggler), (MEAN, straggler.mean("layer"))):
+    for prefix, values in (("", of_random), (MEAN, of_random.mean("layer"))):
         ends = (
             values.quantile([tail, 1 - tail], "random", skipna=False).rename(quantile="interval").drop_vars("interval")
         )

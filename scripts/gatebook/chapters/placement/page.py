@@ -274,14 +274,11 @@ def _rooms(metrics: xr.Dataset) -> Figure:
     count, rooms = _devices(metrics), metrics["room"].values.tolist()
     shown = {"dropped_share": "selections dropped", "lost_tokens": "tokens that lose all", "unused_room": "room unused"}
     drawing, axes = plotting.canvas(plotting.height_for(3 * len(rooms)) + 1.2, rows=3)
-    mine = metrics.sel(devices=count, placement=BY_LOAD)
+    mine = metrics.sel(devices=count)
     for ax, (name, label) in zip(axes, shown.items(), strict=True):
         values = [Series(each, *ends(mine[MEAN + name].sel(composition=each))) for each in COMPOSITIONS]
         plotting.dot_whiskers(ax, rooms, values, x_label=f"share of {label}", order=list(COMPOSITIONS))
-    known = [
-        f"{each} {_text(metrics, 'dropped_share', placement=BY_LOAD, composition=each, room=rooms[0])}"
-        for each in COMPOSITIONS
-    ]
+    known = [f"{each} {_text(metrics, 'dropped_share', composition=each, room=rooms[0])}" for each in COMPOSITIONS]
     return Figure(
         name="dropped_by_room",
         title="What devices with little room would drop",

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from gatebook.chapters.placement.loads import Batches, loads_of
+from gatebook.chapters.placement.loads import Batches, drops
 
 DEVICES, ROOM = 3, 3
 LOADS = ((2, 2, 2), (3, 3, 2), (4, 1, 1), (4, 3, 1), (4, 4, 0), (6, 0, 0))
@@ -20,7 +20,7 @@ def worked() -> pd.DataFrame:
         tokens, nothing = len(device), np.zeros(len(device), np.int64)
         batches = Batches(np.arange(tokens), nothing, nothing, 1, 1)
         count = batches.counts(device[:, None], DEVICES).astype(np.float64)
-        found = {name: values[0, 0] for name, values in loads_of(count, [np.eye(DEVICES)], [-ROOM]).items()}
+        found = {name: values[0] for name, values in drops(count, [-ROOM]).items()}
         dropped = round(float(found["dropped_share"][0]) * tokens)
         rows.append(
             {
