@@ -130,30 +130,15 @@ def measure(
         room=[_named(room) for room in rooms],
         replicas=[0, *replicas],
     )
-    top_k, experts = layer.selected.shape[1], layer.experts
-    of_random = xr.DataArray(
-        [places.uniform_devices(experts, top_k, count) for count in devices], draws["devices"].coords
+    random = xr.concat(nulls, dim="layer").assign_coords(
+        {name: draws[name] for name in ("layer", "devices", "composition")}
     )
-    random = xr.concat(nulls, dim="layer").assign_coords({name: draws[name] for name in ("layer", "devices")})
-    random = random.assign_coords(composition=list(COMPOSITIONS))
-    draws["states_sent"] = draws["devices_per_token"] * (1 - 1 / draws["devices"])
-    draws["bytes_sent"] = 2 * state_bytes * draws["states_sent"]
-    draws["traffic_saved"] = 1 - draws["devices_per_token"] / of_random
-    draws["straggler_saved"] = 1 - draws["straggler"] / random.mean("random")
-    draws["composition_cost"] = draws["straggler"] / draws["straggler"].sel(composition=RANDOM, drop=True) - 1
-    device = draws["device"].assign_attrs(long_name="device that holds the expert", units="1")
-    draws = draws.drop_vars("device")
-    out = summarise(draws, MEASURES, Jackknife(confidence)).assign(device=device.astype(np.int64))
-    out = out.merge(_nulls(random.isel(draw=0, drop=True), confidence))
-    size = int(np.bincount(batches[RANDOM].batch).max(initial=0))
-    for name, values, units in (
-        ("null_devices_per_token", of_random.values, "devices"),
-        ("null_moved_share", [places.random_moves(experts, count) for count in devices], "1"),
-        ("uniform_straggler", [_uniform(size, experts, top_k, count, seed) for count in devices], "1"),
-    ):
-        of = "under uniform routing" if name.startswith("uniform") else "with random placements, on average"
-        title = MEASURES[name.split("_", 1)[1]].title
-        out[name] = ("devices",), np.array(values), {"long_name": f"{title} {of}", "units": units}
+    top_k, experts, size = layer.selected.shape[1], layer.experts, _size(batches)
+    device = draws["device"].astype(np.int64).assign_attrs(long_name="device that holds the expert", units="1")
+    exact = _exact(experts, top_k, devices, size, seed)
+    draws = _related(draws.drop_vars("device"), exact["null_devices_per_token"], random, state_bytes)
+    out = summarise(draws, MEASURES, Jackknife(confidence)).assign(device=device)
+    out = out.merge(_nulls(random.isel(draw=0, drop=True), confidence)).merge(exact)
     out = out.merge(sizes(study, held)).assign_coords(dataset=[POOLED, *study["name"].values.tolist()])
     out.attrs = {
         "confidence": confidence,
@@ -173,6 +158,23 @@ def _named(room: float) -> str:
     """A room in words: in even shares, or, if negative, in selections."""
     number, what = (f"{room:g}", "even share") if room > 0 else (f"{-room:,}", "selection")
     return f"{number} {what}{'' if abs(room) == 1 else 's'}"
+
+
+def _size(batches: dict[str, Batches]) -> int:
+    """The tokens of a batch; 0 if there is none."""
+    return int(np.bincount(batches[RANDOM].batch).max(initial=0))
+
+
+def _related(draws: xr.Dataset, by_chance: xr.DataArray, random: xr.DataArray, state_bytes: float) -> xr.Dataset:
+    """The draws with what follows from them, the devices per token `by_chance` and stragglers of `random` placements."""
+    sent = draws["devices_per_token"] * (1 - 1 / draws["devices"])
+    return draws.assign(
+        states_sent=sent,
+        bytes_sent=2 * state_bytes * sent,
+        traffic_saved=1 - draws["devices_per_token"] / by_chance,
+        straggler_saved=1 - draws["straggler"] / random.mean("random"),
+        composition_cost=draws["straggler"] / draws["straggler"].sel(composition=RANDOM, drop=True) - 1,
+    )
 
 
 def _batches(
@@ -331,6 +333,24 @@ def _nulls(of_random: xr.DataArray, confidence: float) -> xr.Dataset:
         title = f"{MEASURES['straggler'].title} with random placements"
         found[f"{prefix}null_straggler"] = each.transpose(..., "interval").assign_attrs(long_name=title, units="1")
     return xr.Dataset(found)
+
+
+def _exact(experts: int, top_k: int, devices: list[int], tokens: int, seed: int) -> xr.Dataset:
+    """What does not depend on the data: means of random placements, and the straggler under uniform routing."""
+    at_random = "with random placements, on average"
+    found = {
+        "null_devices_per_token": ([places.uniform_devices(experts, top_k, count) for count in devices], at_random),
+        "null_moved_share": ([places.random_moves(experts, count) for count in devices], at_random),
+        "uniform_straggler": (
+            [_uniform(tokens, experts, top_k, count, seed) for count in devices],
+            "under uniform routing",
+        ),
+    }
+    made = {}
+    for name, (values, words) in found.items():
+        declared = MEASURES[name.split("_", 1)[1]]
+        made[name] = "devices", values, {"long_name": f"{declared.title} {words}", "units": declared.units}
+    return xr.Dataset(made, coords={"devices": list(devices)})
 
 
 def _uniform(tokens: int, experts: int, top_k: int, devices: int, seed: int) -> float:
