@@ -166,7 +166,7 @@ def _size(batches: dict[str, Batches]) -> int:
 
 
 def _related(draws: xr.Dataset, by_chance: xr.DataArray, random: xr.DataArray, state_bytes: float) -> xr.Dataset:
-    """The draws with what follows from them, the devices per token `by_chance` and stragglers of `random` placements."""
+    """The draws with what follows from them, the devices `by_chance` and the stragglers of `random` placements."""
     sent = draws["devices_per_token"] * (1 - 1 / draws["devices"])
     return draws.assign(
         states_sent=sent,
