@@ -139,7 +139,7 @@ def analyse(folder: Path, size: Size, config: dict) -> dict[str, list[Usage]]:
     tokens, routing = make_study(folder, size)
     tallies = [folder / f"tally_{number}.nc" for number in range(size.datasets)]
     of_tallies = {"tallies": tallies}
-    of_records = {"tokens": tokens, "records": routing, "tokenizer": make_tokenizer(folder / "tokenizer")}
+    of_records = of_tallies | {"tokens": tokens, "records": routing, "tokenizer": make_tokenizer(folder / "tokenizer")}
     usages = {
         TALLY: [
             measuring.run_job(TALLY, MODULES[TALLY], {"tokens": one, "records": made}, {"tally": tally}, WHOLE)
@@ -154,7 +154,7 @@ def analyse(folder: Path, size: Size, config: dict) -> dict[str, list[Usage]]:
 
 def measure(folder: Path, name: str, given: dict, config: dict) -> Usage:
     """Run the script of a chapter on the `given` files of a study."""
-    kinds = {"metrics": "nc", "draws": "nc", "table": "csv"}
+    kinds = {"metrics": "nc", "draws": "nc", "table": "csv", "location": "json"}  # the last one is that of placement
     output = {kind: folder / kind / RUN / f"{name}.{ending}" for kind, ending in kinds.items()}
     script = f"measure_{name}"
     return measuring.run_job(script, MODULES[script], given | {"untrained": []}, output, params(name, config))

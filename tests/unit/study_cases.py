@@ -35,6 +35,7 @@ FEWER = {
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
     "paths": {"minimum_occurrences": 5},
+    "placement": {"batch_tokens": 50, "devices": [8, 4]},
 }
 """Settings that make the jobs short."""
 

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from gatebook.figures import matrix, plotting
 from gatebook.figures.plotting import Panel, Reference, Series
-from gatebook.figures.style import PALETTE, EndLabel, number, series_styles, spread_labels, thinned
+from gatebook.figures.style import MUTED, PALETTE, EndLabel, number, series_styles, spread_labels, thinned
 
 LAYERS = np.arange(16)
 
@@ -124,6 +124,9 @@ FIGURES = {
     ),
     "named rows and columns": named_matrix,
     "dots": lambda: single(lambda ax: plotting.dot_whiskers(ax, SETS, ROWS, UNIFORM, x_label="Share")),
+    "crosses": lambda: single(
+        lambda ax: plotting.crosses(ax, SETS[:3], Series("x", [1, 2, 3]), Series("y", [3, 1, 2]))
+    ),
     "bars": lambda: single(
         lambda ax: plotting.stacked_bars(ax, SETS, {name: np.ones(8) for name in "abc"}, x_label="n")
     ),
@@ -259,6 +262,7 @@ def test_end_labels_only_where_there_is_something_to_tell_apart():
         lambda ax: plotting.dot_whiskers(ax, ["a"], [Series("s", [np.inf])]),
         lambda ax: plotting.histograms(ax, [0, 1, 2], np.zeros((3, 2)), range(3)),
         lambda ax: plotting.stacked_bars(ax, ["a"], {"s": [np.nan], "t": [1]}),
+        lambda ax: plotting.crosses(ax, ["a", "b"], Series("x", [np.nan, 1]), Series("y", [1, np.nan])),
     ],
 )
 def test_axes_without_a_finite_value_say_so(draw):
@@ -425,6 +429,20 @@ def test_ranges_stand_at_their_positions_with_gaps_where_nothing_is_known():
     figure, (ax,) = plotting.canvas()
     plotting.ranges(ax, [0], [[np.nan] * 3])
     assert "no data" in [text.get_text() for text in ax.texts]
+
+
+def test_crosses_have_intervals_in_both_directions_and_chance_is_grey():
+    figure, (ax,) = plotting.canvas()
+    x, y = Series("x", [1, 2, 3], [0.5, np.nan, 3], [1.5, np.nan, 3]), Series("y", [4, 5, np.nan], [3, 4, 0], [5, 6, 1])
+    plotting.crosses(ax, ["a", "by chance", "unknown"], x, y, chance="by chance")
+    points = [line.get_xydata().tolist() for line in ax.get_lines()]
+    assert points[:2] == [[[1, 4]], [[2, 5]]] and np.isnan(points[2][0][1])
+    segments = [segment.tolist() for each in ax.collections for segment in each.get_segments() if len(segment)]
+    bars = [segment for segment in segments if np.isfinite(segment).all()]
+    assert bars[:3] == [[[0.5, 4], [1.5, 4]], [[1, 3], [1, 5]], [[2, 4], [2, 6]]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "by chance"]
+    assert ax.get_lines()[1].get_color() == MUTED and ax.get_lines()[0].get_color() == PALETTE[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x", "y")
 
 
 def test_parts_of_bars_stand_side_by_side_up_to_the_first_that_is_not_known():

@@ -10,7 +10,7 @@ import xarray as xr
 
 OF_SELECTIONS = [
     *("domain_specialization", "vocabulary_specialization", "determinants", "transitions", "paths"),
-    *("token_overlap", "coactivation"),
+    *("token_overlap", "coactivation", "placement"),
 ]
 OF_LOGITS = ["router_decisiveness", "selection_frequency", "similarity", "maps"]
 MADE_AGAIN = [

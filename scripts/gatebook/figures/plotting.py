@@ -48,6 +48,7 @@ __all__ = [
     "Reference",
     "Series",
     "canvas",
+    "crosses",
     "curves",
     "dot_whiskers",
     "height_for",
@@ -409,6 +410,45 @@ def dot_whiskers(
         say_no_data(ax)
     elif len(handles) > 1:
         add_to_legend(ax.figure, handles)
+
+
+@house_style
+def crosses(ax: Axes, rows: Sequence[str], x: Series, y: Series, *, chance: str = "") -> None:
+    """A named point for each row, with intervals in both directions; the legend of the figure has the names.
+
+    Parameters
+    ----------
+    ax
+        Where they are drawn.
+    rows
+        Names: (R,), at most six beside `chance`.
+    x, y
+        Estimates, low, high: (R,); their labels are those of the axes. Without an estimate in both there is no point.
+    chance
+        The name of what is drawn in grey, as the reference.
+    """
+    styles = series_styles([row for row in rows if row != chance])
+    (at_x, low_x, high_x), (at_y, low_y, high_y) = _finite(x), _finite(y)
+    handles: list[Artist] = []
+    for index, row in enumerate(rows):
+        look = styles.get(row, {"color": MUTED, "marker": "X"}) | {"linestyle": "none"}
+        place = at_x[index], at_y[index]
+        (handle,) = ax.plot(*([one] for one in place), **look, markersize=5, zorder=3, label=row)
+        ax.hlines(place[1], low_x[index], high_x[index], color=look["color"], linewidth=1.4, zorder=2)
+        ax.vlines(place[0], low_y[index], high_y[index], color=look["color"], linewidth=1.4, zorder=2)
+        told = [
+            _sentences([one.label], *([part[index]] for part in parts))[0]
+            for one, parts in ((x, (at_x, low_x, high_x)), (y, (at_y, low_y, high_y)))
+        ]
+        Told(ax, [place[0]], [place[1]], [f"{row}, {told[0]}, {told[1]}"])
+        if np.isfinite(place).all():
+            handles.append(handle)
+    ax.set(xlabel=x.label, ylabel=y.label)
+    for axis in (ax.xaxis, ax.yaxis):
+        _number_ticks(axis)
+    if not handles:
+        return say_no_data(ax)
+    return add_to_legend(ax.figure, handles)
 
 
 @house_style

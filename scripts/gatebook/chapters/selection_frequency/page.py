@@ -309,8 +309,8 @@ def _capacity(metrics: xr.Dataset) -> Figure:
         name="dropped_by_capacity",
         title="What a limited expert capacity would drop",
         alt=f"Curves of dropped selections by capacity factor, one per layer; {first:.1f} % at the smallest factor.",
-        caption=f"{metrics['dropped_share'].attrs['long_name'].capitalize()}; each batch holds documents of one "
-        f"dataset; {size_text(metrics)}; intervals: {100 * metrics.attrs['confidence']:g} % {JACKKNIFE}.",
+        caption=f"{metrics['dropped_share'].attrs['long_name'].capitalize()}; each batch holds whole documents of "
+        f"one dataset in order; {size_text(metrics)}; intervals: {100 * metrics.attrs['confidence']:g} % {JACKKNIFE}.",
         how_to_read="A capacity factor of 1 gives every expert exactly an even share of the batch; what is selected "
         "beyond that would be dropped. Nothing was dropped in this study.",
         drawing=drawing,
