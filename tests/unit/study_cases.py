@@ -31,6 +31,7 @@ FEWER = {
     "similarity": {"permutations": 100},
     "maps": {"points": 60},
     "reach": {"tokens": 40, "lengths": [1, 2, 4], "windows": 3},
+    "expert_retention": {"random": 2, "length": 8},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
     "paths": {"minimum_occurrences": 5},
