@@ -4,17 +4,16 @@ Documents of groups of clusters with even numbers are for calibration, those of 
 the unigram model come from the first, all losses from the second. Pooled is the mean over datasets.
 """
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from gatebook.chapters.expert_retention import EVERY, FREQUENCY, MEASURES, OTHER, RANDOM, RANKINGS, WEIGHT
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Bootstrap, Measured, summarise
+from gatebook.measures.token_sample import beginnings
 from gatebook.measures.uncertainty import POOLED, sample_sizes_of
 
 
@@ -65,20 +64,12 @@ def texts_of(tokens: xr.Dataset, vocabulary: int, *, documents: int, length: int
     Texts
         At most so many; none if no evaluation document is that long.
     """
-    ids, group = tokens["token_id"].values, tokens["group"].values
-    sizes, length = tokens["document_tokens"].values, min(length, tokens.attrs.get("window", length))
-    start = np.cumsum(sizes) - sizes
-    whole = (tokens["position"].values[np.minimum(start + length, len(ids)) - 1] == length - 1) & (sizes >= length)
-    eligible = np.flatnonzero(whole & ~calibrates(group))
-    rng = np.random.default_rng([seed, zlib.crc32(tokens.attrs["dataset"].encode())])
-    shuffled, cluster = rng.permutation(eligible), tokens["cluster"].values
-    turn = pd.Series(cluster[shuffled]).groupby(cluster[shuffled]).cumcount().to_numpy()
-    chosen = np.sort(shuffled[np.argsort(turn, kind="stable")[:documents]])
-    made = ids[start[chosen][:, None] + np.arange(length)].astype(np.int64).reshape(-1, length)
-    nats = unigram_loss(ids[np.repeat(calibrates(group), sizes)], vocabulary)
-    return Texts(
-        made, tokens["document_id"].values[chosen], cluster[chosen], nats[made[:, 1:]].sum(axis=1), tokens.attrs
-    )
+    calibrating = calibrates(tokens["group"].values)
+    made, chosen = beginnings(tokens, ~calibrating, documents=documents, length=length, seed=seed)
+    ranked = np.repeat(calibrating, tokens["document_tokens"].values)
+    nats = unigram_loss(tokens["token_id"].values[ranked], vocabulary)
+    names = (tokens[name].values[chosen] for name in ("document_id", "cluster"))
+    return Texts(made, *names, nats[made[:, 1:]].sum(axis=1), tokens.attrs)
 
 
 def unigram_loss(ids: np.ndarray, vocabulary: int) -> np.ndarray:
