@@ -371,7 +371,8 @@ def studied_of(wildcards):
 def asked(model):
     """What the config asks to be changed in a model, as the chapter interventions has it."""
     entries = config["interventions"]["asked"] if "interventions" in CHAPTERS else []
-    return [asdict(each) for each in of_model(entries, model, list(study.models), list(study.datasets))]
+    known = {"models": list(study.models), "datasets": list(study.datasets), "catalogue": list(config["datasets"])}
+    return [asdict(each) for each in of_model(entries, model, **known)]
 
 
 def missing(model):

@@ -264,7 +264,9 @@ def test_every_measure_is_in_the_metrics_as_declared(study, name):
             if "interval" not in found.dims:
                 continue
             assert found["interval"].values.tolist() == list(INTERVAL)
-            assert {"dataset", "layer"} & set(found.dims) and not any("draw" in str(dim) for dim in found.dims)
+            assert {"dataset", "layer", "intervention"} & set(found.dims) and not any(
+                "draw" in str(dim) for dim in found.dims
+            )
             mean = f"mean_over_layers_{measure}"
             assert (mean in metrics) == ("layer" in found.dims and "expert" not in found.dims)  # each layer has its own
             if mean in metrics:

@@ -23,7 +23,7 @@ NUMBERS, EXPERTS, RANDOM_SETS = [2, 4], 8, 3
 OPTIONS = {"numbers": NUMBERS, "experts": EXPERTS, "enough": 0.9, "resamples": 200, "seed": 1, "confidence": 0.95}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """More of them take longer for models as small as these."""
     before = torch.get_num_threads()

@@ -11,8 +11,9 @@ from gatebook.measures import summary, uncertainty
 from gatebook.measures.summary import Measured
 
 NAMES = {
-    "alike": ("number that those runs share which differ in their seed alone", "1"),
     "against": ("checkpoint that others are compared with: the last one, or the one before", ""),
+    "alike": ("number that those runs share which differ in their seed alone", "1"),
+    "asked_dose": ("number of the dose that is asked for", "1"),
     "axis": ("axis of the map", "1"),
     "capacity_factor": ("capacity of an expert, in even shares of a batch", "1"),
     "change": ("what is changed about the model", ""),
@@ -24,6 +25,8 @@ NAMES = {
     "design_effect": ("how many times larger than of independent tokens variances are taken to be", "1"),
     "distance": ("distance of two tokens in a text", "tokens"),
     "documents": ("documents", "documents"),
+    "dose": ("number of the dose, from 0", "1"),
+    "dose_value": ("factor of a weight, or what is added to a logit", "1"),
     "each": ("run: model and checkpoint", ""),
     "each_experts": ("experts of a layer", "experts"),
     "each_experts_per_token": ("experts that a token selects", "experts"),
@@ -32,6 +35,7 @@ NAMES = {
     "experts_per_token": ("experts that a token selects", "experts"),
     "frequency": ("how often the token id occurs", ""),
     "interval": ("estimate, and the ends of its interval", ""),
+    "intervention": ("name of the change", ""),
     "keep": ("experts of a layer that are kept", "experts"),
     "kind": ("which token counts: the one read, the next, the predicted", ""),
     "label": ("what near tokens may share", ""),
@@ -39,7 +43,9 @@ NAMES = {
     "layer_overlap": ("overlap of what the routers of two layers read", "1"),
     "length": ("last tokens of a text that are kept", "tokens"),
     "log10_probability_edge": ("edge of a bin of the logarithm of probability, base 10", "1"),
+    "matched_share": ("share of the changed tokens that have a control", "1"),
     "measure": ("name of the measure", ""),
+    "on_dataset": ("dataset that is changed, or none", ""),
     "order": ("by what the tokens of an expert are ranked", ""),
     "other": ("number of the other expert", "1"),
     "other_layer": ("number of the other layer", "1"),
@@ -62,11 +68,15 @@ NAMES = {
     "selection": ("which experts of a token count", ""),
     "share": ("share of the tokens", "1"),
     "space": ("vectors that stand for tokens", ""),
+    "stage": ("where the decision of a router is changed", ""),
     "token_id": ("token id", "1"),
     "tokens": ("tokens", "tokens"),
     "uniform_value": ("value under uniform routing", "that of the measure"),
     "unit_edge": ("edge of a bin between 0 and 1", "1"),
     "untrained": ("1 for the untrained model", "1"),
+    "weight": ("mean routing weight before the change", "1"),
+    "where": ("which tokens are changed", ""),
+    "who": ("which expert is changed, in which tokens", ""),
 }
 """Long names and units ("" of words) of what metrics hold beside measures; a variable with attributes keeps them."""
 

@@ -8,7 +8,7 @@ from pydantic import Field, WithJsonSchema
 from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
 EXPERT, MATCHED, CONTROL = "expert", "expert, matched tokens", "control"
-"""What is changed: the expert wherever it is asked for and selected, the same where a control was found, the control."""
+"""What is changed: the expert where it is asked for and selected, the same where it has a control, the control."""
 
 MEASURES = {
     "kl": Measure(

@@ -69,11 +69,30 @@ def checked(entry: Mapping, place: str) -> Asked:
     )
 
 
-def of_model(entries: Sequence[Mapping], model: str, models: Sequence[str], datasets: Sequence[str]) -> list[Asked]:
+def of_model(
+    entries: Sequence[Mapping], model: str, *, models: Sequence[str], datasets: Sequence[str], catalogue: Sequence[str]
+) -> list[Asked]:
     """What the config asks of one model.
 
-    Entries that name a model which is not among `models`, those of the study, are left out. Raises a `Problem` for a
-    name that occurs twice, for a dataset that the study has not, and for keys that do not go together.
+    Parameters
+    ----------
+    entries
+        `interventions.asked`.
+    model
+        Which one.
+    models, datasets
+        Those of the study. What is asked of others that the config knows is left out, as the study leaves them out.
+    catalogue
+        The datasets that the config knows.
+
+    Returns
+    -------
+    list[Asked]
+
+    Raises
+    ------
+    Problem
+        For a name that occurs twice, an unknown dataset, and keys that do not go together.
     """
     found = []
     for index, entry in enumerate(entries):
@@ -82,6 +101,8 @@ def of_model(entries: Sequence[Mapping], model: str, models: Sequence[str], data
         place = f"config: interventions.asked.{index}"
         made = checked(entry, place)
         if made.dataset and made.dataset not in datasets:
+            if made.dataset in catalogue:
+                continue
             raise Problem(f"{place}.dataset: {made.dataset!r} is not in the study: use one of {', '.join(datasets)}.")
         if any(made.name == other.name for other in found):
             raise Problem(f"{place}.name: {made.name!r} occurs twice: give it another name.")

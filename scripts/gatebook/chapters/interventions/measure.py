@@ -107,7 +107,7 @@ def matched(selected: np.ndarray, weight: np.ndarray, expert: int, at: np.ndarra
 
 
 class Of(NamedTuple):
-    """The texts of a change: the clusters of documents (text,), empty of a prompt, and the name of the dataset or ""."""
+    """On what: clusters of documents (text,), none of a prompt, and the name of the dataset or ""."""
 
     cluster: np.ndarray
     dataset: str
@@ -130,7 +130,8 @@ def measure(
     xarray.Dataset
         `kl`, `kl_after`, `added_loss` (intervention, dose, who, interval), `excess_kl` (intervention, dose, interval),
         doses numbered from 0, NaN beyond those of an intervention; `dose_value` (intervention, dose), `asked_dose`,
-        `expert`, `layer`, `clusters`, `matched_share` (intervention), `tokens`, `weight` (intervention, who).
+        `expert`, `layer`, `stage`, `where`, `on_dataset`, `clusters`, `documents`, `matched_share` (intervention),
+        `tokens`, `weight` (intervention, who).
     """
     most = max(len(trial.doses) for _, trial, _ in tried)
     draws, about = [], []
@@ -180,8 +181,7 @@ def _about(asked: Asked, trial: Trial, of: Of, most: int) -> xr.Dataset:
         "matched_share": tokens[1] / tokens[0] if tokens[0] else np.nan,
         "stage": asked.stage,
         "where": asked.where,
-        "prompt": asked.prompt,
-        "dataset": of.dataset,
+        "on_dataset": of.dataset,
     }
     made = xr.Dataset({name: ((), value) for name, value in one.items()})
     made["dose_value"] = "dose", doses

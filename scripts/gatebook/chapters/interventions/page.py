@@ -25,6 +25,8 @@ from gatebook.figures.plotting import Panel, Series
 from gatebook.figures.words import format_estimate, format_number
 
 NO_DIFFERENCE = Null("matched control", 0.0)
+WEAKER = 0.9
+"""A control with less than so much of the weight is told as weaker."""
 STATES = ("before", "after", "control")
 X_LABEL = {
     "weight": "factor of the routing weight",
@@ -56,7 +58,7 @@ def _at(metrics: xr.Dataset, name: str) -> xr.Dataset:
     return one.isel(dose=int(one["asked_dose"]))
 
 
-def _change(one: xr.Dataset) -> str:
+def change(one: xr.Dataset) -> str:
     """A change in words, of the metrics of one."""
     dose, stage = float(one["dose_value"]), one["stage"].item()
     doing = {
@@ -73,7 +75,7 @@ def _finding(seen: Seen, name: str) -> Finding:
     own, control = (estimate(one["kl"].sel(who=who)) for who in (MATCHED, CONTROL))
     weights = [format_number(round(float(one["weight"].sel(who=who)), 3)) for who in (MATCHED, CONTROL)]
     return Finding(
-        question=f"Does {_change(one)}, change predictions in {one['dataset'].item()} more than its control?",
+        question=f"Does {change(one)}, change predictions in {one['on_dataset'].item()} more than its control?",
         answer=f"By {rounded(own)} nats a token, the control by {rounded(control)}; mean weights {weights[0]} and "
         f"{weights[1]}, {100 * float(one['matched_share']):.0f} % of its tokens have a control.",
         verdict=verdict(side(found), yes="above"),
@@ -90,7 +92,7 @@ def _finding(seen: Seen, name: str) -> Finding:
 def _rest(metrics: xr.Dataset) -> str:
     """What figures rest on, for their captions."""
     tokens = ", ".join(
-        f"{int(metrics['tokens'].sel(intervention=name, who=EXPERT)):,} tokens"
+        f"{(number := int(metrics['tokens'].sel(intervention=name, who=EXPERT))):,} token{'s' if number != 1 else ''}"
         + (f" of {int(clusters):,} clusters" if (clusters := metrics["clusters"].sel(intervention=name)) else "")
         + f" ({name})"
         for name in metrics["intervention"].values.tolist()
@@ -106,16 +108,16 @@ def _doses(metrics: xr.Dataset) -> Figure:
         known = one["dose_value"].notnull().values
         one = one.isel(dose=known)
         lines = [Series(who, *ends(one["kl"].sel(who=who))) for who in (EXPERT, MATCHED, CONTROL)]
-        lines = lines if one["dataset"].item() else [lines[0], lines[2]]
+        lines = lines if one["on_dataset"].item() else [lines[0], lines[2]]
         panels.append(Panel(name, one["dose_value"].values, lines, [], "nats per token"))
         labels.add(X_LABEL[one["stage"].item()])
     said = "; ".join(f"{name} {_beside(_at(metrics, name))}" for name in metrics["intervention"].values.tolist())
     return Figure(
         name="doses",
         title="How much predictions change with the dose",
-        alt=f"Curves of the divergence of next-token predictions over the dose of a change, beside its control: {said}.",
-        caption="Divergence of the next-token probabilities at the changed tokens, before from after, of the expert and "
-        f"of its matched control. At the dose that was asked for: {said}. {_rest(metrics)}",
+        alt=f"Curves of the divergence of next-token predictions over the dose, beside a control: {said}.",
+        caption="Divergence of the next-token probabilities at the changed tokens, before from after, of the expert "
+        f"and of its matched control. At the dose that was asked for: {said}. {_rest(metrics)}",
         how_to_read="At factor 1, or 0 added, nothing changes. Where the control is as high, the change does what it "
         "does because of the weight that is changed, and not because of the expert.",
         drawing=plotting.small_multiples(
@@ -148,12 +150,7 @@ def _sizes(metrics: xr.Dataset) -> Figure:
     for ax, measure in zip(axes, ("kl", "kl_after"), strict=True):
         lines = [Series(who, *ends(at[measure].sel(who=who))) for who in (EXPERT, MATCHED, CONTROL)]
         plotting.dot_whiskers(ax, names, lines, x_label="divergence (nats per token)", x_limits=(0, None))
-    weights = "; ".join(
-        f"{name}: {_change(_at(metrics, name))}, mean weight "
-        + " against ".join(format_number(round(float(one), 3)) for one in metrics["weight"].sel(intervention=name)[1:])
-        + f" of the control, {100 * float(metrics['matched_share'].sel(intervention=name)):.0f} % of the tokens matched"
-        for name in names
-    )
+    weights = "; ".join(f"{name}: {change(_at(metrics, name))}, {control_of(metrics, name)}" for name in names)
     return Figure(
         name="sizes",
         title="What was asked for, beside its control",
@@ -165,6 +162,17 @@ def _sizes(metrics: xr.Dataset) -> Figure:
         drawing=drawing,
         data=table(metrics),
     )
+
+
+def control_of(metrics: xr.Dataset, name: str) -> str:
+    """What stands beside a change as its control, in words."""
+    _, own, control = (float(each) for each in metrics["weight"].sel(intervention=name))
+    share = float(metrics["matched_share"].sel(intervention=name))
+    if not share > 0:
+        return "for which no other expert can stand in"
+    text = f"mean weight {format_number(round(own, 3))} against {format_number(round(control, 3))} of the control"
+    text += f", {100 * share:.0f} % of the tokens matched"
+    return text + (", so that a part of the difference may be that of the weights" if control < WEAKER * own else "")
 
 
 def _tokens(one: dict, number: int) -> Figure:
@@ -190,8 +198,8 @@ def _tokens(one: dict, number: int) -> Figure:
     return Figure(
         name=f"tokens_{number}",
         title=f"Next tokens: {one['name']}",
-        alt=f"Dots of the probabilities of the next tokens of a prompt, before and after a change of {of}, and with the "
-        "control.",
+        alt=f"Dots of the probabilities of the next tokens of a prompt, before and after a change of {of}, and with "
+        "the control.",
         caption=f"The likeliest tokens after “{_end(one)}”, before and after the change at {one['where']}{control}. "
         f"n = 1 text, which has no interval.{text}",
         how_to_read="The control is the same change of the other selected expert with the nearest weight. What it does "

@@ -68,7 +68,7 @@ def tried(
         drawn = {name: settings[name] for name in ("documents", "length", "seed")}
         ids, chosen = beginnings(known, np.ones(known.sizes["document"], bool), **drawn)
         if not len(ids):
-            raise Problem(f"{place}: no document of {asked.dataset} has {ids.shape[1]} tokens: lower length.")
+            raise Problem(f"{place}: no document of {asked.dataset} has {settings['length']} tokens: lower length.")
         of = Of(known["cluster"].values[chosen].astype(object), asked.dataset)
     doses = doses_of(asked, settings["factors"], settings["deltas"])
     caliper = ENDLESS if asked.prompt else settings["caliper"]
@@ -218,7 +218,8 @@ def _expert(asked: Asked, selected: np.ndarray, weight: np.ndarray, at: np.ndarr
     if asked.expert is None:
         return int(np.bincount(chosen, given).argmax())
     if asked.expert not in chosen:
-        most = np.bincount(chosen, given).argsort()[::-1][:8].tolist()
+        total = np.bincount(chosen, given)
+        most = [each for each in total.argsort()[::-1].tolist() if each in chosen][:8]
         raise Problem(
             f"{place}: no token that is asked for selects expert {asked.expert} in layer {asked.layer} "
             f"({asked.where}): use one that has weight there, such as {', '.join(map(str, most))}."
