@@ -8,14 +8,18 @@ import numpy as np
 import page_cases
 import pytest
 import torch
+import yaml
 from routing_cases import case, logits_for, records
 
 from gatebook.chapters.interventions import CONTROL, EXPERT, MATCHED, asked, page, trial
 from gatebook.chapters.interventions import measure as interventions
 from gatebook.chapters.interventions.asked import Asked
 from gatebook.chapters.interventions.measure import Of, matched
+from gatebook.inputs import catalogues
+from gatebook.lists import ROOT, known_chapters
 from gatebook.problem import Problem
 from gatebook.routing.patching import NO_EXPERT, Change, CleanRun, changed, weighted
+from gatebook.run import configuration
 
 seen = partial(page_cases.seen, "interventions")
 
@@ -90,6 +94,30 @@ def test_keys_that_do_not_go_together_are_refused_in_a_sentence(entry, sentence)
     with pytest.raises(Problem, match=sentence) as raised:
         asked.checked({"name": "a", "layer": 1} | entry, "here")
     assert str(raised.value).startswith("here: ") and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        ({"name": "a"}, ": the key 'layer' is missing: add it."),
+        ({"name": "a", "layer": "x"}, ".layer: 'x' is not allowed: write the number of a layer, from 0."),
+        ({"name": "a", "layer": 1, "expret": 3}, ": the key 'expret' is unknown: did you mean 'expert'?"),
+        ({"name": "a", "layer": 1, "stage": "x"}, ".stage: 'x' is not known: use one of weight, score, logit."),
+        (
+            {"name": "a", "layer": 1, "at": "first"},
+            ".at: 'first' is not allowed: write the place of a token, from 0, or",
+        ),
+    ],
+)
+def test_the_schema_names_the_entry_and_the_key(item, sentence):
+    config, schema = (
+        yaml.safe_load((ROOT / "config" / name).read_text(encoding="utf-8"))
+        for name in ("config.yaml", "schemas/config.schema.yaml")
+    )
+    schema = catalogues.with_sources(configuration.with_chapters(schema, known_chapters(ROOT)))
+    with pytest.raises(Problem) as raised:
+        configuration.check(config | {"interventions": {"asked": [item]}}, schema)
+    assert f"config: interventions.asked.0{sentence}" in str(raised.value)
 
 
 def test_what_is_asked_of_others_is_left_out():
