@@ -61,12 +61,12 @@ class Chosen(Settings):
     datasets: int = Field(
         4,
         ge=1,
-        description="how many of those with such a gain, from the first to the last of the study's list, evenly spaced",
+        description="on how many it is tried, from the first to the last in the study's list that has a gain",
     )
     least_gain: float = Field(
         0.5,
         ge=0,
-        description="nats per token that a model surely gains over the unigram model; of less no share is taken",
+        description="nats per token by which a model surely beats the unigram model of a dataset that has a gain",
     )
     keep: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
         [0.125, 0.1875, 0.25, 0.375, 0.5, 0.75],
@@ -122,7 +122,8 @@ CHAPTER = Chapter(
     source=("this study, as EMO keeps the k experts that a domain selects most often", None),
     measures=MEASURES,
     interval="bootstrap",
-    also="The limits of smallest_keep are those of k at which the limits of the retained gain pass.",
+    also="The limits of smallest_keep are those of k at which the limits of the retained gain pass. None "
+    "covers what other calibration documents would rank.",
     null="The null of the retained gain is what random sets of as many experts retain: their mean, and the limits "
     "between which 95 % of the sets lie.",
     needs=("tokens", "clusters", "model"),
