@@ -13,6 +13,8 @@ from gatebook.problem import Problem
 
 OTHERS = {
     "evolution": (520_000, 54_000, 520_000, 0),
+    "expert_retention": (150_000, 0, 235_000, 0),
+    "interventions": (125_000, 0, 160_000, 0),
     "paths": (210_000, 12_000, 370_000, 7_000),
     "reach": (160_000, 8_500, 280_000, 51_000),
     "transitions": (250_000, 32_000, 500_000, 0),
