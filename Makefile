@@ -8,7 +8,7 @@ TESTS = $$(( $$(getconf _NPROCESSORS_ONLN) < 4 ? $$(getconf _NPROCESSORS_ONLN) +
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study check-config chapter values convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
+.PHONY: help environment study check-config chapter intervene values convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,12 @@ chapter: environment ## Answer one question alone: NAME=similarity MODEL=demo LA
 	@$(BIN)/python -m gatebook.chapters $(NAME) $(if $(MODEL),--model $(MODEL)) $(if $(LAYERS),--layers $(LAYERS)) \
 	  $(if $(TOKENS),--tokens $(TOKENS)) $(if $(DATASETS),--datasets $(DATASETS)) $(if $(CONFIG),--configfile $(CONFIG)) \
 	  $(if $(NAME),--cores $(CORES)) $(OPTIONS)
+
+intervene: environment ## Change one expert in a prompt: PROMPT="..." LAYER=1 EXPERT=9 TOKEN=4 FACTOR=0 GENERATE=20
+	@$(BIN)/python -m gatebook.report.intervene $(if $(DATASET),--dataset $(DATASET),--prompt "$$PROMPT") --layer $(LAYER) \
+	  $(if $(EXPERT),--expert $(EXPERT)) $(if $(TOKEN),--token $(TOKEN)) $(if $(FACTOR),--factor $(FACTOR)) \
+	  $(if $(DELTA),--delta=$(DELTA)) $(if $(STAGE),--stage $(STAGE)) $(if $(GENERATE),--generate $(GENERATE)) \
+	  $(if $(MODEL),--model $(MODEL)) $(if $(CONFIG),--configfile $(CONFIG)) $(OPTIONS)
 
 values: environment ## Count the values of a column: FILE=data/pile.jsonl BY='meta[pile_set_name]'
 	@$(BIN)/python -m gatebook.inputs.values $(FILE) $(if $(BY),--by '$(BY)') $(OPTIONS)

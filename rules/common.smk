@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 import uuid
+from dataclasses import asdict
 from fnmatch import fnmatch
 from functools import cache, reduce
 
 import yaml
+from snakemake.iocontainers import Wildcards
 
 HERE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 if HERE.is_dir():  # else this workflow is imported over the network, where no folder can be listed
@@ -62,6 +64,7 @@ if shlex.quote(sys.executable) != sys.executable:  # Snakemake writes it into co
 
 from gatebook import chapters as declarations
 from gatebook.atlas import profiles_page
+from gatebook.chapters.interventions.asked import of_model
 from gatebook.files import parts
 from gatebook.files.checksums import sha256
 from gatebook.inputs import catalogues
@@ -360,11 +363,28 @@ def expert_sets():
     return [] if study.of_counts else studied("results/tables/{model}/{checkpoint}/expert_sets.csv")
 
 
+def studied_of(wildcards):
+    """The wildcards of a model's studied checkpoint, for input functions."""
+    return Wildcards(fromdict={"model": wildcards.model, "checkpoint": study.studied_checkpoint(wildcards.model)})
+
+
+def asked(model):
+    """What the config asks to be changed in a model, as the chapter interventions has it."""
+    entries = config["interventions"]["asked"] if "interventions" in CHAPTERS else []
+    known = {"models": list(study.models), "datasets": list(study.datasets), "catalogue": list(config["datasets"])}
+    return [asdict(each) for each in of_model(entries, model, **known)]
+
+
+def missing(model):
+    """The capabilities that a model's data lack, each with the reason."""
+    return ({} if asked(model) else {"asked": "interventions.asked is empty"}) | study.missing(model)
+
+
 def left_out(model):
     """The chapters that a model's report lacks, each with the reason, which the report states."""
-    missing = study.missing(model)
+    lacks = missing(model)
     of_model = {name: chapter for name, chapter in CHAPTERS.items() if chapter.scope != "runs"}
-    reasons = {name: [missing[need] for need in chapter.needs if need in missing] for name, chapter in of_model.items()}
+    reasons = {name: [lacks[need] for need in chapter.needs if need in lacks] for name, chapter in of_model.items()}
     return {name: found[0] for name, found in reasons.items() if found}
 
 

@@ -65,6 +65,6 @@ rule build_report:
         citation=yaml.safe_load(Path(workflow.source_path("../CITATION.cff")).read_text(encoding="utf-8")),
         graph=lambda wildcards, output: rule_graph(output.folder),
         left_out={model: left_out(model) for model in study.models},
-        missing={model: study.missing(model) for model in study.models},
+        missing={model: missing(model) for model in study.models},
     script:
         "../scripts/build_report.py"

@@ -32,6 +32,8 @@ FEWER = {
     "maps": {"points": 60},
     "reach": {"tokens": 40, "lengths": [1, 2, 4], "windows": 3},
     "logit_lens": {"windows": 3, "fitted_windows": 2, "removal_windows": 2},
+    "expert_retention": {"random": 2, "length": 8},
+    "interventions": {"documents": 3, "length": 8, "asked": [{"name": "one", "dataset": "python", "layer": 1}]},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
     "paths": {"minimum_occurrences": 5},

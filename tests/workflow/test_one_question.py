@@ -54,6 +54,23 @@ def test_a_script_alone_writes_what_its_job_wrote(study, tiny_config):
     ]
 
 
+def test_an_expert_is_changed_by_hand(study, tiny_config):
+    """As `make intervene` does it: a page, figures and numbers below prompts/, and the study as it was."""
+    before = study.checksums()
+    words = ["--prompt", "Tara has 24 postcards", "--layer", "1", "--generate", "2", "--configfile", tiny_config]
+    done = run("gatebook.report.intervene", study.folder, *words, "--token", "1", "--factor", "0.5")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip().removeprefix("Page: ")).parent
+    assert folder.parent == study.folder / "prompts" and study.checksums() == before
+    assert {path.name for path in folder.glob("*.svg")} == {"doses.svg", "tokens_0.svg"}
+    found = json.loads((folder / "intervention.json").read_text())
+    assert (found["layer"], found["dose"], found["where"], len(found["written"])) == (1, 0.5, "token 1", 3)
+    page = (folder / "index.html").read_text()
+    assert "The weight times" in page.replace("the weight", "The weight") and "What the model writes" in page
+    done = run("gatebook.report.intervene", study.folder, *words, "--token", "99")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "there is no token 99" in done.stderr
+
+
 def test_a_chapter_alone_makes_only_what_the_study_lacks_and_leaves_the_study_alone(study, tiny_config):
     before = study.checksums()
     words = ["router_decisiveness", "--datasets", "stories", "--configfile", tiny_config]

@@ -3,6 +3,7 @@
 import zlib
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from gatebook.measures.uncertainty import sample_sizes_of
@@ -39,3 +40,38 @@ def sizes(study: xr.Dataset, place: np.ndarray) -> xr.Dataset:
     found = sample_sizes_of([len(each) for each in of], [study["cluster"].values[each] for each in of])
     tokens = np.append(held.sum(), held)
     return found.assign(tokens=("dataset", tokens, {"long_name": "tokens", "units": "tokens"}))
+
+
+def beginnings(
+    tokens: xr.Dataset, among: np.ndarray, *, documents: int, length: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first tokens of documents of a dataset, one document of each cluster before a second one.
+
+    Parameters
+    ----------
+    tokens
+        Its token file (`documents.load_tokens`).
+    among
+        Which documents may be drawn, (document,) bool.
+    documents
+        At most so many.
+    length
+        In tokens, at most a window; a document whose first window is shorter is left out.
+    seed
+        Of the draw, with the dataset's name.
+
+    Returns
+    -------
+    ids : numpy.ndarray
+        (text, position) int64; no text if no document is that long.
+    chosen : numpy.ndarray
+        Which documents they are, (text,) int64, increasing.
+    """
+    ids, sizes = tokens["token_id"].values, tokens["document_tokens"].values
+    start, length = np.cumsum(sizes) - sizes, min(length, tokens.attrs.get("window", length))
+    whole = (tokens["position"].values[np.minimum(start + length, len(ids)) - 1] == length - 1) & (sizes >= length)
+    rng = np.random.default_rng([seed, zlib.crc32(tokens.attrs["dataset"].encode())])
+    shuffled, cluster = rng.permutation(np.flatnonzero(whole & among)), tokens["cluster"].values
+    turn = pd.Series(cluster[shuffled]).groupby(cluster[shuffled]).cumcount().to_numpy()
+    chosen = np.sort(shuffled[np.argsort(turn, kind="stable")[:documents]])
+    return ids[start[chosen][:, None] + np.arange(length)].astype(np.int64).reshape(-1, length), chosen

@@ -14,6 +14,8 @@ from gatebook.problem import Problem
 OTHERS = {
     "evolution": (520_000, 54_000, 520_000, 0),
     "logit_lens": (450_000, 3_000, 1_300_000, 45_000),
+    "expert_retention": (150_000, 0, 235_000, 0),
+    "interventions": (125_000, 0, 160_000, 0),
     "paths": (210_000, 12_000, 370_000, 7_000),
     "placement": (500_000, 0, 900_000, 0),
     "reach": (160_000, 8_500, 280_000, 51_000),

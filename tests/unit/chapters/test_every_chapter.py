@@ -206,7 +206,8 @@ def test_a_value_out_of_bounds_is_refused_in_one_sentence(name, part, key):
             checked(name, section)
         place = f"{name}.{key}" if part == "settings" else f"{name}.thresholds.{key}"
         sentence = str(raised.value)
-        assert sentence.startswith(f"config: {place}: {value!r} is not allowed: write ")
+        start = f"config: {place}: {value!r} is not "
+        assert sentence.startswith((f"{start}allowed: write ", f"{start}known: use one of "))
         assert sentence.endswith(".") and "\n" not in sentence
 
 
@@ -266,7 +267,9 @@ def test_every_measure_is_in_the_metrics_as_declared(study, name):
             if "interval" not in found.dims:
                 continue
             assert found["interval"].values.tolist() == list(INTERVAL)
-            assert {"dataset", "layer"} & set(found.dims) and not any("draw" in str(dim) for dim in found.dims)
+            assert {"dataset", "layer", "intervention"} & set(found.dims) and not any(
+                "draw" in str(dim) for dim in found.dims
+            )
             mean = f"mean_over_layers_{measure}"
             assert (mean in metrics) == ("layer" in found.dims and "expert" not in found.dims)  # each layer has its own
             if mean in metrics:
