@@ -205,7 +205,7 @@ def test_runs_from_the_changed_layer_on_are_whole_runs_with_hooks(family):
             found = clean.effects(layer, change, [0, 5])
             for index, expert in enumerate((0, 5)):
                 with torch.inference_mode(), changed(model, layer, change, expert):
-                    whole = clean._loss(ids) - clean.loss
+                    whole = clean._loss(ids, clean.known) - clean.loss
                 assert (found[index] - whole).sum(dim=-1).abs().max() < 1e-4
         selects = (clean.selected[layer][:, :-1] == 5).flatten(1).any(dim=1)  # the last token predicts nothing
         effect = clean.effects(layer, Change(), [5])[0]
@@ -240,7 +240,7 @@ def test_tokens_may_be_chosen_one_by_one():
     expert = torch.full((2, 12), NO_EXPERT)
     expert[1, 7] = clean.selected[2][1, 7, 0]
     with changed(model, 2, Change("weight"), expert):
-        effect = clean._loss(ids) - clean.loss
+        effect = clean._loss(ids, clean.known) - clean.loss
     assert effect[1, 7].abs() > 1e-4
     effect[1, 7] = 0
     assert effect.abs().max() < 2e-6
@@ -266,7 +266,7 @@ def test_tokens_select_among_the_experts_that_are_kept(family):
     for stage in ("score", "logit"):
         with restricted(model, {layer: kept}, stage):
             watching = blocks[layer].experts.register_forward_pre_hook(lambda module, given: seen.update(given=given))
-            loss = clean._loss(ids)
+            loss = clean._loss(ids, clean.known)
             watching.remove()
         _, selected, weights = seen["given"]
         assert kept[selected].all() and (selected.sort(dim=-1).values.diff(dim=-1) > 0).all() and (weights > 0).any()

@@ -26,6 +26,7 @@ from typing import Literal
 import torch
 import transformers
 from torch import nn
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from gatebook.problem import Problem
 from gatebook.routing.families import routing_rule
@@ -34,6 +35,13 @@ from gatebook.routing.rule import RoutingRule
 
 NO_EXPERT = -1
 """In place of an expert's number: nothing is changed."""
+ROWS_PER_HEAD = {"cpu": 256}
+"""So many tokens go through the head at a time, on other devices `MOST_ROWS`: caches hold their logits."""
+MOST_ROWS = 1024
+
+
+class _Left(Exception):
+    """Raised with what a layer hands on: nothing after it needs to be computed."""
 
 
 @dataclass(frozen=True)
@@ -265,23 +273,42 @@ def _handing(
 
 
 class CleanRun:
-    """A model that ran on windows of equal length, and runs again from any layer on.
+    """A model that ran on windows, and runs again from any layer on.
 
-    loss (window, position - 1) float32: nats of each next token; selected: by layer with a router, (window, position,
-    rank) int64, as the module's own; inputs: by layer, what it received, (window, position, hidden).
+    loss (window, position - 1) float32: nats of each next token; known (window, position - 1) bool: where there is one,
+    elsewhere the loss is 0; selected, weights: by layer with a router, (window, position, rank) int64 and the model's
+    dtype, as the module's own; inputs: by layer, what it received, and of the number after the last layer what that one
+    handed on, (window, position, hidden).
     """
 
     @torch.inference_mode()
-    def __init__(self, model: transformers.PreTrainedModel, token_ids: torch.Tensor):
-        """Run it. `model` has a head and is in evaluation mode, `token_ids` (window, position) int64 are on its device.
+    def __init__(
+        self, model: transformers.PreTrainedModel, token_ids: torch.Tensor, lengths: torch.Tensor | None = None
+    ):
+        """Run a model.
 
-        Raises a `Problem` if its blocks do not hand their experts what a change acts on.
+        Parameters
+        ----------
+        model
+            With a head, in evaluation mode.
+        token_ids
+            (window, position) int64, on its device.
+        lengths
+            Tokens of each window, (window,) int64; what follows them pads it. None: all of its positions.
+
+        Raises
+        ------
+        Problem
+            If its blocks do not hand their experts what a change acts on.
         """
         self.model, self.token_ids = model, token_ids
+        places = torch.arange(1, token_ids.shape[1], device=token_ids.device)
+        self.known = (places < (token_ids.shape[1] if lengths is None else lengths[:, None])).expand(len(token_ids), -1)
         if reason := refusal(model.config):
             raise unsupported(model.config, reason)
         self.inputs: dict[int, torch.Tensor] = {}
         self.selected: dict[int, torch.Tensor] = {}
+        self.weights: dict[int, torch.Tensor] = {}
         self._states: dict[int, torch.Tensor] = {}
         self._returned: dict[int, tuple | None] = {}
         handles = []
@@ -291,7 +318,7 @@ class CleanRun:
         for index, block in find_blocks(model.base_model).items():
             handles.append(block.experts.register_forward_pre_hook(self._handed(index)))
         try:
-            self.loss = self._loss(token_ids)
+            self.loss = self._loss(token_ids, self.known)
         finally:
             for handle in handles:
                 handle.remove()
@@ -307,7 +334,8 @@ class CleanRun:
 
     def _left(self, index: int) -> Callable:
         def keep(module, given, output):
-            self._returned[index] = output[1:] if isinstance(output, tuple) else None
+            states, self._returned[index] = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+            self.inputs[index + 1] = states
 
         return keep
 
@@ -315,13 +343,29 @@ class CleanRun:
         def keep(module, given):
             if len(given) == 3 and given[1].dtype == torch.int64 and given[1].shape == given[2].shape:
                 self._states[index] = given[0].reshape(-1, given[0].shape[-1])
-                self.selected[index] = given[1].view(*self.token_ids.shape, -1)
+                self.selected[index], self.weights[index] = (each.view(*self.token_ids.shape, -1) for each in given[1:])
 
         return keep
 
-    def _loss(self, token_ids: torch.Tensor) -> torch.Tensor:
-        logits = self.model(input_ids=token_ids, use_cache=False).logits[:, :-1].float()
-        return nn.functional.cross_entropy(logits.transpose(1, 2), token_ids[:, 1:], reduction="none")
+    def _loss(self, token_ids: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """The loss (row, position - 1) float32 where it is to be `known`, elsewhere 0."""
+        states = self.model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state[:, :-1]
+        loss = states.new_zeros(known.shape, dtype=torch.float32)
+        loss[known] = self._scored(states[known], token_ids[:, 1:][known], nn.functional.cross_entropy)
+        return loss
+
+    def _scored(self, states: torch.Tensor, targets: torch.Tensor, score: Callable) -> torch.Tensor:
+        """What `score` gives of the logits of last states (row, hidden), after the norm, and of targets (row,)."""
+        base, found = self.model.base_model, []
+        size = ROWS_PER_HEAD.get(states.device.type, MOST_ROWS)
+        for part, wanted in zip(states.split(size), targets.split(size), strict=True):
+            base.forward = lambda *given, part=part, **named: MoeModelOutputWithPast(last_hidden_state=part[None])
+            try:
+                logits = self.model(input_ids=wanted[None], use_cache=False).logits[0].float()
+            finally:
+                del base.forward
+            found.append(score(logits, wanted, reduction="none"))
+        return torch.cat(found) if found else states.new_zeros(0, dtype=torch.float32)
 
     @torch.inference_mode()
     def mean_output(self, layer: int, expert: int) -> torch.Tensor:
@@ -381,24 +425,77 @@ class CleanRun:
         Only these run, from what the layer received in the clean run.
         """
         with self._resumed(layer, self.inputs[layer][windows]), change:
-            return self._loss(self.token_ids[windows])
+            return self._loss(self.token_ids[windows], self.known[windows])
 
-    def effects(self, layer: int, change: Change, experts: list[int]) -> torch.Tensor:
+    @torch.inference_mode()
+    def handed_on(self, layer: int, change: Change) -> torch.Tensor:
+        """What a layer hands on if a local change is made to the expert of one rank in all tokens at once.
+
+        Tokens are independent of each other within the layer after its attention: what is right of all tokens at once
+        is right of each. So (rank, window, position, hidden), ranks as in `selected`, holds what the layer hands on if
+        the change is made to any one expert, whichever that is.
+        """
+
+        def left(module, given, output):
+            raise _Left(output[0] if isinstance(output, tuple) else output)
+
+        found, selected = [], self.selected[layer]
+        handle = layers_of(self.model.base_model)[layer].register_forward_hook(left)
+        try:
+            for rank in range(selected.shape[-1]):
+                one = changed(self.model, layer, change, selected[..., rank])
+                with self._resumed(layer, self.inputs[layer]), one:
+                    try:
+                        self.model.base_model(input_ids=self.token_ids, use_cache=False)
+                    except _Left as states:
+                        found.append(states.args[0])
+        finally:
+            handle.remove()
+        return torch.stack(found)
+
+    @torch.inference_mode()
+    def effects(
+        self, layer: int, change: Change, experts: list[int], advance: Callable[[int], object] = lambda rows: None
+    ) -> torch.Tensor:
         """What a change to each of some experts of a layer does to the loss: (expert, window, position - 1) float32.
 
         Windows of all experts are stacked to batches as large as the clean one, because numbers may depend on the shape
-        of a batch. One in which no token selects the expert is not run if the change is local: its effect is 0.
+        of a batch. If the change is local the layer runs once for each rank, see `handed_on`, and only the layers after
+        it once for each expert; a window in which no token selects the expert is not run at all, and the head is not
+        for tokens before the first that does: there the effect is 0.
+
+        `advance` is called with numbers of windows done, of all experts.
         """
         selected, count = self.selected[layer], len(self.token_ids)
-        if change.is_local:
-            held = torch.stack([(selected == expert).flatten(1).any(dim=1) for expert in experts])
-        else:
-            held = torch.ones(len(experts), count, dtype=torch.bool, device=selected.device)
-        effect = self.loss.new_zeros(len(experts), *self.loss.shape)
         numbers = torch.tensor(experts, device=selected.device)
-        chosen = held.nonzero()
+        hits = selected == numbers[:, None, None, None]  # (expert, window, position, rank)
+        if change.is_local:
+            reached = hits.any(dim=-1)[..., :-1] & self.known
+            if layer + 1 < len(self._returned):  # attention after it hands on what changed
+                reached = (reached.cumsum(dim=-1) > 0) & self.known
+            local = self.handed_on(layer, change)
+        else:
+            reached = self.known.expand(len(experts), -1, -1)
+        effect = self.loss.new_zeros(reached.shape)
+        chosen = reached.any(dim=-1).nonzero()
         for rows in chosen.split(count) if len(chosen) else ():
-            filled = rows[torch.arange(count, device=rows.device) % len(rows)]
-            after = self.loss_after(layer, change, filled[:, 1], numbers[filled[:, 0]])[: len(rows)]
-            effect[rows[:, 0], rows[:, 1]] = after - self.loss[rows[:, 1]]
+            which, window = rows[torch.arange(count, device=rows.device) % len(rows)].T
+            at, kept = reached[which, window], slice(len(rows))
+            at[len(rows) :] = False  # these make the batch as large as the others
+            if change.is_local:
+                with self._resumed(layer + 1, self._with(layer, local, hits[which, window], window)):
+                    after = self._loss(self.token_ids[window], at)
+            else:
+                after = self.loss_after(layer, change, window, numbers[which])
+            effect[which[kept], window[kept]] = torch.where(at, after - self.loss[window], 0)[kept]
+            advance(len(rows))
         return effect
+
+    def _with(self, layer: int, local: torch.Tensor, hit: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+        """What a layer hands on of windows (row,), `local` where an expert is changed: (row, position, hidden).
+
+        local: as of `handed_on`; hit (row, position, rank) bool: where a token selects the expert.
+        """
+        place = torch.arange(hit.shape[1], device=hit.device)
+        after = local[hit.float().argmax(dim=-1), window[:, None], place]
+        return torch.where(hit.any(dim=-1, keepdim=True), after, self.inputs[layer + 1][window])
