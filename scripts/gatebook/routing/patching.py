@@ -272,6 +272,16 @@ def _handing(
             handle.remove()
 
 
+def _loss_of(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The loss of tokens (row,) in nats."""
+    return nn.functional.cross_entropy(logits, wanted, reduction="none")
+
+
+def _logit_of(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The logit of tokens (row,), less the mean over the vocabulary."""
+    return logits.gather(-1, wanted[:, None])[:, 0] - logits.mean(dim=-1)
+
+
 class CleanRun:
     """A model that ran on windows, and runs again from any layer on.
 
@@ -351,7 +361,7 @@ class CleanRun:
         """The loss (row, position - 1) float32 where it is to be `known`, elsewhere 0."""
         states = self.model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state[:, :-1]
         loss = states.new_zeros(known.shape, dtype=torch.float32)
-        loss[known] = self._scored(states[known], token_ids[:, 1:][known], nn.functional.cross_entropy)
+        loss[known] = self._scored(states[known], token_ids[:, 1:][known], _loss_of)
         return loss
 
     def _scored(self, states: torch.Tensor, targets: torch.Tensor, score: Callable) -> torch.Tensor:
@@ -364,7 +374,7 @@ class CleanRun:
                 logits = self.model(input_ids=wanted[None], use_cache=False).logits[0].float()
             finally:
                 del base.forward
-            found.append(score(logits, wanted, reduction="none"))
+            found.append(score(logits, wanted))
         return torch.cat(found) if found else states.new_zeros(0, dtype=torch.float32)
 
     @torch.inference_mode()
@@ -376,6 +386,47 @@ class CleanRun:
             return states.new_zeros(states.shape[-1], dtype=torch.float32)
         alone = torch.full((len(chosen), 1), expert, device=states.device)
         return expert_outputs(block, chosen, alone)[:, 0].float().mean(dim=0)
+
+    @torch.inference_mode()
+    def contributions(self, layer: int) -> torch.Tensor:
+        """Weight times output of every selected expert of a layer: (window, position, rank, hidden)."""
+        states, selected = self._states[layer], self.selected[layer]
+        alone = expert_outputs(find_blocks(self.model.base_model)[layer], states, selected.flatten(0, 1))
+        return self.weights[layer][..., None] * alone.view(*selected.shape, -1)
+
+    @torch.inference_mode()
+    def direct_logits(self, layer: int) -> torch.Tensor:
+        """By how much the next token's logit falls without the contribution of an expert to the last state.
+
+        What the last layer hands on is taken as it is, less the contribution; the logit is that of the token, less the
+        mean over the vocabulary. (window, position - 1, rank) float32, 0 where no token follows.
+        """
+        contributions, last = self.contributions(layer), len(self._returned)
+        targets = self.token_ids[:, 1:][self.known]
+
+        def logits(states: torch.Tensor) -> torch.Tensor:
+            with self._resumed(last, states):
+                ends = self.model.base_model(input_ids=self.token_ids, use_cache=False).last_hidden_state[:, :-1]
+            return self._scored(ends[self.known], targets, _logit_of)
+
+        whole, found = logits(self.inputs[last]), self.loss.new_zeros(*self.loss.shape, contributions.shape[2])
+        for rank, part in enumerate(contributions.unbind(dim=2)):
+            found[..., rank][self.known] = whole - logits(self.inputs[last] - part)
+        return found
+
+    def gradients(self) -> dict[int, torch.Tensor]:
+        """Minus the derivative of the loss by a factor of each selected expert's weight, at 1.
+
+        By layer (window, position, rank): what removing the expert from that token would do to the loss of its window
+        if the loss were linear, which is its contribution times the gradient.
+        """
+        known, layers = self.known.clone(), sorted(self.selected)
+        with torch.enable_grad(), ExitStack() as stack:
+            factors = [torch.ones_like(self.weights[layer], requires_grad=True) for layer in layers]
+            for layer, factor in zip(layers, factors, strict=True):
+                stack.enter_context(weighted(self.model, layer, factor))
+            found = torch.autograd.grad(self._loss(self.token_ids, known).sum(), factors)
+        return dict(zip(layers, (-each for each in found), strict=True))
 
     @contextmanager
     def _resumed(self, layer: int, states: torch.Tensor) -> Iterator[None]:
