@@ -1,9 +1,10 @@
-"""What removing each expert does to the loss of a few documents of each dataset, and of others where it matters most."""
+"""What removing each expert does to the loss of a few documents of each dataset, and of others where it matters."""
 
 import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -84,17 +85,25 @@ if reason:
     job.log(f"no expert is removed: {reason}")
     whole, others = scan.nothing(layers, description["experts"], list(datasets))
 else:
-    with job.progress(total=runs * sum(len(each) for each, _ in texts.values()), unit=" runs", description="scan") as bar:
+    with job.progress(
+        total=runs * sum(len(each) for each, _ in texts.values()), unit=" runs", description="scan"
+    ) as bar:
         whole = joined(list(map(scanned, datasets)))
     picked = scan.picked(whole, list(datasets))
     whole, others = whole.merge(picked), joined(list(map(tested, datasets)))
 known = {"model": name, "model_id": settings.get("id") or settings.get("path") or "embedded demo"}
-identity = study_identity({
-    dataset: xr.Dataset(attrs=tokens.attrs | description | known | {"checkpoint": checkpoint})
-    for dataset, tokens in datasets.items()
-})
+identity = study_identity(
+    {
+        dataset: xr.Dataset(attrs=tokens.attrs | description | known | {"checkpoint": checkpoint})
+        for dataset, tokens in datasets.items()
+    }
+)
 attrs = identity | {"not_run": reason or "", "stage": removing["stage"], "caliper": removing["caliper"]}
 netcdf.save(whole.assign_attrs(attrs), output, {"tested": others})
-if shelf.exists():
-    shutil.rmtree(shelf)
-job.log(f"{whole.sizes['document']} documents x {runs} experts of {len(layers)} layers on {device}, and {others.sizes['document']} others")
+shutil.rmtree(shelf, ignore_errors=True)
+with suppress(OSError):  # another checkpoint's may be there
+    shelf.parent.rmdir()
+job.log(
+    f"{whole.sizes['document']} documents without each of {runs} experts on {device}, "
+    f"{others.sizes['document']} without the picked ones"
+)

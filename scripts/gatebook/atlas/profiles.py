@@ -1,6 +1,6 @@
 """Expert profiles: all that a study knows about one expert, for every expert of every layer.
 
-A profile joins what the chapters found (loads, domains, top tokens, co-activation, similarity) with what is counted
+A profile joins what the chapters found (loads, domains, top tokens, co-activation, similarity, ablation) with what is counted
 here from the records: the router entropy of the tokens that select the expert, their types (`token_types`), the ranks
 that they give it, and a few of them in their context. report/schemas/expert_profile.schema.json says what each value
 is.
@@ -94,7 +94,7 @@ def profiles(
         Types of the input tokens: (token,).
     metrics
         Those of the chapters selection_frequency, domain_specialization, vocabulary_specialization and coactivation,
-        and, if there is one, similarity.
+        and, if there are any, similarity and expert_ablation.
     decode
         Turns token ids into text.
     confidence
@@ -128,6 +128,8 @@ def profiles(
     }
     if "similarity" in found:
         per_expert["nearest"] = _nearest(found["similarity"], partners)
+    if "expert_ablation" in found and found["expert_ablation"]["loss_change"].notnull().any():
+        per_expert["ablation"] = _ablation(found["expert_ablation"])
     top_k = layer.selected.shape[1]
     out = []
     for expert in range(layer.experts):
@@ -306,6 +308,21 @@ def _nearest(similarity: xr.Dataset, most: int) -> list[list[dict]]:
     ]
 
 
+def _ablation(removed: xr.Dataset) -> list[dict]:
+    change = removed["loss_change"]
+    whole, each = _values(change.sel(dataset=uncertainty.POOLED), "expert"), change.drop_sel(dataset=uncertainty.POOLED)
+    names, p = each["dataset"].values.tolist(), removed["adjusted_p_value"].values
+    return [
+        {
+            "loss_change": interval(mine),
+            "adjusted_p": number(p[expert]),
+            "most": {"dataset": names[place], "loss_change": interval(of[place])},
+        }
+        for expert, (mine, of) in enumerate(zip(whole, _values(each, "expert", "dataset"), strict=True))
+        for place in [int(np.nan_to_num(of[:, 0], nan=-np.inf).argmax())]
+    ]
+
+
 def _largest(values: np.ndarray, most: int) -> list[int]:
     """Places of the `most` largest values, largest first; NaN are left out, ties keep their order."""
     order = np.argsort(-values, kind="stable")
@@ -383,6 +400,7 @@ def _row(profile: dict) -> dict:
         | {f"share_of_{one['type'].replace(' ', '_')}": one["share"]["estimate"] for one in profile["token_types"]}
         | {"top_partner": partner.get("expert"), "top_partner_lift": lift.get("estimate")}
         | {"nearest_expert": nearest.get("expert"), "nearest_cosine": nearest.get("mean_removed_cosine")}
+        | (parts("loss_change", profile["ablation"]["loss_change"]) if "ablation" in profile else {})
     )
 
 

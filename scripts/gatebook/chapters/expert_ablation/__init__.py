@@ -1,6 +1,5 @@
 """What happens when an expert is removed?"""
 
-from math import inf
 from typing import Literal
 
 from pydantic import Field
@@ -40,8 +39,12 @@ MEASURES = {
     "use_correlation": Measure(
         "Correlation of use and change of loss",
         "1",
-        "r of an expert's share of a dataset's tokens and its change of loss there, both less their means over datasets",
-        "1 if removing an expert hurts most where it is used most, 0 if it does not matter where it is used.",
+        "cov / √(var var) of an expert's share of a dataset's tokens and its change of loss there, without their noise",
+        (
+            "1 if removing an expert hurts most where it is used most, 0 if it does not matter where it is used. All "
+            "experts of a layer together, each less its mean over datasets. Variances and covariance are less what "
+            "differences between documents of one dataset add to them, which would make the correlation too small."
+        ),
         bounds=(-1, 1),
         null=0,
     ),
@@ -51,8 +54,7 @@ MEASURES = {
         "Spearman's ρ over experts, the predictor of one half of the clusters and the change of loss of the other",
         (
             "How well the order of a layer's experts by a number tells their order by what removing them does, on "
-            "other texts. That of the change itself is its reliability, which no predictor can be expected to exceed by "
-            "much."
+            "other texts. That of the change itself is its reliability, which no predictor exceeds by much."
         ),
         bounds=(-1, 1),
         null=0,
@@ -103,7 +105,9 @@ class Chosen(Settings):
         "weight is 0 and none enters",
     )
     clusters: int = Field(
-        12, ge=2, description="of each dataset, one document each, in which every expert is removed; from half of all on"
+        12,
+        ge=2,
+        description="of each dataset, one document each, in which every expert is removed; from half of all on",
     )
     tested_clusters: int = Field(
         12, ge=2, description="others, in which the experts that matter most are held against other slots"

@@ -20,6 +20,8 @@ from gatebook.measures import uncertainty
 from gatebook.measures.summary import MEAN, Jackknife, Measured, summarise
 from gatebook.measures.uncertainty import POOLED
 
+LEAST_TRUE = 0.1
+"""Of a variance between datasets, what the noise of documents must leave for a correlation to be known."""
 OF_EXPERTS = ("draw", "dataset", "layer", "expert")
 OF_PICKED = {"picked_change": "picked_change", "matched_change": "matched_change", "control_change": "control_change"}
 
@@ -42,12 +44,22 @@ def rates(values: np.ndarray, tokens: np.ndarray, dataset: np.ndarray, group: np
         (1 + GROUPS, 1 + datasets, ...) float64: of all documents, then without each group; the mean first. NaN for a
         dataset without documents, which the mean leaves out.
     """
-    columns = np.concatenate([tokens[:, None], values.reshape(len(values), -1)], axis=1)
+    held, sums = (_sums(each, dataset, group, datasets) for each in (tokens[:, None], _flat(values)))
+    each = sums / np.where(held > 0, held, np.nan)
+    return np.concatenate([_mean(each, 1)[:, None], each], axis=1).reshape(1 + GROUPS, 1 + datasets, *values.shape[1:])
+
+
+def _sums(columns: np.ndarray, dataset: np.ndarray, group: np.ndarray, datasets: int) -> np.ndarray:
+    """Sums of columns (document, column) over the documents of each dataset, in every draw: (draw, dataset, column)."""
     cells = np.zeros((GROUPS, datasets, columns.shape[1]))
     np.add.at(cells, (group, dataset), columns)
-    sums = np.concatenate([cells.sum(axis=0)[None], cells.sum(axis=0) - cells])
-    each = sums[..., 1:] / np.where(sums[..., :1] > 0, sums[..., :1], np.nan)
-    return np.concatenate([_mean(each, 1)[:, None], each], axis=1).reshape(1 + GROUPS, 1 + datasets, *values.shape[1:])
+    total = cells.sum(axis=0)
+    return np.concatenate([total[None], total - cells])
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Values (document, ...) as (document, column); there may be no document."""
+    return values.reshape(len(values), np.prod(values.shape[1:], dtype=int))
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
@@ -57,35 +69,90 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(known, values, 0).sum(axis=axis) / np.where(number > 0, number, np.nan)
 
 
-def correlation(use: np.ndarray, change: np.ndarray) -> np.ndarray:
+def correlation(
+    use: np.ndarray,
+    change: np.ndarray,
+    tokens: np.ndarray,
+    dataset: np.ndarray,
+    group: np.ndarray,
+    orders: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """r of an expert's use and change over datasets, both less their means over datasets, of all experts together.
 
-    use, change: (..., dataset, expert); (...) float64, NaN where one of them does not vary or there is one dataset.
+    Documents are a sample: what chance adds to a dataset's use and change of loss makes their variances too large, and
+    as it is the same in both, their covariance too. These parts are estimated from how documents of one dataset differ,
+    and subtracted, so that r is that of datasets with any number of documents. A plain r would be too small by an
+    amount that depends on their number, and no interval around it would hold the true one.
+
+    Parameters
+    ----------
+    use, change
+        Of documents, one of each cluster: (document, layer, expert).
+    tokens, dataset, group
+        As those of `rates`.
+    orders
+        Permutations of the documents, whose changes are then those of others: (permutation, document) int.
+
+    Returns
+    -------
+    numpy.ndarray
+        r, (1 + GROUPS, layer) float64. NaN where of the variance of one of the two less than `LEAST_TRUE` is left.
+    numpy.ndarray
+        The covariance with permuted changes, (permutation, layer), over the same root of variances as r has of all
+        documents.
     """
-    known = np.isfinite(use) & np.isfinite(change)
-    parts = [np.where(known, part - _mean(np.where(known, part, np.nan), -2)[..., None, :], 0) for part in (use, change)]
-    product, first, second = (
-        (one * other).sum(axis=(-2, -1)) for one, other in (parts, (parts[0],) * 2, (parts[1],) * 2)
-    )
-    size = np.sqrt(first * second)
-    return product / np.where(size > 1e-300, size, np.nan)
+    datasets, flat = int(dataset.max(initial=-1)) + 1, [_flat(part) for part in (use, change)]
+    t = tokens[:, None].astype(np.float64)
+    size, weight, squares = (_sums(each, dataset, group, datasets) for each in (np.ones_like(t), t, t**2))
+    u, x = flat
+    parts = {
+        name: _sums(each, dataset, group, datasets)
+        for name, each in {"u": u, "x": x, "ut": u * t, "xt": x * t, "uu": u * u, "xx": x * x, "ux": u * x}.items()
+    }
+    known = size > 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = {name: parts[name] / weight for name in "ux"}
+        noise = {
+            one + other: size
+            / (size - 1)
+            / weight**2
+            * (
+                parts[one + other]
+                - mean[one] * parts[other + "t"]
+                - mean[other] * parts[one + "t"]
+                + mean[one] * mean[other] * squares
+            )
+            for one, other in ("uu", "xx", "ux")
+        }
+    count = known.sum(axis=1)  # (draw, 1)
+
+    def over(values: np.ndarray) -> np.ndarray:
+        """Sums over datasets and experts: (draw, layer)."""
+        return np.where(known, values, 0).sum(axis=1).reshape(len(values), *use.shape[1:]).sum(axis=-1)
+
+    apart = {
+        name: values - np.where(known, values, 0).sum(axis=1, keepdims=True) / np.maximum(count, 1)[:, None]
+        for name, values in mean.items()
+    }
+    plain = {one + other: over(apart[one] * apart[other]) for one, other in noise}
+    true = {name: values - (1 - 1 / np.maximum(count, 1)) * over(noise[name]) for name, values in plain.items()}
+    enough = (true["uu"] > LEAST_TRUE * plain["uu"]) & (true["xx"] > LEAST_TRUE * plain["xx"])
+    root = np.sqrt(np.where(enough, true["uu"] * true["xx"], np.nan))
+    permuted = []
+    for order in orders:
+        held, sums = (_sums(each[order], dataset, group * 0, datasets)[0] for each in (t, x))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = np.where(known[0], sums / held, 0)
+        permuted.append(
+            (np.where(known[0], apart["u"][0], 0) * rate).reshape(datasets, *use.shape[1:]).sum(axis=(0, 2))
+        )
+    return true["ux"] / root, np.array(permuted).reshape(len(orders), use.shape[1]) / root[0]
 
 
-def null_correlations(scan: xr.Dataset, place: np.ndarray, datasets: int, permutations: int, seed: int) -> np.ndarray:
-    """The same with the changes of documents permuted over all documents, and their use left: (draw, layer) float64."""
+def permuted(documents: int, permutations: int, seed: int) -> np.ndarray:
+    """Random orders of documents: (permutation, document) int64."""
     rng = np.random.default_rng([seed, zlib.crc32(b"correlation")])
-    member = (place == np.arange(datasets)[:, None]).astype(np.float64)
-    tokens, change, use = (scan[name].values for name in ("predicted_tokens", "loss_change", "selected_tokens"))
-    shape = (datasets, *change.shape[1:])
-
-    def per_token(values: np.ndarray, of: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            rate = (member @ values.reshape(len(values), -1)) / (member @ of)[:, None]
-        return rate.reshape(shape).swapaxes(0, 1)
-
-    used = per_token(use, tokens)
-    orders = (rng.permutation(len(place)) for _ in range(permutations))
-    return np.array([correlation(used, per_token(change[order], tokens[order])) for order in orders])
+    return rng.permuted(np.tile(np.arange(documents), (permutations, 1)), axis=1)
 
 
 def predictions(scan: xr.Dataset, place: np.ndarray, datasets: int, splits: int, seed: int) -> np.ndarray:
@@ -107,7 +174,7 @@ def predictions(scan: xr.Dataset, place: np.ndarray, datasets: int, splits: int,
     """
     rng = np.random.default_rng([seed, zlib.crc32(b"prediction")])
     values = np.stack([scan[name].values for name in PREDICTORS], axis=1).astype(np.float64)
-    columns = values.reshape(len(values), np.prod(values.shape[1:], dtype=int))
+    columns = _flat(values)
     group, tokens = scan["group"].values.astype(int), scan["predicted_tokens"].values
     kept = np.concatenate([np.ones((1, len(place)), bool), group != np.arange(GROUPS)[:, None]])
     total = np.zeros((len(PREDICTORS), len(kept), scan.sizes["layer"]))
@@ -151,7 +218,7 @@ def p_values(draws: xr.DataArray) -> xr.DataArray:
     """
     ordered = draws.transpose("draw", ...)
     estimate, others = ordered.isel(draw=0, drop=True), ordered.values[1:]
-    changed = (others != estimate.values).reshape(len(others), -1).any(axis=1)
+    changed = _flat(others != estimate.values).any(axis=1)
     groups = changed.sum()
     if groups < 2:
         return estimate * np.nan
@@ -214,11 +281,13 @@ def measure(
         tokens, group = scan["predicted_tokens"].values, scan["group"].values
         return xr.DataArray(rates(scan[name].values, tokens, place, group, len(names)), coords, OF_EXPERTS)
 
-    change, use, direct = map(of_experts, ("loss_change", "selected_tokens", "loss_change_at"))
+    change, direct = map(of_experts, ("loss_change", "loss_change_at"))
     draws = xr.Dataset({"mean_loss_change": change.mean("expert")})
     draws["direct_share"] = (direct.sum("expert") / change.sum("expert")).where(change.notnull().all("expert"))
-    parts = (part.isel(dataset=slice(1, None)).transpose("draw", "layer", "dataset", "expert") for part in (use, change))
-    draws["use_correlation"] = ("draw", "layer"), correlation(*(part.values for part in parts))
+    orders = permuted(len(place), permutations, seed)
+    of_documents = (scan[name].values for name in ("selected_tokens", "loss_change", "predicted_tokens"))
+    correlated, null = correlation(*of_documents, place, scan["group"].values.astype(int), orders)
+    draws["use_correlation"] = ("draw", "layer"), correlated
     found = predictions(scan, place, len(names), splits, seed)
     draws["prediction"] = ("predictor", "draw", "layer"), found
     draws = draws.assign_coords(predictor=list(PREDICTORS.values()))
@@ -229,7 +298,7 @@ def measure(
     scanned["adjusted_p_value"] = adjusted(p_values(change.sel(dataset=POOLED, drop=True))).assign_attrs(
         long_name="p of the pooled change of loss, adjusted for all experts", units="1"
     )
-    scanned = scanned.merge(_null(scan, place, len(names), permutations, seed, confidence, layers))
+    scanned = scanned.merge(_null(xr.DataArray(null, {"layer": layers}, ("permutation", "layer")), confidence))
     of_tests = _tests(tested, names)
     metrics = scanned.merge(_sizes(scan, names))
     metrics = uncertainty.without_few(metrics, fewest_clusters, metrics["clusters"])
@@ -248,20 +317,16 @@ def _described(values: xr.DataArray, name: str) -> xr.DataArray:
     return values.assign_attrs(long_name=measure.title, units=measure.units, formula=measure.formula)
 
 
-def _null(
-    scan: xr.Dataset, place: np.ndarray, datasets: int, permutations: int, seed: int, confidence: float, layers
-) -> xr.Dataset:
-    """`null_use_correlation` (layer, interval) and its mean over layers."""
-    found = null_correlations(scan, place, datasets, permutations, seed)
-    values = xr.DataArray(found, {"layer": layers}, ("permutation", "layer"))
-    each = {"": values, MEAN: values.mean("layer")}
-    words = {"": "", MEAN: ", mean over layers"}
+def _null(values: xr.DataArray, confidence: float) -> xr.Dataset:
+    """`null_use_correlation` (layer, interval) and its mean over layers, from values (permutation, layer)."""
+    title = f"{MEASURES['use_correlation'].title} with permuted clusters"
+    parts = {"": (values, title), MEAN: (values.mean("layer"), f"{title}, mean over layers")}
     return xr.Dataset(
         {
             f"{prefix}null_use_correlation": uncertainty.chance(part, confidence, "permutation").assign_attrs(
-                long_name=f"{MEASURES['use_correlation'].title} with permuted clusters{words[prefix]}", units="1"
+                long_name=words, units="1"
             )
-            for prefix, part in each.items()
+            for prefix, (part, words) in parts.items()
         }
     )
 

@@ -123,14 +123,20 @@ def _finding_use(seen: Seen) -> Finding:
     found = numbers(seen, "use_correlation", null, "correlation_effect")
     return Finding(
         question="Does removing an expert hurt most where it is used most?",
-        answer=f"An expert's share of a dataset's tokens and what removing it does there correlate with {rounded(found)} "
-        f"over datasets{change(seen, 'use_correlation')}.",
+        answer=f"An expert's share of a dataset's tokens and what removing it does there correlate over datasets with "
+        f"{rounded(found)}{_since(seen, 'use_correlation')}.",
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means a correlation above that of permuted clusters",
         unit="correlation",
         figure="use",
         **found,
     )
+
+
+def _since(seen: Seen, name: str) -> str:
+    """What training did to a measure; "" if it is not known, such as where nothing matters in the untrained model."""
+    known = seen.difference is not None and np.isfinite(over_layers(seen.difference, name)).all()
+    return change(seen, name) if known else ""
 
 
 def _finding_expert(seen: Seen) -> Finding:
@@ -226,7 +232,7 @@ def _by_expert(metrics: xr.Dataset) -> Figure:
         kind="magnitude",
         label="change of loss, nats per token",
         uncertain=~(metrics["adjusted_p_value"].transpose("layer", "expert").values <= rate),
-        limits=(0, max(float(np.nanmax(values)), 1e-9)) if np.isfinite(values).any() else None,
+        limits=_limits(values),
     )
     count, hurt, helped = _significant(metrics)
     said = f"of {count} experts {hurt} raise the loss when they are removed, and {helped} lower it"
@@ -240,6 +246,13 @@ def _by_expert(metrics: xr.Dataset) -> Figure:
         drawing=drawing,
         data=table(metrics, ["loss_change"]),
     )
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Of colours: from 0 to the largest value, rounded up to two digits."""
+    largest = max(np.nanmax(values, initial=0), 1e-9)
+    digit = 10.0 ** (np.floor(np.log10(largest)) - 1)
+    return 0, float(np.ceil(largest / digit) * digit)
 
 
 def _by_dataset(metrics: xr.Dataset) -> Figure:
@@ -261,7 +274,7 @@ def _by_dataset(metrics: xr.Dataset) -> Figure:
         kind="magnitude",
         label="change of loss, nats per token",
         annotate=".2f",
-        limits=(0, max(float(np.nanmax(found)), 1e-9)) if np.isfinite(found).any() else None,
+        limits=_limits(found),
         x_label="layer, expert",
     )
     return Figure(
@@ -317,7 +330,7 @@ def _use(seen: Seen) -> Figure:
         caption=f"Mean change of loss over experts; share of it at the tokens that select the expert; correlation over "
         f"datasets of an expert's share of the tokens and its change of loss{of}. {_removed(metrics)}",
         how_to_read="What is not at the expert's own tokens reaches others through attention. The band of the "
-        "correlation is what it is if the changes of clusters are permuted over datasets and their use is not.",
+        "correlation is what it is if the changes of clusters are permuted over all datasets and their use is not.",
         drawing=drawing,
         data=table(metrics, list(parts)),
     )
@@ -377,7 +390,9 @@ def _predictors(metrics: xr.Dataset) -> Figure:
     itself = [float(each) for each in ends(of.sel(predictor=ITSELF))]
     drawing, (ax,) = plotting.canvas(plotting.height_for(len(rows)))
     ceiling = [Reference(ITSELF, *itself)] if np.isfinite(itself).all() else []
-    plotting.dot_whiskers(ax, rows, [Series("", *ends(of.sel(predictor=rows)))], ceiling, x_label="rank correlation")
+    plotting.dot_whiskers(
+        ax, rows, [Series("predictor", *ends(of.sel(predictor=rows)))], ceiling, x_label="rank correlation"
+    )
     known = [name for name in [*rows, ITSELF] if np.isfinite(of.sel(predictor=name)).all()]
     said = "; ".join(f"{name} {' '.join(format_estimate(*ends(of.sel(predictor=name))))}" for name in known)
     means = f", mean over layers: {said}" if said else ""
@@ -392,4 +407,3 @@ def _predictors(metrics: xr.Dataset) -> Figure:
         drawing=drawing,
         data=table(metrics, ["prediction", "prediction_beyond"]),
     )
-

@@ -32,9 +32,7 @@ TESTED = (*(f"{part}_change" for part in PARTS), "picked_slots", "matched_slots"
 ABOUT = ("dataset", "document_id", "cluster")
 
 
-def chosen(
-    tokens: xr.Dataset, *, clusters: int, tested_clusters: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def chosen(tokens: xr.Dataset, *, clusters: int, tested_clusters: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The documents of a dataset that are scanned and those that are tested, by number: (document,) int64 each.
 
     A random one of each cluster; clusters of different groups before a second one of a group. Datasets with fewer
@@ -158,7 +156,7 @@ def scan(
 def nothing(layers: Sequence[int], experts: int, names: Sequence[str]) -> tuple[xr.Dataset, xr.Dataset]:
     """The scan and the test of a model whose experts cannot be removed: of no document."""
     per_expert = np.zeros((0, len(layers), experts))
-    scanned = xr.Dataset({name: (("document", "layer", "expert"), per_expert) for name in SUMS})
+    scanned = xr.Dataset(dict.fromkeys(SUMS, (("document", "layer", "expert"), per_expert)))
     tested = xr.Dataset({name: (("document", "of"), np.zeros((0, 2))) for name in TESTED})
     missing = {name: ("cell", np.full(len(names) + 1, -1)) for name in ("cell_layer", "cell_expert")}
     whole = scanned.assign(missing).assign_coords(layer=list(layers), cell=[*names, POOLED])
@@ -218,7 +216,7 @@ def match(own: np.ndarray, others: np.ndarray, caliper: float) -> tuple[np.ndarr
     Returns
     -------
     numpy.ndarray
-        Indices of own slots with a partner: (pair,), as many as there can be, the sum of differences being the smallest.
+        Indices of own slots with a partner, as many as there can be, with the smallest differences in sum: (pair,).
     numpy.ndarray
         Indices of the partners: (pair,).
     """
