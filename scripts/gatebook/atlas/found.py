@@ -40,9 +40,9 @@ def of_layer(profiles: list[dict], coactivation: xr.Dataset) -> dict:
         `entropy_of_all` tokens; `domains`, for every dataset share, low, high and q; `types`, for every token type
         share, low and high, and `types_of_all`, the shares of all tokens; if outputs were compared `nearest`, the most
         alike experts with the cosine; if experts were removed `ablation`, the change of loss, estimate, low and high,
-        and the dataset where it is largest, with the same of it. For every pair, row by row above the diagonal, `expected`, its tokens if loads
-        alone decided, `low` and `high` of its lift, and `q`, None where a pair is not tested. Numbers have 3
-        significant digits, `expected` 6.
+        and the dataset where it is largest, with the same of it. For every pair, row by row above the diagonal,
+        `expected`, its tokens if loads alone decided, `low` and `high` of its lift, and `q`, None where a pair is not
+        tested. Numbers have 3 significant digits, `expected` 6.
     """
     experts, top_k = len(profiles), len(profiles[0]["ranks"])
     upper = np.triu_indices(experts, 1)

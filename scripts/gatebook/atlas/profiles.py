@@ -1,9 +1,9 @@
 """Expert profiles: all that a study knows about one expert, for every expert of every layer.
 
-A profile joins what the chapters found (loads, domains, top tokens, co-activation, similarity, ablation) with what is counted
-here from the records: the router entropy of the tokens that select the expert, their types (`token_types`), the ranks
-that they give it, and a few of them in their context. report/schemas/expert_profile.schema.json says what each value
-is.
+A profile joins what the chapters found (loads, domains, top tokens, co-activation, similarity, ablation) with what is
+counted here from the records: the router entropy of the tokens that select the expert, their types (`token_types`), the
+ranks that they give it, and a few of them in their context. report/schemas/expert_profile.schema.json says what each
+value is.
 """
 
 from collections.abc import Callable

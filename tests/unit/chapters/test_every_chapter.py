@@ -72,6 +72,7 @@ FARTHEST = {
     "router_space_overlap": (0, None, "orthogonal"),
     "settled": (0, 1, "of routing that is that of the last checkpoint at once, or only at last"),
     "recovered recovered_after_unrelated ceiling": (None, 1, "of a model that does what is recorded"),
+    "use_correlation prediction": (-1, 1, "of opposite, or equal, orders of experts"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""
@@ -203,7 +204,8 @@ def test_a_value_out_of_bounds_is_refused_in_one_sentence(name, part, key):
             checked(name, section)
         place = f"{name}.{key}" if part == "settings" else f"{name}.thresholds.{key}"
         sentence = str(raised.value)
-        assert sentence.startswith(f"config: {place}: {value!r} is not allowed: write ")
+        start = f"config: {place}: {value!r} is not "
+        assert sentence.startswith((f"{start}allowed: write ", f"{start}known: use one of "))
         assert sentence.endswith(".") and "\n" not in sentence
 
 

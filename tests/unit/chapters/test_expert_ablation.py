@@ -188,9 +188,11 @@ def test_matches_by_hand():
     assert dict(zip(first.tolist(), second.tolist(), strict=True)) == {0: 4, 1: 0, 2: 3}
     first, second = scan.match(own, others[1:], 0.05)
     assert (first.tolist(), second.tolist()) == ([2], [2])
-    assert [len(part) for part in scan.match(own, others[:0], 0.1)] == [0, 0] == [
-        len(part) for part in scan.match(own[:0], others, 0.1)
-    ]
+    assert (
+        [len(part) for part in scan.match(own, others[:0], 0.1)]
+        == [0, 0]
+        == [len(part) for part in scan.match(own[:0], others, 0.1)]
+    )
 
 
 def test_matches_are_as_many_as_there_can_be_and_the_nearest():
@@ -201,10 +203,9 @@ def test_matches_are_as_many_as_there_can_be_and_the_nearest():
         assert len(set(second)) == len(second) == len(first)
         apart = np.abs(others - own[:, None]) / own[:, None]
         assert (apart[first, second] <= 0.3).all()
-        best = max(
-            ((apart[range(4), order] <= 0.3).sum(), -np.where(near := apart[range(4), order], near, 0)[near <= 0.3].sum())
-            for order in map(list, permutations(range(5), 4))
-        )
+        orders = np.array(list(permutations(range(5), 4)))
+        near = apart[np.arange(4), orders]
+        best = max(zip((near <= 0.3).sum(axis=1), -np.where(near <= 0.3, near, 0).sum(axis=1), strict=True))
         assert (len(first), -apart[first, second].sum()) == pytest.approx(best)
 
 

@@ -96,7 +96,7 @@ def correlation(
     Returns
     -------
     numpy.ndarray
-        r, (1 + GROUPS, layer) float64. NaN where of the variance of one of the two less than `LEAST_TRUE` is left.
+        r, (1 + GROUPS, layer) float64, cut to what it can be. NaN where of the variance of one of the two less than `LEAST_TRUE` is left.
     numpy.ndarray
         The covariance with permuted changes, (permutation, layer), over the same root of variances as r has of all
         documents.
@@ -146,7 +146,7 @@ def correlation(
         permuted.append(
             (np.where(known[0], apart["u"][0], 0) * rate).reshape(datasets, *use.shape[1:]).sum(axis=(0, 2))
         )
-    return true["ux"] / root, np.array(permuted).reshape(len(orders), use.shape[1]) / root[0]
+    return np.clip(true["ux"] / root, -1, 1), np.array(permuted).reshape(len(orders), use.shape[1]) / root[0]
 
 
 def permuted(documents: int, permutations: int, seed: int) -> np.ndarray:
