@@ -32,7 +32,7 @@ def test_only_what_runs_experts_asks_for_a_gpu(olmoe):
     jobs, blocks = olmoe
     assert blocks.keys() - {"all"} == jobs.keys()
     asking = {name for name, text in blocks.items() if re.search(r"gpu=[1-9]", text)}
-    assert asking == {"extract_routing", "measure_maps", "measure_reach", "measure_similarity"}
+    assert asking == {"extract_routing", "measure_maps", "measure_reach", "measure_similarity", "scan_ablation"}
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,20 @@ def _handing(
             handle.remove()
 
 
+@contextmanager
+def _replaced(module: nn.Module, forward: Callable) -> Iterator[None]:
+    """Within it a module computes something else; what it had of its own, such as on several GPUs, comes back."""
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
+
+
 def _loss_of(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """The loss of tokens (row,) in nats."""
     return nn.functional.cross_entropy(logits, wanted, reduction="none")
@@ -353,13 +367,14 @@ class CleanRun:
         def keep(module, given):
             if len(given) == 3 and given[1].dtype == torch.int64 and given[1].shape == given[2].shape:
                 self._states[index] = given[0].reshape(-1, given[0].shape[-1])
-                self.selected[index], self.weights[index] = (each.view(*self.token_ids.shape, -1) for each in given[1:])
+                shape, device = (*self.token_ids.shape, -1), self.token_ids.device
+                self.selected[index], self.weights[index] = (each.view(shape).to(device) for each in given[1:])
 
         return keep
 
     def _loss(self, token_ids: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """The loss (row, position - 1) float32 where it is to be `known`, elsewhere 0."""
-        states = self.model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state[:, :-1]
+        states = self.model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state[:, :-1].to(known.device)
         loss = states.new_zeros(known.shape, dtype=torch.float32)
         loss[known] = self._scored(states[known], token_ids[:, 1:][known], _loss_of)
         return loss
@@ -369,19 +384,17 @@ class CleanRun:
         base, found = self.model.base_model, []
         size = ROWS_PER_HEAD.get(states.device.type, MOST_ROWS)
         for part, wanted in zip(states.split(size), targets.split(size), strict=True):
-            base.forward = lambda *given, part=part, **named: MoeModelOutputWithPast(last_hidden_state=part[None])
-            try:
+            ended = MoeModelOutputWithPast(last_hidden_state=part[None])
+            with _replaced(base, lambda *given, ended=ended, **named: ended):
                 logits = self.model(input_ids=wanted[None], use_cache=False).logits[0].float()
-            finally:
-                del base.forward
-            found.append(score(logits, wanted))
+            found.append(score(logits.to(wanted.device), wanted))
         return torch.cat(found) if found else states.new_zeros(0, dtype=torch.float32)
 
     @torch.inference_mode()
     def mean_output(self, layer: int, expert: int) -> torch.Tensor:
         """The mean output, not weighted, of an expert over tokens that select it: (hidden,) float32, 0 without any."""
         block, states = find_blocks(self.model.base_model)[layer], self._states[layer]
-        chosen = states[(self.selected[layer] == expert).any(dim=-1).flatten()]
+        chosen = states[(self.selected[layer] == expert).any(dim=-1).flatten().to(states.device)]
         if not len(chosen):
             return states.new_zeros(states.shape[-1], dtype=torch.float32)
         alone = torch.full((len(chosen), 1), expert, device=states.device)
@@ -391,8 +404,9 @@ class CleanRun:
     def contributions(self, layer: int) -> torch.Tensor:
         """Weight times output of every selected expert of a layer: (window, position, rank, hidden)."""
         states, selected = self._states[layer], self.selected[layer]
-        alone = expert_outputs(find_blocks(self.model.base_model)[layer], states, selected.flatten(0, 1))
-        return self.weights[layer][..., None] * alone.view(*selected.shape, -1)
+        which = selected.flatten(0, 1).to(states.device)
+        alone = expert_outputs(find_blocks(self.model.base_model)[layer], states, which)
+        return self.weights[layer][..., None] * alone.view(*selected.shape, -1).to(selected.device)
 
     @torch.inference_mode()
     def direct_logits(self, layer: int) -> torch.Tensor:
@@ -407,11 +421,11 @@ class CleanRun:
         def logits(states: torch.Tensor) -> torch.Tensor:
             with self._resumed(last, states):
                 ends = self.model.base_model(input_ids=self.token_ids, use_cache=False).last_hidden_state[:, :-1]
-            return self._scored(ends[self.known], targets, _logit_of)
+            return self._scored(ends.to(self.known.device)[self.known], targets, _logit_of)
 
         whole, found = logits(self.inputs[last]), self.loss.new_zeros(*self.loss.shape, contributions.shape[2])
         for rank, part in enumerate(contributions.unbind(dim=2)):
-            found[..., rank][self.known] = whole - logits(self.inputs[last] - part)
+            found[..., rank][self.known] = whole - logits(self.inputs[last] - part.to(self.inputs[last].device))
         return found
 
     def gradients(self) -> dict[int, torch.Tensor]:
@@ -441,13 +455,10 @@ class CleanRun:
 
             return forward
 
-        for index, one in enumerate(before):
-            one.forward = given_back(index)
-        try:
+        with ExitStack() as stack:
+            for index, one in enumerate(before):
+                stack.enter_context(_replaced(one, given_back(index)))
             yield
-        finally:
-            for one in before:
-                del one.forward
 
     @torch.inference_mode()
     def loss_after(
@@ -547,6 +558,6 @@ class CleanRun:
 
         local: as of `handed_on`; hit (row, position, rank) bool: where a token selects the expert.
         """
-        place = torch.arange(hit.shape[1], device=hit.device)
+        hit, window, place = (each.to(local.device) for each in (hit, window, torch.arange(hit.shape[1])))
         after = local[hit.float().argmax(dim=-1), window[:, None], place]
         return torch.where(hit.any(dim=-1, keepdim=True), after, self.inputs[layer + 1][window])

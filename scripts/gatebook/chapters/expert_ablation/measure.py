@@ -96,57 +96,46 @@ def correlation(
     Returns
     -------
     numpy.ndarray
-        r, (1 + GROUPS, layer) float64, cut to what it can be. NaN where of the variance of one of the two less than `LEAST_TRUE` is left.
+        r, (1 + GROUPS, layer) float64, cut to what it can be. NaN where less than `LEAST_TRUE` of the variance of one
+        of the two is left.
     numpy.ndarray
         The covariance with permuted changes, (permutation, layer), over the same root of variances as r has of all
         documents.
     """
-    datasets, flat = int(dataset.max(initial=-1)) + 1, [_flat(part) for part in (use, change)]
-    t = tokens[:, None].astype(np.float64)
-    size, weight, squares = (_sums(each, dataset, group, datasets) for each in (np.ones_like(t), t, t**2))
-    u, x = flat
-    parts = {
-        name: _sums(each, dataset, group, datasets)
-        for name, each in {"u": u, "x": x, "ut": u * t, "xt": x * t, "uu": u * u, "xx": x * x, "ux": u * x}.items()
-    }
+    datasets, t = int(dataset.max(initial=-1)) + 1, tokens[:, None].astype(np.float64)
+    u, x = _flat(use), _flat(change)
+
+    def sums(columns: np.ndarray) -> np.ndarray:
+        return _sums(columns, dataset, group, datasets)
+
+    size, weight, squares = map(sums, (np.ones_like(t), t, t**2))
     known = size > 1
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = {name: parts[name] / weight for name in "ux"}
-        noise = {
-            one + other: size
-            / (size - 1)
-            / weight**2
-            * (
-                parts[one + other]
-                - mean[one] * parts[other + "t"]
-                - mean[other] * parts[one + "t"]
-                + mean[one] * mean[other] * squares
-            )
-            for one, other in ("uu", "xx", "ux")
-        }
-    count = known.sum(axis=1)  # (draw, 1)
+    number = np.maximum(known.sum(axis=1), 1)  # of datasets: (draw, 1)
 
     def over(values: np.ndarray) -> np.ndarray:
         """Sums over datasets and experts: (draw, layer)."""
         return np.where(known, values, 0).sum(axis=1).reshape(len(values), *use.shape[1:]).sum(axis=-1)
 
-    apart = {
-        name: values - np.where(known, values, 0).sum(axis=1, keepdims=True) / np.maximum(count, 1)[:, None]
-        for name, values in mean.items()
-    }
-    plain = {one + other: over(apart[one] * apart[other]) for one, other in noise}
-    true = {name: values - (1 - 1 / np.maximum(count, 1)) * over(noise[name]) for name, values in plain.items()}
-    enough = (true["uu"] > LEAST_TRUE * plain["uu"]) & (true["xx"] > LEAST_TRUE * plain["xx"])
-    root = np.sqrt(np.where(enough, true["uu"] * true["xx"], np.nan))
-    permuted = []
+    def noise(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """The covariance of two ratios of sums, from documents' distances from them (Cochran 1977, 6.3)."""
+        first, second = sums(one) / weight, sums(other) / weight
+        apart = sums(one * other) - first * sums(other * t) - second * sums(one * t) + first * second * squares
+        return over(size / (size - 1) * apart / weight**2)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rates_of = [np.where(known, sums(each) / weight, 0) for each in (u, x)]
+        centred = [each - each.sum(axis=1, keepdims=True) / number[:, None] for each in rates_of]
+        plain = [over(centred[one] * centred[other]) for one, other in ((0, 1), (0, 0), (1, 1))]
+        added = [noise(*pair) for pair in ((u, x), (u, u), (x, x))]
+    true = [one - (1 - 1 / number) * other for one, other in zip(plain, added, strict=True)]
+    enough = (true[1] > LEAST_TRUE * plain[1]) & (true[2] > LEAST_TRUE * plain[2])
+    root = np.sqrt(np.where(enough, true[1] * true[2], np.nan))
+    used, permuted = np.where(known[0], centred[0][0], 0), []
     for order in orders:
-        held, sums = (_sums(each[order], dataset, group * 0, datasets)[0] for each in (t, x))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rate = np.where(known[0], sums / held, 0)
-        permuted.append(
-            (np.where(known[0], apart["u"][0], 0) * rate).reshape(datasets, *use.shape[1:]).sum(axis=(0, 2))
-        )
-    return np.clip(true["ux"] / root, -1, 1), np.array(permuted).reshape(len(orders), use.shape[1]) / root[0]
+        held, changed = (_sums(each[order], dataset, group * 0, datasets)[0] for each in (t, x))
+        product = used * changed / np.where(known[0], held, np.inf)
+        permuted.append(product.reshape(datasets, *use.shape[1:]).sum(axis=(0, 2)))
+    return np.clip(true[0] / root, -1, 1), np.array(permuted).reshape(len(orders), use.shape[1]) / root[0]
 
 
 def permuted(documents: int, permutations: int, seed: int) -> np.ndarray:
