@@ -244,7 +244,7 @@ def _by_expert(metrics: xr.Dataset) -> Figure:
         f"{100 * rate:g} % over all experts. {_removed(metrics)}",
         how_to_read="Hatched cells cannot be told from 0. A loss that falls has the colour of 0.",
         drawing=drawing,
-        data=table(metrics, ["loss_change"]),
+        data=table(metrics.sel(dataset=[POOLED]), ["loss_change"]),
     )
 
 
@@ -257,7 +257,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 
 def _by_dataset(metrics: xr.Dataset) -> Figure:
     datasets = metrics["dataset"].values[1:].tolist()
-    cells = sorted({_cell(metrics, dataset) for dataset in datasets})
+    cells, data = sorted({_cell(metrics, dataset) for dataset in datasets}), table(metrics, ["loss_change"])
     values = metrics["loss_change"].sel(interval="estimate").isel(dataset=slice(1, None))
     found = np.array(
         [
@@ -282,11 +282,11 @@ def _by_dataset(metrics: xr.Dataset) -> Figure:
         title="Where the experts that matter most in a dataset matter",
         alt="Matrix of the change of loss, datasets by the experts that matter most in any of them.",
         caption=f"Change of loss in each dataset without the expert that matters most in one of them. "
-        f"{_removed(metrics)} The CSV has all experts with intervals.",
+        f"{_removed(metrics)} The chapter's table has all experts with intervals.",
         how_to_read="The experts were picked in the same texts: the largest value of a row is too large on average. "
         "The figure of slots shows them in others.",
         drawing=drawing,
-        data=table(metrics, ["loss_change"]),
+        data=data[[cell in cells for cell in zip(data["layer"], data["expert"], strict=True)]],
         names=[f"layer {layer}, expert {expert}" for layer, expert in cells if layer >= 0],
     )
 
