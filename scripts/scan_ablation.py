@@ -60,9 +60,14 @@ def scanned(dataset: str) -> xr.Dataset:
     if path.exists() and (found := netcdf.load(path)).attrs["key"] == key:
         bar.update(len(given) * runs)
         return found
-    options = {"stage": removing["stage"], "advance": bar.update}
-    made = fitting(lambda tokens: scan.scan(model, layers, given, tokens_per_batch=tokens, **options))
-    made = made.merge(scan.about(datasets[dataset], documents[dataset][0]))
+    begun, options = bar.n, {"stage": removing["stage"], "advance": bar.update}
+
+    def run(tokens: int) -> xr.Dataset:
+        """The scan, whole or not at all."""
+        bar.update(begun - bar.n)
+        return scan.scan(model, layers, given, tokens_per_batch=tokens, **options)
+
+    made = fitting(run).merge(scan.about(datasets[dataset], documents[dataset][0]))
     shelf.mkdir(parents=True, exist_ok=True)
     netcdf.save(made.assign_attrs(key=key), path)
     return made

@@ -222,16 +222,17 @@ def planted(
     rho: float = 0.8,
     noise: float = 0.5,
     excess: float = 0.01,
+    truth: int | None = None,
 ) -> tuple[xr.Dataset, xr.Dataset, dict]:
     """A scan and a test in which changes of loss and use differ between datasets, and documents from these.
 
     Returned last is what is true of any number of documents: `change` (dataset, layer, expert), `correlation` (layer,)
     and `excess`. Documents have a factor in common for use and change, and noise of their own.
     """
-    shape = (datasets, layers, experts)
-    spread = rng.standard_normal(shape)
+    shape, fixed = (datasets, layers, experts), rng if truth is None else np.random.default_rng(truth)
+    spread = fixed.standard_normal(shape)
     use = 0.2 * np.exp(0.4 * spread)
-    change = 0.01 + 0.01 * (rho * spread + np.sqrt(1 - rho**2) * rng.standard_normal(shape))
+    change = 0.01 + 0.01 * (rho * spread + np.sqrt(1 - rho**2) * fixed.standard_normal(shape))
     apart = [part - part.mean(axis=0) for part in (use, change)]
     sums = [(one * other).sum(axis=(0, 2)) for one, other in (apart, (apart[0],) * 2, (apart[1],) * 2)]
     true = {"change": change, "correlation": sums[0] / np.sqrt(sums[1] * sums[2]), "excess": excess}
@@ -413,27 +414,31 @@ def test_excesses_of_nothing_are_hardly_ever_found():
 
 
 @pytest.mark.slow
-def test_intervals_cover_what_is_planted():
-    """Of the mean change, the correlation with use, and the excess; of predictions, what they are on average."""
+@pytest.mark.parametrize("clusters", [6, 12])
+def test_intervals_cover_what_is_planted(clusters):
+    """Those of the mean change, the correlation with use and the excess; of predictions, what they are on average."""
     rng, inside, predicted = np.random.default_rng(9), [], []
+    shape = {"datasets": 8, "clusters": clusters, "layers": 1, "noise": 1.0}
     for _ in range(150):
-        made, tested, true = planted(rng, datasets=8, clusters=8, layers=1, noise=1.0)
-        metrics = measured(made, tested, splits=10, permutations=20)
-        truth = {
-            "mean_loss_change": true["change"].mean(),
-            "use_correlation": true["correlation"][0],
-            "excess": true["excess"],
-        }
-        ends = {name: uncertainty_ends(metrics, name) for name in truth}
-        inside.append([low <= truth[name] <= high for name, (_, low, high) in ends.items()])
-        ours = metrics["prediction"].sel(predictor=PREDICTORS["weight_sum"]).values[0]
-        predicted.append(ours)
+        made, tested, true = planted(rng, **shape)
+        metrics = measured(made, tested, splits=2, permutations=20)
+        known = {"mean_loss_change": true["change"].mean(), "excess": true["excess"]}
+        known["use_correlation"] = true["correlation"][0]
+        ends = {name: pooled_ends(metrics, name) for name in known}
+        inside.append([low <= known[name] <= high for name, (_, low, high) in ends.items()])
+        made, *_ = planted(rng, **shape, truth=1)
+        place = np.array([int(name[1:]) for name in made["dataset"].values])
+        found = ablation.predictions(made, place, 8, 10, 0)[:, :, 0]
+        predicted.append(uncertainty.jackknife(xr.DataArray(found, dims=("predictor", "draw")), 0.95, (-1, 1)).values)
     assert (np.mean(inside, axis=0) >= 0.9).all()
     predicted = np.array(predicted)
-    assert predicted[:, 0].mean() > 0.1
+    average = predicted[..., 0].mean(axis=0)
+    covered = ((predicted[..., 1] <= average) & (average <= predicted[..., 2])).mean(axis=0)
+    assert (covered >= 0.9).all(), covered
 
 
-def uncertainty_ends(metrics: xr.Dataset, name: str) -> np.ndarray:
+def pooled_ends(metrics: xr.Dataset, name: str) -> np.ndarray:
+    """Estimate, low and high of a measure of all datasets, in the first layer."""
     found = metrics[name]
     found = found.sel(dataset=uncertainty.POOLED) if "dataset" in found.dims else found
     return (found.isel(layer=0) if "layer" in found.dims else found).values
