@@ -316,11 +316,8 @@ def test_changes_are_those_planted(trained):
 
 
 def correlated(made: xr.Dataset, orders: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    place = np.array([int(name[1:]) for name in made["dataset"].values])
-    parts = (made[name].values for name in ("selected_tokens", "loss_change", "predicted_tokens"))
-    return ablation.correlation(
-        *parts, place, made["group"].values, ablation.permuted(made.sizes["document"], orders, 0)
-    )
+    use, change = (made[name].values for name in ("selected_tokens", "loss_change"))
+    return ablation.correlation(use, change, *of_documents(made), ablation.permuted(made.sizes["document"], orders, 0))
 
 
 def test_without_noise_the_correlation_is_the_plain_one():
@@ -405,12 +402,14 @@ def test_the_excess_is_that_planted():
     assert metrics["control_weight"].values == pytest.approx(2.1 / 8)
 
 
-@pytest.mark.slow
 def test_excesses_of_nothing_are_hardly_ever_found():
-    rng = np.random.default_rng(8)
-    found = [measured(*planted(rng, excess=0.0, layers=1, experts=3)[:2], splits=2, permutations=20) for _ in range(40)]
-    low = np.array([(each["excess_adjusted_p_value"] <= 0.05).any() for each in found])
-    assert low.mean() < 0.15
+    rng, found = np.random.default_rng(8), []
+    for _ in range(60):
+        tested = planted(rng, excess=0.0, layers=1, experts=3)[1]
+        excess = ablation._tests(tested, [f"d{index}" for index in range(4)])["excess"]
+        p = xr.concat([ablation.p_values(excess.isel(dataset=index)) for index in range(5)], "dataset")
+        found.append(bool((ablation.adjusted(p) <= 0.05).any()))
+    assert np.mean(found) < 0.15
 
 
 @pytest.mark.slow
@@ -418,30 +417,36 @@ def test_excesses_of_nothing_are_hardly_ever_found():
 def test_intervals_cover_what_is_planted(clusters):
     """Those of the mean change, the correlation with use and the excess; of predictions, what they are on average."""
     rng, inside, predicted = np.random.default_rng(9), [], []
-    shape = {"datasets": 8, "clusters": clusters, "layers": 1, "noise": 1.0}
-    for _ in range(150):
-        made, tested, true = planted(rng, **shape)
-        metrics = measured(made, tested, splits=2, permutations=20)
-        known = {"mean_loss_change": true["change"].mean(), "excess": true["excess"]}
-        known["use_correlation"] = true["correlation"][0]
-        ends = {name: pooled_ends(metrics, name) for name in known}
-        inside.append([low <= known[name] <= high for name, (_, low, high) in ends.items()])
-        made, *_ = planted(rng, **shape, truth=1)
-        place = np.array([int(name[1:]) for name in made["dataset"].values])
-        found = ablation.predictions(made, place, 8, 10, 0)[:, :, 0]
-        predicted.append(uncertainty.jackknife(xr.DataArray(found, dims=("predictor", "draw")), 0.95, (-1, 1)).values)
+    for _ in range(120):
+        made, tested, true = planted(rng, datasets=8, clusters=clusters, layers=1, noise=1.0)
+        change = ablation.rates(made["loss_change"].values, *of_documents(made), 8)[:, 0].mean(axis=(1, 2))
+        excess = (tested["matched_change"] - tested["control_change"]).values[:, 1]
+        draws = {
+            true["change"].mean(): change,
+            true["correlation"][0]: correlated(made)[0][:, 0],
+            true["excess"]: ablation.rates(excess, *of_documents(tested), 8)[:, 0],
+        }
+        inside.append(
+            [low <= value <= high for value, (_, low, high) in zip(draws, map(ends, draws.values()), strict=True)]
+        )
+        made, *_ = planted(rng, datasets=8, clusters=clusters, layers=1, noise=1.0, truth=1)
+        found = ablation.predictions(made, of_documents(made)[1], 8, 3, 0)[:, :, 0]
+        predicted.append([ends(each) for each in found])
     assert (np.mean(inside, axis=0) >= 0.9).all()
-    predicted = np.array(predicted)
-    average = predicted[..., 0].mean(axis=0)
-    covered = ((predicted[..., 1] <= average) & (average <= predicted[..., 2])).mean(axis=0)
-    assert (covered >= 0.9).all(), covered
+    average, low, high = np.moveaxis(predicted, -1, 0)
+    average = average.mean(axis=0)
+    assert (((low <= average) & (average <= high)).mean(axis=0) >= 0.9).all()
 
 
-def pooled_ends(metrics: xr.Dataset, name: str) -> np.ndarray:
-    """Estimate, low and high of a measure of all datasets, in the first layer."""
-    found = metrics[name]
-    found = found.sel(dataset=uncertainty.POOLED) if "dataset" in found.dims else found
-    return (found.isel(layer=0) if "layer" in found.dims else found).values
+def of_documents(made: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, dataset and group of the documents of a planted scan."""
+    place = np.array([int(name[1:]) for name in made["dataset"].values])
+    return made["predicted_tokens"].values, place, made["group"].values
+
+
+def ends(draws: np.ndarray) -> np.ndarray:
+    """Estimate, low and high by the jackknife."""
+    return uncertainty.jackknife(xr.DataArray(draws, dims="draw"), 0.95).values
 
 
 def test_p_values_are_those_of_a_t_test():
