@@ -421,14 +421,13 @@ def test_intervals_cover_what_is_planted(clusters):
         made, tested, true = planted(rng, datasets=8, clusters=clusters, layers=1, noise=1.0)
         change = ablation.rates(made["loss_change"].values, *of_documents(made), 8)[:, 0].mean(axis=(1, 2))
         excess = (tested["matched_change"] - tested["control_change"]).values[:, 1]
-        draws = {
-            true["change"].mean(): change,
-            true["correlation"][0]: correlated(made)[0][:, 0],
-            true["excess"]: ablation.rates(excess, *of_documents(tested), 8)[:, 0],
-        }
-        inside.append(
-            [low <= value <= high for value, (_, low, high) in zip(draws, map(ends, draws.values()), strict=True)]
-        )
+        cases = [
+            (true["change"].mean(), change),
+            (true["correlation"][0], correlated(made)[0][:, 0]),
+            (true["excess"], ablation.rates(excess, *of_documents(tested), 8)[:, 0]),
+        ]
+        limits = [(value, *ends(draws)[1:]) for value, draws in cases]
+        inside.append([low <= value <= high for value, low, high in limits])
         made, *_ = planted(rng, datasets=8, clusters=clusters, layers=1, noise=1.0, truth=1)
         found = ablation.predictions(made, of_documents(made)[1], 8, 3, 0)[:, :, 0]
         predicted.append([ends(each) for each in found])
