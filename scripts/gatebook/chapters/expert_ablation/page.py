@@ -142,12 +142,13 @@ def _since(seen: Seen, name: str) -> str:
 def _finding_expert(seen: Seen) -> Finding:
     metrics = seen.metrics
     found = _of_pooled(seen, "excess", NO_EXCESS)
-    own, other = (rounded(estimate(pooled(metrics[name]))) for name in SLOTS)
+    whole, own, other = (rounded(estimate(pooled(metrics[name]))) for name in ("picked_change", *SLOTS))
     return Finding(
         question="Is it the expert, or its load and weights?",
         answer=f"Of {_named(metrics, POOLED)}, which matters most in all datasets together, "
-        f"{_share(metrics, POOLED)} % of the slots have a partner among those of other experts; without them the loss "
-        f"rises by {own} nats, without their partners by {other}. {_kept_text(metrics)}",
+        f"{_share(metrics, POOLED)} % of the slots have a partner among those of other experts. The loss changes by "
+        f"{whole} nats without all of its slots, by {own} without those that have a partner, and by {other} without the "
+        f"partners. {_kept_text(metrics)}",
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means that the expert matters beyond its load and weights",
         unit="nats per token",
