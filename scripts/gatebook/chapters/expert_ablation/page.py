@@ -147,7 +147,7 @@ def _finding_expert(seen: Seen) -> Finding:
         question="Is it the expert, or its load and weights?",
         answer=f"Of {_named(metrics, POOLED)}, which matters most in all datasets together, "
         f"{_share(metrics, POOLED)} % of the slots have a partner among those of other experts. The loss changes by "
-        f"{whole} nats without all of its slots, by {own} without those that have a partner, and by {other} without the "
+        f"{whole} nats without all of its slots, by {own} without those with one, and by {other} without the "
         f"partners. {_kept_text(metrics)}",
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means that the expert matters beyond its load and weights",
