@@ -350,7 +350,7 @@ def test_where_there_is_nothing_but_noise_no_correlation_is_known():
     made, _, _ = planted(np.random.default_rng(4), noise=1.0)
     rng = np.random.default_rng(0)
     made["loss_change"] = made["loss_change"] * 0 + 1e-6 * rng.standard_normal(made["loss_change"].shape)
-    assert np.isnan(correlated(made)[0][0]).any()
+    assert np.isnan(correlated(made)[0][0]).all()
     one = made.isel(document=made["dataset"].values == "d0")
     assert np.isnan(correlated(one)[0]).all()
 
@@ -402,6 +402,7 @@ def test_the_excess_is_that_planted():
     assert metrics["control_weight"].values == pytest.approx(2.1 / 8)
 
 
+@pytest.mark.slow
 def test_excesses_of_nothing_are_hardly_ever_found():
     rng, found = np.random.default_rng(8), []
     for _ in range(60):

@@ -20,7 +20,7 @@ from gatebook.measures import uncertainty
 from gatebook.measures.summary import MEAN, Jackknife, Measured, summarise
 from gatebook.measures.uncertainty import POOLED
 
-LEAST_TRUE = 0.1
+LEAST_TRUE = 0.5
 """Of a variance between datasets, what the noise of documents must leave for a correlation to be known."""
 OF_EXPERTS = ("draw", "dataset", "layer", "expert")
 OF_PICKED = {"picked_change": "picked_change", "matched_change": "matched_change", "control_change": "control_change"}

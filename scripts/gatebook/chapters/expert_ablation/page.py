@@ -124,7 +124,7 @@ def _finding_use(seen: Seen) -> Finding:
     return Finding(
         question="Does removing an expert hurt most where it is used most?",
         answer=f"An expert's share of a dataset's tokens and what removing it does there correlate over datasets with "
-        f"{rounded(found)}{_since(seen, 'use_correlation')}.",
+        f"{rounded(found)}{_since(seen)}.",
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means a correlation above that of permuted clusters",
         unit="correlation",
@@ -133,10 +133,13 @@ def _finding_use(seen: Seen) -> Finding:
     )
 
 
-def _since(seen: Seen, name: str) -> str:
-    """What training did to a measure; "" if it is not known, such as where nothing matters in the untrained model."""
-    known = seen.difference is not None and np.isfinite(over_layers(seen.difference, name)).all()
-    return change(seen, name) if known else ""
+def _since(seen: Seen) -> str:
+    """What training did to the correlation with use, as the end of an answer; "" if that is not known."""
+    if seen.untrained is None:
+        return ""
+    if np.isfinite(over_layers(seen.untrained, "use_correlation")).all():
+        return change(seen, "use_correlation")
+    return "; in the untrained model what removing it does hardly differs between datasets but by chance"
 
 
 def _finding_expert(seen: Seen) -> Finding:
