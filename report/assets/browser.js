@@ -511,6 +511,9 @@
     ];
   };
 
+  const removedText = (change, low, high, dataset, most, least, largest) =>
+    `the loss of a token changes by ${plain(change)}${limits(low, high)} nats on average over datasets, most in ${dataset}: ${plain(most)}${limits(least, largest)}`;
+
   const ORDINALS = ["1st", "2nd", "3rd"];
   const facts = (found, expert) => {
     const even = index.top_k / index.experts;
@@ -528,6 +531,7 @@
       Ranks: found.ranks[expert].map((number, rank) => `${ORDINALS[rank] ?? `${rank + 1}th`} ${count(number)}`).join(", "),
       "Router entropy": `${entropy[0] === null ? "not available" : `${plain(entropy[0])}${limits(entropy[1], entropy[2])}`}; of all tokens ${plain(found.entropy_of_all)}, 1 if all experts are equally likely`,
       ...(more.length ? { "Token types": more.join(", ") } : {}),
+      ...(found.ablation ? { "If removed": removedText(...found.ablation[expert]) } : {}),
     };
     return make(
       "dl",

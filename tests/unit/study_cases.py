@@ -36,6 +36,7 @@ FEWER = {
     "interventions": {"documents": 3, "length": 8, "asked": [{"name": "one", "dataset": "python", "layer": 1}]},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
+    "expert_ablation": {"clusters": 4, "tested_clusters": 2, "untrained_clusters": 2, "splits": 4, "permutations": 20},
     "paths": {"minimum_occurrences": 5},
     "placement": {"batch_tokens": 50, "devices": [8, 4]},
 }
@@ -177,6 +178,10 @@ def run_jobs(folder: Path) -> None:
             alone.job(workflow, "tally_routing", {"model": MODEL, "checkpoint": checkpoint, "part": name})
             for checkpoint in CHECKPOINTS
             for name in workflow.globals["study"].datasets
+        ]
+        jobs += [
+            alone.job(workflow, "scan_ablation", {"model": MODEL, "checkpoint": checkpoint})
+            for checkpoint in CHECKPOINTS
         ]
         for name in TopologicalSorter(
             {name: chapter.chapters + chapter.beside for name, chapter in CHAPTERS.items()}

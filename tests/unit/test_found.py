@@ -33,6 +33,8 @@ def test_an_experts_values_are_those_of_its_profile(found):  # noqa: F811
         for shown, exact in zip(content["domains"][expert], domains, strict=True):
             assert shown == pytest.approx(exact, rel=5e-3)
         assert [other for other, _ in content["nearest"][expert]] == [other["expert"] for other in one["nearest"]]
+        assert content["ablation"][expert][0] == pytest.approx(one["ablation"]["loss_change"]["estimate"])
+        assert content["ablation"][expert][3] == one["ablation"]["most"]["dataset"]
     assert content["q"] == [0.0123] * 15 and content["low"] == [0.5] * 15
 
 

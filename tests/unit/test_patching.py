@@ -205,7 +205,7 @@ def test_runs_from_the_changed_layer_on_are_whole_runs_with_hooks(family):
             found = clean.effects(layer, change, [0, 5])
             for index, expert in enumerate((0, 5)):
                 with torch.inference_mode(), changed(model, layer, change, expert):
-                    whole = clean._loss(ids) - clean.loss
+                    whole = clean._loss(ids, clean.known) - clean.loss
                 assert (found[index] - whole).sum(dim=-1).abs().max() < 1e-4
         selects = (clean.selected[layer][:, :-1] == 5).flatten(1).any(dim=1)  # the last token predicts nothing
         effect = clean.effects(layer, Change(), [5])[0]
@@ -224,6 +224,59 @@ def test_nothing_changes_before_the_first_token_that_selects_the_expert():
             assert not selects.any() or change.stage == "swap" or effect[expert][selects].abs().max() > 1e-4
 
 
+def test_what_pads_a_window_changes_nothing():
+    model, ids = causal_model("olmoe"), ids_of(3)
+    lengths = torch.tensor([12, 7, 2])
+    clean, experts = CleanRun(model, ids, lengths), list(range(8))
+    assert clean.known.sum(dim=1).tolist() == [11, 6, 1] and (clean.loss[~clean.known] == 0).all()
+    gradients, others = clean.gradients(), {layer: clean.effects(layer, Change(), experts) for layer in range(3)}
+    for row, length in enumerate(lengths.tolist()):
+        alone = CleanRun(model, ids[row : row + 1, :length])
+        torch.testing.assert_close(clean.loss[row, : length - 1], alone.loss[0], rtol=1e-4, atol=1e-5)
+        for layer in range(3):
+            found = others[layer][:, row]
+            assert (found[:, length - 1 :] == 0).all()
+            own = alone.effects(layer, Change(), experts)[:, 0]
+            torch.testing.assert_close(found[:, : length - 1], own, rtol=1e-3, atol=1e-5)
+            for each, wanted in (
+                (clean.direct_logits(layer), alone.direct_logits(layer)),
+                (gradients[layer][:, :-1] * clean.known[..., None], alone.gradients()[layer][:, :-1]),
+            ):
+                torch.testing.assert_close(each[row, : length - 1], wanted[0], rtol=1e-2, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_direct_logits_are_those_of_the_last_state_without_a_contribution():
+    model, ids = causal_model("olmoe"), ids_of(2)
+    clean, last = CleanRun(model, ids), len(layers_of(model.base_model))
+    for layer in (0, 2):
+        for rank in range(3):
+            ends = [clean.inputs[last] - part for part in (0, clean.contributions(layer)[:, :, rank])]
+            logits = [model.lm_head(model.base_model.norm(end))[:, :-1] for end in ends]
+            own = [each.gather(-1, ids[:, 1:, None])[..., 0] - each.mean(dim=-1) for each in logits]
+            torch.testing.assert_close(clean.direct_logits(layer)[..., rank], own[0] - own[1], rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_are_slopes():
+    """Of a factor of one slot's weight, a little larger and a little smaller."""
+    model = causal_model("olmoe", torch.float64)
+    clean, ends = CleanRun(model, ids_of(1)), []
+    found = clean.gradients()[0]
+    for step in (0.02, -0.02):
+        factor = torch.ones_like(clean.weights[0])
+        factor[0, 5, 1] += step
+        ends.append(clean.loss_within(0, torch.tensor([0]), weighted(model, 0, factor)).sum())
+    torch.testing.assert_close(found[0, 5, 1].float(), (ends[1] - ends[0]) / 0.04, rtol=1e-2, atol=1e-4)
+
+
+def test_contributions_add_up_to_the_block():
+    model, ids = causal_model("olmoe"), ids_of(2)
+    clean = CleanRun(model, ids)
+    for layer, block in find_blocks(model.base_model).items():
+        _, output = watched({layer: block}, model, ids[0])[0][layer]
+        torch.testing.assert_close(clean.contributions(layer)[0].sum(dim=1), output[0], rtol=1e-3, atol=1e-5)
+
+
 def test_an_expert_that_no_token_selects_has_no_effect():
     model, ids = causal_model("olmoe"), ids_of(2)
     find_blocks(model.base_model)[1].gate.weight.data[4:] = 0  # of logits that are 0, four of others are larger
@@ -240,7 +293,7 @@ def test_tokens_may_be_chosen_one_by_one():
     expert = torch.full((2, 12), NO_EXPERT)
     expert[1, 7] = clean.selected[2][1, 7, 0]
     with changed(model, 2, Change("weight"), expert):
-        effect = clean._loss(ids) - clean.loss
+        effect = clean._loss(ids, clean.known) - clean.loss
     assert effect[1, 7].abs() > 1e-4
     effect[1, 7] = 0
     assert effect.abs().max() < 2e-6
@@ -266,7 +319,7 @@ def test_tokens_select_among_the_experts_that_are_kept(family):
     for stage in ("score", "logit"):
         with restricted(model, {layer: kept}, stage):
             watching = blocks[layer].experts.register_forward_pre_hook(lambda module, given: seen.update(given=given))
-            loss = clean._loss(ids)
+            loss = clean._loss(ids, clean.known)
             watching.remove()
         _, selected, weights = seen["given"]
         assert kept[selected].all() and (selected.sort(dim=-1).values.diff(dim=-1) > 0).all() and (weights > 0).any()
@@ -288,6 +341,10 @@ def test_a_model_is_as_before_after_an_error():
     with pytest.raises(RuntimeError, match="stop"), changed(model, 1, Change(), 0), clean._resumed(2, clean.inputs[2]):
         raise RuntimeError("stop")
     assert CleanRun(model, ids).loss.equal(clean.loss)
+    own = layers_of(model.base_model)[0].forward
+    layers_of(model.base_model)[0].forward = own  # as of a model that is spread over several devices
+    assert clean.effects(1, Change(), [0]).equal(CleanRun(model, ids).effects(1, Change(), [0]))
+    assert vars(layers_of(model.base_model)[0]).pop("forward") is own
     assert not any("forward" in vars(layer) or layer._forward_hooks for layer in layers_of(model.base_model))
 
 

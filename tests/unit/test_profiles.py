@@ -20,6 +20,7 @@ from gatebook.chapters.vocabulary_specialization import measure as vocabulary_sp
 from gatebook.files.tables import csv_text
 from gatebook.measures import vocabulary
 from gatebook.measures.token_types import TYPES
+from gatebook.measures.uncertainty import INTERVAL
 from gatebook.report import render
 from gatebook.study import routed
 from gatebook.study.tallies import open_tallies
@@ -65,14 +66,8 @@ def made_up(strength: float = 1.0) -> dict[str, Case]:
     return {name: vocabulary_case(rng, lengths, strength) for name, lengths in LENGTHS.items()}
 
 
-def profiled(
-    study: dict[str, Case],
-    folder: Path,
-    predicted: dict | None = None,
-    similarity: xr.Dataset | None = None,
-    lens: xr.Dataset | None = None,
-) -> list[dict]:
-    """The profiles of a study, from its real metrics."""
+def profiled(study: dict[str, Case], folder: Path, predicted: dict | None = None, **more: xr.Dataset) -> list[dict]:
+    """The profiles of a study, from its real metrics and `more` of other chapters, by their names."""
     identity = {"checkpoint": "step1"}
     marked = {
         name: replace(made, layers={layer: one.assign_attrs(identity) for layer, one in made.layers.items()})
@@ -93,10 +88,7 @@ def profiled(
     metrics["vocabulary_specialization"] = vocabulary_specialization.with_texts(
         specialization, lambda ids: [vocabulary.escaped(TEXTS[one]) for one in ids]
     )
-    if similarity is not None:
-        metrics["similarity"] = similarity
-    if lens is not None:
-        metrics["logit_lens"] = lens
+    metrics |= more
     types = profiles.types(tokens["token_id"].sel(kind="input").values, Tokenizer())
     decode = profiles.decoder(Tokenizer())
     found = []
@@ -129,6 +121,16 @@ def promoting(layers: list[int], experts: int) -> xr.Dataset:
     return xr.Dataset(parts | measures | {"token_text": ("token_id", [f"t{one}" for one in range(experts)])}, coords)
 
 
+def removed(layers: list[int], experts: int) -> xr.Dataset:
+    """Ablation in which the loss changes by 0.01 times the expert's number, and twice that in the last dataset."""
+    times = np.array([1.0, 0.5, 2.0])[:, None, None, None] * np.array([1.0, 0.5, 1.5])
+    values = 0.01 * np.arange(experts)[:, None] * times.repeat(len(layers), axis=1)
+    dims = ("dataset", "layer", "expert", "interval")
+    coords = {"dataset": ["pooled", *LENGTHS], "layer": layers, "interval": list(INTERVAL)}
+    p = np.full((len(layers), experts), 0.25)
+    return xr.Dataset({"loss_change": (dims, values), "adjusted_p_value": (dims[1:3], p)}, coords)
+
+
 @pytest.fixture(scope="module")
 def study() -> dict[str, Case]:
     return made_up()
@@ -138,7 +140,9 @@ def study() -> dict[str, Case]:
 def found(study, tmp_path_factory) -> list[dict]:
     rng = np.random.default_rng(5)
     predicted = {name: rng.integers(0, len(TEXTS), len(made.token_id)) for name, made in study.items()}
-    return profiled(study, tmp_path_factory.mktemp("study"), predicted, outputs_alike([0, 2], 6), promoting([0, 2], 6))
+    more = {"similarity": outputs_alike([0, 2], 6), "expert_ablation": removed([0, 2], 6)}
+    more["logit_lens"] = promoting([0, 2], 6)
+    return profiled(study, tmp_path_factory.mktemp("study"), predicted, **more)
 
 
 def joined(study: dict[str, Case], layer: int) -> xr.Dataset:
@@ -271,6 +275,16 @@ def test_the_nearest_experts_are_the_others_with_the_most_similar_outputs(found)
     assert found[0]["nearest"][1]["cka"] == 0.3333
 
 
+def test_what_removing_an_expert_does_is_that_of_the_chapter(found):
+    for profile in found:
+        change, name = 0.01 * profile["expert"], list(LENGTHS)[1 if profile["expert"] else 0]
+        assert profile["ablation"]["loss_change"]["estimate"] == pytest.approx(change)
+        most = profile["ablation"]["most"]
+        assert most["dataset"] == name and most["loss_change"]["high"] == pytest.approx(3 * change)
+        assert profile["ablation"]["adjusted_p"] == 0.25
+    assert profiles.table(found)["loss_change_low"].tolist() == pytest.approx([0.005 * one for one in range(6)] * 2)
+
+
 def test_contexts_are_the_source_text_of_tokens_that_select_the_expert(study, found):
     for profile in found:
         shown = profile["contexts"]
@@ -296,7 +310,7 @@ def test_compact_records_without_predictions_and_samples_give_the_same_profiles(
     compact = profiled({name: made.compact() for name, made in study.items()}, tmp_path)
     for one, other in zip(compact, found, strict=True):
         VALIDATOR.validate(one)
-        assert "nearest" not in one and "logits" not in one and list(one["top_tokens"]) == ["input", "next"]
+        assert not {"nearest", "ablation", "logits"} & set(one) and list(one["top_tokens"]) == ["input", "next"]
         for name in ("ranks", "domains", "token_types", "partners"):
             assert one[name] == other[name]
         assert one["entropy"]["nats"]["estimate"] == pytest.approx(other["entropy"]["nats"]["estimate"], rel=1e-3)

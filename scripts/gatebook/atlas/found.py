@@ -39,9 +39,10 @@ def of_layer(profiles: list[dict], coactivation: xr.Dataset) -> dict:
         estimate, low and high; `ranks`, tokens by rank; `entropy`, normalised, estimate, low and high, and
         `entropy_of_all` tokens; `domains`, for every dataset share, low, high and q; `types`, for every token type
         share, low and high, and `types_of_all`, the shares of all tokens; if outputs were compared `nearest`, the most
-        alike experts with the cosine. For every pair, row by row above the diagonal, `expected`, its tokens if loads
-        alone decided, `low` and `high` of its lift, and `q`, None where a pair is not tested. Numbers have 3
-        significant digits, `expected` 6.
+        alike experts with the cosine; if experts were removed `ablation`, the change of loss, estimate, low and high,
+        and the dataset where it is largest, with the same of it. For every pair, row by row above the diagonal,
+        `expected`, its tokens if loads alone decided, `low` and `high` of its lift, and `q`, None where a pair is not
+        tested. Numbers have 3 significant digits, `expected` 6.
     """
     experts, top_k = len(profiles), len(profiles[0]["ranks"])
     upper = np.triu_indices(experts, 1)
@@ -69,6 +70,11 @@ def of_layer(profiles: list[dict], coactivation: xr.Dataset) -> dict:
     if "nearest" in profiles[0]:
         found["nearest"] = [
             [[other["expert"], _rounded(other["mean_removed_cosine"])] for other in one["nearest"]] for one in profiles
+        ]
+    if "ablation" in profiles[0]:
+        of = [one["ablation"] for one in profiles]
+        found["ablation"] = [
+            [*_triple(one["loss_change"]), one["most"]["dataset"], *_triple(one["most"]["loss_change"])] for one in of
         ]
     return found
 

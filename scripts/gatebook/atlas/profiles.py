@@ -1,9 +1,9 @@
 """Expert profiles: all that a study knows about one expert, for every expert of every layer.
 
-A profile joins what the chapters found (loads, domains, top tokens, co-activation, similarity) with what is counted
-here from the records: the router entropy of the tokens that select the expert, their types (`token_types`), the ranks
-that they give it, and a few of them in their context. report/schemas/expert_profile.schema.json says what each value
-is.
+A profile joins what the chapters found (loads, domains, top tokens, co-activation, similarity, ablation) with what is
+counted here from the records: the router entropy of the tokens that select the expert, their types (`token_types`), the
+ranks that they give it, and a few of them in their context. report/schemas/expert_profile.schema.json says what each
+value is.
 """
 
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def profiles(
         Types of the input tokens: (token,).
     metrics
         Those of the chapters selection_frequency, domain_specialization, vocabulary_specialization and coactivation,
-        and, if there are any, similarity and logit_lens.
+        and, if there are any, similarity, logit_lens and expert_ablation.
     decode
         Turns token ids into text.
     confidence
@@ -130,6 +130,8 @@ def profiles(
         per_expert["nearest"] = _nearest(found["similarity"], partners)
     if "logit_lens" in found:
         per_expert["logits"] = _logits(found["logit_lens"])
+    if "expert_ablation" in found and found["expert_ablation"]["loss_change"].notnull().any():
+        per_expert["ablation"] = _ablation(found["expert_ablation"])
     top_k = layer.selected.shape[1]
     out = []
     for expert in range(layer.experts):
@@ -329,6 +331,21 @@ def _logits(lens: xr.Dataset) -> list[dict]:
     ]
 
 
+def _ablation(removed: xr.Dataset) -> list[dict]:
+    change = removed["loss_change"]
+    whole, each = _values(change.sel(dataset=uncertainty.POOLED), "expert"), change.drop_sel(dataset=uncertainty.POOLED)
+    names, p = each["dataset"].values.tolist(), removed["adjusted_p_value"].values
+    return [
+        {
+            "loss_change": interval(mine),
+            "adjusted_p": number(p[expert]),
+            "most": {"dataset": names[place], "loss_change": interval(of[place])},
+        }
+        for expert, (mine, of) in enumerate(zip(whole, _values(each, "expert", "dataset"), strict=True))
+        for place in [int(np.nan_to_num(of[:, 0], nan=-np.inf).argmax())]
+    ]
+
+
 def _largest(values: np.ndarray, most: int) -> list[int]:
     """Places of the `most` largest values, largest first; NaN are left out, ties keep their order."""
     order = np.argsort(-values, kind="stable")
@@ -408,6 +425,7 @@ def _row(profile: dict) -> dict:
         | {"nearest_expert": nearest.get("expert"), "nearest_cosine": nearest.get("mean_removed_cosine")}
         | {"attribution": logits.get("attribution", {}).get("estimate")}
         | {f"{kind}_token": first(logits.get(kind, [])).get("text") for kind in ("promoted", "suppressed")}
+        | (parts("loss_change", profile["ablation"]["loss_change"]) if "ablation" in profile else {})
     )
 
 

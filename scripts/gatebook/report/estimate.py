@@ -16,14 +16,16 @@ OTHERS = {
     "logit_lens": (450_000, 3_000, 1_300_000, 45_000),
     "expert_retention": (150_000, 0, 235_000, 0),
     "interventions": (125_000, 0, 160_000, 0),
+    "expert_ablation": (200_000, 7_000, 400_000, 5_000),
     "paths": (210_000, 12_000, 370_000, 7_000),
     "placement": (500_000, 0, 900_000, 0),
     "reach": (160_000, 8_500, 280_000, 51_000),
     "transitions": (250_000, 32_000, 500_000, 0),
 }
 """Bytes of a chapter that are shown, and by dataset, and that are linked to, and by dataset."""
-LOADS, TOLD = 1000, 100_000
-"""Bytes for each expert and dataset in the loads through training, and for each layer in what figures tell."""
+LOADS, REMOVED, TOLD = 1000, 120, 100_000
+"""Bytes for each expert and dataset in the loads through training and where it is removed, and for each layer in what
+figures tell."""
 PAIRED = {"coactivation": 42, "similarity": 37, "transitions": 134}
 """Bytes for every pair of experts of a layer in the metrics of a chapter."""
 EXPLORED = {"coactivation": 9, "similarity": 13}
@@ -71,6 +73,7 @@ def sizes(models: Iterable[Mapping], chapters: Iterable[str], browser: Mapping) 
             figures += shown + shown_by_dataset * model["datasets"]
             others += linked + linked_by_dataset * model["datasets"]
         tables += LOADS * every * (model["datasets"] + 1) if "evolution" in chapters else 0
+        tables += REMOVED * every * (model["datasets"] + 1) if "expert_ablation" in chapters else 0
         bytes_ = (
             scripts,
             scripts + pages + figures + explored + told,

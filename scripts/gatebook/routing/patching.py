@@ -26,6 +26,7 @@ from typing import Literal
 import torch
 import transformers
 from torch import nn
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from gatebook.problem import Problem
 from gatebook.routing.families import routing_rule
@@ -34,6 +35,13 @@ from gatebook.routing.rule import RoutingRule
 
 NO_EXPERT = -1
 """In place of an expert's number: nothing is changed."""
+ROWS_PER_HEAD = {"cpu": 256}
+"""So many tokens go through the head at a time, on other devices `MOST_ROWS`: caches hold their logits."""
+MOST_ROWS = 1024
+
+
+class _Left(Exception):
+    """Raised with what a layer hands on: nothing after it needs to be computed."""
 
 
 @dataclass(frozen=True)
@@ -264,21 +272,62 @@ def _handing(
             handle.remove()
 
 
-class CleanRun:
-    """A model that ran on windows of equal length, and runs again from any layer on.
+@contextmanager
+def _replaced(module: nn.Module, forward: Callable) -> Iterator[None]:
+    """Within it a module computes something else; what it had of its own, such as on several GPUs, comes back."""
+    own = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
 
-    loss (window, position - 1) float32: nats of each next token; selected: by layer with a router, (window, position,
-    rank) int64, as the module's own; weights: those that the module gives them, of the same shape; inputs: by layer,
-    what it received, (window, position, hidden).
+
+def _loss_of(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The loss of tokens (row,) in nats."""
+    return nn.functional.cross_entropy(logits, wanted, reduction="none")
+
+
+def _logit_of(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The logit of tokens (row,), less the mean over the vocabulary."""
+    return logits.gather(-1, wanted[:, None])[:, 0] - logits.mean(dim=-1)
+
+
+class CleanRun:
+    """A model that ran on windows, and runs again from any layer on.
+
+    loss (window, position - 1) float32: nats of each next token; known (window, position - 1) bool: where there is one,
+    elsewhere the loss is 0; selected, weights: by layer with a router, (window, position, rank) int64 and the model's
+    dtype, as the module's own; inputs: by layer, what it received, and of the number after the last layer what that one
+    handed on, (window, position, hidden).
     """
 
     @torch.inference_mode()
-    def __init__(self, model: transformers.PreTrainedModel, token_ids: torch.Tensor):
-        """Run it. `model` has a head and is in evaluation mode, `token_ids` (window, position) int64 are on its device.
+    def __init__(
+        self, model: transformers.PreTrainedModel, token_ids: torch.Tensor, lengths: torch.Tensor | None = None
+    ):
+        """Run a model.
 
-        Raises a `Problem` if its blocks do not hand their experts what a change acts on.
+        Parameters
+        ----------
+        model
+            With a head, in evaluation mode.
+        token_ids
+            (window, position) int64, on its device.
+        lengths
+            Tokens of each window, (window,) int64; what follows them pads it. None: all of its positions.
+
+        Raises
+        ------
+        Problem
+            If its blocks do not hand their experts what a change acts on.
         """
         self.model, self.token_ids = model, token_ids
+        places = torch.arange(1, token_ids.shape[1], device=token_ids.device)
+        self.known = (places < (token_ids.shape[1] if lengths is None else lengths[:, None])).expand(len(token_ids), -1)
         if reason := refusal(model.config):
             raise unsupported(model.config, reason)
         self.inputs: dict[int, torch.Tensor] = {}
@@ -293,7 +342,7 @@ class CleanRun:
         for index, block in find_blocks(model.base_model).items():
             handles.append(block.experts.register_forward_pre_hook(self._handed(index)))
         try:
-            self.loss = self._loss(token_ids)
+            self.loss = self._loss(token_ids, self.known)
         finally:
             for handle in handles:
                 handle.remove()
@@ -309,7 +358,8 @@ class CleanRun:
 
     def _left(self, index: int) -> Callable:
         def keep(module, given, output):
-            self._returned[index] = output[1:] if isinstance(output, tuple) else None
+            states, self._returned[index] = (output[0], output[1:]) if isinstance(output, tuple) else (output, None)
+            self.inputs[index + 1] = states
 
         return keep
 
@@ -317,27 +367,80 @@ class CleanRun:
         def keep(module, given):
             if len(given) == 3 and given[1].dtype == torch.int64 and given[1].shape == given[2].shape:
                 self._states[index] = given[0].reshape(-1, given[0].shape[-1])
-                self.selected[index], self.weights[index] = (each.view(*self.token_ids.shape, -1) for each in given[1:])
+                shape, device = (*self.token_ids.shape, -1), self.token_ids.device
+                self.selected[index], self.weights[index] = (each.view(shape).to(device) for each in given[1:])
 
         return keep
 
-    def _loss(self, token_ids: torch.Tensor) -> torch.Tensor:
-        logits = self.model(input_ids=token_ids, use_cache=False).logits
-        losses = [  # window by window, which takes a sixth of the time that all at once take on a CPU
-            nn.functional.cross_entropy(of_window[:-1].float(), ids[1:], reduction="none")
-            for of_window, ids in zip(logits, token_ids, strict=True)
-        ]
-        return torch.stack(losses)
+    def _loss(self, token_ids: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """The loss (row, position - 1) float32 where it is to be `known`, elsewhere 0."""
+        states = self.model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state[:, :-1].to(known.device)
+        loss = states.new_zeros(known.shape, dtype=torch.float32)
+        loss[known] = self._scored(states[known], token_ids[:, 1:][known], _loss_of)
+        return loss
+
+    def _scored(self, states: torch.Tensor, targets: torch.Tensor, score: Callable) -> torch.Tensor:
+        """What `score` gives of the logits of last states (row, hidden), after the norm, and of targets (row,)."""
+        base, found = self.model.base_model, []
+        size = ROWS_PER_HEAD.get(states.device.type, MOST_ROWS)
+        for part, wanted in zip(states.split(size), targets.split(size), strict=True):
+            ended = MoeModelOutputWithPast(last_hidden_state=part[None])
+            with _replaced(base, lambda *given, ended=ended, **named: ended):
+                logits = self.model(input_ids=wanted[None], use_cache=False).logits[0].float()
+            found.append(score(logits.to(wanted.device), wanted))
+        return torch.cat(found) if found else states.new_zeros(0, dtype=torch.float32)
 
     @torch.inference_mode()
     def mean_output(self, layer: int, expert: int) -> torch.Tensor:
         """The mean output, not weighted, of an expert over tokens that select it: (hidden,) float32, 0 without any."""
         block, states = find_blocks(self.model.base_model)[layer], self._states[layer]
-        chosen = states[(self.selected[layer] == expert).any(dim=-1).flatten()]
+        chosen = states[(self.selected[layer] == expert).any(dim=-1).flatten().to(states.device)]
         if not len(chosen):
             return states.new_zeros(states.shape[-1], dtype=torch.float32)
         alone = torch.full((len(chosen), 1), expert, device=states.device)
         return expert_outputs(block, chosen, alone)[:, 0].float().mean(dim=0)
+
+    @torch.inference_mode()
+    def contributions(self, layer: int) -> torch.Tensor:
+        """Weight times output of every selected expert of a layer: (window, position, rank, hidden)."""
+        states, selected = self._states[layer], self.selected[layer]
+        which = selected.flatten(0, 1).to(states.device)
+        alone = expert_outputs(find_blocks(self.model.base_model)[layer], states, which)
+        return self.weights[layer][..., None] * alone.view(*selected.shape, -1).to(selected.device)
+
+    @torch.inference_mode()
+    def direct_logits(self, layer: int) -> torch.Tensor:
+        """By how much the next token's logit falls without the contribution of an expert to the last state.
+
+        What the last layer hands on is taken as it is, less the contribution; the logit is that of the token, less the
+        mean over the vocabulary. (window, position - 1, rank) float32, 0 where no token follows.
+        """
+        contributions, last = self.contributions(layer), len(self._returned)
+        targets = self.token_ids[:, 1:][self.known]
+
+        def logits(states: torch.Tensor) -> torch.Tensor:
+            with self._resumed(last, states):
+                ends = self.model.base_model(input_ids=self.token_ids, use_cache=False).last_hidden_state[:, :-1]
+            return self._scored(ends.to(self.known.device)[self.known], targets, _logit_of)
+
+        whole, found = logits(self.inputs[last]), self.loss.new_zeros(*self.loss.shape, contributions.shape[2])
+        for rank, part in enumerate(contributions.unbind(dim=2)):
+            found[..., rank][self.known] = whole - logits(self.inputs[last] - part.to(self.inputs[last].device))
+        return found
+
+    def gradients(self) -> dict[int, torch.Tensor]:
+        """Minus the derivative of the loss by a factor of each selected expert's weight, at 1.
+
+        By layer (window, position, rank): what removing the expert from that token would do to the loss of its window
+        if the loss were linear, which is its contribution times the gradient.
+        """
+        known, layers = self.known.clone(), sorted(self.selected)
+        with torch.enable_grad(), ExitStack() as stack:
+            factors = [torch.ones_like(self.weights[layer], requires_grad=True) for layer in layers]
+            for layer, factor in zip(layers, factors, strict=True):
+                stack.enter_context(weighted(self.model, layer, factor))
+            found = torch.autograd.grad(self._loss(self.token_ids, known).sum(), factors)
+        return dict(zip(layers, (-each for each in found), strict=True))
 
     @contextmanager
     def _resumed(self, layer: int, states: torch.Tensor) -> Iterator[None]:
@@ -352,13 +455,10 @@ class CleanRun:
 
             return forward
 
-        for index, one in enumerate(before):
-            one.forward = given_back(index)
-        try:
+        with ExitStack() as stack:
+            for index, one in enumerate(before):
+                stack.enter_context(_replaced(one, given_back(index)))
             yield
-        finally:
-            for one in before:
-                del one.forward
 
     @torch.inference_mode()
     def loss_after(
@@ -387,7 +487,7 @@ class CleanRun:
         Only these run, from what the layer received in the clean run.
         """
         with self._resumed(layer, self.inputs[layer][windows]), change:
-            return self._loss(self.token_ids[windows])
+            return self._loss(self.token_ids[windows], self.known[windows])
 
     @torch.inference_mode()
     def logits_within(self, layer: int, windows: torch.Tensor, change: AbstractContextManager) -> torch.Tensor:
@@ -395,22 +495,75 @@ class CleanRun:
         with self._resumed(layer, self.inputs[layer][windows]), change:
             return self.model(input_ids=self.token_ids[windows], use_cache=False).logits
 
-    def effects(self, layer: int, change: Change, experts: list[int]) -> torch.Tensor:
+    @torch.inference_mode()
+    def handed_on(self, layer: int, change: Change) -> torch.Tensor:
+        """What a layer hands on if a local change is made to the expert of one rank in all tokens at once.
+
+        Tokens are independent of each other within the layer after its attention: what is right of all tokens at once
+        is right of each. So (rank, window, position, hidden), ranks as in `selected`, holds what the layer hands on if
+        the change is made to any one expert, whichever that is.
+        """
+
+        def left(module, given, output):
+            raise _Left(output[0] if isinstance(output, tuple) else output)
+
+        found, selected = [], self.selected[layer]
+        handle = layers_of(self.model.base_model)[layer].register_forward_hook(left)
+        try:
+            for rank in range(selected.shape[-1]):
+                one = changed(self.model, layer, change, selected[..., rank])
+                with self._resumed(layer, self.inputs[layer]), one:
+                    try:
+                        self.model.base_model(input_ids=self.token_ids, use_cache=False)
+                    except _Left as states:
+                        found.append(states.args[0])
+        finally:
+            handle.remove()
+        return torch.stack(found)
+
+    @torch.inference_mode()
+    def effects(
+        self, layer: int, change: Change, experts: list[int], advance: Callable[[int], object] = lambda rows: None
+    ) -> torch.Tensor:
         """What a change to each of some experts of a layer does to the loss: (expert, window, position - 1) float32.
 
         Windows of all experts are stacked to batches as large as the clean one, because numbers may depend on the shape
-        of a batch. One in which no token selects the expert is not run if the change is local: its effect is 0.
+        of a batch. If the change is local the layer runs once for each rank, see `handed_on`, and only the layers after
+        it once for each expert; a window in which no token selects the expert is not run at all, and the head is not
+        for tokens before the first that does: there the effect is 0.
+
+        `advance` is called with numbers of windows done, of all experts.
         """
         selected, count = self.selected[layer], len(self.token_ids)
-        if change.is_local:
-            held = torch.stack([(selected == expert).flatten(1).any(dim=1) for expert in experts])
-        else:
-            held = torch.ones(len(experts), count, dtype=torch.bool, device=selected.device)
-        effect = self.loss.new_zeros(len(experts), *self.loss.shape)
         numbers = torch.tensor(experts, device=selected.device)
-        chosen = held.nonzero()
+        hits = selected == numbers[:, None, None, None]  # (expert, window, position, rank)
+        if change.is_local:
+            reached = hits.any(dim=-1)[..., :-1] & self.known
+            if layer + 1 < len(self._returned):  # attention after it hands on what changed
+                reached = (reached.cumsum(dim=-1) > 0) & self.known
+            local = self.handed_on(layer, change)
+        else:
+            reached = self.known.expand(len(experts), -1, -1)
+        effect = self.loss.new_zeros(reached.shape)
+        chosen = reached.any(dim=-1).nonzero()
         for rows in chosen.split(count) if len(chosen) else ():
-            filled = rows[torch.arange(count, device=rows.device) % len(rows)]
-            after = self.loss_after(layer, change, filled[:, 1], numbers[filled[:, 0]])[: len(rows)]
-            effect[rows[:, 0], rows[:, 1]] = after - self.loss[rows[:, 1]]
+            which, window = rows[torch.arange(count, device=rows.device) % len(rows)].T
+            at, kept = reached[which, window], slice(len(rows))
+            at[len(rows) :] = False  # these make the batch as large as the others
+            if change.is_local:
+                with self._resumed(layer + 1, self._with(layer, local, hits[which, window], window)):
+                    after = self._loss(self.token_ids[window], at)
+            else:
+                after = self.loss_after(layer, change, window, numbers[which])
+            effect[which[kept], window[kept]] = torch.where(at, after - self.loss[window], 0)[kept]
+            advance(len(rows))
         return effect
+
+    def _with(self, layer: int, local: torch.Tensor, hit: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+        """What a layer hands on of windows (row,), `local` where an expert is changed: (row, position, hidden).
+
+        local: as of `handed_on`; hit (row, position, rank) bool: where a token selects the expert.
+        """
+        hit, window, place = (each.to(local.device) for each in (hit, window, torch.arange(hit.shape[1])))
+        after = local[hit.float().argmax(dim=-1), window[:, None], place]
+        return torch.where(hit.any(dim=-1, keepdim=True), after, self.inputs[layer + 1][window])

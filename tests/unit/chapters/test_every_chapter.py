@@ -75,6 +75,7 @@ FARTHEST = {
     "router_space_overlap": (0, None, "orthogonal"),
     "settled": (0, 1, "of routing that is that of the last checkpoint at once, or only at last"),
     "recovered recovered_after_unrelated ceiling": (None, 1, "of a model that does what is recorded"),
+    "use_correlation prediction": (-1, 1, "of opposite, or equal, orders of experts"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""

@@ -62,6 +62,7 @@ NAMES = {
     "point_dataset": ("dataset of the token", ""),
     "point_text": ("text of the token", ""),
     "point_token": ("token id", "1"),
+    "predictor": ("what is to tell the change of loss", ""),
     "projection": ("how the map is made", ""),
     "quantile": ("share of tokens below", "1"),
     "rank": ("rank of the selected expert, from 0", "1"),
