@@ -267,8 +267,9 @@ def _handing(
 class CleanRun:
     """A model that ran on windows of equal length, and runs again from any layer on.
 
-    loss (window, position - 1) float32: nats of each next token; selected: by layer with a router, (window, position,
-    rank) int64, as the module's own; inputs: by layer, what it received, (window, position, hidden).
+    loss (window, position - 1) float32: nats of each next token; selected, weights: by layer with a router, (window,
+    position, rank) int64 and in the model's dtype, as the module's own; inputs: by layer, what it received, (window,
+    position, hidden).
     """
 
     @torch.inference_mode()
@@ -282,6 +283,7 @@ class CleanRun:
             raise unsupported(model.config, reason)
         self.inputs: dict[int, torch.Tensor] = {}
         self.selected: dict[int, torch.Tensor] = {}
+        self.weights: dict[int, torch.Tensor] = {}
         self._states: dict[int, torch.Tensor] = {}
         self._returned: dict[int, tuple | None] = {}
         handles = []
@@ -315,7 +317,7 @@ class CleanRun:
         def keep(module, given):
             if len(given) == 3 and given[1].dtype == torch.int64 and given[1].shape == given[2].shape:
                 self._states[index] = given[0].reshape(-1, given[0].shape[-1])
-                self.selected[index] = given[1].view(*self.token_ids.shape, -1)
+                self.selected[index], self.weights[index] = (part.view(*self.token_ids.shape, -1) for part in given[1:])
 
         return keep
 
@@ -382,6 +384,37 @@ class CleanRun:
         """
         with self._resumed(layer, self.inputs[layer][windows]), change:
             return self._loss(self.token_ids[windows])
+
+    @torch.inference_mode()
+    def states_within(self, layer: int, change: AbstractContextManager, *tokens: torch.Tensor) -> torch.Tensor:
+        """What leaves a layer and each of those after it within a change: (layer, token, hidden), of some tokens.
+
+        Only these layers run, from what the first received in the clean run. tokens: the window and the position of
+        each, (token,) int64.
+        """
+        found: list[torch.Tensor] = []
+
+        def keep(module, given, output):
+            found.append((output[0] if isinstance(output, tuple) else output)[tokens])
+
+        handles = [one.register_forward_hook(keep) for one in list(layers_of(self.model.base_model))[layer:]]
+        try:
+            with self._resumed(layer, self.inputs[layer]), change:
+                self.model.base_model(input_ids=self.token_ids, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.stack(found)
+
+    @torch.inference_mode()
+    def read_out(self, states: torch.Tensor) -> torch.Tensor:
+        """The logits (token, vocabulary) float32 that the model's last norm and head make of states (token, hidden).
+
+        They may be those of any layer (the logit lens), or of the last one, of which these are what the model says.
+        """
+        with self._resumed(len(layers_of(self.model.base_model)), states[:, None]):
+            ids = self.token_ids.new_zeros(len(states), 1)
+            return self.model(input_ids=ids, use_cache=False).logits[:, 0].float()
 
     def effects(self, layer: int, change: Change, experts: list[int]) -> torch.Tensor:
         """What a change to each of some experts of a layer does to the loss: (expert, window, position - 1) float32.

@@ -52,6 +52,7 @@ NAMES = {
     "projection": ("how the map is made", ""),
     "quantile": ("share of tokens below", "1"),
     "rank": ("rank of the selected expert, from 0", "1"),
+    "read_after": ("number of the layer after which answers are read, -1 for the embedding", "1"),
     "routing": ("which first choices paths are made of", ""),
     "run": ("A, the first of two runs, or B", ""),
     "scalar": ("number that the router has for every token", ""),
