@@ -19,7 +19,7 @@ localrules:
 rule fetch_items:
     """The multiple-choice items of a repository on the Hugging Face hub, at its pinned revision."""
     output:
-        items=directory("results/multiple_choice/items"),
+        rows=directory("results/multiple_choice/items"),
     log:
         "results/logs/fetch_items.log",
     conda:
@@ -37,7 +37,7 @@ rule measure_multiple_choice:
         folder=model_folder,
         tokenizer=tokenizer_folder,
         tokens=lambda wildcards: tokens(wildcards) if CHOICE["source"] == "text" else [],
-        items=CHOICE_ITEMS,
+        rows=CHOICE_ITEMS,
         description="results/inputs/{model}/checkpoints/{checkpoint}.json",
         untrained=untrained("multiple_choice"),
     output:

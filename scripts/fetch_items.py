@@ -8,7 +8,7 @@ from gatebook.run import job
 
 job.start(snakemake)
 repository = snakemake.params.repository
-with atomic.atomic_directory(snakemake.output.items) as partial:
+with atomic.atomic_directory(snakemake.output.rows) as partial:
     (partial / "all").mkdir(parents=True)
     for split in items.SPLITS:
         where = {"name": "all", "split": split, "revision": repository["revision"], "limit": None}

@@ -31,7 +31,7 @@ if settings["source"] == "text":
 else:
     trusted = {"trust_remote_code": chosen["trust_remote_code"]}
     asked = questions.of_items(
-        {split: items.read(str(snakemake.input["items"]), split) for split in items.SPLITS},
+        {split: items.read(str(snakemake.input.rows), split) for split in items.SPLITS},
         load_tokenizer(str(snakemake.input.tokenizer), **trusted),
         window=window_size(read["window"], str(folder), **trusted),
         form=settings["form"],
