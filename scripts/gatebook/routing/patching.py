@@ -273,8 +273,10 @@ class CleanRun:
     """
 
     @torch.inference_mode()
-    def __init__(self, model: transformers.PreTrainedModel, token_ids: torch.Tensor):
+    def __init__(self, model: transformers.PreTrainedModel, token_ids: torch.Tensor, *, loss: bool = True):
         """Run it. `model` has a head and is in evaluation mode, `token_ids` (window, position) int64 are on its device.
+
+        Without `loss` there is none, and the head is not run.
 
         Raises a `Problem` if its blocks do not hand their experts what a change acts on.
         """
@@ -293,7 +295,9 @@ class CleanRun:
         for index, block in find_blocks(model.base_model).items():
             handles.append(block.experts.register_forward_pre_hook(self._handed(index)))
         try:
-            self.loss = self._loss(token_ids)
+            self.loss = self._loss(token_ids) if loss else None
+            if not loss:
+                model.base_model(input_ids=token_ids, use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()

@@ -72,6 +72,12 @@ MEASURES = {
         "The same of the control.",
         bounds=(-1, 1),
     ),
+    "layer_change": Measure(
+        "Change without all experts of a layer",
+        "nats",
+        f"{ODDS}, {PAIRED}, all slots of a layer removed",
+        "What the experts of a layer do together; what few of them do is to be held against it.",
+    ),
     "matched_share": Measure(
         "Matched slots",
         "1",
@@ -172,7 +178,7 @@ class Chosen(Settings):
         10, ge=1, description="others, of each subject, by whose routing the experts are chosen"
     )
     close_items: int = Field(
-        3, ge=0, description="of the items of each subject, on which ranks are removed and the lens is read"
+        4, ge=0, description="of the items of each subject, on which ranks are removed and the lens is read"
     )
     context: int = Field(48, ge=1, description="tokens of a text that are the question")
     answer: int = Field(16, ge=1, description="tokens of a text that are an answer")

@@ -29,8 +29,8 @@ class Outcome(NamedTuple):
 
     scores (item, answer) float64; changed, {change: (item, layer, answer)}, those after a change in one layer: without
     matched slots of the subject's own experts, or of others ("own", "control"); ranks, {mass: (item, layer, rank,
-    answer)}: without the choice of that rank of every token, weights "kept" or "renormalised"; alone (item, layer,
-    answer): renormalised, nothing removed; lens (item, depth, answer): those read at the embedding and after each layer
+    answer)}: without the choice of that rank of every token, weights "kept" or "renormalised"; alone, whole (item,
+    layer, answer): renormalised, nothing removed, and without any expert; lens (item, depth, answer): those read at the embedding and after each layer
     of the model; lenses, {change: (item, layer, depth, answer)}; slots, {name: (item, layer)}: how many slots of own
     experts there are and are matched, their weights and those of the others, summed, and the weight of all slots. What
     was not asked is NaN.
@@ -40,6 +40,7 @@ class Outcome(NamedTuple):
     changed: dict[str, np.ndarray]
     ranks: dict[str, np.ndarray]
     alone: np.ndarray
+    whole: np.ndarray
     lens: np.ndarray
     lenses: dict[str, np.ndarray]
     slots: dict[str, np.ndarray]
@@ -115,7 +116,7 @@ def loads(
     counts, tokens = np.zeros((len(subjects), len(layers), count), np.int64), np.zeros(len(subjects), np.int64)
     for held in batches(questions, range(len(questions)), tokens_per_batch):
         texts = [(place, text) for place in held for text in questions[place].texts]
-        clean = CleanRun(model, padded([text for _, text in texts], model.device))
+        clean = CleanRun(model, padded([text for _, text in texts], model.device), loss=False)
         for index, layer in enumerate(layers):
             chosen = clean.selected[layer].cpu().numpy()
             for row, (place, text) in enumerate(texts):
@@ -133,7 +134,7 @@ class Batch:
         """Run the model as it is."""
         self.questions, texts = questions, [text for question in questions for text in question.texts]
         self.first = np.cumsum([0, *(len(question.texts) for question in questions)])  # row of each question's first
-        self.clean = CleanRun(model, padded(texts, model.device))
+        self.clean = CleanRun(model, padded(texts, model.device), loss=False)
 
         def joined(of: Callable[[int, Question], np.ndarray]) -> torch.Tensor:
             parts = [of(place, question) for place, question in enumerate(questions)]
@@ -254,6 +255,7 @@ def ask(
         {change: empty(layered) for change in CHANGES},
         {mass: empty(layered, ranks) for mass in ("kept", "renormalised")},
         empty(layered),
+        empty(layered),
         empty(depths),
         {change: empty(layered, depths) for change in CHANGES},
         {name: np.full((items, layered), np.nan) for name in SLOTS},
@@ -279,8 +281,9 @@ def ask(
                         out.lenses[change][held, index] = np.stack(lens, axis=1)
                 if close:
                     weights, removed = batch.without_rank(layer)
-                    whole = weights.sum(dim=-1, keepdim=True)
-                    out.alone[held, index] = batch.read(batch.states(layer, (1 / whole).expand_as(weights))[-1])
+                    even = (1 / weights.sum(dim=-1, keepdim=True)).expand_as(weights)
+                    out.alone[held, index] = batch.read(batch.states(layer, even)[-1])
+                    out.whole[held, index] = batch.read(batch.states(layer, torch.zeros_like(weights))[-1])
                     for rank, factor in enumerate(removed):
                         rest = (weights * factor).sum(dim=-1, keepdim=True).clamp(min=1e-20)
                         out.ranks["kept"][held, index, rank] = batch.read(batch.states(layer, factor)[-1])

@@ -29,6 +29,7 @@ OF_ALL = (
     "rank_change_renormalised",
     "renormalised_change",
     "first_minus_last",
+    "layer_change",
     "own_lens",
     "control_lens",
 )
@@ -53,7 +54,8 @@ def item_values(outcome: Outcome, asked: Asked, layers: Sequence[int]) -> xr.Dat
         found[name] = ("item", "layer", "rank"), log_odds(outcome.ranks[mass], right) - odds[:, None, None]
     kept = found["rank_change"][1]
     found["first_minus_last"] = ("item", "layer"), kept[..., 0] - kept[..., -1]
-    found["renormalised_change"] = ("item", "layer"), log_odds(outcome.alone, right) - odds[:, None]
+    for name, scores in {"renormalised_change": outcome.alone, "layer_change": outcome.whole}.items():
+        found[name] = ("item", "layer"), log_odds(scores, right) - odds[:, None]
     found["lens"] = ("item", "read_after"), log_odds(outcome.lens, right)
     found |= {f"slots_{name}": (("item", "layer"), values) for name, values in outcome.slots.items()}
     after = np.arange(outcome.lens.shape[1]) - 1

@@ -229,6 +229,10 @@ def _sets_by_layer(metrics: xr.Dataset) -> Figure:
     said = {one: f"{over_layers(metrics, f'{one}_weight')[0]:.3g}" for one in SIDES.values()}
     value, bounds = format_estimate(*over_layers(metrics, "own_minus_control"))
     shares = [percent(over_layers(metrics, name)) for name in ("matched_share", "removed_mass")]
+    whole = ""
+    if _is_close(metrics):
+        whole = f"Without all experts of a layer it is {' '.join(format_estimate(*over_layers(metrics, 'layer_change')))} "
+        whole += f"nats (n = {int(pooled(metrics['close_items'])):,}). "
     return Figure(
         name="sets_by_layer",
         title="The experts of a subject, removed in one layer",
@@ -236,7 +240,7 @@ def _sets_by_layer(metrics: xr.Dataset) -> Figure:
         f"without as much of others, and of their difference, {value} nats on average.",
         caption=f"Difference {value} {bounds} nats, mean over layers. {shares[0]} of own slots have a partner; removed are "
         f"{shares[1]} of a layer's weight on either side, with mean weights {said['own']} and {said['control']}. "
-        f"{_items(metrics)}",
+        f"{whole}{_items(metrics)}",
         how_to_read="What both lines share is the load that is removed. Where the difference is below 0, it has to be "
         "these experts. Each layer is removed alone.",
         drawing=drawing,
