@@ -3,7 +3,7 @@
 The hub (`cais/mmlu`): Parquet files `all/test-00000-of-00001.parquet`, or one folder for each subject, with the columns
 question, subject, choices (four) and answer (0 to 3). The original archive: `data/test/<subject>_test.csv` without
 header, with the cells question, A, B, C, D and the letter, as a folder or as the tar that it comes in. Splits are test,
-dev, and validation, which the archive calls val. Both are read to the same items, subjects in the order of the alphabet.
+dev, and validation, which the archive calls val. Both are read to the same items, subjects in alphabetical order.
 """
 
 import csv

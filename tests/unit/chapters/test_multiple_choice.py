@@ -77,18 +77,25 @@ def test_letters_are_read_after_the_prompt_and_answers_token_by_token(lettered):
         assert lettered.decode(other.token[reads]) == f" {choice}"
         text = other.texts[answer]
         assert text[other.position[reads] + 1].tolist() == other.token[reads].tolist()
-        assert len(text) == other.position[reads][-1] + 2 and text[: other.shared].tolist() == other.texts[0][: other.shared].tolist()
+        assert (
+            len(text) == other.position[reads][-1] + 2
+            and text[: other.shared].tolist() == other.texts[0][: other.shared].tolist()
+        )
 
 
 def test_solved_questions_are_dropped_until_the_text_fits(lettered):
-    sizes = [len(questions.ask(ITEM, [ITEM] * 5, lettered, form="letters", shots=n, window=999).texts[0]) for n in (0, 1, 2)]
+    sizes = [
+        len(questions.ask(ITEM, [ITEM] * 5, lettered, form="letters", shots=n, window=999).texts[0]) for n in (0, 1, 2)
+    ]
     for window, shots in ((sizes[2], 2), (sizes[2] - 1, 1), (sizes[0], 0)):
         assert questions.ask(ITEM, [ITEM] * 5, lettered, form="letters", shots=2, window=window).shots == shots
     assert questions.ask(ITEM, [ITEM], lettered, form="letters", shots=2, window=sizes[0] - 1) is None
 
 
 def test_letters_of_several_tokens_are_refused(tokenizer):
-    with pytest.raises(Problem, match=r"makes 2 tokens of ' A', and the form letters needs one: write cloze\.") as raised:
+    with pytest.raises(
+        Problem, match=r"makes 2 tokens of ' A', and the form letters needs one: write cloze\."
+    ) as raised:
         questions.ask(ITEM, [], tokenizer, form="letters", shots=0, window=999)
     assert "\n" not in str(raised.value)
 
@@ -98,12 +105,22 @@ def test_questions_of_items_are_of_test_and_experts_of_the_other_splits(lettered
     chosen = {"items": 4, "calibration_items": 3, "subjects": [], "leave_out": [], "seed": 3}
     asked = questions.of_items(splits, lettered, form="cloze", shots=1, window=700, **chosen)
     assert asked.subjects == list(SUBJECTS) and (len(asked.test), len(asked.calibration)) == (8, 6)
-    texts = {name: [lettered.decode(one.texts[0]) for one in part] for name, part in asked._asdict().items() if name in ("test", "calibration")}
+    texts = {
+        name: [lettered.decode(one.texts[0]) for one in part]
+        for name, part in asked._asdict().items()
+        if name in ("test", "calibration")
+    }
     assert all(any(item.question in text.split("\n\n")[-1] for item in splits["test"]) for text in texts["test"])
-    assert all(any(item.question in text for item in splits["dev"] + splits["validation"]) for text in texts["calibration"])
-    one = questions.of_items(splits, lettered, form="cloze", shots=1, window=700, **chosen | {"subjects": ["world_religions"]})
+    assert all(
+        any(item.question in text for item in splits["dev"] + splits["validation"]) for text in texts["calibration"]
+    )
+    one = questions.of_items(
+        splits, lettered, form="cloze", shots=1, window=700, **chosen | {"subjects": ["world_religions"]}
+    )
     assert one.subjects == ["world_religions"]
-    with pytest.raises(Problem, match=r"multiple_choice\.subjects: 'xyzzy' is none: use some of abstract_algebra, world"):
+    with pytest.raises(
+        Problem, match=r"multiple_choice\.subjects: 'xyzzy' is none: use some of abstract_algebra, world"
+    ):
         questions.of_items(splits, lettered, form="cloze", shots=1, window=700, **chosen | {"subjects": ["xyzzy"]})
     short = questions.of_items(splits, lettered, form="cloze", shots=1, window=20, **chosen)
     assert (short.too_long, short.test) == (8, [])
@@ -160,7 +177,12 @@ def made_up(rng: np.random.Generator, count: int, letters: bool = False) -> list
     made = []
     for number in range(count):
         beginning = rng.integers(3, 90, rng.integers(4, 9))
-        about = {"subject": "ab"[number % 2], "source": str(number), "right": int(rng.integers(4)), "lengths": np.ones(4)}
+        about = {
+            "subject": "ab"[number % 2],
+            "source": str(number),
+            "right": int(rng.integers(4)),
+            "lengths": np.ones(4),
+        }
         if letters:
             every, last = np.arange(4), len(beginning) - 1
             places = {"text": 0 * every, "position": 0 * every + last, "token": 10 + every, "answer": every}
@@ -175,7 +197,9 @@ def made_up(rng: np.random.Generator, count: int, letters: bool = False) -> list
 def scored_alone(model, question: Question) -> np.ndarray:
     """The scores of a question's answers, each text in a run of its own."""
     logits = [model(torch.from_numpy(text)[None]).logits[0].log_softmax(-1) for text in question.texts]
-    found = [logits[t][p, token].item() for t, p, token in zip(question.text, question.position, question.token, strict=True)]
+    found = [
+        logits[t][p, token].item() for t, p, token in zip(question.text, question.position, question.token, strict=True)
+    ]
     mean = [np.mean(np.array(found)[question.answer == answer]) for answer in range(4)]
     return np.array(mean) * len(found) / 4
 
@@ -207,15 +231,25 @@ def test_changes_are_those_of_whole_runs(family):
     for index, layer in enumerate(sorted(find_blocks(model.base_model))):
         *factors, _ = batch.matched(layer, [[0, 1]] * 3, 0.2)
         weights, removed = batch.without_rank(layer)
-        wanted = dict(zip(CHANGES, factors, strict=True)) | {"alone": 1 / weights.sum(-1, keepdim=True).expand_as(weights)}
+        wanted = dict(zip(CHANGES, factors, strict=True)) | {
+            "alone": 1 / weights.sum(-1, keepdim=True).expand_as(weights)
+        }
         wanted |= {rank: removed[rank] for rank in range(3)} | {"whole": torch.zeros_like(weights)}
         for name, factor in wanted.items():
             with torch.inference_mode(), weighted(model, layer, factor):
                 logits = model(batch.clean.token_ids, use_cache=False).logits.log_softmax(-1)
             read = logits[batch.row, batch.position, batch.token].double().numpy()
             sums = np.bincount(batch.slot.numpy(), read, 12) / np.bincount(batch.slot.numpy(), minlength=12)
-            scores = sums.reshape(3, 4) * np.bincount(batch.slot.numpy(), minlength=12).reshape(3, 4).mean(1, keepdims=True)
-            ours = getattr(found, name) if name in ("alone", "whole") else found.changed[name] if name in CHANGES else found.ranks["kept"][:, :, name]
+            scores = sums.reshape(3, 4) * np.bincount(batch.slot.numpy(), minlength=12).reshape(3, 4).mean(
+                1, keepdims=True
+            )
+            ours = (
+                getattr(found, name)
+                if name in ("alone", "whole")
+                else found.changed[name]
+                if name in CHANGES
+                else found.ranks["kept"][:, :, name]
+            )
             np.testing.assert_allclose(ours[order, index], scores, rtol=1e-4, atol=1e-4)
         for change in CHANGES:  # before the layer the lens is that of the clean run, at the end it is the answer
             lens = found.lenses[change][:, index]
@@ -302,8 +336,8 @@ def planted(alike: bool = False):
     embedding, head = base.embed_tokens.weight.data, model.lm_head.weight.data
     generator = torch.Generator().manual_seed(0)
     embedding.copy_(0.05 * torch.randn(embedding.shape, generator=generator))
-    embedding[0::2, 0] += 1
-    embedding[1::2, 1] += 1
+    embedding[:, :2] = 0
+    embedding[0::2, 0], embedding[1::2, 1] = 1, 1
     head.copy_(0.1 * torch.randn(head.shape, generator=generator))
     head[90, 2] += 1
     base.norm.weight.data.fill_(1)
@@ -339,7 +373,10 @@ def about(rng: np.random.Generator, parity: int, count: int, name: str) -> list[
 
 def measured_of(model, calibration: int = 6, test: int = 12, seed: int = 0) -> xr.Dataset:
     rng = np.random.default_rng(seed)
-    parts = [[one for parity, name in enumerate(("even", "odd")) for one in about(rng, parity, count, name)] for count in (calibration, test)]
+    parts = [
+        [one for parity, name in enumerate(("even", "odd")) for one in about(rng, parity, count, name)]
+        for count in (calibration, test)
+    ]
     asked = Asked(*parts, ["even", "odd"])
     counts, tokens = asking.loads(model, [0, 1], asked.calibration, asked.subjects, 8, 200)
     sets = experts.specialised(counts, tokens, 2)
@@ -347,7 +384,9 @@ def measured_of(model, calibration: int = 6, test: int = 12, seed: int = 0) -> x
     close = measure.closely(asked.test, 3)
     found = asking.ask(model, [0, 1], 4, asked.test, own, close, caliper=0.1, tokens_per_batch=200)
     metrics = measure.measure(found, asked, [0, 1], **STATISTICS).metrics
-    return metrics.assign_attrs(nothing_removed="", source="text", form="cloze", shots=0, experts=json.dumps(sets.tolist()))
+    return metrics.assign_attrs(
+        nothing_removed="", source="text", form="cloze", shots=0, experts=json.dumps(sets.tolist())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -360,8 +399,7 @@ def test_two_experts_that_carry_a_subject_are_found_and_the_control_shows_nothin
     sets = [sorted(of_layers[0]) for of_layers in json.loads(metrics.attrs["experts"])]
     assert sets == [[0, 1], [2, 3]]
     at = {"dataset": "even", "layer": 0}
-    low, high = metrics["own_change"].sel(at | {"interval": ["low", "high"]}).values
-    assert high < -0.3
+    assert metrics["own_change"].sel(at | {"interval": "high"}) < -0.3
     assert abs(metrics["control_change"].sel(at)).max() < 1e-5
     assert abs(metrics["own_change"].sel(dataset="odd")).max() < 1e-5
     assert abs(metrics["own_minus_control"].sel(layer=1)).max() < 1e-5
@@ -371,16 +409,21 @@ def test_two_experts_that_carry_a_subject_are_found_and_the_control_shows_nothin
     q = metrics["q_value"].to_series()
     assert q["even"] < 0.05 and q["layer 0"] < 0.05 and q["odd"] > 0.5 and q["layer 1"] > 0.5
     findings = {one.measure: one for one in page.findings(seen(metrics))}
-    assert findings["own_minus_control"].verdict == "yes" and "2 of 4 planned contrasts" in findings["own_minus_control"].answer
+    assert (
+        findings["own_minus_control"].verdict == "yes"
+        and "2 of 4 planned contrasts" in findings["own_minus_control"].answer
+    )
     assert "of them beyond what as much weight of others does" in page.brief(seen(metrics)).text
 
 
 def test_experts_that_are_alike_do_not_differ_from_the_control():
     metrics = measured_of(planted(alike=True))
     change = metrics["own_change"].sel(dataset="pooled", layer=0)
-    assert change.sel(interval="high") < -0.1 and metrics["control_change"].sel(dataset="pooled", layer=0, interval="high") < -0.1
-    low, high = metrics["own_minus_control"].sel(dataset="pooled", layer=0, interval=["low", "high"]).values
-    assert low < 0 < high and (metrics["q_value"] > 0.05).all()
+    assert (
+        change.sel(interval="high") < -0.1
+        and metrics["control_change"].sel(dataset="pooled", layer=0, interval="high") < -0.1
+    )
+    assert abs(metrics["own_minus_control"]).max() < 1e-5 and (metrics["q_value"] > 0.5).all()
 
 
 # ---------------------------------------------------------------- measures
@@ -399,7 +442,16 @@ def outcome_of(odds: np.ndarray, own: np.ndarray, control: np.ndarray, right: np
     slots = {name: np.ones((items, layers)) for name in asking.SLOTS}
     lens, lenses = np.full((items, 3, 4), np.nan), dict.fromkeys(CHANGES, np.full((items, layers, 3, 4), np.nan))
     changed = {"own": scores(own), "control": scores(control)}
-    return Outcome(scores(odds), changed, {"kept": nothing, "renormalised": nothing}, nothing[:, :, 0], nothing[:, :, 0], lens, lenses, slots)
+    return Outcome(
+        scores(odds),
+        changed,
+        {"kept": nothing, "renormalised": nothing},
+        nothing[:, :, 0],
+        nothing[:, :, 0],
+        lens,
+        lenses,
+        slots,
+    )
 
 
 def of_sources(subject: list[str], source: list[str], right: np.ndarray) -> list[Question]:
@@ -416,7 +468,9 @@ def test_means_and_guesses_by_hand():
     own, control = odds[:, None] + np.array([[-1.0], [-2], [0], [-3]]), odds[:, None] - 1
     test = of_sources(["a", "a", "b", "b"], list("wxyz"), right)
     calibration = of_sources(["a", "b", "b"], list("stu"), np.array([2, 2, 0]))
-    found = measure.measure(outcome_of(odds, own, control, right), Asked(calibration, test, ["a", "b"]), [5], **STATISTICS).metrics
+    found = measure.measure(
+        outcome_of(odds, own, control, right), Asked(calibration, test, ["a", "b"]), [5], **STATISTICS
+    ).metrics
     at = {"interval": "estimate"}
     assert found["log_odds"].sel(at).values.tolist() == pytest.approx([0.625, -0.5, 1.75])
     assert found["accuracy"].sel(at).values.tolist() == pytest.approx([0.75, 0.5, 1])
@@ -445,19 +499,31 @@ def simulated(rng: np.random.Generator, effect: float) -> xr.Dataset:
     right = rng.integers(0, 4, items)
     subject = np.where(source < 20, "a", "b").tolist()
     asked = Asked([], of_sources(subject, source.astype(str).tolist(), right), ["a", "b"])
-    return measure.measure(outcome_of(np.zeros(items), own, np.zeros((items, 2)), right), asked, [0, 1], **STATISTICS).metrics
+    return measure.measure(
+        outcome_of(np.zeros(items), own, np.zeros((items, 2)), right), asked, [0, 1], **STATISTICS
+    ).metrics
 
 
 @pytest.mark.slow
-def test_intervals_cover_and_p_values_are_uniform_without_an_effect():
-    rng, inside, p = np.random.default_rng(4), [], []
-    for _ in range(300):
-        found = simulated(rng, 0.0)
-        low, high = found["mean_over_layers_own_minus_control"].sel(dataset="pooled", interval=["low", "high"]).values
-        inside.append(low <= 0 <= high)
-        p.append(found["p_value"].sel(contrast="layer 0").item())
-    assert 0.91 <= np.mean(inside) <= 0.985
-    assert np.mean(np.array(p) <= 0.05) < 0.09 and 0.4 < np.mean(p) < 0.6
+def test_intervals_cover_where_there_is_no_effect():
+    rng, inside = np.random.default_rng(4), []
+    for _ in range(80):
+        found = simulated(rng, 0.0)["mean_over_layers_own_minus_control"].sel(dataset="pooled")
+        inside.append(found.sel(interval="low") <= 0 <= found.sel(interval="high"))
+    assert np.mean(inside) >= 0.88
+
+
+def test_p_values_are_uniform_where_there_is_no_effect():
+    """Sources of unequal numbers of items, whose items are alike."""
+    rng, p = np.random.default_rng(5), []
+    for _ in range(200):
+        source = np.repeat(np.arange(20), 1 + rng.geometric(0.5, 20))
+        values = xr.DataArray(
+            (rng.standard_t(5, 20)[source] + rng.normal(0, 1, len(source)))[:, None], {"layer": [0]}, ("item", "layer")
+        )
+        asked = of_sources(["a"] * len(source), source.astype(str).tolist(), np.zeros(len(source), int))
+        p.append(measure.contrasts(values, asked, 200, 1)["p_value"].values[0])
+    assert np.mean(np.array(p) <= 0.1) < 0.16 and 0.42 < np.mean(p) < 0.58
 
 
 def test_an_effect_is_found_by_all_contrasts():
@@ -467,7 +533,9 @@ def test_an_effect_is_found_by_all_contrasts():
 
 
 def test_a_page_without_changes_says_what_was_answered(two_experts):
-    metrics = two_experts.assign_attrs(nothing_removed="there is one subject", left_out="poems", too_long=3, shortened=2)
+    metrics = two_experts.assign_attrs(
+        nothing_removed="there is one subject", left_out="poems", too_long=3, shortened=2
+    )
     shown = seen(metrics, metrics)
     assert [figure.name for figure in page.figures(shown)] == ["answers"] and page.brief(shown) is None
     (finding,) = page.findings(shown)
@@ -488,6 +556,7 @@ def layouts(tmp_path_factory):
     return {"hub": write_hub(folder / "hub", splits), "archive": folder / "archive/data.tar"}
 
 
+LOADED = {"dtype": "auto", "device": "cpu", "attention": "auto", "experts": "auto"}
 KNOWN: dict[tuple[str, str], xr.Dataset] = {}
 SETTINGS = {"source": "files", "form": "letters", "shots": 1, "subjects": [], "leave_out": [], "items": 5}
 SETTINGS |= {"calibration_items": 3, "close_items": 1, "experts": 2, "caliper": 0.2, "flips": 100, "seed": 7}
@@ -495,9 +564,17 @@ SETTINGS |= {"calibration_items": 3, "close_items": 1, "experts": 2, "caliper": 
 
 @pytest.mark.parametrize(
     ("family", "layout", "form"),
-    [("olmoe", "hub", "letters"), ("qwen2_moe", "archive", "letters"), ("deepseek_v2", "archive", "cloze"), ("olmoe", "archive", "letters")],
+    [
+        ("olmoe", "hub", "letters"),
+        pytest.param("olmoe", "archive", "letters", marks=pytest.mark.slow),
+        pytest.param("qwen2_moe", "archive", "letters", marks=pytest.mark.slow),
+        pytest.param("deepseek_v2", "hub", "cloze", marks=pytest.mark.slow),
+        pytest.param("deepseek_v2", "archive", "cloze", marks=pytest.mark.slow),
+    ],
 )
-def test_the_layouts_run_on_models_of_each_family(family, layout, form, layouts, lettered, run_script, tmp_path, results=KNOWN):
+def test_the_layouts_run_on_models_of_each_family(
+    family, layout, form, layouts, lettered, run_script, tmp_path, results=KNOWN
+):
     model = families.causal_model(family, vocab_size=len(lettered), max_position_embeddings=600)
     model.save_pretrained(tmp_path / "model")
     lettered.save_pretrained(tmp_path / "model")
@@ -510,16 +587,26 @@ def test_the_layouts_run_on_models_of_each_family(family, layout, form, layouts,
         output={name: tmp_path / f"{name}.{end}" for name, end in
                 {"metrics": "nc", "draws": "nc", "table": "csv", "contrasts": "csv"}.items()},
         wildcards={"model": family, "checkpoint": "main"},
-        params={"model": {"dtype": "auto", "device": "cpu", "attention": "auto", "experts": "auto", "gpus": 1, "trust_remote_code": False},
+        params={"model": LOADED | {"gpus": 1, "trust_remote_code": False},
                 "read": {"layers": "all", "window": 500}, "threads": 1, "tokens_per_batch": {"cpu": 4000},
                 "settings": SETTINGS | {"form": form}, "changes": True, "fewest_clusters": 2,
                 "statistics": {"seed": 1, "resamples": 100, "confidence": 0.95}},
     )  # fmt: skip
     metrics = netcdf.load(tmp_path / "metrics.nc")
-    assert metrics["dataset"].values.tolist() == ["pooled", *SUBJECTS] and metrics["documents"].values.tolist() == [10, 5, 5]
+    assert metrics["dataset"].values.tolist() == ["pooled", *SUBJECTS] and metrics["documents"].values.tolist() == [
+        10,
+        5,
+        5,
+    ]
     assert metrics["layer"].values.tolist() == ([0, 1, 2] if family == "olmoe" else [1, 2])
     for name in ("accuracy", "own_minus_control", "rank_change", "own_lens"):
         assert np.isfinite(metrics[name].sel(interval="estimate")).all(), name
-    assert {figure.name for figure in page.figures(seen(metrics))} == {"answers", "sets_by_layer", "sets_by_subject", "ranks", "lenses"}
+    assert {figure.name for figure in page.figures(seen(metrics))} == {
+        "answers",
+        "sets_by_layer",
+        "sets_by_subject",
+        "ranks",
+        "lenses",
+    }
     other = results.setdefault((family, form), metrics)
     xr.testing.assert_identical(other.drop_attrs(), metrics.drop_attrs())  # of the same items in both layouts

@@ -35,9 +35,9 @@ MEASURES = {
     "log_odds": Measure(
         "Log-odds of the right answer",
         "nats",
-        "s of the right answer − ln Σ exp s of the others, s the mean log-probability of an answer's tokens times their "
-        "mean number in the item",
-        "How much more likely the right answer is to the model than the three others together; ln 1/3 if all are alike.",
+        "s of the right answer − ln Σ exp s of the others, s the mean log-probability of an answer's tokens times "
+        "their mean number in the item",
+        "How much more likely the right answer is than the three others together; ln 1/3 if all are alike.",
     ),
     "own_change": Measure(
         "Change without the subject's experts",
@@ -178,9 +178,9 @@ class Chosen(Settings):
         10, ge=1, description="others, of each subject, by whose routing the experts are chosen"
     )
     close_items: int = Field(
-        4, ge=0, description="of the items of each subject, on which ranks are removed and the lens is read"
+        3, ge=0, description="of the items of each subject, on which ranks are removed and the lens is read"
     )
-    context: int = Field(48, ge=1, description="tokens of a text that are the question")
+    context: int = Field(40, ge=1, description="tokens of a text that are the question")
     answer: int = Field(16, ge=1, description="tokens of a text that are an answer")
     experts: int = Field(4, ge=1, description="the most specialised ones of a subject that are removed in a layer")
     caliper: float = Field(0.1, gt=0, lt=1, description="distance of two matched weights, in shares of the own one")
@@ -202,16 +202,16 @@ CHAPTER = Chapter(
     introduction=[
         (
             "A model answers questions with four answers, and answers them again after something was removed from one "
-            "layer. The outcome is the change of the log-odds of the right answer, item by item; accuracy stands beside "
-            "it, but needs hundreds of items of each subject to show as much. Without questions of its own a study takes "
-            "its text: an item is the beginning of a text, and the right answer is how it goes on."
+            "layer. The outcome is the change of the log-odds of the right answer, item by item; accuracy stands "
+            "beside it, but needs hundreds of items of each subject to show as much. Without questions of its own a "
+            "study takes its text: an item is the beginning of a text, and the right answer is how it goes on."
         ),
         (
-            "The experts that are most specialised on a subject are found by the routing of calibration items, as those "
-            "that the subject's tokens select more often than those of the other subjects, and are removed on other "
-            "items. They carry weight, and any weight that is removed does harm: the control removes as many slots (one "
-            "expert of one token) of other experts in the same texts, matched one to one by weight. Slots without a "
-            "partner stay on both sides. What own experts do beyond the control is theirs."
+            "The experts that are most specialised on a subject are found by the routing of calibration items, as "
+            "those that the subject's tokens select more often than those of the other subjects, and are removed on "
+            "other items. They carry weight, and any weight that is removed does harm: the control removes as many "
+            "slots (one expert of one token) of other experts in the same texts, matched one to one by weight. Slots "
+            "without a partner stay on both sides. What own experts do beyond the control is theirs."
         ),
         (
             "By rank, the first, second, ... choice of every token is removed, with the other weights as they were or "
@@ -226,8 +226,8 @@ CHAPTER = Chapter(
     measures=MEASURES,
     interval="bootstrap",
     also="Items of one source, a document or a passage, are drawn together, within their subject. The p values of "
-    "planned contrasts (own minus control: each layer, all subjects; each subject, mean over layers) are those of random "
-    "signs of whole sources, corrected by Benjamini and Hochberg.",
+    "planned contrasts (own minus control: each layer, all subjects; each subject, mean over layers) are those of "
+    "random signs of whole sources, corrected by Benjamini and Hochberg.",
     null="The null of accuracy is chance, beside the most frequent letter and the longest answer; that of the experts "
     "of a subject is as much weight of others: a difference of 0.",
     reads="tokens",

@@ -30,10 +30,10 @@ class Outcome(NamedTuple):
     scores (item, answer) float64; changed, {change: (item, layer, answer)}, those after a change in one layer: without
     matched slots of the subject's own experts, or of others ("own", "control"); ranks, {mass: (item, layer, rank,
     answer)}: without the choice of that rank of every token, weights "kept" or "renormalised"; alone, whole (item,
-    layer, answer): renormalised, nothing removed, and without any expert; lens (item, depth, answer): those read at the embedding and after each layer
-    of the model; lenses, {change: (item, layer, depth, answer)}; slots, {name: (item, layer)}: how many slots of own
-    experts there are and are matched, their weights and those of the others, summed, and the weight of all slots. What
-    was not asked is NaN.
+    layer, answer): renormalised, nothing removed, and without any expert; lens (item, depth, answer): those read at the
+    embedding and after each layer of the model; lenses, {change: (item, layer, depth, answer)}; slots, {name: (item,
+    layer)}: how many slots of own experts there are and are matched, their weights and those of the others, summed, and
+    the weight of all slots. What was not asked is NaN.
     """
 
     scores: np.ndarray
@@ -203,7 +203,7 @@ class Batch:
                 yield np.array([row]), slice(question.shared, last)
 
     def without_rank(self, layer: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The weights of a layer, (row, position, rank), and for each rank a factor of 0 where it is a token's choice."""
+        """The weights of a layer, (row, position, rank), and for each rank a factor, 0 where it is a token's choice."""
         weights = self.clean.weights[layer].float()
         order = weights.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         return weights, [(order != rank).float() for rank in range(weights.shape[-1])]

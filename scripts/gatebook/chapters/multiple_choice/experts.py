@@ -1,7 +1,7 @@
 """The experts of a subject, and slots that stand for as much weight.
 
-An expert's specialization for a subject is the share of the subject's tokens that select it, minus the mean of this share
-over the other subjects, in calibration questions. A slot is one selected expert of one token.
+An expert's specialization for a subject is the share of the subject's tokens that select it, minus the mean of this
+share over the other subjects, in calibration questions. A slot is one selected expert of one token.
 """
 
 import numba

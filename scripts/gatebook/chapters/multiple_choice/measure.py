@@ -15,7 +15,6 @@ from gatebook.chapters.multiple_choice.asking import CHANGES, Outcome, correct, 
 from gatebook.chapters.multiple_choice.questions import Asked, Question
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Bootstrap, Measured, summarise
-from gatebook.measures.uncertainty import POOLED
 
 RATIOS = {
     "matched_share": ("matched", "slots"),
@@ -101,9 +100,9 @@ def measure(
     -------
     Measured
         `MEASURES`: those of a layer have (dataset, layer, interval) and means over layers, those of ranks and of the
-        ablated lens no dataset; `lens` (dataset, read_after, interval), -1 for the embedding. `contrast`: the planned ones, with `p_value` and
-        `q_value` (contrast,) and their `contrast_*` estimate. `tokens`, `documents`, `clusters` (dataset): of the texts
-        of the test questions, the questions, and their sources.
+        ablated lens no dataset; `lens` (dataset, read_after, interval), -1 for the embedding. `contrast`: the planned
+        ones, with `p_value`, `q_value` and `contrast_estimate` (contrast,). `tokens`, `documents`, `clusters` (dataset):
+        of the texts of the test questions, the questions, and their sources.
     """
     values = item_values(outcome, asked, layers)
     tallies = {name: _tally(values, asked.test, name) for name in asked.subjects}

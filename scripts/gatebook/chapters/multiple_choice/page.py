@@ -39,6 +39,8 @@ GUESSING = Null("chance", CHANCE)
 NO_CHANGE = Null("no change", 0.0)
 AS_MUCH = Null("as much weight of other experts", 0.0)
 SIDES = {"own experts": "own", "as much of others": "control"}
+OF_SETS = [f"{one}{what}" for what in ("_change", "_accuracy_change", "_weight") for one in SIDES.values()]
+OF_SETS += ["own_minus_control", "matched_share", "removed_mass"]
 MOST = 4
 """Layers that have panels, and ranks that have lines."""
 
@@ -87,7 +89,8 @@ def _items(metrics: xr.Dataset, close: bool = False) -> str:
     items = int(pooled(metrics["close_items" if close else "documents"]))
     of = "" if close else f" of {int(pooled(metrics['clusters'])):,} sources"
     subjects = metrics.sizes["dataset"] - 1
-    return f"n = {items:,} items{of} in {subjects} subjects; intervals: {100 * metrics.attrs['confidence']:g} % {BOOTSTRAP}."
+    how = f"{100 * metrics.attrs['confidence']:g} % {BOOTSTRAP}"
+    return f"n = {items:,} items{of} in {subjects} subjects; intervals: {how}."
 
 
 def _size(metrics: xr.Dataset, close: bool = False) -> dict:
@@ -119,8 +122,8 @@ def _finding_accuracy(seen: Seen) -> Finding:
     better = int((by_subject.sel(interval="low") > CHANCE).sum())
     return Finding(
         question="Does the model choose right answers more often than chance?",
-        answer=f"In {percent(value)} of the items; the most frequent letter is right in {guesses[0]}, the longest answer "
-        f"in {guesses[1]}. Above chance by its interval: {better} of {by_subject.sizes['dataset']} subjects.",
+        answer=f"In {percent(value)} of the items; the most frequent letter is right in {guesses[0]}, the longest "
+        f"answer in {guesses[1]}. Above chance by its interval: {better} of {by_subject.sizes['dataset']} subjects.",
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means more than one in four",
         unit="of the items",
@@ -157,8 +160,8 @@ def _finding_beyond(seen: Seen) -> Finding:
     named = f" ({', '.join(passed[:MOST])}{', ...' if len(passed) > MOST else ''})" if passed else ""
     return Finding(
         question="Is it these experts, beyond as much weight of others?",
-        answer=f"Without them log-odds change by {rounded(found)} nats more than without as much of others, of the same "
-        f"texts and mean weights of {format_number(weights[0])} and {format_number(weights[1])}. {len(passed)} of "
+        answer=f"Without them log-odds change by {rounded(found)} nats more than without as much of others, of the "
+        f"same texts and mean weights of {format_number(weights[0])} and {format_number(weights[1])}. {len(passed)} of "
         f"{tested} planned contrasts pass a false discovery rate of {format_number(100 * rate)} %{named}.",
         verdict=verdict(side(found), yes="below"),
         verdict_text="yes means a difference below 0",
@@ -171,10 +174,11 @@ def _finding_beyond(seen: Seen) -> Finding:
 def _finding_ranks(seen: Seen) -> Finding:
     found = numbers(seen, "first_minus_last", Null("the last choice", 0.0), "odds_effect") | _size(seen.metrics, True)
     first, last = (over_layers(seen.metrics.isel(rank=place), "rank_change") for place in (0, -1))
+    alone = over_layers(seen.metrics, "renormalised_change")
     return Finding(
         question="Does a right answer need first choices more than last ones?",
-        answer=f"Without the first choice of all tokens log-odds change by {rounded(first)} nats per layer, without the "
-        f"last by {rounded(last)}; renormalising alone by {rounded(over_layers(seen.metrics, 'renormalised_change'))}.",
+        answer=f"Without the first choice of all tokens log-odds change by {rounded(first)} nats per layer, without "
+        f"the last by {rounded(last)}; renormalising alone by {rounded(alone)}.",
         verdict=verdict(side(found), yes="below"),
         verdict_text="yes means a difference below 0",
         unit="nats of log-odds",
@@ -205,8 +209,8 @@ def _answers(seen: Seen) -> Figure:
     return Figure(
         name="answers",
         title="Right answers by subject",
-        alt=f"Dots with whiskers of accuracy and of the log-odds of the right answer by subject; pooled accuracy {value}.",
-        caption=f"Share of items whose right answer is the most likely of four ({how}), and its log-odds; pooled {value} "
+        alt=f"Dots with whiskers of accuracy and log-odds of the right answer by subject; pooled accuracy {value}.",
+        caption=f"Share of items whose right answer is the most likely ({how}), and its log-odds; pooled {value} "
         f"{bounds}; {guesses}. {_left_out(metrics)}{_items(metrics)}",
         how_to_read="Right of the dashed line the model knows something of the subject. Log-odds may be below chance "
         "where accuracy is above it: a few answers that are much less likely than others pull their mean down.",
@@ -231,28 +235,22 @@ def _sets_by_layer(metrics: xr.Dataset) -> Figure:
     shares = [percent(over_layers(metrics, name)) for name in ("matched_share", "removed_mass")]
     whole = ""
     if _is_close(metrics):
-        whole = f"Without all experts of a layer it is {' '.join(format_estimate(*over_layers(metrics, 'layer_change')))} "
+        whole = (
+            f"Without all experts of a layer it is {' '.join(format_estimate(*over_layers(metrics, 'layer_change')))} "
+        )
         whole += f"nats (n = {int(pooled(metrics['close_items'])):,}). "
     return Figure(
         name="sets_by_layer",
         title="The experts of a subject, removed in one layer",
         alt=f"Line charts over layers of the change of the right answer's log-odds without the subject's experts and "
         f"without as much of others, and of their difference, {value} nats on average.",
-        caption=f"Difference {value} {bounds} nats, mean over layers. {shares[0]} of own slots have a partner; removed are "
-        f"{shares[1]} of a layer's weight on either side, with mean weights {said['own']} and {said['control']}. "
+        caption=f"Difference {value} {bounds} nats, mean over layers. {shares[0]} of own slots have a partner; removed "
+        f"are {shares[1]} of a layer's weight on either side, with mean weights {said['own']} and {said['control']}. "
         f"{whole}{_items(metrics)}",
         how_to_read="What both lines share is the load that is removed. Where the difference is below 0, it has to be "
         "these experts. Each layer is removed alone.",
         drawing=drawing,
-        data=table(
-            metrics,
-            [
-                *(f"{one}{what}" for what in ("_change", "_accuracy_change", "_weight") for one in SIDES.values()),
-                "own_minus_control",
-                "matched_share",
-                "removed_mass",
-            ],
-        ),  # fmt: skip
+        data=table(metrics, OF_SETS),
     )
 
 
@@ -269,12 +267,12 @@ def _sets_by_subject(seen: Seen) -> Figure:
     return Figure(
         name="sets_by_subject",
         title="The experts of each subject",
-        alt="Dots with whiskers by subject of the change of the right answer's log-odds without its experts and without "
-        f"as much of others, mean over layers; the smallest corrected p value is {format_number(smallest)}.",
-        caption=f"Own minus control was planned for each layer and each subject: {len(planned)} contrasts, the smallest "
-        f"p value, corrected for all of them, is {format_number(smallest)}. {_items(metrics)}",
-        how_to_read="Compare the two dots of a row, not a dot with 0. A subject has few items: an interval of one subject "
-        "that lies beside 0 is expected of one in twenty.",
+        alt="Dots with whiskers by subject of the change of the right answer's log-odds without its experts and "
+        f"without as much of others, mean over layers; the smallest corrected p value is {format_number(smallest)}.",
+        caption=f"Own minus control was planned for each layer and each subject: {len(planned)} contrasts, the "
+        f"smallest p value, corrected for all of them, is {format_number(smallest)}. {_items(metrics)}",
+        how_to_read="Compare the two dots of a row, not a dot with 0. A subject has few items: an interval of one "
+        "subject that lies beside 0 is expected of one in twenty.",
         drawing=drawing,
         data=pd.concat([rows, planned], ignore_index=True),
     )
@@ -295,12 +293,12 @@ def _ranks(metrics: xr.Dataset) -> Figure:
     return Figure(
         name="ranks",
         title="Without the r-th choice of every token",
-        alt="Line charts over layers of the change of the right answer's log-odds without the first to the last choice of "
-        f"every token; mean over layers without the first {first.estimate}, without the last {last.estimate} nats.",
-        caption=f"Mean over layers: without the first choice {' '.join(first)} nats, without the last {' '.join(last)}; "
+        alt="Line charts over layers of the change of the right answer's log-odds without the first to the last choice "
+        f"of every token; mean over layers without the first {first.estimate}, without the last {last.estimate} nats.",
+        caption=f"Mean over layers without the first choice {' '.join(first)} nats, without the last {' '.join(last)}; "
         f"renormalising alone, nothing removed, {' '.join(baseline)}. {_items(metrics, close=True)}",
-        how_to_read="Above, the other weights are as they were; below, they are divided by their sum, which is a change of "
-        "its own: compare with the dashed line.",
+        how_to_read="Above, the other weights are as they were; below, they are divided by their sum, which is a "
+        "change of its own: compare with the dashed line.",
         drawing=drawing,
         data=table(metrics, ["rank_change", "rank_change_renormalised", "renormalised_change", "first_minus_last"]),
     )

@@ -3,8 +3,8 @@
 Of items (`inputs.items`) the text is that of Hendrycks et al. (2021): a line that names the subject, k solved questions
 of the split dev, and the question. In the form "letters" the answers stand under the question, and the model chooses
 one of " A" to " D" as the next token; in the form "cloze" each answer is a continuation of the question alone. Of the
-study's own text an item is the first part of a window, and its answers are how this window goes on and how three windows
-of other sources of the same dataset do, from the same position on; they have equally many tokens.
+study's own text an item is the first part of a window, and its answers are how this window goes on and how three
+windows of other sources of the same dataset do, from the same position on; they have equally many tokens.
 """
 
 import zlib
@@ -26,8 +26,8 @@ class Question(NamedTuple):
     """A question that is asked.
 
     subject: its name; source: names what it is not independent of; texts: (token,) int64 each, one of each answer, or a
-    single one; shared: how many tokens all texts begin with; text, position, token, answer (read,) int64: in which text,
-    at which of its tokens the model is read, as predicting which token, of which answer; right: the right answer;
+    single one; shared: how many tokens all texts begin with; text, position, token, answer (read,) int64: in which
+    text, at which of its tokens the model is read, as predicting which token, of which answer; right: the right answer;
     lengths (answer,): of the answers; shots: how many solved questions come before it.
     """
 
@@ -138,7 +138,7 @@ class Asked(NamedTuple):
     calibration: list[Question]
     test: list[Question]
     subjects: list[str]
-    left_out: list[str] = []
+    left_out: Sequence[str] = ()
     shortened: int = 0
     too_long: int = 0
 
