@@ -101,7 +101,7 @@ def measure(
     Measured
         `MEASURES`: those of a layer have (dataset, layer, interval) and means over layers, those of ranks and of the
         ablated lens no dataset; `lens` (dataset, read_after, interval), -1 for the embedding. `contrast`: the planned
-        ones, with `p_value`, `q_value` and `contrast_estimate` (contrast,). `tokens`, `documents`, `clusters` (dataset):
+        ones, with `p_value`, `q_value`, `contrast_estimate` (contrast,). `tokens`, `documents`, `clusters` (dataset):
         of the texts of the test questions, the questions, and their sources.
     """
     values = item_values(outcome, asked, layers)
