@@ -1,15 +1,21 @@
 """Multiple choice: items of MMLU or of the study's text."""
 
-CHOICE = config["multiple_choice"]
-CHOICE_ITEMS = {"text": [], "hub": ["results/multiple_choice/items"], "files": [CHOICE["path"]]}[CHOICE["source"]]
+from gatebook.inputs.sources import items
 
-if (CHOICE["source"] == "text") != (CHOICE["path"] == ""):
-    remedy = "remove it" if CHOICE["source"] == "text" else "write where the items are"
-    sys.exit(f"Error: config: multiple_choice.path: {CHOICE['path']!r} with `source: {CHOICE['source']}`: {remedy}.")
-if CHOICE["source"] == "text" and CHOICE["form"] == "letters":
-    sys.exit("Error: config: multiple_choice.form: items of text have no letters: write cloze.")
-if CHOICE["source"] == "files" and not ON_OBJECT_STORAGE and not os.path.exists(prefixed(CHOICE["path"])):
-    sys.exit(f"Error: config: multiple_choice.path: {prefixed(CHOICE['path'])} does not exist: correct the path.")
+
+def choice_files():
+    """The folder or tar with the items, if they are not made of text; or one sentence that says what is wrong."""
+    settings = config["multiple_choice"]
+    try:
+        files = items.files(settings)
+    except Problem as problem:
+        sys.exit(f"Error: {problem}")
+    if settings["source"] == "files" and not (ON_OBJECT_STORAGE or os.path.exists(prefixed(files[0]))):
+        sys.exit(f"Error: config: multiple_choice.path: {prefixed(files[0])} does not exist: correct the path.")
+    return files
+
+
+CHOICE_FILES = choice_files()
 
 
 localrules:
@@ -19,14 +25,14 @@ localrules:
 rule fetch_items:
     """The multiple-choice items of a repository on the Hugging Face hub, at its pinned revision."""
     output:
-        rows=directory("results/multiple_choice/items"),
+        rows=directory(items.FETCHED),
     log:
         "results/logs/fetch_items.log",
     conda:
         "../envs/study.yaml"
     params:
         code=code("fetch_items.py"),
-        repository={key: CHOICE[key] for key in ("path", "revision")},
+        repository={key: config["multiple_choice"][key] for key in ("path", "revision")},
     script:
         "../scripts/fetch_items.py"
 
@@ -36,8 +42,8 @@ rule measure_multiple_choice:
     input:
         folder=model_folder,
         tokenizer=tokenizer_folder,
-        tokens=lambda wildcards: tokens(wildcards) if CHOICE["source"] == "text" else [],
-        rows=CHOICE_ITEMS,
+        tokens=[] if CHOICE_FILES else tokens,
+        rows=CHOICE_FILES,
         description="results/inputs/{model}/checkpoints/{checkpoint}.json",
         untrained=untrained("multiple_choice"),
     output:

@@ -31,6 +31,7 @@ FEWER = {
     "similarity": {"permutations": 100},
     "maps": {"points": 60},
     "reach": {"tokens": 40, "lengths": [1, 2, 4], "windows": 3},
+    "multiple_choice": {"items": 3, "calibration_items": 2, "close_items": 2, "context": 4, "answer": 2, "flips": 100},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
     "paths": {"minimum_occurrences": 5},

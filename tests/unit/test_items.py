@@ -9,6 +9,7 @@ from item_cases import items_of, write_archive, write_hub
 
 from gatebook.inputs import items
 from gatebook.inputs.items import SPLITS, Item
+from gatebook.inputs.sources import items as source
 from gatebook.problem import Problem
 
 GIVEN = {split: items_of(split) for split in SPLITS}
@@ -88,3 +89,23 @@ def test_a_folder_without_items_and_a_file_that_is_no_tar_are_told(tmp_path):
     shutil.copy(tmp_path / "data.tar", tmp_path / "hub/all/test-00000-of-00001.parquet")
     with pytest.raises(Problem, match="cannot be read as parquet"):
         items.read(str(tmp_path / "hub"), "test")
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, []),
+        ({"source": "hub", "path": "cais/mmlu", "form": "letters"}, [source.FETCHED]),
+        ({"source": "files", "path": "data.tar"}, ["data.tar"]),
+        ({"source": "hub"}, r"multiple_choice\.path: '' with `source: hub`: write where the items are\."),
+        ({"path": "items"}, r"multiple_choice\.path: 'items' with `source: text`: remove it"),
+        ({"form": "letters"}, r"multiple_choice\.form: items of text have no letters: write cloze\."),
+    ],
+)
+def test_where_items_are_and_keys_that_do_not_fit(settings, wanted):
+    settings = {"source": "text", "path": "", "form": "cloze"} | settings
+    if isinstance(wanted, list):
+        assert source.files(settings) == wanted
+    else:
+        with pytest.raises(Problem, match=wanted):
+            source.files(settings)
