@@ -18,25 +18,6 @@ def choice_files():
 CHOICE_FILES = choice_files()
 
 
-localrules:
-    fetch_items,
-
-
-rule fetch_items:
-    """The multiple-choice items of a repository on the Hugging Face hub, at its pinned revision."""
-    output:
-        rows=directory(items.FETCHED),
-    log:
-        "results/logs/fetch_items.log",
-    conda:
-        "../envs/study.yaml"
-    params:
-        code=code("fetch_items.py"),
-        repository={key: config["multiple_choice"][key] for key in ("path", "revision")},
-    script:
-        "../scripts/fetch_items.py"
-
-
 rule measure_multiple_choice:
     """Which experts a right answer needs, beyond as much weight of others."""
     input:

@@ -1,4 +1,4 @@
-"""The multiple-choice items of a repository on the Hugging Face hub, at its pinned revision."""
+"""Multiple-choice items from the Hugging Face hub, at their pinned revision."""
 
 import pyarrow.parquet as pq
 
