@@ -1,7 +1,6 @@
 """Which experts does a right answer need?"""
 
 from math import inf
-from typing import Literal
 
 from pydantic import Field
 
@@ -155,16 +154,20 @@ MEASURES = {
 class Chosen(Settings):
     """Which items, and what is removed."""
 
-    source: Literal["text", "hub", "files"] = Field(
+    source: str = Field(
         "text",
+        pattern="^(text|hub|files)$",
         description="of the items: the text of the study's own datasets, a repository of the hub in the layout of "
         "cais/mmlu, or files of this machine in that layout or that of the archive of MMLU",
+        json_schema_extra={"wanted": "text, hub or files"},
     )
     path: str = Field("", description="the repository, the folder, or the tar of the archive; of text none")
     revision: str = Field("main", description="of the repository: branch, tag or commit")
-    form: Literal["letters", "cloze"] = Field(
+    form: str = Field(
         "cloze",
+        pattern="^(letters|cloze)$",
         description="letters: the model chooses one of A to D; cloze: each answer is a continuation; of text always",
+        json_schema_extra={"wanted": "letters or cloze"},
     )
     shots: int = Field(5, ge=0, description="solved items of the split dev before each, as far as they fit")
     subjects: list[str] = Field([], description="of these alone; none: of all; of text a subject is a dataset")
@@ -178,10 +181,14 @@ class Chosen(Settings):
         10, ge=1, description="others, of each subject, by whose routing the experts are chosen"
     )
     close_items: int = Field(
-        3, ge=0, description="of the items of each subject, on which ranks are removed and the lens is read"
+        4, ge=0, description="of the items of each subject, on which ranks are removed and the lens is read"
     )
-    context: int = Field(40, ge=1, description="tokens of a text that are the question")
-    answer: int = Field(16, ge=1, description="tokens of a text that are an answer")
+    context: int = Field(48, ge=1, description="tokens of a text that are the question")
+    answer: int = Field(
+        4,
+        ge=1,
+        description="tokens of a text that are an answer; later ones follow from the answer itself, and are noise",
+    )
     experts: int = Field(4, ge=1, description="the most specialised ones of a subject that are removed in a layer")
     caliper: float = Field(0.1, gt=0, lt=1, description="distance of two matched weights, in shares of the own one")
     flips: int = Field(2000, ge=100, description="of signs, for the p values of the planned contrasts")

@@ -279,11 +279,11 @@ def ask(
                         after = [batch.read(each) for each in states[:-1]]
                         lens = [*out.lens[held, : layer + 1].swapaxes(0, 1), *after, out.changed[change][held, index]]
                         out.lenses[change][held, index] = np.stack(lens, axis=1)
+                weights, removed = batch.without_rank(layer)
+                out.whole[held, index] = batch.read(batch.states(layer, torch.zeros_like(weights))[-1])
                 if close:
-                    weights, removed = batch.without_rank(layer)
                     even = (1 / weights.sum(dim=-1, keepdim=True)).expand_as(weights)
                     out.alone[held, index] = batch.read(batch.states(layer, even)[-1])
-                    out.whole[held, index] = batch.read(batch.states(layer, torch.zeros_like(weights))[-1])
                     for rank, factor in enumerate(removed):
                         rest = (weights * factor).sum(dim=-1, keepdim=True).clamp(min=1e-20)
                         out.ranks["kept"][held, index, rank] = batch.read(batch.states(layer, factor)[-1])

@@ -28,7 +28,6 @@ OF_ALL = (
     "rank_change_renormalised",
     "renormalised_change",
     "first_minus_last",
-    "layer_change",
     "own_lens",
     "control_lens",
 )

@@ -40,7 +40,7 @@ NO_CHANGE = Null("no change", 0.0)
 AS_MUCH = Null("as much weight of other experts", 0.0)
 SIDES = {"own experts": "own", "as much of others": "control"}
 OF_SETS = [f"{one}{what}" for what in ("_change", "_accuracy_change", "_weight") for one in SIDES.values()]
-OF_SETS += ["own_minus_control", "matched_share", "removed_mass"]
+OF_SETS += ["own_minus_control", "layer_change", "matched_share", "removed_mass"]
 MOST = 4
 """Layers that have panels, and ranks that have lines."""
 
@@ -58,7 +58,7 @@ def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that were not measured are left out."""
     found = [_finding_accuracy(seen)]
     if not seen.metrics.attrs["nothing_removed"]:
-        found += [_finding_own(seen), _finding_beyond(seen)]
+        found += [_finding_layer(seen), _finding_own(seen), _finding_beyond(seen)]
         found += [_finding_ranks(seen)] if _is_close(seen.metrics) else []
     return [one for one in found if one.is_known]
 
@@ -130,6 +130,20 @@ def _finding_accuracy(seen: Seen) -> Finding:
         figure="answers",
         measure="accuracy",
         **found | reference(seen, lambda metrics: estimate(pooled(metrics["accuracy"]))) | _size(seen.metrics),
+    )
+
+
+def _finding_layer(seen: Seen) -> Finding:
+    found = numbers(seen, "layer_change", NO_CHANGE, "odds_effect") | _size(seen.metrics)
+    return Finding(
+        question="Do right answers get less likely without all experts of a layer?",
+        answer=f"Their log-odds change by {rounded(found)} nats per layer. What few of the experts do can be told only "
+        "if this can.",
+        verdict=verdict(side(found), yes="below"),
+        verdict_text="yes means a change below 0; else these items are too few to say anything of experts",
+        unit="nats of log-odds",
+        figure="sets_by_layer",
+        **found,
     )
 
 
@@ -222,6 +236,7 @@ def _answers(seen: Seen) -> Figure:
 def _sets_by_layer(metrics: xr.Dataset) -> Figure:
     layers = metrics["layer"].values
     lines = [Series(label, *ends(pooled(metrics[f"{one}_change"]))) for label, one in SIDES.items()]
+    lines.append(Series("all experts of the layer", *ends(pooled(metrics["layer_change"]))))
     drawing, axes = plotting.canvas(5.6, rows=2)
     plotting.layer_lines(
         axes[0], layers, lines, [NO_CHANGE.reference()], y_label="change of log-odds (nats)", labels="legend"
@@ -233,12 +248,7 @@ def _sets_by_layer(metrics: xr.Dataset) -> Figure:
     said = {one: f"{over_layers(metrics, f'{one}_weight')[0]:.3g}" for one in SIDES.values()}
     value, bounds = format_estimate(*over_layers(metrics, "own_minus_control"))
     shares = [percent(over_layers(metrics, name)) for name in ("matched_share", "removed_mass")]
-    whole = ""
-    if _is_close(metrics):
-        whole = (
-            f"Without all experts of a layer it is {' '.join(format_estimate(*over_layers(metrics, 'layer_change')))} "
-        )
-        whole += f"nats (n = {int(pooled(metrics['close_items'])):,}). "
+    whole = " ".join(format_estimate(*over_layers(metrics, "layer_change")))
     return Figure(
         name="sets_by_layer",
         title="The experts of a subject, removed in one layer",
@@ -246,9 +256,10 @@ def _sets_by_layer(metrics: xr.Dataset) -> Figure:
         f"without as much of others, and of their difference, {value} nats on average.",
         caption=f"Difference {value} {bounds} nats, mean over layers. {shares[0]} of own slots have a partner; removed "
         f"are {shares[1]} of a layer's weight on either side, with mean weights {said['own']} and {said['control']}. "
-        f"{whole}{_items(metrics)}",
-        how_to_read="What both lines share is the load that is removed. Where the difference is below 0, it has to be "
-        "these experts. Each layer is removed alone.",
+        f"Without all experts of a layer log-odds change by {whole} nats. {_items(metrics)}",
+        how_to_read="What the lines of own experts and of others share is the load that is removed. Where the "
+        "difference is below 0, it has to be these experts. Only if all experts of a layer show an effect, few of them "
+        "can. Each layer is changed alone.",
         drawing=drawing,
         data=table(metrics, OF_SETS),
     )
