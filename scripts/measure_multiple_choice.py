@@ -43,10 +43,10 @@ torch.set_num_threads(snakemake.params.threads if device.type == "cpu" else 1)
 loading = {key: value for key, value in chosen.items() if key != "device"}
 model = models.load(folder, device=device, head=True, **loading)
 layers = models.choose_layers(read["layers"], sorted(find_blocks(model.base_model)), f"models.{name}.layers")
-rule, longest = routing_rule(model.config), max(map(len, (text for one in asked.test for text in one.texts)))
+rule, longest = routing_rule(model.config), max((len(text) for one in asked.test for text in one.texts), default=1)
 batch = extraction.batch_tokens(snakemake.params.tokens_per_batch[device.type], model.config, device, longest)
 batch = min(batch, LOGITS // 4 // model.config.vocab_size)
-reason = measure.nothing_removed(asked, settings) if snakemake.params.changes else "this checkpoint shows chance alone"
+reason = measure.nothing_removed(asked) if snakemake.params.changes else "this checkpoint shows chance alone"
 own = None
 if not reason:
     counts, tokens = asking.loads(model, layers, asked.calibration, asked.subjects, rule.experts, batch)

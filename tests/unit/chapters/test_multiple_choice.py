@@ -137,7 +137,7 @@ def text_case(documents: int, clusters: int, seed: int, size: int = 9) -> Case:
 
 
 def test_questions_of_text_go_on_as_texts_of_other_sources_do(tmp_path):
-    study = read({"a": text_case(24, 12, 1), "b": text_case(9, 9, 2), "c": text_case(9, 3, 3)}, tmp_path)
+    study = read({"a": text_case(24, 12, 1), "b": text_case(9, 9, 2), "c": text_case(9, 4, 3)}, tmp_path)
     asked = questions.of_text(study, **OF_TEXT)
     assert asked.subjects == ["a", "b"] and asked.left_out == ["c"]
     assert [sum(one.subject == name for one in asked.test) for name in "ab"] == [6, 6]
@@ -489,6 +489,15 @@ def test_what_cannot_be_told_apart_is_chance():
     scores, right = asked_of(model, made).scores, np.array([one.right for one in made])
     assert asking.log_odds(scores, right) == pytest.approx([np.log(1 / 3)] * 4)
     assert asking.correct(scores, right).tolist() == [0.25] * 4
+
+
+def test_without_items_nothing_is_known():
+    found = measure.measure(asked_of(families.causal_model("olmoe"), []), Asked([], [], []), [0, 1, 2], **STATISTICS)
+    metrics = found.metrics.assign_attrs(nothing_removed=measure.nothing_removed(Asked([], [], [])), source="text")
+    assert all(np.isnan(values).all() for name, values in metrics.items() if "interval" in values.dims)
+    assert metrics["documents"].values.tolist() == [0] and page.findings(seen(metrics)) == []
+    assert [figure.name for figure in page.figures(seen(metrics))] == ["answers"]
+    assert "enough sources" in metrics.attrs["nothing_removed"]
 
 
 def simulated(rng: np.random.Generator, effect: float) -> xr.Dataset:

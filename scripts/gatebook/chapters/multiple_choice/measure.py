@@ -12,9 +12,10 @@ import xarray as xr
 
 from gatebook.chapters.multiple_choice import MEASURES
 from gatebook.chapters.multiple_choice.asking import CHANGES, Outcome, correct, log_odds
-from gatebook.chapters.multiple_choice.questions import Asked, Question
+from gatebook.chapters.multiple_choice.questions import ANSWERS, Asked, Question
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Bootstrap, Measured, summarise
+from gatebook.measures.uncertainty import POOLED
 
 RATIOS = {
     "matched_share": ("matched", "slots"),
@@ -36,11 +37,11 @@ OF_ALL = (
 
 def item_values(outcome: Outcome, asked: Asked, layers: Sequence[int]) -> xr.Dataset:
     """What is averaged over items, by the names of the measures: (item, ...) float64, NaN where nothing was asked."""
-    right = np.array([question.right for question in asked.test])
+    right = np.array([question.right for question in asked.test], np.int64)
     odds, hit = log_odds(outcome.scores, right), correct(outcome.scores, right)
     found: dict[str, tuple] = {"log_odds": (("item",), odds), "accuracy": (("item",), hit)}
     found["letter_accuracy"] = ("item",), _letter(asked, right)
-    longest = np.array([question.lengths for question in asked.test], float)
+    longest = np.array([question.lengths for question in asked.test], float).reshape(-1, ANSWERS)
     found["longest_accuracy"] = ("item",), correct(longest, right)
     for change in CHANGES:
         after = outcome.changed[change]
@@ -105,9 +106,9 @@ def measure(
     """
     values = item_values(outcome, asked, layers)
     tallies = {name: _tally(values, asked.test, name) for name in asked.subjects}
-    resampling = uncertainty.resample(tallies, resamples, resampling_seed)
-    draws = xr.Dataset()
-    for name in MEASURES:
+    resampling = uncertainty.resample(tallies, resamples, resampling_seed) if tallies else {}
+    draws = xr.Dataset() if tallies else _nothing(values, 1 + resamples)
+    for name in MEASURES if tallies else ():
         above, below = (f"slots_{part}" for part in RATIOS[name]) if name in RATIOS else (name, f"number_{name}")
         above, below = (_sums(tallies, part, resampling, name in OF_ALL) for part in (above, below))
         draws[name] = above / below.where(below > 0)
@@ -124,6 +125,16 @@ def measure(
     attrs = {"confidence": confidence, "left_out": ", ".join(asked.left_out), "pooled_datasets": len(tallies)}
     attrs |= {"shortened": int(asked.shortened), "too_long": int(asked.too_long)}
     return Measured(metrics.assign_attrs(attrs), draws)
+
+
+def _nothing(values: xr.Dataset, draws: int) -> xr.Dataset:
+    """The draws of all measures where no item was asked: NaN."""
+    found = xr.Dataset()
+    for name in MEASURES:
+        like = values["own_change" if name in RATIOS else name]
+        shape = {"draw": draws} | ({} if name in OF_ALL else {"dataset": 1}) | dict(list(like.sizes.items())[1:])
+        found[name] = tuple(shape), np.full(tuple(shape.values()), np.nan)
+    return found.assign_coords(values.coords).assign_coords(dataset=[POOLED])
 
 
 def _tally(values: xr.Dataset, questions: Sequence[Question], subject: str) -> xr.Dataset:
@@ -177,9 +188,9 @@ def contrasts(values: xr.DataArray, questions: Sequence[Question], flips: int, s
         `contrast_estimate` in nats, `p_value`, `q_value` (contrast,) float64.
     """
     subject = np.array([question.subject for question in questions])
-    _, source = np.unique([f"{each.subject}\n{each.source}" for each in questions], return_inverse=True)
-    rng = np.random.default_rng(seed)
-    signs = np.concatenate([np.ones((1, source.max() + 1)), rng.choice([-1.0, 1.0], (flips, source.max() + 1))])
+    known_sources, source = np.unique([f"{each.subject}\n{each.source}" for each in questions], return_inverse=True)
+    rng, sources = np.random.default_rng(seed), len(known_sources)
+    signs = np.concatenate([np.ones((1, sources)), rng.choice([-1.0, 1.0], (flips, sources))])
     known, columns = [], []
     for layer in values["layer"].values.tolist():
         known.append(f"layer {layer}")
@@ -189,7 +200,7 @@ def contrasts(values: xr.DataArray, questions: Sequence[Question], flips: int, s
         columns.append(np.where(subject == name, values.mean("layer").values, np.nan))
     table = np.array(columns).T
     number = np.isfinite(table).sum(axis=0)
-    totals = np.zeros((source.max() + 1, table.shape[1]))
+    totals = np.zeros((sources, table.shape[1]))
     np.add.at(totals, source, np.nan_to_num(table))
     means = signs @ totals / np.where(number > 0, number, np.nan)
     p = (np.abs(means) >= np.abs(means[0]) - 1e-12).mean(axis=0)
@@ -216,8 +227,10 @@ def closely(questions: Sequence[Question], close_items: int) -> list[bool]:
     return found
 
 
-def nothing_removed(asked: Asked, settings: Mapping) -> str:
+def nothing_removed(asked: Asked) -> str:
     """Why no experts are removed, in a clause; "" if they are."""
+    if not asked.test:
+        return "no subject has enough sources with texts that are long enough"
     with_calibration = {question.subject for question in asked.calibration}
     if len(asked.subjects) < 2:
         return "experts of a subject are those that others select less often, and there is one subject"

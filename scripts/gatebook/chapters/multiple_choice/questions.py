@@ -225,7 +225,7 @@ def of_text(
     Returns
     -------
     Asked
-        Datasets with fewer than `2 * ANSWERS` clusters with a window that is long enough are left out.
+        Datasets with at most `ANSWERS` clusters with a window that is long enough are left out.
 
     Raises
     ------
@@ -244,7 +244,7 @@ def of_text(
             np.flatnonzero(study["dataset"].values[long] == study["name"].values.tolist().index(name))
         )
         mine = mine[np.sort(np.unique(cluster[mine], return_index=True)[1])]  # one of each cluster, in random order
-        if len(mine) < 2 * ANSWERS:
+        if len(mine) <= ANSWERS:
             left_out.append(name)
             continue
         asked.subjects.append(name)
