@@ -323,7 +323,7 @@ def _lenses(metrics: xr.Dataset) -> Figure:
         lines = [clean]
         for label, one in SIDES.items():
             at = metrics[f"{one}_lens"].sel(layer=layer).transpose("read_after", "interval")
-            lines.append(Series(f"without {label}", *ends(at)))
+            lines.append(Series(f"without {label}", at.sel(interval="estimate").values))
         panels.append(Panel(f"Removed in layer {layer}", after, lines, (), "log-odds (nats)"))
     drawing = plotting.small_multiples(
         panels, columns=2, panel_height=2.1, x_label="read after layer", draw=partial(plotting.curves)
@@ -339,7 +339,8 @@ def _lenses(metrics: xr.Dataset) -> Figure:
         f"without experts; as it is, from the embedding on: {steps} nats.",
         caption=f"Log-odds read by the last norm and the head, from the embedding (−1) on: {steps}.{said} "
         f"{_items(metrics, close=True)}",
-        how_to_read="Lines part where the experts are removed. Where they meet again, later layers make up for it.",
+        how_to_read="Lines part where the experts are removed. Where they meet again, later layers make up for it. The "
+        "band is that of the model as it is, over items; the CSV has those of the others.",
         drawing=drawing,
         data=table(metrics, ["lens", "own_lens", "control_lens"]),
     )
