@@ -181,7 +181,7 @@ class Chosen(Settings):
         10, ge=1, description="others, of each subject, by whose routing the experts are chosen"
     )
     close_items: int = Field(
-        4, ge=0, description="of the items of each subject, on which ranks are removed and the lens is read"
+        8, ge=0, description="of the items of each subject, on which ranks are removed and the lens is read"
     )
     context: int = Field(48, ge=1, description="tokens of a text that are the question")
     answer: int = Field(
@@ -232,7 +232,9 @@ CHAPTER = Chapter(
     ),
     measures=MEASURES,
     interval="bootstrap",
-    also="Items of one source, a document or a passage, are drawn together, within their subject. The p values of "
+    also="Items of one source, a document or a passage, are drawn together, within their subject. Which experts are a "
+    "subject's, which wrong answers an item has and which slots are pairs is taken as given: other ones differ more "
+    "than intervals say. The p values of "
     "planned contrasts (own minus control: each layer, all subjects; each subject, mean over layers) are those of "
     "random signs of whole sources, corrected by Benjamini and Hochberg.",
     null="The null of accuracy is chance, beside the most frequent letter and the longest answer; that of the experts "

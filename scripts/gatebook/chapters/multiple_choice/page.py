@@ -171,14 +171,15 @@ def _finding_beyond(seen: Seen) -> Finding:
     passed = [str(each["contrast"].item()) for each in metrics["q_value"] if float(each) <= rate]
     tested = int(np.isfinite(metrics["q_value"]).sum())
     weights = [over_layers(metrics, f"{one}_weight")[0] for one in SIDES.values()]
+    place = side(found)
     named = f" ({', '.join(passed[:MOST])}{', ...' if len(passed) > MOST else ''})" if passed else ""
     return Finding(
         question="Is it these experts, beyond as much weight of others?",
         answer=f"Without them log-odds change by {rounded(found)} nats more than without as much of others, of the "
         f"same texts and mean weights of {format_number(weights[0])} and {format_number(weights[1])}. {len(passed)} of "
         f"{tested} planned contrasts pass a false discovery rate of {format_number(100 * rate)} %{named}.",
-        verdict=verdict(side(found), yes="below"),
-        verdict_text="yes means a difference below 0",
+        verdict=verdict(place if passed else "around", yes="below"),
+        verdict_text="yes means a difference below 0, and a planned contrast that passes",
         unit="nats of log-odds",
         figure="sets_by_layer",
         **found,
