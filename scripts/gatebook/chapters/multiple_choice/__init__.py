@@ -181,9 +181,9 @@ class Chosen(Settings):
         10, ge=1, description="others, of each subject, by whose routing the experts are chosen"
     )
     close_items: int = Field(
-        8, ge=0, description="of the items of each subject, on which ranks are removed and the lens is read"
+        6, ge=0, description="of the items of each subject, on which ranks are removed and the lens is read"
     )
-    context: int = Field(48, ge=1, description="tokens of a text that are the question")
+    context: int = Field(32, ge=1, description="tokens of a text that are the question")
     answer: int = Field(
         4,
         ge=1,
