@@ -4,6 +4,7 @@
 localrules:
     fetch_model,
     fetch_dataset,
+    fetch_items,
 
 
 rule fetch_model:
@@ -34,6 +35,21 @@ rule fetch_dataset:
         dataset=hub_dataset,
     script:
         "../scripts/fetch_dataset.py"
+
+
+rule fetch_items:
+    """Multiple-choice items from the Hugging Face hub, at their pinned revision."""
+    output:
+        rows=directory("results/multiple_choice/items"),
+    log:
+        "results/logs/fetch_items.log",
+    conda:
+        "../envs/study.yaml"
+    params:
+        code=code("fetch_items.py"),
+        repository={key: config["multiple_choice"][key] for key in ("path", "revision")},
+    script:
+        "../scripts/fetch_items.py"
 
 
 rule describe_model:

@@ -16,10 +16,11 @@ import pytest
 import torch
 from hub_server import HubServer, Repository
 from huggingface_hub import constants
+from item_cases import items_of, write_hub
 from transformers import AutoModel, AutoTokenizer
 
 from gatebook.files import atomic
-from gatebook.inputs import hub
+from gatebook.inputs import hub, items
 from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.inputs.rows import read
 from gatebook.inputs.templates import Column
@@ -441,3 +442,16 @@ def test_the_script_writes_rows_that_can_be_read(server, rows, run_script, tmp_p
     assert pq.read_schema(file).metadata[b"commit"].decode() == rows.commit("main")
     log = (tmp_path / "fetch_dataset.log").read_text()
     assert log == f"{ROWS} at main: commit {rows.commit('main')}, 2 rows\n"
+
+
+def test_items_are_fetched_in_the_layout_of_mmlu(server, run_script, tmp_path):
+    given = {split: items_of(split) for split in items.SPLITS}
+    write_hub(tmp_path / "mmlu", given)
+    card = "---\nconfigs:\n- config_name: all\n  data_files:\n"
+    card += "".join(f"  - split: {split}\n    path: all/{split}-*\n" for split in given) + "---\n"
+    files = {f"all/{path.name}": path.read_bytes() for path in (tmp_path / "mmlu/all").iterdir()}
+    repository = Repository("dataset", "example/mmlu", {"main": files | {"README.md": card.encode()}})
+    server.repositories["dataset", repository.name] = repository
+    output, about = tmp_path / "items", {"path": repository.name, "revision": "main"}
+    run_script("fetch_items", tmp_path, output={"rows": output}, params={"repository": about})
+    assert {split: items.read(str(output), split) for split in given} == given

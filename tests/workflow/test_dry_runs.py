@@ -32,7 +32,7 @@ def test_only_what_runs_experts_asks_for_a_gpu(olmoe):
     jobs, blocks = olmoe
     assert blocks.keys() - {"all"} == jobs.keys()
     asking = {name for name, text in blocks.items() if re.search(r"gpu=[1-9]", text)}
-    chapters = {"expert_retention", "logit_lens", "maps", "reach", "similarity"}
+    chapters = {"expert_retention", "logit_lens", "maps", "multiple_choice", "reach", "similarity"}
     assert asking == {"extract_routing", "scan_ablation", *(f"measure_{name}" for name in chapters)}
 
 
@@ -55,6 +55,21 @@ def test_other_models_are_planned_on_the_same_datasets(workflow, example, checkp
     assert jobs["extract_routing"] == 12 * checkpoints
     assert jobs["measure_router_decisiveness"] == checkpoints
     assert set(re.findall(r"gpu=([1-9])", dry.stdout)) == {str(gpus)}
+
+
+def test_mmlu_is_asked_of_three_models_whose_items_are_fetched_once(workflow):
+    dry = workflow.finish("--dry-run", configs=[ROOT / "config" / "examples" / "mmlu.yaml"])
+    jobs = planned(dry)
+    assert jobs["fetch_model"] == jobs["measure_multiple_choice"] == 3 and jobs["fetch_dataset"] == 17
+    assert jobs["fetch_items"] == jobs["measure_multiple_choice_models"] == 1
+    assert jobs["extract_routing"] == 3 * 17 and "train_model" not in jobs
+    assert "gpu=1" in re.search(r"^rule measure_multiple_choice:\n((?:    .*\n)+)", dry.stdout, flags=re.MULTILINE)[1]
+
+
+def test_items_that_are_not_there_are_told_before_any_job(workflow):
+    overlay = workflow.overlay("wrong.yaml", {"multiple_choice": {"source": "files", "path": "nowhere"}})
+    sentence = "Error: config: multiple_choice.path: nowhere does not exist: correct the path."
+    assert sentence in workflow.run("--dry-run", configs=[overlay]).stderr
 
 
 def test_a_large_study_in_shards_is_planned(workflow):

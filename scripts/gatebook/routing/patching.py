@@ -307,7 +307,12 @@ class CleanRun:
 
     @torch.inference_mode()
     def __init__(
-        self, model: transformers.PreTrainedModel, token_ids: torch.Tensor, lengths: torch.Tensor | None = None
+        self,
+        model: transformers.PreTrainedModel,
+        token_ids: torch.Tensor,
+        lengths: torch.Tensor | None = None,
+        *,
+        loss: bool = True,
     ):
         """Run a model.
 
@@ -319,6 +324,8 @@ class CleanRun:
             (window, position) int64, on its device.
         lengths
             Tokens of each window, (window,) int64; what follows them pads it. None: all of its positions.
+        loss
+            Whether it is to be known; if not, the head is not run.
 
         Raises
         ------
@@ -327,7 +334,8 @@ class CleanRun:
         """
         self.model, self.token_ids = model, token_ids
         places = torch.arange(1, token_ids.shape[1], device=token_ids.device)
-        self.known = (places < (token_ids.shape[1] if lengths is None else lengths[:, None])).expand(len(token_ids), -1)
+        ends = token_ids.shape[1] if lengths is None else lengths[:, None]
+        self.known = (places < (ends if loss else 0)).expand(len(token_ids), -1)
         if reason := refusal(model.config):
             raise unsupported(model.config, reason)
         self.inputs: dict[int, torch.Tensor] = {}
@@ -494,6 +502,37 @@ class CleanRun:
         """The logits (row, position, token id) of the next tokens, in the place of the loss of `loss_within`."""
         with self._resumed(layer, self.inputs[layer][windows]), change:
             return self.model(input_ids=self.token_ids[windows], use_cache=False).logits
+
+    @torch.inference_mode()
+    def states_within(self, layer: int, change: AbstractContextManager, *tokens: torch.Tensor) -> torch.Tensor:
+        """What leaves a layer and each of those after it within a change: (layer, token, hidden), of some tokens.
+
+        Only these layers run, from what the first received in the clean run. tokens: the window and the position of
+        each, (token,) int64.
+        """
+        found: list[torch.Tensor] = []
+
+        def keep(module, given, output):
+            found.append((output[0] if isinstance(output, tuple) else output)[tokens])
+
+        handles = [one.register_forward_hook(keep) for one in list(layers_of(self.model.base_model))[layer:]]
+        try:
+            with self._resumed(layer, self.inputs[layer]), change:
+                self.model.base_model(input_ids=self.token_ids, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.stack(found)
+
+    @torch.inference_mode()
+    def read_out(self, states: torch.Tensor) -> torch.Tensor:
+        """The logits (token, vocabulary) float32 that the model's last norm and head make of states (token, hidden).
+
+        They may be those of any layer (the logit lens), or of the last one, of which these are what the model says.
+        """
+        with self._resumed(len(layers_of(self.model.base_model)), states[:, None]):
+            ids = self.token_ids.new_zeros(len(states), 1)
+            return self.model(input_ids=ids, use_cache=False).logits[:, 0].float()
 
     @torch.inference_mode()
     def handed_on(self, layer: int, change: Change) -> torch.Tensor:

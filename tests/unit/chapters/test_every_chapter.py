@@ -76,6 +76,12 @@ FARTHEST = {
     "settled": (0, 1, "of routing that is that of the last checkpoint at once, or only at last"),
     "recovered recovered_after_unrelated ceiling": (None, 1, "of a model that does what is recorded"),
     "use_correlation prediction": (-1, 1, "of opposite, or equal, orders of experts"),
+    "accuracy": (0, 1, "of a model that is always wrong, or right"),
+    "letter_accuracy": (0, 1, "of right answers that never, or always, stand where most do in calibration items"),
+    "longest_accuracy": (0, 1, "of right answers that never, or always, are the longest"),
+    "own_accuracy_change control_accuracy_change": (-1, 1, "of a model that goes from right to wrong, or back"),
+    "own_weight control_weight": (0, None, "of slots without weight"),
+    "matched_share removed_mass": (0, 1, "of slots without a partner, or a layer without other experts"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""

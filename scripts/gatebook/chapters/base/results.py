@@ -70,6 +70,7 @@ NAMES = {
     "replicas": ("copies of experts beside one of each", "experts"),
     "room": ("room of a device in a batch", ""),
     "ranking": ("by what experts are ranked", ""),
+    "read_after": ("number of the layer after which answers are read, -1 for the embedding", "1"),
     "routing": ("which first choices paths are made of", ""),
     "run": ("A, the first of two runs, or B", ""),
     "scalar": ("number that the router has for every token", ""),
