@@ -427,10 +427,11 @@ def shows(figure: Figure, finding: Finding, difference: xr.Dataset | None) -> bo
         return bool(np.isclose(numbers, value, rtol=1e-6, atol=ROUNDING if value == 0 else 0).any())
 
     mean = f"{summary.MEAN}{finding.measure}"
-    known = finding.estimate != 0 and difference is not None and mean in difference  # 0 says nothing of which it is
-    if known and (difference[mean] == finding.estimate).any():
+    if difference is not None and mean in difference and (difference[mean] == finding.estimate).any():
         named = {text.get_text() for legend in figure.drawing.legends for text in legend.get_texts()}
-        return "untrained" in named and mean in set(figure.data["measure"])
+        drawn = "untrained" in named and mean in set(figure.data["measure"])
+        if drawn or finding.estimate:  # 0 may be either
+            return drawn
     return is_there(finding.estimate)
 
 
