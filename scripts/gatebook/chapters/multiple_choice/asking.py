@@ -165,9 +165,7 @@ class Batch:
 
     def clean_states(self) -> torch.Tensor:
         """The embedding and what leaves each layer where answers are read, as the model is: (depth, read, hidden)."""
-        last = max(self.clean.inputs)
-        before = [self.clean.inputs[layer][self.row, self.position] for layer in range(last + 1)]
-        return torch.cat([torch.stack(before), self.states(last)[-1:]])
+        return torch.stack([states[self.row, self.position] for _, states in sorted(self.clean.inputs.items())])
 
     def matched(self, layer: int, own: Sequence[np.ndarray], caliper: float) -> tuple[torch.Tensor, torch.Tensor, dict]:
         """Factors without slots of own experts and without as many of others, and what is known of the slots.
