@@ -10,6 +10,12 @@ def removing(wildcards):
     return chosen
 
 
+def scanned(wildcards):
+    """What removing experts does to documents, where the report of the model has the chapter about it."""
+    known = "expert_ablation" in chapters(wildcards.model)
+    return f"results/ablation/{wildcards.model}/{wildcards.checkpoint}.nc" if known else []
+
+
 rule scan_ablation:
     """What removing each expert does to the loss of a few documents of each dataset, and of others where it matters."""
     input:

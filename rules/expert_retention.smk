@@ -4,6 +4,7 @@ rule measure_expert_retention:
         folder=model_folder,
         tallies=tallies,
         tokens=tokens,
+        scan=scanned,
         untrained=untrained("expert_retention"),
     output:
         metrics="results/metrics/{model}/{checkpoint}/expert_retention.nc",

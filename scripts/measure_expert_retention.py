@@ -8,7 +8,7 @@ from gatebook.chapters.base import results
 from gatebook.chapters.expert_retention import CHAPTER
 from gatebook.chapters.expert_retention import measure as retention
 from gatebook.chapters.expert_retention.losses import losses
-from gatebook.files import atomic, tables
+from gatebook.files import atomic, netcdf, tables
 from gatebook.inputs.documents import load_tokens
 from gatebook.measures import summary
 from gatebook.routing import extraction, models
@@ -33,7 +33,8 @@ with open_tallies(snakemake.input.tallies) as tallies:
     clean = {name: losses(model, text.ids, batch)[0] for name, text in texts.items()}
     known = retention.learned(retention.gains(texts, clean, **statistics), least, confidence)
     chosen, identity = retention.spaced(known, datasets), study_identity(tallies)
-    orders = retention.rankings(tallies, chosen, random=random, seed=settings["seed"])
+    scan = netcdf.load(snakemake.input.scan) if snakemake.input.scan else None
+    orders = retention.rankings(tallies, chosen, scan, random=random, seed=settings["seed"])
     first = next(iter(tallies.values()))
     layers, experts = first["layer"].values.tolist(), first.sizes["expert"]
     numbers = retention.numbers_kept(shares, experts, first.sizes["rank"])

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from routing_cases import Case, case, logits_for, records
 
-from gatebook.chapters.expert_retention import EVERY, FREQUENCY, OTHER, RANDOM, RANKINGS, WEIGHT, page
+from gatebook.chapters.expert_retention import EFFECT, EVERY, FREQUENCY, OTHER, RANDOM, RANKINGS, WEIGHT, page
 from gatebook.chapters.expert_retention import measure as retention
 from gatebook.chapters.expert_retention.losses import losses
 from gatebook.chapters.expert_retention.measure import Texts, calibrates
@@ -86,6 +86,18 @@ def test_numbers_are_at_least_those_that_a_token_selects_and_fewer_than_all():
 # ---------------------------------------------------------------- rankings
 
 
+def test_the_ranking_by_effect_is_that_of_calibration_documents_alone():
+    tallies = {"a": tally_of([[5, 9, 1, 5]], [2]), "b": tally_of([[0, 1, 8, 11]], [4])}
+    change = np.array([[0.1, 0.4, 0.2, 0.3], [0.0, 0.0, 0.3, 0.0], [9.0, 0.0, 0.0, 0.0]])[:, None]
+    about = {"dataset": ("document", ["a"] * 3), "group": ("document", [0, 2, 3])}
+    scan = xr.Dataset({"loss_change": (("document", "layer", "expert"), change)} | about)
+    found = retention.rankings(tallies, ["a", "b"], scan, random=2, seed=0)
+    place = RANKINGS.index(EFFECT)
+    assert found["a"][place, 0].tolist() == [2, 1, 3, 0]
+    assert (found["b"][place] == -1).all()  # nothing was removed there
+    assert {one["ranking"] for one in retention.sets({"b": found["b"]}, [], [0], xr.Dataset())} <= {FREQUENCY, WEIGHT}
+
+
 def tally_of(selected: list[list[int]], groups: list[int], weights: list[list[float]] | None = None) -> xr.Dataset:
     """One layer and four experts: how often each document selects each of them."""
     count = np.array(selected)[:, None]
@@ -100,6 +112,7 @@ def test_rankings_by_hand():
     second = tally_of([[0, 1, 8, 11]], [4])
     found = retention.rankings({"a": first, "b": second}, ["a", "b"], random=3, seed=0)
     wanted = {FREQUENCY: [1, 0, 3, 2], WEIGHT: [0, 2, 1, 3], EVERY: [3, 1, 2, 0], OTHER: [3, 2, 1, 0]}
+    wanted[EFFECT] = [-1] * 4
     for place, ranking in enumerate(RANKINGS[:-1]):
         assert found["a"][place, 0].tolist() == wanted[ranking], ranking
     assert found["b"][RANKINGS.index(OTHER), 0].tolist() == wanted[FREQUENCY]
@@ -179,7 +192,7 @@ def measured(lost_of: dict[str, np.ndarray], **options) -> xr.Dataset:
 
 
 def orders_of(own: tuple, other: tuple, random: tuple = ((9, 6), (12, 6), (15, 6))) -> np.ndarray:
-    return np.array([own, own, other, other, *random], float)
+    return np.array([own, own, own, other, other, *random], float)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +208,7 @@ def value(metrics: xr.Dataset, name: str, **where) -> float:
 def test_measures_by_hand():
     of, clean = {"a": texts(np.random.default_rng(0), 2)}, {"a": np.array([20.0, 30.0])}
     of["a"] = of["a"]._replace(unigram=np.array([60.0, 50.0]))  # a gain of 60 in 20 tokens
-    values = np.broadcast_to(orders_of((3, 0), (12, 6))[None], (2, 7, 2))
+    values = np.broadcast_to(orders_of((3, 0), (12, 6))[None], (2, 8, 2))
     found = retention.measure(of, clean, {"a": clean["a"][:, None, None] + values}, **OPTIONS).metrics
     for dataset in ("a", "pooled"):
         assert value(found, "gain", dataset=dataset) == pytest.approx(3)
@@ -221,7 +234,7 @@ def test_pooled_is_the_mean_over_datasets(found):
 def test_the_smallest_number_is_where_the_ends_of_the_retained_gain_pass():
     rng = np.random.default_rng(1)
     of, clean = {"a": texts(rng, 20)}, {"a": np.full(20, 20.0)}
-    values = np.broadcast_to(orders_of((5, 2.9), (5, 2.9), ((5, 2.9),) * 3)[None], (20, 7, 2))
+    values = np.broadcast_to(orders_of((5, 2.9), (5, 2.9), ((5, 2.9),) * 3)[None], (20, 8, 2))
     lost = {"a": clean["a"][:, None, None] + values + rng.normal(0, 2, (20, 1, 1))}
     found = retention.measure(of, clean, lost, **OPTIONS).metrics.sel(dataset="a", ranking=FREQUENCY)
     for end, other in (("low", "high"), ("high", "low"), ("estimate", "estimate")):
@@ -275,7 +288,7 @@ def test_intervals_hold_the_truth_of_clusters_that_differ():
         cluster = np.unique(of["a"].cluster, return_inverse=True)[1]
         own, gain = rng.normal(3, 2, 16)[cluster], rng.normal(30, 4, 16)[cluster]
         clean = {"a": of["a"].unigram - gain}
-        values = np.stack([own, own + 1, own + 5, own + 6, own + 4, own + 6], axis=1)[..., None]
+        values = np.stack([own, own + 1, own + 2, own + 5, own + 6, own + 4, own + 6], axis=1)[..., None]
         lost = {"a": clean["a"][:, None, None] + values}
         found = retention.measure(of, clean, lost, **OPTIONS | {"numbers": [2], "resamples": 300}).metrics
         low, high = found["retained"].sel(dataset="a", keep=2, ranking=FREQUENCY).values[1:]
@@ -291,28 +304,37 @@ def attributed(metrics: xr.Dataset) -> xr.Dataset:
 
 
 def test_sets_say_what_they_retain(found):
-    order = np.stack([np.stack([np.roll(np.arange(EXPERTS)[::-1], shift)] * 2) for shift in range(4)])
+    order = np.stack([np.stack([np.roll(np.arange(EXPERTS)[::-1], shift)] * 2) for shift in range(5)])
     made = retention.sets({"a": order}, [2], [1, 3], found)
-    assert [(one["ranking"], one["keep"]) for one in made] == [(FREQUENCY, 2), (WEIGHT, 2)]
+    assert [(one["ranking"], one["keep"]) for one in made] == [(each, 2) for each in (FREQUENCY, WEIGHT, EFFECT)]
     assert made[0]["experts"] == {"1": [6, 7], "3": [6, 7]} and made[1]["experts"] == {"1": [0, 7], "3": [0, 7]}
     assert made[0]["retained"] == found["retained"].sel(dataset="a", ranking=FREQUENCY, keep=2).values.tolist()
 
 
 def test_the_answers_to_planted_retention(found):
-    names = ("few", "random", "own", "weight")
+    names = ("few", "random", "own", "weight", "effect")
     both = dict(zip(names, page.findings(seen(attributed(found))), strict=True))
     own = measured({"a": orders_of((3, 0), (12, 6)), "b": orders_of((2, 0), (12, 6))})
     planted = dict(zip(names, page.findings(seen(attributed(own))), strict=True))
-    assert [planted[name].verdict for name in names] == ["yes", "yes", "yes", "unclear"]
+    assert [planted[name].verdict for name in names] == ["yes", "yes", "yes", "unclear", "unclear"]
     assert planted["few"].estimate == 2 and planted["few"].null_value == 8
     assert both["few"].verdict != "yes" and planted["weight"].effect == "negligible"
     even = measured({"a": orders_of((12, 6), (12, 6)), "b": orders_of((12, 6), (12, 6))})
     of_even = dict(zip(names, page.findings(seen(attributed(even))), strict=True))
-    assert [of_even[name].verdict for name in names] == ["no", "unclear", "unclear", "unclear"]
+    assert [of_even[name].verdict for name in names] == ["no", "unclear", "unclear", "unclear", "unclear"]
     assert page.brief(seen(attributed(even))).text.startswith("Nothing shows")
     assert "With 2" in page.brief(seen(attributed(own))).text
     uneven = measured({"a": orders_of((3, 0), (12, 6)), "b": orders_of((5, 2), (12, 6))})
     assert "a (2)" in page.brief(seen(attributed(uneven), few=0.9)).example
+
+
+def test_without_effects_of_removal_nothing_is_said_of_them():
+    of = orders_of((3, 0), (12, 6))
+    of[RANKINGS.index(EFFECT)] = np.nan
+    metrics = attributed(measured({"a": of, "b": of}))
+    assert len(page.findings(seen(metrics))) == 4
+    for figure in page.figures(seen(metrics)):
+        assert "effect" not in figure.caption and "available" not in figure.caption
 
 
 def test_figures_show_all_datasets_and_rankings(found):

@@ -7,8 +7,9 @@ from pydantic import Field
 
 from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings, borders
 
-FREQUENCY, WEIGHT, EVERY, OTHER, RANDOM = "frequency", "weight", "all datasets", "another dataset", "random"
-RANKINGS = (FREQUENCY, WEIGHT, EVERY, OTHER, RANDOM)
+FREQUENCY, WEIGHT, EFFECT = "frequency", "weight", "effect of removal"
+EVERY, OTHER, RANDOM = "all datasets", "another dataset", "random"
+RANKINGS = (FREQUENCY, WEIGHT, EFFECT, EVERY, OTHER, RANDOM)
 """By what the experts of a layer are ranked, on calibration documents; the last two are controls."""
 
 MEASURES = {
@@ -108,10 +109,11 @@ CHAPTER = Chapter(
             "once, and the question is how much of what the model knows beyond token frequencies is retained."
         ),
         (
-            "Rankings are made on calibration documents, by how often their tokens select an expert or by its weight. "
-            "They are tried on other documents, of other clusters: experts that are chosen on the text they are tried "
-            "on would look better than they are. Controls are the rankings of another dataset and of all of them, and "
-            "random sets of as many experts."
+            "Rankings are made on calibration documents, by how often their tokens select an expert, by its weight, "
+            "and, if the chapter on ablation is in the report, by how much the loss rises without it. They are tried "
+            "on other documents, of other clusters: experts that are chosen on the text they are tried on would look "
+            "better than they are. Controls are the rankings of another dataset and of all of them, and random sets of "
+            "as many experts."
         ),
         (
             "What is retained is a share of the gain over a unigram model, which is fitted on the calibration "

@@ -34,7 +34,7 @@ def losses(
     layers
         Numbers of the layers with routers.
     orders
-        Their experts in the order in which they are kept: (layer, expert) each.
+        Their experts in the order in which they are kept: (layer, expert) each; with any below 0 it is not tried.
     numbers
         How many are kept.
     stage
@@ -45,17 +45,17 @@ def losses(
     Returns
     -------
     clean, lost : numpy.ndarray
-        Nats, summed over the predicted tokens: (text,) and (text, order, number) float64.
+        Nats, summed over the predicted tokens: (text,) and (text, order, number) float64, NaN of what was not tried.
     """
     clean = np.zeros(len(ids))
-    lost = np.zeros((len(ids), len(orders), len(numbers)))
+    lost = np.full((len(ids), len(orders), len(numbers)), np.nan)
     several = max(tokens_per_batch // ids.shape[1], 1)
     for start in range(0, len(ids), several):
         part = slice(start, start + several)
         run = CleanRun(model, torch.from_numpy(ids[part]).to(model.device))
         clean[part], every = _sums(run.loss), torch.arange(len(run.token_ids))
         for index, order in enumerate(orders):
-            for place, number in enumerate(numbers):
+            for place, number in enumerate(numbers if (order >= 0).all() else ()):
                 among = dict(zip(layers, torch.from_numpy(kept(order, number)), strict=True))
                 lost[part, index, place] = _sums(run.loss_within(min(layers), every, restricted(model, among, stage)))
                 advance(run.token_ids.numel())

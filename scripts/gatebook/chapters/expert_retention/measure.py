@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from gatebook.chapters.expert_retention import EVERY, FREQUENCY, MEASURES, OTHER, RANDOM, RANKINGS, WEIGHT
+from gatebook.chapters.expert_retention import EFFECT, EVERY, FREQUENCY, MEASURES, OTHER, RANDOM, RANKINGS, WEIGHT
 from gatebook.measures import uncertainty
 from gatebook.measures.summary import Bootstrap, Measured, summarise
 from gatebook.measures.token_sample import beginnings
@@ -91,7 +91,7 @@ def numbers_kept(shares: Sequence[float], experts: int, top_k: int) -> list[int]
 
 
 def rankings(
-    tallies: Mapping[str, xr.Dataset], chosen: Sequence[str], *, random: int, seed: int
+    tallies: Mapping[str, xr.Dataset], chosen: Sequence[str], scan: xr.Dataset | None = None, *, random: int, seed: int
 ) -> dict[str, np.ndarray]:
     """The experts of each layer in the order in which they are kept, by every ranking, for each dataset.
 
@@ -101,6 +101,9 @@ def rankings(
         Of all datasets of the study, by name (`study.tallies`).
     chosen
         The datasets on which it is tried. Another dataset's ranking is that of the next of them, by frequency.
+    scan
+        What removing each expert does to documents, as the rule scan_ablation writes it, of which those for calibration
+        rank; None if no expert was removed.
     random
         How many random orders.
     seed
@@ -110,7 +113,8 @@ def rankings(
     -------
     dict[str, numpy.ndarray]
         By dataset: (order, layer, expert) int64, those of `RANKINGS` but the last, and then the random ones, which are
-        the same for all datasets. Equal experts stand by their numbers. With one dataset, OTHER is as FREQUENCY.
+        the same for all datasets. Equal experts stand by their numbers. With one dataset, OTHER is as FREQUENCY. A
+        ranking that is not known is -1 throughout.
     """
     frequency, weight = {}, {}
     for name, tally in tallies.items():
@@ -127,10 +131,23 @@ def rankings(
     found = {}
     for index, name in enumerate(chosen):
         by = {FREQUENCY: frequency[name], WEIGHT: weight[name], EVERY: every}
-        by[OTHER] = frequency[chosen[(index + 1) % len(chosen)]]
-        ordered = [np.argsort(-by[each], axis=-1, kind="stable") for each in RANKINGS if each != RANDOM]
+        by |= {OTHER: frequency[chosen[(index + 1) % len(chosen)]], EFFECT: _effect(scan, name, every.shape)}
+        ordered = [
+            np.where(np.isnan(by[each]), -1, np.argsort(-by[each], axis=-1, kind="stable"))
+            for each in RANKINGS
+            if each != RANDOM
+        ]
         found[name] = np.concatenate([ordered, drawn])
     return found
+
+
+def _effect(scan: xr.Dataset | None, name: str, shape: tuple[int, int]) -> np.ndarray:
+    """What removing each expert adds to the loss of a dataset's calibration documents, in nats: (layer, expert)."""
+    if scan is None:
+        return np.full(shape, np.nan)
+    mine = np.flatnonzero((scan["dataset"].values == name) & calibrates(scan["group"].values))
+    change = scan["loss_change"].isel(document=mine).transpose("document", "layer", "expert").values
+    return change.sum(axis=0) if len(mine) and np.isfinite(change).all() else np.full(shape, np.nan)
 
 
 def kept(order: np.ndarray, number: int) -> np.ndarray:
@@ -291,8 +308,8 @@ def sets(
     """
     found = []
     for name, order in orders.items():
-        for place, ranking in enumerate((FREQUENCY, WEIGHT)):
-            for number in numbers:
+        for place, ranking in enumerate((FREQUENCY, WEIGHT, EFFECT)):
+            for number in numbers if (order[place] >= 0).all() else ():
                 value = metrics["retained"].sel(dataset=name, ranking=ranking, keep=number).values
                 experts = {str(layer): np.sort(order[place, row, :number]).tolist() for row, layer in enumerate(layers)}
                 about = {"dataset": name, "ranking": ranking, "keep": number, "experts": experts}

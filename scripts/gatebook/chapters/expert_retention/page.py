@@ -1,5 +1,7 @@
 """The page of the chapter retention: figures, findings and words."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -22,7 +24,7 @@ from gatebook.chapters.base.page import (
     size_text,
     verdict,
 )
-from gatebook.chapters.expert_retention import EVERY, FREQUENCY, OTHER, RANDOM, RANKINGS, WEIGHT
+from gatebook.chapters.expert_retention import EFFECT, EVERY, FREQUENCY, OTHER, RANDOM, RANKINGS, WEIGHT
 from gatebook.figures import plotting
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.words import format_estimate, format_number
@@ -41,8 +43,8 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that could not be measured are left out."""
-    found = [_finding_few(seen), _finding_random(seen), _finding_own(seen), _finding_weight(seen)]
-    return [one for one in found if one.is_known]
+    about = (_finding_few, _finding_random, _finding_own, _finding_weight, _finding_effect)
+    return [found for found in (of(seen) for of in about) if found.is_known]
 
 
 def brief(seen: Seen) -> Brief | None:
@@ -163,6 +165,20 @@ def _finding_weight(seen: Seen) -> Finding:
     )
 
 
+def _finding_effect(seen: Seen) -> Finding:
+    found, text = _advantage_over(seen, EFFECT)
+    return Finding(
+        question="Is it better to rank experts by how often they are selected than by what removing them does?",
+        answer=f"By frequency they retain {text} than by how much the loss rises without one of them.",
+        verdict=verdict(side(found), yes="above"),
+        verdict_text="yes means a paired difference above 0",
+        unit="of the gain over token frequencies",
+        figure="advantage",
+        measure="advantage",
+        **found,
+    )
+
+
 def _advantage_over(seen: Seen, ranking: str) -> tuple[dict, str]:
     """What a finding about the advantage over another ranking says in numbers, and how large it is in words."""
     keep = _shown(seen)
@@ -184,7 +200,7 @@ def _curves(metrics: xr.Dataset) -> Figure:
     keep = _middle(metrics)
     said = ", ".join(
         f"{_label(each)} {_value(metrics['retained'].sel(ranking=each, keep=keep, dataset='pooled'))}"
-        for each in RANKINGS
+        for each in _known(metrics, RANKINGS)
     )
     of = f" With {keep} of {metrics.attrs['experts']}: {said}." if "available" not in said else ""
     return Figure(
@@ -213,7 +229,14 @@ def _curves(metrics: xr.Dataset) -> Figure:
 
 def _label(ranking: str) -> str:
     """What a figure calls a ranking."""
-    return {FREQUENCY: "own, by frequency", WEIGHT: "own, by weight", RANDOM: SETS}.get(ranking, ranking)
+    return {FREQUENCY: "own, by frequency", WEIGHT: "own, by weight", EFFECT: "own, by effect", RANDOM: SETS}.get(
+        ranking, ranking
+    )
+
+
+def _known(metrics: xr.Dataset, rankings: Sequence[str]) -> list[str]:
+    """Those of the rankings that were tried: no effects are known where no expert was removed."""
+    return [each for each in rankings if each != EFFECT or _of(metrics, "advantage", each).notnull().any()]
 
 
 def _middle(metrics: xr.Dataset) -> int:
@@ -253,7 +276,7 @@ def _advantage(seen: Seen) -> Figure:
     metrics, keep = seen.metrics, _shown(seen)
     names = metrics["dataset"].values.tolist()
     drawing, (ax,) = plotting.canvas(plotting.height_for(1.5 * len(names)))
-    shown = (RANDOM, OTHER, WEIGHT)
+    shown = _known(metrics, (RANDOM, OTHER, WEIGHT, EFFECT))
     lines = [Series(f"than {_label(each)}", *ends(_of(metrics, "advantage", each, keep=keep))) for each in shown]
     plotting.dot_whiskers(ax, names, lines, [NO_DIFFERENCE.reference()], x_label="more of the gain retained")
     said = ", ".join(f"{_label(each)} {_value(pooled(_of(metrics, 'advantage', each, keep=keep)))}" for each in shown)
