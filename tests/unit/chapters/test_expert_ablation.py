@@ -5,7 +5,6 @@ import os
 import runpy
 from contextlib import chdir
 from functools import partial
-from itertools import permutations
 from pathlib import Path
 
 import families
@@ -177,36 +176,6 @@ def test_models_whose_experts_cannot_be_removed_are_told_why():
     all_of_them = families.causal_model("olmoe", num_experts=4, num_experts_per_tok=4)
     assert "use the stage weight" in scan.reason_against(all_of_them, [0], "score")
     assert scan.reason_against(all_of_them, [0], "weight") == ""
-
-
-# ---------------------------------------------------------------- matched slots
-
-
-def test_matches_by_hand():
-    own, others = np.array([0.5, 0.2, 0.3]), np.array([0.21, 0.45, 0.9, 0.305, 0.46])
-    first, second = scan.match(own, others, 0.1)
-    assert dict(zip(first.tolist(), second.tolist(), strict=True)) == {0: 4, 1: 0, 2: 3}
-    first, second = scan.match(own, others[1:], 0.05)
-    assert (first.tolist(), second.tolist()) == ([2], [2])
-    assert (
-        [len(part) for part in scan.match(own, others[:0], 0.1)]
-        == [0, 0]
-        == [len(part) for part in scan.match(own[:0], others, 0.1)]
-    )
-
-
-def test_matches_are_as_many_as_there_can_be_and_the_nearest():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        own, others = rng.uniform(0.1, 0.4, 4), rng.uniform(0.1, 0.4, 5)
-        first, second = scan.match(own, others, 0.3)
-        assert len(set(second)) == len(second) == len(first)
-        apart = np.abs(others - own[:, None]) / own[:, None]
-        assert (apart[first, second] <= 0.3).all()
-        orders = np.array(list(permutations(range(5), 4)))
-        near = apart[np.arange(4), orders]
-        best = max(zip((near <= 0.3).sum(axis=1), -np.where(near <= 0.3, near, 0).sum(axis=1), strict=True))
-        assert (len(first), -apart[first, second].sum()) == pytest.approx(best)
 
 
 # ---------------------------------------------------------------- planted sums

@@ -163,11 +163,6 @@ def test_experts_that_are_dealt_out_keep_their_loads():
 
 
 def test_slots_are_matched_with_the_nearest_weight_of_other_experts_in_the_same_window():
-    own, others = np.array([0.5, 0.1, 0.3]), np.array([0.29, 0.52, 0.49, 0.2])
-    assert [each.tolist() for each in run.match(own, others, 0.1)] == [[0, 2], [2, 0]]
-    assert [each.tolist() for each in run.match(own, np.zeros(0), 0.1)] == [[], []]
-    pairs = run.match(np.array([1.0, 1.0]), np.array([1.01]), 0.1)  # each at most once
-    assert len(pairs[0]) == 1
     handed = Handed(
         torch.zeros(4, 1),
         torch.tensor([[0, 1], [1, 2], [2, 0], [1, 2]]),

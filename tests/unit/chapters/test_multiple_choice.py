@@ -281,28 +281,6 @@ def test_specialization_is_the_share_beyond_that_of_other_subjects():
     assert found.tolist() == [[[1, 0]], [[3, 0]], [[2, 1]]]
 
 
-def test_pairs_are_one_to_one_nearest_and_within_the_caliper():
-    weight = np.array([0.5, 0.3, 0.31, 0.29, 0.52, 0.1, 0.9])
-    own = np.array([1, 1, 0, 0, 0, 1, 0], bool)
-    mine, theirs = experts.pairs(weight, own, ~own, 0.1)
-    assert mine.tolist() == [0, 1] and theirs.tolist() == [4, 3]  # of two as near, the smaller
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        weight, own = rng.random(40), rng.random(40) < 0.3
-        mine, theirs = experts.pairs(weight, own, ~own, 0.1)
-        assert own[mine].all() and not own[theirs].any() and len(set(theirs)) == len(theirs)
-        left = set(np.flatnonzero(~own).tolist())
-        for slot in sorted(np.flatnonzero(own).tolist(), key=lambda one: -weight[one]):
-            near = min(left, key=lambda one: abs(weight[one] - weight[slot]))
-            if abs(weight[near] - weight[slot]) <= 0.1 * weight[slot]:
-                assert theirs[mine.tolist().index(slot)] == near
-                left.remove(near)
-            else:
-                assert slot not in mine
-    nothing = experts.pairs(weight, np.zeros(40, bool), ~own, 0.1)
-    assert len(nothing[0]) == len(nothing[1]) == 0
-
-
 def test_slots_are_the_same_in_what_all_texts_begin_with_and_none_is_after_the_last_read():
     model, made = families.causal_model("olmoe"), made_up(np.random.default_rng(2), 3)
     batch = asking.Batch(model, made)

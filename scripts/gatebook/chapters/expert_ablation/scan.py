@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.optimize
 import torch
 import transformers
 import xarray as xr
 
 from gatebook.chapters.expert_ablation import PREDICTORS
 from gatebook.inputs.clusters import sources
+from gatebook.measures.slots import match
 from gatebook.measures.uncertainty import POOLED
 from gatebook.problem import Problem
 from gatebook.routing import extraction
@@ -201,31 +201,6 @@ def picked(scanned: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
 def cells_of(found: xr.Dataset, name: str) -> list[tuple[int, int]]:
     """Layer and expert of what is `picked` in a dataset, and in all of them."""
     return [tuple(int(found[part].sel(cell=cell)) for part in ("cell_layer", "cell_expert")) for cell in (name, POOLED)]
-
-
-def match(own: np.ndarray, others: np.ndarray, caliper: float) -> tuple[np.ndarray, np.ndarray]:
-    """Slots matched one to one with others of nearly the same weight.
-
-    Parameters
-    ----------
-    own, others
-        Weights: (slot,) and (other,), positive.
-    caliper
-        The largest difference of a pair, by the weight of the own slot.
-
-    Returns
-    -------
-    numpy.ndarray
-        Indices of own slots with a partner, as many as there can be, with the smallest differences in sum: (pair,).
-    numpy.ndarray
-        Indices of the partners: (pair,).
-    """
-    apart = np.abs(others - own[:, None]) / own[:, None]
-    near = apart <= caliper
-    alone = 1 + caliper * len(own)  # costs more than all differences of pairs
-    first, second = scipy.optimize.linear_sum_assignment(np.where(near, apart, alone))
-    kept = near[first, second]
-    return first[kept], second[kept]
 
 
 def tested(

@@ -4,7 +4,6 @@ Two runs: on windows of some clusters translators are fitted, and each expert's 
 chosen; on windows of other clusters all is scored. No more logits are in memory at once than those of a few rows.
 """
 
-from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from gatebook.chapters.logit_lens import LAYER, REMOVED, SIDES
 from gatebook.chapters.logit_lens.lens import Handed, Lens, Read
 from gatebook.chapters.logit_lens.measure import Found, Plan, nothing, unigram_loss
 from gatebook.inputs.model_folder import load_config
+from gatebook.measures.slots import match
 from gatebook.problem import Problem
 from gatebook.routing import extraction, models
 from gatebook.routing.families import routing_rule
@@ -326,28 +326,6 @@ def _written(
         each = [sums(part.flatten(), cell, number * experts).view(number, experts) for part in parts]
         found.append(torch.stack([*each, whole @ direction[index].T]))
     return torch.stack(found, dim=1).double().cpu()
-
-
-def match(own: np.ndarray, others: np.ndarray, caliper: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (n,) and the nearest of others (m,), one for one and without replacement: places in both, (pair,) int64.
-
-    The largest are matched first, because they have the fewest like them. Those without one that differs from them by
-    at most the share `caliper` are left out.
-    """
-    order = np.argsort(others, kind="stable")
-    left, place, pairs = others[order].tolist(), order.tolist(), []
-    for one in np.argsort(-own, kind="stable").tolist():
-        at = bisect(left, own[one])
-        near = min(
-            (each for each in (at - 1, at) if 0 <= each < len(left)),
-            key=lambda each: abs(left[each] - own[one]),
-            default=None,
-        )
-        if near is not None and abs(left[near] - own[one]) <= caliper * own[one]:
-            pairs.append((one, place[near]))
-            del left[near], place[near]
-    found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
 
 
 @torch.inference_mode()

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import transformers
 
-from gatebook.chapters.multiple_choice import experts
 from gatebook.chapters.multiple_choice.questions import ANSWERS, Question
+from gatebook.measures.slots import match
 from gatebook.routing.patching import CleanRun, weighted
 from gatebook.routing.routers import layers_of
 
@@ -182,7 +182,9 @@ class Batch:
             rows = np.arange(self.first[place], self.first[place + 1])
             for parts, spans in self._parts(place, question, rows):
                 weights, mine = weight[parts[0]][spans], np.isin(selected[parts[0]][spans], own[place])
-                one, other = experts.pairs(weights.ravel(), mine.ravel(), ~mine.ravel(), caliper)
+                one, other = (np.flatnonzero(each) for each in (mine, ~mine))
+                pairs = match(weights.ravel()[one], weights.ravel()[other], caliper)
+                one, other = one[pairs[0]], other[pairs[1]]
                 for change, slots in zip(CHANGES, (one, other), strict=True):
                     position, rank = np.divmod(slots, weights.shape[1])
                     keep[change][parts[:, None], spans.start + position, rank] = 0
