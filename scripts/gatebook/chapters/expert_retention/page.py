@@ -207,7 +207,7 @@ def _curves(metrics: xr.Dataset) -> Figure:
         name="retained_by_keep",
         title="What few experts retain",
         alt="Curves by dataset of the gain over token frequencies that is retained, over the number of experts per "
-        f"layer that tokens may select among.{of}",
+        f"layer that tokens may select among.{of or ' Values are not available.'}",
         caption="Share of the gain over the dataset's unigram model that is left if tokens may select among the first "
         "k experts of a ranking in every layer; the band holds 95 % of random sets, the dashed line is their mean; "
         f"pooled is the mean over datasets.{of} {_tried(metrics)}",
@@ -261,7 +261,8 @@ def _smallest(metrics: xr.Dataset) -> Figure:
     return Figure(
         name="smallest_keep",
         title=f"How many experts retain {100 * metrics.attrs['enough']:g} %",
-        alt=f"Dots with whiskers by dataset of the smallest number of experts per layer that retains enough{of}.",
+        alt="Dots with whiskers by dataset of the smallest number of experts per layer that retains enough"
+        f"{of or ': not available'}.",
         caption=f"Smallest number of the {metrics.attrs['experts']} experts of a layer, of those that were tried, from "
         f"which on {_enough(metrics)} of the gain over token frequencies is retained; mean over datasets{of}. "
         f"{_tried(metrics)}",
