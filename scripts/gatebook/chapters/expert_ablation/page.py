@@ -284,8 +284,8 @@ def _by_dataset(metrics: xr.Dataset) -> Figure:
     return Figure(
         name="change_by_dataset",
         title="Where the experts that matter most in a dataset matter",
-        alt=f"Matrix of the change of loss, {len(datasets)} datasets by the {len(cells)} experts that matter most in any "
-        "of them.",
+        alt=f"Matrix of the change of loss, {len(datasets)} datasets by the {len(cells)} experts that matter most in "
+        "any of them.",
         caption=f"Change of loss in each dataset without the expert that matters most in one of them. "
         f"{_removed(metrics)} The chapter's table has all experts with intervals.",
         how_to_read="The experts were picked in the same texts: the largest value of a row is too large on average. "

@@ -154,8 +154,8 @@ def _sizes(metrics: xr.Dataset) -> Figure:
     return Figure(
         name="sizes",
         title="What was asked for, beside its control",
-        alt=f"Dots with whiskers of the divergence at the changed tokens and at later ones, of {len(names)} changes: of "
-        "the expert, of its matched tokens, and of the control.",
+        alt=f"Dots with whiskers of the divergence at the changed tokens and at later ones, of {len(names)} changes: "
+        "of the expert, of its matched tokens, and of the control.",
         caption=f"Divergence of the next-token probabilities, before from after. {weights}. {_rest(metrics)}",
         how_to_read="Compare matched tokens with the control: they have as much weight. The expert alone has tokens to "
         "which no control has as much.",
