@@ -1,21 +1,6 @@
 """Ablation: the model run with experts removed, which the chapter expert_ablation reads."""
 
 
-def removing(wildcards):
-    """What of the chapter's settings a scan reads; the untrained checkpoint, which is the reference, has fewer clusters."""
-    keys = ("stage", "clusters", "tested_clusters", "caliper", "seed")
-    chosen = {key: config["expert_ablation"][key] for key in keys}
-    if study.models[wildcards.model].get("untrained") == wildcards.checkpoint:
-        chosen |= dict.fromkeys(("clusters", "tested_clusters"), config["expert_ablation"]["untrained_clusters"])
-    return chosen
-
-
-def scanned(wildcards):
-    """What removing experts does to documents, where the report of the model has the chapter about it."""
-    known = "expert_ablation" in chapters(wildcards.model)
-    return f"results/ablation/{wildcards.model}/{wildcards.checkpoint}.nc" if known else []
-
-
 rule scan_ablation:
     """What removing each expert does to the loss of a few documents of each dataset, and of others where it matters."""
     input:

@@ -490,6 +490,35 @@ def deleted_records():
     return [f"{folder}/{part}" for folder in folders for dataset in study.datasets for part in study.parts(dataset)]
 
 
+def removing(wildcards):
+    """What of the chapter's settings a scan reads; the untrained checkpoint, which is the reference, has fewer clusters."""
+    keys = ("stage", "clusters", "tested_clusters", "caliper", "seed")
+    chosen = {key: config["expert_ablation"][key] for key in keys}
+    if study.models[wildcards.model].get("untrained") == wildcards.checkpoint:
+        chosen |= dict.fromkeys(("clusters", "tested_clusters"), config["expert_ablation"]["untrained_clusters"])
+    return chosen
+
+
+def scanned(wildcards):
+    """What removing experts does to documents, where the report of the model has the chapter about it."""
+    known = "expert_ablation" in chapters(wildcards.model)
+    return f"results/ablation/{wildcards.model}/{wildcards.checkpoint}.nc" if known else []
+
+
+def choice_files():
+    """The folder or tar with the items of multiple choice, if they are not made of text; or one sentence that says what is wrong."""
+    from gatebook.inputs.sources import items
+
+    settings = config["multiple_choice"]
+    try:
+        files = items.files(settings)
+    except Problem as problem:
+        sys.exit(f"Error: {problem}")
+    if settings["source"] == "files" and not (ON_OBJECT_STORAGE or os.path.exists(prefixed(files[0]))):
+        sys.exit(f"Error: config: multiple_choice.path: {prefixed(files[0])} does not exist: correct the path.")
+    return files
+
+
 if "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", max(model["gpus"] for model in study.models.values()))
 

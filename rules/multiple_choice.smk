@@ -1,19 +1,5 @@
 """Multiple choice: items of MMLU or of the study's text."""
 
-from gatebook.inputs.sources import items
-
-
-def choice_files():
-    """The folder or tar with the items, if they are not made of text; or one sentence that says what is wrong."""
-    settings = config["multiple_choice"]
-    try:
-        files = items.files(settings)
-    except Problem as problem:
-        sys.exit(f"Error: {problem}")
-    if settings["source"] == "files" and not (ON_OBJECT_STORAGE or os.path.exists(prefixed(files[0]))):
-        sys.exit(f"Error: config: multiple_choice.path: {prefixed(files[0])} does not exist: correct the path.")
-    return files
-
 
 CHOICE_FILES = choice_files()
 
