@@ -1,6 +1,5 @@
 """Multiple choice: items of MMLU or of the study's text."""
 
-
 CHOICE_FILES = choice_files()
 
 
