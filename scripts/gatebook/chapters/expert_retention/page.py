@@ -34,6 +34,24 @@ NO_DIFFERENCE = Null("no difference", 0.0)
 SETS = "random sets"
 DRAWN = (FREQUENCY, EVERY, OTHER)
 """Rankings whose curves are drawn; that by weight would lie on the first one."""
+OVER = (
+    (
+        OTHER,
+        "Are they experts of this dataset, and not those that all texts use?",
+        "They retain {} than as many that another dataset selects most often.",
+    ),
+    (
+        WEIGHT,
+        "Is it better to rank experts by how often they are selected than by their weight?",
+        "By frequency they retain {} than by weight.",
+    ),
+    (
+        EFFECT,
+        "Is it better to rank experts by how often they are selected than by what removing them does?",
+        "By frequency they retain {} than by how much the loss rises without one of them.",
+    ),
+)
+"""Rankings that the experts selected most often are held against, with question and answer, see `_finding_over`."""
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -43,8 +61,8 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that could not be measured are left out."""
-    about = (_finding_few, _finding_random, _finding_own, _finding_weight, _finding_effect)
-    return [found for found in (of(seen) for of in about) if found.is_known]
+    found = [_finding_few(seen), _finding_random(seen), *(_finding_over(seen, *words) for words in OVER)]
+    return [one for one in found if one.is_known]
 
 
 def brief(seen: Seen) -> Brief | None:
@@ -137,57 +155,27 @@ def _finding_random(seen: Seen) -> Finding:
     )
 
 
-def _finding_own(seen: Seen) -> Finding:
-    found, text = _advantage_over(seen, OTHER)
-    return Finding(
-        question="Are they experts of this dataset, and not those that all texts use?",
-        answer=f"They retain {text} than as many that another dataset selects most often.",
-        verdict=verdict(side(found), yes="above"),
-        verdict_text="yes means a paired difference above 0",
-        unit="of the gain over token frequencies",
-        figure="advantage",
-        measure="advantage",
-        **found,
-    )
+def _finding_over(seen: Seen, ranking: str, question: str, answer: str) -> Finding:
+    """Whether the experts that a dataset selects most often retain more than those of another ranking.
 
-
-def _finding_weight(seen: Seen) -> Finding:
-    found, text = _advantage_over(seen, WEIGHT)
-    return Finding(
-        question="Is it better to rank experts by how often they are selected than by their weight?",
-        answer=f"By frequency they retain {text} than by weight.",
-        verdict=verdict(side(found), yes="above"),
-        verdict_text="yes means a paired difference above 0",
-        unit="of the gain over token frequencies",
-        figure="advantage",
-        measure="advantage",
-        **found,
-    )
-
-
-def _finding_effect(seen: Seen) -> Finding:
-    found, text = _advantage_over(seen, EFFECT)
-    return Finding(
-        question="Is it better to rank experts by how often they are selected than by what removing them does?",
-        answer=f"By frequency they retain {text} than by how much the loss rises without one of them.",
-        verdict=verdict(side(found), yes="above"),
-        verdict_text="yes means a paired difference above 0",
-        unit="of the gain over token frequencies",
-        figure="advantage",
-        measure="advantage",
-        **found,
-    )
-
-
-def _advantage_over(seen: Seen, ranking: str) -> tuple[dict, str]:
-    """What a finding about the advantage over another ranking says in numbers, and how large it is in words."""
+    In the answer {} stands for how much more or less of the gain that is.
+    """
     keep = _shown(seen)
     values = _of(seen.metrics, "advantage", ranking, keep=keep)
     found = held(estimate(pooled(values)), NO_DIFFERENCE, seen.thresholds["retained_effect"])
     found |= exceptions(side(found), NO_DIFFERENCE, _by_dataset(values)) | sample_size(seen.metrics, "predicted tokens")
     value, bounds = format_estimate(*(100 * found[part] for part in ("estimate", "low", "high")))
     word = {"above": "more", "below": "less", "around": "more or less"}[side(found)]
-    return found, f"{value} {bounds} % of the gain {word}"
+    return Finding(
+        question=question,
+        answer=answer.format(f"{value} {bounds} % of the gain {word}"),
+        verdict=verdict(side(found), yes="above"),
+        verdict_text="yes means a paired difference above 0",
+        unit="of the gain over token frequencies",
+        figure="advantage",
+        measure="advantage",
+        **found,
+    )
 
 
 def _curves(metrics: xr.Dataset) -> Figure:
