@@ -114,7 +114,7 @@ def write(folder: Path, shown: Explored, build: str | None = None, *, names=("li
     place = folder / PLACE
     place.mkdir(parents=True)
     chapter = SimpleNamespace(figures=lambda seen: figures, findings=lambda seen: [], explored=lambda seen: shown)
-    page.write(place, chapter, None, "made by a test")
+    page.write(place, chapter, SimpleNamespace(untrained=None), "made by a test")
     shutil.copytree(REPORT / "assets", folder / "assets")
     build = build or shown.scripts().build
     blocks = [
