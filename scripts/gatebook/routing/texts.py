@@ -76,14 +76,90 @@ def route(
     >>> routing["selected_expert"].sel(layer=1).isel(rank=0).to_numpy()  # doctest: +SKIP
     """
     config = load_config(folder)
-    rule = routing_rule(config)
-    routed = sorted(find_routers(skeleton(config)))
-    chosen = models.choose_layers(layers, routed, "layers")
-    tokens = _tokens(str(folder), texts, window, config)
+    size, context = window_size(window, str(folder)), config.max_position_embeddings
+    if size > context:
+        raise Problem(f"window: {size} tokens are more than the model's context of {context}: write a smaller number.")
+    chosen = _layers(config, layers)
+    tokens = tokens_of(load_tokenizer(str(folder)), texts, size)
     loading = {"dtype": dtype, "device": models.choose_device(device), "attention": "auto", "experts": "auto"}
-    model = models.load(folder, **loading, last_layer=chosen[-1])
+    wanted = "auto" if loading["device"].type == "cuda" else TOKENS_PER_BATCH
+    found = routing_of(folder, tokens, layers=chosen, threads=threads, tokens_per_batch=wanted, **loading)
+    return found.assign_attrs({"model": str(folder)} | found.attrs)
+
+
+def tokens_of(tokenizer, texts: Sequence[str], window: int) -> xr.Dataset:
+    """Texts as tokens.
+
+    Parameters
+    ----------
+    tokenizer
+        One of transformers.
+    texts
+        Each is a document of its own.
+    window
+        Tokens that the model sees at once.
+
+    Returns
+    -------
+    xarray.Dataset
+        `token_id`, `token_text`, `document_index`, `position` (token,) and `text` (document,), as `route` has them.
+
+    Raises
+    ------
+    Problem
+        If there is no text, or one has no token.
+    """
+    if isinstance(texts, str) or not len(texts):
+        raise Problem("texts: a list of at least one text is needed: write [text] for a single one.")
+    if empty := [number for number, text in enumerate(texts) if not tokenizer(text)["input_ids"]]:
+        raise Problem(f"texts[{empty[0]}] has no token: leave it out.")
+    named = [documents.Document(number, str(number), str(number), text) for number, text in enumerate(texts)]
+    tokens = documents.tokenize("texts", named, tokenizer, window=window, token_limit=None, minimum_tokens=1)
+    alone = np.array([tokenizer.decode([token]) for token in tokens["token_id"].values.tolist()], dtype=object)
+    tokens["token_text"] = ("token", alone, {"long_name": "token, decoded alone"})
+    return tokens[["token_id", "token_text", "document_index", "position", "text"]].reset_coords(drop=True)
+
+
+def routing_of(
+    folder: str | Path,
+    tokens: xr.Dataset,
+    *,
+    layers: str | int | list,
+    threads: int,
+    tokens_per_batch: int | str,
+    device: torch.device,
+    **loading,
+) -> xr.Dataset:
+    """The `tokens` that `tokens_of` gives, with what the routers of a model do with them, as `route` has it.
+
+    Parameters
+    ----------
+    folder
+        In the hub's layout.
+    tokens
+        Of windows that the model can see at once.
+    layers, threads
+        As those of `route`.
+    tokens_per_batch
+        As `extraction.tokens_per_batch` of the config has it for the device.
+    device, **loading
+        Those of `models.load`.
+
+    Returns
+    -------
+    xarray.Dataset
+
+    Raises
+    ------
+    Problem
+        As `models.load`, and for a layer that is not there.
+    """
+    config = load_config(folder, loading.get("trust_remote_code", False))
+    rule, chosen = routing_rule(config), _layers(config, layers)
+    model = models.load(folder, device=device, last_layer=chosen[-1], **loading)
+    tokens = tokens.copy()
     with _threads(threads):
-        found = _records(model, chosen, tokens)
+        found = _records(model, chosen, tokens, tokens_per_batch)
     logits, selected = found["router_logits"], found["selected_expert"]
     found["routing_weight"] = rule.weights(
         torch.from_numpy(logits), torch.from_numpy(selected.astype(np.int64))
@@ -95,33 +171,22 @@ def route(
         biases = [bias.float().cpu().numpy() for bias in selection_biases(model, chosen).values()]
         words = {"long_name": "bias added to scores to select", "units": "1"}
         tokens["selection_bias"] = (("layer", "expert"), np.stack(biases), words)
-    dense = sorted(set(range(config.num_hidden_layers)) - set(routed))
-    attrs = {"model": str(folder), "window": tokens.attrs["window"], "routing_rule": rule.as_json(dense_layers=dense)}
+    dense = sorted(set(range(config.num_hidden_layers)) - set(find_routers(skeleton(config))))
+    attrs = {"window": tokens.attrs["window"], "routing_rule": rule.as_json(dense_layers=dense)}
     return tokens.assign_coords(layer=chosen).drop_attrs(deep=False).assign_attrs(attrs)
 
 
-def _tokens(folder: str, texts: Sequence[str], window: int | str, config: transformers.PreTrainedConfig) -> xr.Dataset:
-    """The texts as tokens, each of them also as text."""
-    if isinstance(texts, str) or not len(texts):
-        raise Problem("texts: a list of at least one text is needed: write [text] for a single one.")
-    size, context = window_size(window, folder), config.max_position_embeddings
-    if size > context:
-        raise Problem(f"window: {size} tokens are more than the model's context of {context}: write a smaller number.")
-    tokenizer = load_tokenizer(folder)
-    if empty := [number for number, text in enumerate(texts) if not tokenizer(text)["input_ids"]]:
-        raise Problem(f"texts[{empty[0]}] has no token: leave it out.")
-    named = [documents.Document(number, str(number), str(number), text) for number, text in enumerate(texts)]
-    tokens = documents.tokenize("texts", named, tokenizer, window=size, token_limit=None, minimum_tokens=1)
-    alone = np.array([tokenizer.decode([token]) for token in tokens["token_id"].values.tolist()], dtype=object)
-    tokens["token_text"] = ("token", alone, {"long_name": "token, decoded alone"})
-    return tokens[["token_id", "token_text", "document_index", "position", "text"]].reset_coords(drop=True)
+def _layers(config: transformers.PreTrainedConfig, layers: str | int | list) -> list[int]:
+    """The numbers of the chosen layers with experts."""
+    return models.choose_layers(layers, sorted(find_routers(skeleton(config))), "layers")
 
 
-def _records(model: transformers.PreTrainedModel, layers: list[int], tokens: xr.Dataset) -> dict[str, np.ndarray]:
+def _records(
+    model: transformers.PreTrainedModel, layers: list[int], tokens: xr.Dataset, tokens_per_batch: int | str
+) -> dict[str, np.ndarray]:
     """The exact records of all tokens, with the layers as their first axis."""
     starts = np.flatnonzero(tokens["position"].values == 0)
-    wanted = "auto" if model.device.type == "cuda" else TOKENS_PER_BATCH
-    budget = extraction.batch_tokens(wanted, model.config, model.device, tokens.attrs["window"])
+    budget = extraction.batch_tokens(tokens_per_batch, model.config, model.device, tokens.attrs["window"])
     found = [
         batch.records()
         for batch in extraction.extract(model, layers, tokens["token_id"].values, starts, tokens_per_batch=budget)
