@@ -8,12 +8,10 @@ import argparse
 import hashlib
 import json
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import torch
 
 from gatebook.chapters.base.page import Figure, Seen
@@ -25,13 +23,10 @@ from gatebook.files import atomic
 from gatebook.inputs.documents import load_tokens
 from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.problem import Problem
-from gatebook.report.render import MissingKey, visible
+from gatebook.report import by_hand
 from gatebook.routing import extraction, models
-from gatebook.run.alone import read_workflow
 
 PROGRAM = "python -m gatebook.report.intervene"
-REPORT = Path(__file__).parents[3] / "report"
-LOADING = ("dtype", "attention", "experts", "gpus", "trust_remote_code")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -83,33 +78,24 @@ def entry(given: Mapping) -> dict:
 
 def run(given: Mapping) -> Path:
     """Do what was given, in the folder of the study, and return the folder that was written; or raise a `Problem`."""
-    with read_workflow(given["directory"], given["configfile"]) as workflow:
-        study, config = workflow.globals["study"], workflow.globals["config"]
-    name = given["model"] or next(iter(study.models))
-    if name not in study.models:
-        raise Problem(f"--model: the study has no model {name!r}: use one of {', '.join(study.models)}.")
-    if study.of_counts:
-        raise Problem("published counts have no model that could be changed.")
+    picked = by_hand.chosen(given, "that could be changed")
+    study, config, wanted = picked.study, picked.config, picked.settings
     one = asked.checked(entry(given), "intervene")
     if one.dataset and one.dataset not in study.datasets:
         raise Problem(f"--dataset: {one.dataset!r} is not in the study: use one of {', '.join(study.datasets)}.")
-    checkpoint, settings = study.studied_checkpoint(name), config["interventions"]
-    folder, tokenizer = study.folder(name, checkpoint), study.tokenizer(name)
-    tokens = {dataset: f"results/inputs/{name}/{dataset}.nc" for dataset in study.datasets}
-    for path in (folder, tokenizer, *([tokens[one.dataset]] if one.dataset else [])):
-        if not Path(path).exists():
-            raise Problem(f"{path} does not exist: make it by snakemake --cores 2 {path}")
-    wanted = study.models[name]
+    settings = config["interventions"]
+    tokens = {dataset: f"results/inputs/{picked.name}/{dataset}.nc" for dataset in study.datasets}
+    by_hand.make((picked.folder, picked.tokenizer, *([tokens[one.dataset]] if one.dataset else [])), given)
     device = models.choose_device(wanted["device"])
     if device.type == "cpu":
         torch.set_num_threads(config["extraction"]["threads"])
-    model = models.load(folder, device=device, head=True, **{key: wanted[key] for key in LOADING})
+    model = models.load(picked.folder, device=device, head=True, **{key: wanted[key] for key in by_hand.LOADING})
     batch = extraction.batch_tokens(
         config["extraction"]["tokens_per_batch"][device.type], model.config, device, settings["length"]
     )
     made, of, told = trial.tried(
         model,
-        load_tokenizer(tokenizer, trust_remote_code=wanted["trust_remote_code"]),
+        load_tokenizer(picked.tokenizer, trust_remote_code=wanted["trust_remote_code"]),
         one,
         lambda dataset: load_tokens(tokens[dataset]),
         settings=settings,
@@ -120,8 +106,9 @@ def run(given: Mapping) -> Path:
     metrics = measure.measure([(one, made, of)], **statistics)
     metrics = metrics.assign_attrs(told=json.dumps([told], ensure_ascii=False))
     seen = Seen(metrics, thresholds=settings["thresholds"])
-    target = Path("prompts", _name(name, checkpoint, one, made.expert, given))
-    write(target, one, told, seen, f"{name}, {checkpoint}", _command(given))
+    target = by_hand.PROMPTS / _name(picked.name, picked.checkpoint, one, made.expert, given)
+    telling = {key: value for key, value in given.items() if key != "generate" or value}
+    write(target, one, told, seen, picked.label, by_hand.command(PROGRAM, telling))
     return target
 
 
@@ -130,17 +117,6 @@ def _name(model: str, checkpoint: str, one: Asked, expert: int, given: Mapping) 
     content = json.dumps({**entry(given), "expert": expert}, sort_keys=True).encode()
     place = one.dataset or f"token_{one.at}"
     return f"{model}_{checkpoint}_layer_{one.layer}_expert_{expert}_{place}_{hashlib.sha256(content).hexdigest()[:8]}"
-
-
-def _command(given: Mapping) -> str:
-    """The command line that gives the same."""
-    words = [
-        part
-        for key, value in given.items()
-        if value not in (None, [], ".") and not (key == "generate" and not value)
-        for part in (f"--{key}", *(value if isinstance(value, list) else [str(value)]))
-    ]
-    return shlex.join([*PROGRAM.split(), *words])
 
 
 def write(target: Path, one: Asked, told: dict, seen: Seen, of: str, command: str) -> None:
@@ -173,35 +149,31 @@ def write(target: Path, one: Asked, told: dict, seen: Seen, of: str, command: st
 
 def _page(one: Asked, told: dict, seen: Seen, figures: Sequence[Figure], of: str, command: str) -> str:
     """The text of the page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(REPORT / "templates"),
-        autoescape=True,
-        undefined=MissingKey,
-        finalize=visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     at = seen.metrics.isel(intervention=0, dose=int(seen.metrics["asked_dose"][0]))
     whole = [
         (MEASURES[name].title, MEASURES[name].meaning, [_value(at[name].sel(who=who)) for who in measure.WHO])
         for name in measure.COUNTED
     ]
-    return environment.get_template("intervention.html.j2").render(
-        style=(REPORT / "assets" / "gatebook.css").read_text(encoding="utf-8"),
-        asked=one,
-        told=told,
-        of=of,
-        command=command,
-        change=page.change(at),
-        introduction=CHAPTER.introduction,
-        states=page.STATES,
-        who=measure.WHO,
-        measures=whole,
-        weights=[_number(told["weight"][who]) for who in measure.WHO],
-        control=page.control_of(seen.metrics, one.name),
-        changed=one.at if isinstance(one.at, int) else len(told["tokens"]) - 1 if one.at == "last" else None,
-        figures=figures,
-        number=format_number,
+    return (
+        by_hand.templates()
+        .get_template("intervention.html.j2")
+        .render(
+            style=by_hand.style("gatebook.css"),
+            asked=one,
+            told=told,
+            of=of,
+            command=command,
+            change=page.change(at),
+            introduction=CHAPTER.introduction,
+            states=page.STATES,
+            who=measure.WHO,
+            measures=whole,
+            weights=[_number(told["weight"][who]) for who in measure.WHO],
+            control=page.control_of(seen.metrics, one.name),
+            changed=one.at if isinstance(one.at, int) else len(told["tokens"]) - 1 if one.at == "last" else None,
+            figures=figures,
+            number=format_number,
+        )
     )
 
 
