@@ -29,6 +29,11 @@ for chapter in CHAPTERS:
     include: f"rules/{chapter}.smk"
 
 
+if "wandb" in config["tracking"]:
+
+    include: "rules/tracking.smk"
+
+
 include: "rules/provenance.smk"  # last: it compares what jobs left behind with their rules
 
 
@@ -39,3 +44,4 @@ rule all:
         "results/report",
         [] if ON_OBJECT_STORAGE else "results/provenance.json",
         every_metrics(),
+        ["results/tracking.json"] if "wandb" in config["tracking"] else [],

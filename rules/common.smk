@@ -12,6 +12,7 @@ import uuid
 from dataclasses import asdict
 from fnmatch import fnmatch
 from functools import cache, reduce
+from importlib.util import find_spec
 
 import yaml
 from snakemake.iocontainers import Wildcards
@@ -123,7 +124,19 @@ def check_paths():
         sys.exit(f"Error: {results} cannot be written: make it a folder that you may write to.")
 
 
+def check_tracking():
+    """Say at once that a package for logging is missing, before any job starts."""
+    if "wandb" in config["tracking"]:
+        found = find_spec("wandb")
+        if found is None or found.origin is None:  # a folder of that name is no package
+            sys.exit(
+                "Error: config: tracking.wandb: the package wandb is not installed: run `python -m pip install wandb` in "
+                "this environment, or remove tracking."
+            )
+
+
 check_paths()
+check_tracking()
 
 MODEL, NOTHING = "[A-Za-z0-9_-]+", "(?!)"
 MODEL_OF_COUNTS, MODEL_WITH_TOKENS = (MODEL, NOTHING) if study.of_counts else (NOTHING, MODEL)

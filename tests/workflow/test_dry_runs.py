@@ -1,6 +1,7 @@
 """Real studies that need the hub or a GPU are planned, not run."""
 
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -57,6 +58,12 @@ def test_other_models_are_planned_on_the_same_datasets(workflow, example, checkp
     assert set(re.findall(r"gpu=([1-9])", dry.stdout)) == {str(gpus)}
 
 
+def test_mathematics_code_and_text_are_planned_from_the_catalogue(workflow):
+    overlays = [ROOT / "config" / "olmoe.yaml", ROOT / "config" / "examples" / "math_code_text.yaml"]
+    jobs = planned(workflow.finish("--dry-run", "--quiet", "rules", configs=overlays))
+    assert jobs["fetch_model"] == 1 and jobs["fetch_dataset"] == jobs["extract_routing"] == 5
+
+
 def test_mmlu_is_asked_of_three_models_whose_items_are_fetched_once(workflow):
     dry = workflow.finish("--dry-run", configs=[ROOT / "config" / "examples" / "mmlu.yaml"])
     jobs = planned(dry)
@@ -85,6 +92,24 @@ def test_a_large_study_in_shards_is_planned(workflow):
     assert jobs["extract_routing"] == jobs["tally_routing"] == 5 * 20 * 8
     assert jobs["tokenize_dataset"] == jobs["combine_tallies"] == 5 * 20
     assert jobs["measure_maps"] == 5
+
+
+def test_tracking_adds_one_job_and_needs_its_package_at_once(workflow):
+    plain = planned(workflow.finish("--dry-run", "--quiet", "rules"))
+    overlay = workflow.overlay("tracked.yaml", {"tracking": {"wandb": {"project": "gatebook", "mode": "offline"}}})
+    tracked = planned(workflow.finish("--dry-run", "--quiet", "rules", configs=[overlay]))
+    assert "track_wandb" not in plain and tracked == plain | {"track_wandb": 1}
+    command = workflow.command("--dry-run", configs=[overlay])
+    hide = (
+        "import importlib.util, runpy, sys; find = importlib.util.find_spec; "
+        "importlib.util.find_spec = lambda name, *more: None if name == 'wandb' else find(name, *more); "
+        "sys.argv = sys.argv[1:]; runpy.run_module('snakemake', run_name='__main__')"
+    )
+    done = subprocess.run([command[0], "-c", hide, *command[2:]], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == (
+        "Error: config: tracking.wandb: the package wandb is not installed: run `python -m pip install wandb` in this "
+        "environment, or remove tracking."
+    )
 
 
 def test_the_default_study_is_planned_without_a_profile(workflow):
