@@ -213,6 +213,7 @@ def log(
         artifact.add_dir(report)
         run.log_artifact(artifact)
         counts |= {"tables": len(shown), "figures": len(drawn), "run": run.url or str(Path(run.dir).parent)}
+    wandb.teardown()  # else the file of an offline run may still be written
     return counts
 
 
