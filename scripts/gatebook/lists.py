@@ -1,18 +1,27 @@
 """What stands in other files but follows from the code: `make lists` writes it, a test compares.
 
-The files that the workflow needs where no folder can be listed (rules/files.txt), and the tables of the chapters'
-settings in config/README.md.
+The files that the workflow needs where no folder can be listed (rules/files.txt), the tables of the chapters' settings
+and costs in config/README.md, and the table of chapters and commands in README.md.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import yaml
+
 from gatebook import chapters
 from gatebook.chapters.base.contract import Chapter, Settings
+from gatebook.report import costs
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("scripts/gatebook", "report", "config/reference")
-BEGIN, END = "<!-- chapters: written by make lists -->", "<!-- end of chapters -->"
+PAGES = {
+    "Expert profiles": ("a page of the report", "What is known of one expert: load, datasets, tokens, partners?"),
+    "Expert browser": ("a page of the report", "What do experts and sets of experts receive, token by token?"),
+}
+COMMANDS = ("study", "check-config", "chapter", "intervene", "route", "values", "convert")
+"""The targets of the Makefile that answer something, or prepare it."""
 
 
 def files(root: Path) -> list[str]:
@@ -41,10 +50,35 @@ def settings_tables(declared: Mapping[str, Chapter]) -> str:
     return "\n\n".join(parts)
 
 
-def with_tables(text: str, declared: Mapping[str, Chapter]) -> str:
-    """The text of config/README.md with `settings_tables` between its marks."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{settings_tables(declared)}\n{END}{rest.split(END)[1]}"
+def abilities(declared: Mapping[str, Chapter], root: Path) -> str:
+    """What each chapter, in the order of the default study, each page and each command answers, as Markdown."""
+    config = yaml.safe_load((root / "config/config.yaml").read_text(encoding="utf-8"))
+    named = dict.fromkeys([*(name for name in config["chapters"] if name in declared), *declared])
+    help_ = dict(re.findall(r"^([a-z-]+):.*?## (.*)$", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    rows = [(declared[name].title, f"`{name}`", declared[name].question) for name in named]
+    rows += [(title, how, question) for title, (how, question) in PAGES.items()]
+    rows += [(f"`make {name}`", "a command", help_[name]) for name in COMMANDS]
+    lines = [f"| {title} | {how} | {question.replace('|', chr(92) + '|')} |" for title, how, question in rows]
+    return "\n".join(["| what | chapter | what it answers |", "|---|---|---|", *lines])
+
+
+def written(text: str, **parts: str) -> str:
+    """A text with each part between its marks."""
+    for name, part in parts.items():
+        begin, end = f"<!-- {name}: written by make lists -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{part}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def readmes(root: Path) -> dict[Path, str]:
+    """README.md and config/README.md as they should be, by their path."""
+    declared = known_chapters(root)
+    parts = {
+        root / "README.md": {"abilities": abilities(declared, root)},
+        root / "config/README.md": {"chapters": settings_tables(declared), "costs": costs.table(declared, root)},
+    }
+    return {path: written(path.read_text(encoding="utf-8"), **part) for path, part in parts.items()}
 
 
 def _rows(settings: type[Settings], prefix: str) -> list[str]:
@@ -55,6 +89,5 @@ def _rows(settings: type[Settings], prefix: str) -> list[str]:
 
 if __name__ == "__main__":
     (ROOT / "rules/files.txt").write_text("\n".join(files(ROOT)) + "\n", encoding="utf-8")
-    readme = ROOT / "config/README.md"
-    written = with_tables(readme.read_text(encoding="utf-8"), known_chapters(ROOT))
-    readme.write_text(written, encoding="utf-8")
+    for path, text in readmes(ROOT).items():
+        path.write_text(text, encoding="utf-8")

@@ -71,6 +71,38 @@ def test_an_expert_is_changed_by_hand(study, tiny_config):
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "there is no token 99" in done.stderr
 
 
+def test_a_prompt_and_a_token_are_routed_by_hand(study, tiny_config):
+    """As `make route` does it: a page and numbers below prompts/, those of the records, and the study as it was."""
+    before = study.checksums()
+    document = xr.load_dataset(study.folder / "results/inputs/demo/stories.nc", drop_variables="text")
+    given = ["--dataset", "stories", "--document", "0", "--token", "1", "--configfile", tiny_config]
+    done = run("gatebook.report.route", study.folder, *given)
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip().removeprefix("Page: ")).parent
+    assert folder.parent == study.folder / "prompts" and study.checksums() == before
+    found = xr.load_dataset(folder / "routing.nc")
+    np.testing.assert_array_equal(found["token_id"], document["token_id"][: found.sizes["token"]])
+    record = xr.load_dataset(study.folder / "results/routing/demo/step20/stories/layer_1.nc")
+    mine = found["router_logits"].sel(layer=1)
+    np.testing.assert_array_equal(mine, record["router_logits"][: found.sizes["token"]])
+
+    done = run("gatebook.report.route", study.folder, "--prompt", "Tara has 24", "--configfile", tiny_config)
+    assert done.returncode == 0, done.stderr
+    page = Path(done.stdout.strip().removeprefix("Page: "))
+    assert "python -m gatebook.report.route --prompt &#39;Tara has 24&#39;" in page.read_text(encoding="utf-8")
+    wrong = run("gatebook.report.route", study.folder, *given[:2], "--configfile", tiny_config)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1) and "--dataset needs --document" in wrong.stderr
+
+
+def test_a_prompt_needs_no_study(tmp_path, tiny_config):
+    """The model is trained, and nothing else is made."""
+    done = run("gatebook.report.route", tmp_path, "--prompt", "Tara has 24", "--configfile", tiny_config)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert Path(done.stdout.splitlines()[-1].removeprefix("Page: ")).is_file()
+    made = {path.name for path in (tmp_path / "results").iterdir()}
+    assert made == {"demo", "logs", "receipts"}
+
+
 def test_a_chapter_alone_makes_only_what_the_study_lacks_and_leaves_the_study_alone(study, tiny_config):
     before = study.checksums()
     words = ["router_decisiveness", "--datasets", "stories", "--configfile", tiny_config]
