@@ -15,7 +15,7 @@ rule track_wandb:
     output:
         logged="results/tracking.json",
     log:
-        "results/logs/track_wandb.log",
+        "results/logs/track_wandb.log",  # no conda environment: it runs where the package was installed by hand
     resources:
         mem_mb=growing(2000),
         runtime=growing(60),

@@ -65,7 +65,7 @@ MORE_EXPERTS = LAYERS * EXPERTS / (4 * 32)
 
 
 def passes(name: str, settings: Mapping, datasets: int, tokens: int, window: int) -> float | None:
-    """Tokens that a chapter's own job runs through the model, at most; None if it is not known, 0 if it runs none.
+    """Tokens that a chapter's own job runs through the model, at most; None if that is not known.
 
     Parameters
     ----------
@@ -75,6 +75,11 @@ def passes(name: str, settings: Mapping, datasets: int, tokens: int, window: int
         Its section of the config.
     datasets, tokens, window
         Datasets of the study, tokens of each, and tokens of a window.
+
+    Returns
+    -------
+    float or None
+        Tokens.
     """
     known: dict[str, Callable[[], float]] = {
         "reach": lambda: (
