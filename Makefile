@@ -80,7 +80,8 @@ clean: ## Delete the results, not the environment
 $(VENV)/study.done: envs/requirements.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement envs/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-compile --requirement envs/requirements.txt
+	$(BIN)/python -m compileall -qq -j 0 -x /tests/ $(VENV)/lib || true # pip does it on one core; some files are templates
 	@touch $@
 
 $(VENV)/library.done: $(VENV)/study.done # Python reads *.pth: gatebook can be imported anywhere in this environment

@@ -13,6 +13,7 @@ rule harvest_corpora:
         "results/logs/harvest_corpora.log",
     conda:
         "../envs/study.yaml"
+    threads: 2
     resources:
         mem_mb=growing(2000),
         runtime=growing(10),

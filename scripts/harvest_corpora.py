@@ -8,7 +8,7 @@ from gatebook.inputs.demo import corpora
 from gatebook.run import job
 
 job.start(snakemake)
-harvested = corpora.harvest(**snakemake.params.corpora)
+harvested = corpora.harvest(**snakemake.params.corpora, processes=snakemake.threads)
 for split in corpora.SPLITS:
     for path in snakemake.output[split]:
         documents = harvested[Path(path).stem][split]

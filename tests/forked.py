@@ -1,13 +1,18 @@
 """Snakemake in children of a process that has imported it: half of a dry run is spent on that.
 
 It reads lines of JSON, the arguments of `become`, and answers each with the exit status of a child that ran snakemake.
+What these take for Python hands the scripts of jobs to another process, see forked_jobs.py.
 """
 
 import json
 import os
+import runpy
+import shlex
 import signal
+import socket
 import sys
 
+import forked_jobs
 from snakemake import cli
 
 
@@ -35,5 +40,30 @@ def serve() -> bool:
     return False
 
 
-if __name__ == "__main__" and serve():
-    cli.main()
+def for_python(folder: str, address: str) -> str:
+    """The path of a program that is taken for Python, and has scripts done at an address."""
+    path, client = f"{folder}/python", [sys.executable, "-S", "-E", forked_jobs.__file__, sys.executable, address]
+    with open(path, "w", opener=lambda *given: os.open(*given, mode=0o700), encoding="utf-8") as file:
+        file.write(f'#!/bin/sh\nexec {shlex.join(client)} "$@"\n')
+    return path
+
+
+def main(folder: str) -> None:
+    """Serve both, with a socket in a folder, until the end of the input."""
+    address = f"{folder}/jobs"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        if not (jobs := os.fork()):
+            runpy.run_path(forked_jobs.serve(listener), run_name="__main__")
+            return
+    python = for_python(folder, address)
+    if serve():
+        sys.executable = python
+        cli.main()
+    else:
+        os.kill(jobs, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,8 +68,10 @@ def hear_interrupts() -> None:
 @cache
 def forked() -> subprocess.Popen:
     """The process whose children run snakemake, one after another (forked.py)."""
-    command = [sys.executable, str(Path(__file__).with_name("forked.py"))]
+    folder = tempfile.mkdtemp()
+    command = [sys.executable, str(Path(__file__).with_name("forked.py")), folder]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(shutil.rmtree, folder)
     atexit.register(server.communicate)  # the end of its input ends it
     return server
 

@@ -20,6 +20,12 @@ def test_every_requirement_is_an_exact_version():
         assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins(name))
 
 
+def test_the_tests_install_nothing_that_the_study_installs():
+    """The demo is trained on text of the study's packages: another version of one would be another demo."""
+    study, tests = ({pin.partition("==")[0].lower() for pin in pins(f"requirements{of}.txt")} for of in ("", "-test"))
+    assert study & tests == set()
+
+
 def test_the_conda_environment_has_the_same_pins():
     conda = yaml.safe_load((ROOT / "envs" / "study.yaml").read_text(encoding="utf-8"))
     (pip,) = (part["pip"] for part in conda["dependencies"] if isinstance(part, dict))

@@ -5,6 +5,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pandas as pd
+from fontTools import subset
 from matplotlib.figure import Figure
 
 from gatebook.figures import told
@@ -19,6 +20,9 @@ NAMESPACES = {
     "cc": "http://creativecommons.org/ns#",
     "dc": "http://purl.org/dc/elements/1.1/",
 }
+
+subset.Options._drop_tables_default = [*subset.Options._drop_tables_default, "GDEF", "GPOS", "GSUB", "kern"]
+"""Rules of a font about runs of letters, which are placed already: reducing them would be a third of drawing."""
 
 
 @house_style

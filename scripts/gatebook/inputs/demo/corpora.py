@@ -1,10 +1,12 @@
 """Corpora of the embedded demonstration: documents of many domains, from text that the installed packages bring."""
 
+import functools
 import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,34 +51,41 @@ class Document(NamedTuple):
 
 
 def harvest(
-    domains: list[str], train_characters: int, held_out_characters: int, held_out_clusters: int
+    domains: list[str], train_characters: int, held_out_characters: int, held_out_clusters: int, processes: int = 1
 ) -> dict[str, dict[str, list[Document]]]:
-    """Documents of each domain and split; the first ones are of as many clusters as there are, see `interleave`.
+    """Documents of each domain and split, see `harvest_domain`; several processes share the domains."""
+    limits = dict(zip(SPLITS, (train_characters, held_out_characters), strict=True))
+    of_one = functools.partial(harvest_domain, limits=limits, clusters=held_out_clusters)
+    if processes == 1:
+        return {name: of_one(name) for name in domains}
+    with ProcessPoolExecutor(processes) as pool:
+        return dict(zip(domains, pool.map(of_one, domains), strict=True))
+
+
+def harvest_domain(name: str, limits: dict[str, int], clusters: int) -> dict[str, list[Document]]:
+    """Documents of a domain by split; the first ones are of as many clusters as there are, see `interleave`.
 
     A cluster (a file, for instance) is cut into documents of 300 to 700 characters. Text that a domain has shown
     before (compared by letters and digits only) is left out. A whole cluster is in one split: the hash of its name
     sends 45 % of them to "held_out" and the rest to "train", until a split has its characters; a generated domain
     writes each split by itself. So that no cluster weighs much, each gives at most an even share of a split's
-    characters among `held_out_clusters`.
+    characters among `clusters`.
     Raises `Problem` for an unknown domain, a package that is not installed, a domain without training text, and one
     that holds out fewer clusters or has a cluster with more than three even shares of the held-out characters.
     """
-    limits = dict(zip(SPLITS, (train_characters, held_out_characters), strict=True))
-    corpora = {}
-    for name in domains:
-        if name in HARVESTED:
-            sources, where = HARVESTED[name](), split
-        elif name in GENERATED:
-            sources = itertools.chain.from_iterable(map(GENERATED[name], SPLITS))
-            where = generated.split
-        else:
-            known = ", ".join([*HARVESTED, *GENERATED])
-            raise Problem(f"demo.corpora.domains: there is no domain {name!r}; choose from {known}.")
-        corpora[name] = _fill(documents(sources, name in HARVESTED), where, limits, held_out_clusters)
-        if not corpora[name]["train"]:
-            raise Problem(f"Domain {name} has no train document: {REMEDY}.")
-        _check_clusters(name, corpora[name]["held_out"], held_out_clusters)
-    return corpora
+    if name in HARVESTED:
+        sources, where = HARVESTED[name](), split
+    elif name in GENERATED:
+        sources = itertools.chain.from_iterable(map(GENERATED[name], SPLITS))
+        where = generated.split
+    else:
+        known = ", ".join([*HARVESTED, *GENERATED])
+        raise Problem(f"demo.corpora.domains: there is no domain {name!r}; choose from {known}.")
+    corpus = _fill(documents(sources, name in HARVESTED), where, limits, clusters)
+    if not corpus["train"]:
+        raise Problem(f"Domain {name} has no train document: {REMEDY}.")
+    _check_clusters(name, corpus["held_out"], clusters)
+    return corpus
 
 
 def documents(found: Iterable[harvested.Source], different: bool) -> Iterator[Document]:
