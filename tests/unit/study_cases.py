@@ -34,6 +34,8 @@ FEWER = {
     "logit_lens": {"windows": 3, "fitted_windows": 2, "removal_windows": 2},
     "expert_retention": {"random": 2, "length": 8},
     "interventions": {"documents": 3, "length": 8, "asked": [{"name": "one", "dataset": "python", "layer": 1}]},
+    "steering": {"pairs": [["python", "cpp"]], "random": 3, "priced": 1, "documents": 3, "length": 8, "prompts": 4}
+    | {"choosing": 1, "prompt": 4, "tokens": 3, "doses": [1, 2]},
     "multiple_choice": {"items": 3, "calibration_items": 2, "close_items": 2, "context": 4, "answer": 2, "flips": 100},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},

@@ -42,9 +42,7 @@ def edited(model: transformers.PreTrainedModel, layer: int, kind: str, edit: Edi
     """
     if kind == "residual":
         handle = layers_of(model.base_model)[layer].register_forward_hook(
-            lambda module, given, output: (
-                (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
-            )
+            lambda module, given, output: (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
         )
         with _removed(handle):
             yield
