@@ -11,10 +11,12 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import torch
+import transformers
 
 from gatebook.chapters.base.page import Figure, Seen
 from gatebook.chapters.interventions import CHAPTER, MEASURES, asked, measure, page, trial
@@ -81,8 +83,32 @@ def entry(given: Mapping) -> dict:
     return {key: value for key, value in made.items() if value is not None} | {"name": "the change"}
 
 
-def run(given: Mapping) -> Path:
-    """Do what was given, in the folder of the study, and return the folder that was written; or raise a `Problem`."""
+@dataclass(frozen=True)
+class Opened:
+    """A model of a study, at the checkpoint that is studied, and what belongs to it.
+
+    config: of the study; name, checkpoint: of the model; tokens: paths of the token files by dataset.
+    """
+
+    config: Mapping
+    name: str
+    checkpoint: str
+    model: transformers.PreTrainedModel
+    tokenizer: transformers.PreTrainedTokenizerBase
+    tokens: dict[str, str]
+
+    def batch(self, length: int) -> int:
+        """How many tokens the model sees at once, in texts of some length."""
+        wanted = self.config["extraction"]["tokens_per_batch"][self.model.device.type]
+        return extraction.batch_tokens(wanted, self.model.config, self.model.device, length)
+
+
+def opened(given: Mapping, datasets: Mapping[str, str]) -> Opened:
+    """The model of a study in its folder that the command line names; or raise a `Problem`.
+
+    given: `model` (None for the first), `directory`, `configfile`; datasets: those that are needed, by the option that
+    names them.
+    """
     with read_workflow(given["directory"], given["configfile"]) as workflow:
         study, config = workflow.globals["study"], workflow.globals["config"]
     name = given["model"] or next(iter(study.models))
@@ -90,13 +116,13 @@ def run(given: Mapping) -> Path:
         raise Problem(f"--model: the study has no model {name!r}: use one of {', '.join(study.models)}.")
     if study.of_counts:
         raise Problem("published counts have no model that could be changed.")
-    one = asked.checked(entry(given), "intervene")
-    if one.dataset and one.dataset not in study.datasets:
-        raise Problem(f"--dataset: {one.dataset!r} is not in the study: use one of {', '.join(study.datasets)}.")
-    checkpoint, settings = study.studied_checkpoint(name), config["interventions"]
+    for option, dataset in datasets.items():
+        if dataset not in study.datasets:
+            raise Problem(f"{option}: {dataset!r} is not in the study: use one of {', '.join(study.datasets)}.")
+    checkpoint = study.studied_checkpoint(name)
     folder, tokenizer = study.folder(name, checkpoint), study.tokenizer(name)
     tokens = {dataset: f"results/inputs/{name}/{dataset}.nc" for dataset in study.datasets}
-    for path in (folder, tokenizer, *([tokens[one.dataset]] if one.dataset else [])):
+    for path in (folder, tokenizer, *(tokens[dataset] for dataset in datasets.values())):
         if not Path(path).exists():
             raise Problem(f"{path} does not exist: make it by snakemake --cores 2 {path}")
     wanted = study.models[name]
@@ -104,24 +130,31 @@ def run(given: Mapping) -> Path:
     if device.type == "cpu":
         torch.set_num_threads(config["extraction"]["threads"])
     model = models.load(folder, device=device, head=True, **{key: wanted[key] for key in LOADING})
-    batch = extraction.batch_tokens(
-        config["extraction"]["tokens_per_batch"][device.type], model.config, device, settings["length"]
-    )
+    read = load_tokenizer(tokenizer, trust_remote_code=wanted["trust_remote_code"])
+    return Opened(config, name, checkpoint, model, read, tokens)
+
+
+def run(given: Mapping) -> Path:
+    """Do what was given, in the folder of the study, and return the folder that was written; or raise a `Problem`."""
+    one = asked.checked(entry(given), "intervene")
+    of_study = opened(given, {"--dataset": one.dataset} if one.dataset else {})
+    config, settings = of_study.config, of_study.config["interventions"]
     made, of, told = trial.tried(
-        model,
-        load_tokenizer(tokenizer, trust_remote_code=wanted["trust_remote_code"]),
+        of_study.model,
+        of_study.tokenizer,
         one,
-        lambda dataset: load_tokens(tokens[dataset]),
+        lambda dataset: load_tokens(of_study.tokens[dataset]),
         settings=settings,
-        tokens_per_batch=batch,
+        tokens_per_batch=of_study.batch(settings["length"]),
         place="intervene",
     )
     statistics = {key: config["statistics"][key] for key in ("resamples", "seed", "confidence", "fewest_clusters")}
     metrics = measure.measure([(one, made, of)], **statistics)
     metrics = metrics.assign_attrs(told=json.dumps([told], ensure_ascii=False))
     seen = Seen(metrics, thresholds=settings["thresholds"])
+    name, checkpoint = of_study.name, of_study.checkpoint
     target = Path("prompts", _name(name, checkpoint, one, made.expert, given))
-    write(target, one, told, seen, f"{name}, {checkpoint}", _command(given))
+    write(target, one, told, seen, f"{name}, {checkpoint}", command_of(PROGRAM, given))
     return target
 
 
@@ -132,7 +165,7 @@ def _name(model: str, checkpoint: str, one: Asked, expert: int, given: Mapping) 
     return f"{model}_{checkpoint}_layer_{one.layer}_expert_{expert}_{place}_{hashlib.sha256(content).hexdigest()[:8]}"
 
 
-def _command(given: Mapping) -> str:
+def command_of(program: str, given: Mapping) -> str:
     """The command line that gives the same."""
     words = [
         part
@@ -140,7 +173,7 @@ def _command(given: Mapping) -> str:
         if value not in (None, [], ".") and not (key == "generate" and not value)
         for part in (f"--{key}", *(value if isinstance(value, list) else [str(value)]))
     ]
-    return shlex.join([*PROGRAM.split(), *words])
+    return shlex.join([*program.split(), *words])
 
 
 def write(target: Path, one: Asked, told: dict, seen: Seen, of: str, command: str) -> None:
@@ -171,8 +204,8 @@ def write(target: Path, one: Asked, told: dict, seen: Seen, of: str, command: st
         (partial / "index.html").write_text(_page(one, told, seen, figures, of, command), encoding="utf-8")
 
 
-def _page(one: Asked, told: dict, seen: Seen, figures: Sequence[Figure], of: str, command: str) -> str:
-    """The text of the page."""
+def template(name: str) -> jinja2.Template:
+    """A template of a page that stands alone."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(REPORT / "templates"),
         autoescape=True,
@@ -181,12 +214,17 @@ def _page(one: Asked, told: dict, seen: Seen, figures: Sequence[Figure], of: str
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(name)
+
+
+def _page(one: Asked, told: dict, seen: Seen, figures: Sequence[Figure], of: str, command: str) -> str:
+    """The text of the page."""
     at = seen.metrics.isel(intervention=0, dose=int(seen.metrics["asked_dose"][0]))
     whole = [
         (MEASURES[name].title, MEASURES[name].meaning, [_value(at[name].sel(who=who)) for who in measure.WHO])
         for name in measure.COUNTED
     ]
-    return environment.get_template("intervention.html.j2").render(
+    return template("intervention.html.j2").render(
         style=(REPORT / "assets" / "gatebook.css").read_text(encoding="utf-8"),
         asked=one,
         told=told,

@@ -109,7 +109,7 @@ class Chosen(Settings):
         2, gt=0, description="one of the doses, at which the layer is chosen and random vectors are tried"
     )
     random: int = Field(19, ge=2, description="random vectors of the same length")
-    priced: int = Field(5, ge=1, description="of the random vectors, whose price is measured")
+    priced: int = Field(4, ge=1, description="of the random vectors, whose price is measured")
     documents: int = Field(
         24,
         ge=1,
@@ -122,7 +122,7 @@ class Chosen(Settings):
     )
     choosing: int = Field(12, ge=1, description="other prompts, by which the layer is chosen")
     prompt: int = Field(16, ge=1, description="tokens of a prompt; as many first ones of a document make no vector")
-    tokens: int = Field(24, ge=2, description="written after each prompt")
+    tokens: int = Field(20, ge=2, description="written after each prompt")
     seed: int = Field(7, ge=0, description="of documents, random vectors and random numbers")
 
 
