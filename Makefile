@@ -8,7 +8,7 @@ TESTS = $$(( $$(getconf _NPROCESSORS_ONLN) < 4 ? $$(getconf _NPROCESSORS_ONLN) +
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study check-config chapter intervene values convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
+.PHONY: help environment study check-config chapter intervene steer values convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,13 @@ intervene: environment ## Change one expert in a prompt: PROMPT="..." LAYER=1 EX
 	  $(if $(EXPERT),--expert $(EXPERT)) $(if $(TOKEN),--token $(TOKEN)) $(if $(FACTOR),--factor $(FACTOR)) \
 	  $(if $(DELTA),--delta=$(DELTA)) $(if $(STAGE),--stage $(STAGE)) $(if $(GENERATE),--generate $(GENERATE)) \
 	  $(if $(MODEL),--model $(MODEL)) $(if $(CONFIG),--configfile $(CONFIG)) $(OPTIONS)
+
+steer: environment ## Steer a prompt: PROMPT="..." LAYER=2 TOWARD=python AWAY=cpp, or put in a text: FROM="..."
+	@$(BIN)/python -m gatebook.report.steer --prompt "$$PROMPT" --layer $(LAYER) \
+	  $(if $(TOWARD),--toward $(TOWARD)) $(if $(AWAY),--away $(AWAY)) $(if $(FROM),--from "$$FROM") \
+	  $(if $(FROM_AT),--from-at "$(FROM_AT)") $(if $(KIND),--kind $(KIND)) $(if $(DOSE),--dose=$(DOSE)) \
+	  $(if $(AT),--at "$(AT)") $(if $(GENERATE),--generate $(GENERATE)) $(if $(MODEL),--model $(MODEL)) \
+	  $(if $(CONFIG),--configfile $(CONFIG)) $(OPTIONS)
 
 values: environment ## Count the values of a column: FILE=data/pile.jsonl BY='meta[pile_set_name]'
 	@$(BIN)/python -m gatebook.inputs.values $(FILE) $(if $(BY),--by '$(BY)') $(OPTIONS)

@@ -175,7 +175,7 @@ def _write_records(folder: Path, made: Case, number: int, attrs: dict) -> None:
 
 
 def run_jobs(folder: Path) -> None:
-    """Tally the records and measure every chapter of a written study, each by its own rule and script."""
+    """Tally the records and measure the chapters that a written study has, each by its own rule and script."""
     with alone.read_workflow(folder, [folder / "study.yaml"]) as workflow:
         jobs = [
             alone.job(workflow, "tally_routing", {"model": MODEL, "checkpoint": checkpoint, "part": name})
@@ -186,8 +186,9 @@ def run_jobs(folder: Path) -> None:
             alone.job(workflow, "scan_ablation", {"model": MODEL, "checkpoint": checkpoint})
             for checkpoint in CHECKPOINTS
         ]
+        left_out = workflow.globals["left_out"](MODEL)
         for name in TopologicalSorter(
-            {name: chapter.chapters + chapter.beside for name, chapter in CHAPTERS.items()}
+            {name: chapter.chapters + chapter.beside for name, chapter in CHAPTERS.items() if name not in left_out}
         ).static_order():
             jobs += [alone.job(workflow, f"measure_{name}", wildcards) for wildcards in places(name)]
     with chdir(folder):

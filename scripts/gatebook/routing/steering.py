@@ -189,7 +189,7 @@ def generate(
         Numbers from 0 to 1 by which the tokens are drawn from the model's probabilities, (row, tokens) float64; None
         for the likeliest token each time.
     on_prompts
-        A change within which the prompts are run: (prompt, position) as they are.
+        A change within which the prompts are run, which is the same for all of them.
     on_written
         A change within which each written token is run: (row, 1). The prompts are run without it, and so the first
         written token, which they alone predict, is the same with it and without.
@@ -201,8 +201,13 @@ def generate(
     """
     with on_prompts or nullcontext():
         read = model(input_ids=prompts, use_cache=True)
-    cache, logits = read.past_key_values, read.logits[:, -1][continued]
-    cache.reorder_cache(continued)
+        if type(read.past_key_values) is transformers.DynamicCache:
+            read.past_key_values.reorder_cache(continued)
+            logits = read.logits[:, -1][continued]
+        else:  # a family's own kind of cache, whose rows cannot be spread
+            read = model(input_ids=prompts[continued], use_cache=True)
+            logits = read.logits[:, -1]
+    cache = read.past_key_values
     written = []
     with on_written or nullcontext():
         for step in range(tokens):

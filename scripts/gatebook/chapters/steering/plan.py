@@ -105,9 +105,10 @@ def prompts(
         one = tokens[name]
         most = min(-(-(prompts + choosing) // len(names)), len(np.unique(one["cluster"].values)))
         found, chosen = beginnings(one, np.ones(one.sizes["document"], bool), documents=most, length=prompt, seed=seed)
-        clusters.append(sources(one["cluster"].values, one.attrs["dataset_sha256"])[chosen])
-        ids.append(found.reshape(len(found), -1))
-    together = np.concatenate(clusters)
+        if len(found):
+            clusters.append(sources(one["cluster"].values, one.attrs["dataset_sha256"])[chosen])
+            ids.append(found)
+    together = np.concatenate(clusters) if clusters else np.zeros(0, object)
     _, unique = np.unique(together.astype(str), return_index=True)
     order = np.random.default_rng([seed, 1]).permutation(np.sort(unique))
     if len(order) < 3:
