@@ -135,7 +135,7 @@ def test_random_vectors_are_as_long_and_those_of_logits_permutations():
 
 def planted(strength: float):
     """A model whose embedding writes which dataset a token is from, and whose head reads it as strongly as said."""
-    model = families.causal_model("olmoe", hidden_size=64)
+    model = families.causal_model("olmoe", hidden_size=256)
     with torch.no_grad():
         for layer in model.model.layers:  # they hardly change what the embedding writes
             layer.self_attn.o_proj.weight *= 0.05
@@ -187,7 +187,7 @@ def test_nothing_added_costs_nothing_and_moves_nothing(found):
     outcome = found["planted"].outcome
     model, texts = planted(0.4), found["planted"].one.held_out
     for kind in KINDS:
-        vectors = {1: torch.zeros(8 if kind == "logits" else 64)}
+        vectors = {1: torch.zeros(8 if kind == "logits" else 256)}
         losses, moved = trial.priced(model, texts, kind, [{}, vectors], 3, 4)
         assert (losses[:, 0] == losses[:, 1]).all() and not moved.any()
         texts_written = trial.written(model, texts[:, :3], kind, [{1: vectors[1]}], 5, 1, 4)
@@ -199,7 +199,7 @@ def test_nothing_added_costs_nothing_and_moves_nothing(found):
 
 def test_prices_by_brute_force():
     model, texts = planted(0.4), np.array([[3, 9, 50, 4, 60, 7], [70, 5, 4, 8, 9, 10]])
-    vector = {0: torch.linspace(-1, 1, 64)}
+    vector = {0: torch.linspace(-1, 1, 256)}
     losses, _ = trial.priced(model, texts, "residual", [{}, vector], 2, 1)
     ids = torch.from_numpy(texts)
     states = []
