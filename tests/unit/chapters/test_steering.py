@@ -138,8 +138,8 @@ def planted(strength: float):
     model = families.causal_model("olmoe", hidden_size=256)
     with torch.no_grad():
         for layer in model.model.layers:  # they hardly change what the embedding writes
-            layer.self_attn.o_proj.weight *= 0.05
-            layer.mlp.experts.down_proj *= 0.05
+            layer.self_attn.o_proj.weight *= 0.005
+            layer.mlp.experts.down_proj *= 0.005
         for ids, sign in ((FIRST, 1), (SECOND, -1)):
             model.model.embed_tokens.weight[ids, 3] = sign
             model.lm_head.weight[ids] *= 0.1
