@@ -120,7 +120,8 @@ def run(given: Mapping) -> Path:
     way = "patched" if one.source else "steered"
     name = f"{of.name}_{of.checkpoint}_{way}_{one.kind}_{layer}_{hashlib.sha256(content).hexdigest()[:8]}"
     target = Path("prompts", name)
-    numbers = {"model": f"{of.name}, {of.checkpoint}", "command": command, "what": what} | told
+    numbers = {"model": f"{of.name}, {of.checkpoint}", "command": command, "what": what}
+    numbers |= {"source_tokens": [], "taken": None} | told
     text = template("steering.html.j2").render(
         style=(REPORT / "assets" / "gatebook.css").read_text(encoding="utf-8"), number=format_number, **numbers
     )
