@@ -8,7 +8,7 @@ TESTS = $$(( $$(getconf _NPROCESSORS_ONLN) < 4 ? $$(getconf _NPROCESSORS_ONLN) +
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study check-config chapter intervene route values convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
+.PHONY: help environment study check-config chapter intervene route steer values convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,13 @@ intervene: environment ## Change one expert in a prompt: PROMPT="..." LAYER=1 EX
 route: environment ## How every layer routes a prompt: PROMPT="..." or FILE=, or a token: DATASET=python DOCUMENT=2 TOKEN=300
 	@$(BIN)/python -m gatebook.report.route $(if $(DATASET),--dataset $(DATASET),$(if $(FILE),--file "$(FILE)",--prompt "$$PROMPT")) \
 	  $(if $(DOCUMENT),--document "$(DOCUMENT)") $(if $(TOKEN),--token $(TOKEN)) $(if $(MODEL),--model $(MODEL)) \
+	  $(if $(CONFIG),--configfile $(CONFIG)) $(OPTIONS)
+
+steer: environment ## Steer a prompt: PROMPT="..." LAYER=2 TOWARD=python AWAY=cpp, or put in a text: FROM="..."
+	@$(BIN)/python -m gatebook.report.steer --prompt "$$PROMPT" --layer $(LAYER) \
+	  $(if $(TOWARD),--toward $(TOWARD)) $(if $(AWAY),--away $(AWAY)) $(if $(FROM),--from "$$FROM") \
+	  $(if $(FROM_AT),--from-at "$(FROM_AT)") $(if $(KIND),--kind $(KIND)) $(if $(DOSE),--dose=$(DOSE)) \
+	  $(if $(AT),--at "$(AT)") $(if $(GENERATE),--generate $(GENERATE)) $(if $(MODEL),--model $(MODEL)) \
 	  $(if $(CONFIG),--configfile $(CONFIG)) $(OPTIONS)
 
 values: environment ## Count the values of a column: FILE=data/pile.jsonl BY='meta[pile_set_name]'

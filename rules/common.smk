@@ -66,6 +66,7 @@ if shlex.quote(sys.executable) != sys.executable:  # Snakemake writes it into co
 from gatebook import chapters as declarations
 from gatebook.atlas import profiles_page
 from gatebook.chapters.interventions.asked import of_model
+from gatebook.chapters.steering.asked import of_study
 from gatebook.files import parts
 from gatebook.files.checksums import sha256
 from gatebook.inputs import catalogues
@@ -388,9 +389,18 @@ def asked(model):
     return [asdict(each) for each in of_model(entries, model, **known)]
 
 
+def contrasts():
+    """The pairs of the study's datasets that the config contrasts, as the chapter steering has them."""
+    if "steering" not in CHAPTERS:
+        return []
+    return of_study(config["steering"], list(study.datasets), list(config["datasets"]))
+
+
 def missing(model):
     """The capabilities that a model's data lack, each with the reason."""
-    return ({} if asked(model) else {"asked": "interventions.asked is empty"}) | study.missing(model)
+    lacks = {} if asked(model) else {"asked": "interventions.asked is empty"}
+    lacks |= {} if contrasts() else {"contrast": "steering.pairs names no two datasets of the study"}
+    return lacks | study.missing(model)
 
 
 def left_out(model):

@@ -34,6 +34,8 @@ FEWER = {
     "logit_lens": {"windows": 3, "fitted_windows": 2, "removal_windows": 2},
     "expert_retention": {"random": 2, "length": 8},
     "interventions": {"documents": 3, "length": 8, "asked": [{"name": "one", "dataset": "python", "layer": 1}]},
+    "steering": {"pairs": [["python", "cpp"]], "random": 3, "priced": 1, "documents": 3, "length": 8, "prompts": 4}
+    | {"choosing": 1, "prompt": 4, "tokens": 3, "doses": [1, 2]},
     "multiple_choice": {"items": 3, "calibration_items": 2, "close_items": 2, "context": 4, "answer": 2, "flips": 100},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
@@ -173,7 +175,7 @@ def _write_records(folder: Path, made: Case, number: int, attrs: dict) -> None:
 
 
 def run_jobs(folder: Path) -> None:
-    """Tally the records and measure every chapter of a written study, each by its own rule and script."""
+    """Tally the records and measure the chapters that a written study has, each by its own rule and script."""
     with alone.read_workflow(folder, [folder / "study.yaml"]) as workflow:
         jobs = [
             alone.job(workflow, "tally_routing", {"model": MODEL, "checkpoint": checkpoint, "part": name})
@@ -184,8 +186,9 @@ def run_jobs(folder: Path) -> None:
             alone.job(workflow, "scan_ablation", {"model": MODEL, "checkpoint": checkpoint})
             for checkpoint in CHECKPOINTS
         ]
+        left_out = workflow.globals["left_out"](MODEL)
         for name in TopologicalSorter(
-            {name: chapter.chapters + chapter.beside for name, chapter in CHAPTERS.items()}
+            {name: chapter.chapters + chapter.beside for name, chapter in CHAPTERS.items() if name not in left_out}
         ).static_order():
             jobs += [alone.job(workflow, f"measure_{name}", wildcards) for wildcards in places(name)]
     with chdir(folder):

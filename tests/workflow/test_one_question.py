@@ -103,6 +103,24 @@ def test_a_prompt_needs_no_study(tmp_path, tiny_config):
     assert made == {"demo", "logs", "receipts"}
 
 
+def test_a_prompt_is_steered_by_hand(study, tiny_config):
+    """As `make steer` does it: a page and numbers below prompts/, and the study as it was."""
+    before = study.checksums()
+    words = ["--prompt", "Tara has 24 postcards", "--layer", "1", "--configfile", tiny_config]
+    contrast = ["--toward", "arithmetic", "--away", "stories", "--generate", "3", "--random", "2", "--samples", "2"]
+    done = run("gatebook.report.steer", study.folder, *words, *contrast, "--kind", "logits")
+    assert done.returncode == 0, done.stderr
+    folder = Path(done.stdout.strip().removeprefix("Page: ")).parent
+    assert folder.parent == study.folder / "prompts" and study.checksums() == before
+    found = json.loads((folder / "steering.json").read_text())
+    assert [each["dataset"] for each in found["prices"]] == ["arithmetic", "stories"] and len(found["written"]) == 3
+    assert "What it costs" in (folder / "index.html").read_text()
+    done = run("gatebook.report.steer", study.folder, *words, "--from", "Ben has 3 pens", "--at", "1", "--from-at", "1")
+    assert done.returncode == 0, done.stderr
+    done = run("gatebook.report.steer", study.folder, *words, "--from", "Ben has 3 pens", "--at", "99")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "there is no token 99" in done.stderr
+
+
 def test_a_chapter_alone_makes_only_what_the_study_lacks_and_leaves_the_study_alone(study, tiny_config):
     before = study.checksums()
     words = ["router_decisiveness", "--datasets", "stories", "--configfile", tiny_config]

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import torch
+import transformers
 
 from gatebook.inputs.catalogues import Study
+from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.problem import Problem
 from gatebook.report.render import MissingKey, visible
+from gatebook.routing import extraction, models
 from gatebook.run.alone import SNAKEFILE, read_workflow
 
 PROMPTS = Path("prompts")
@@ -60,6 +64,47 @@ def chosen(given: Mapping, purpose: str) -> Chosen:
     if study.of_counts:
         raise Problem(f"published counts have no model {purpose}.")
     return Chosen(name, study.studied_checkpoint(name), study, config)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model of a study, loaded with its head at the checkpoint that is studied, and what belongs to it.
+
+    config: of the study; name, checkpoint, label: of the model; tokens: paths of the token files by dataset.
+    """
+
+    config: Mapping
+    name: str
+    checkpoint: str
+    label: str
+    model: transformers.PreTrainedModel
+    tokenizer: transformers.PreTrainedTokenizerBase
+    tokens: dict[str, str]
+
+    def batch(self, length: int) -> int:
+        """How many tokens the model sees at once, in texts of some length."""
+        wanted = self.config["extraction"]["tokens_per_batch"][self.model.device.type]
+        return extraction.batch_tokens(wanted, self.model.config, self.model.device, length)
+
+
+def opened(given: Mapping, datasets: Mapping[str, str]) -> Opened:
+    """The model that was `given`, see `chosen`, whose files and those of datasets are made if they do not exist.
+
+    datasets: those that are needed, by the option that names them; a `Problem` if the study does not have one.
+    """
+    picked = chosen(given, "that could be changed")
+    for option, dataset in datasets.items():
+        if dataset not in picked.study.datasets:
+            raise Problem(f"{option}: {dataset!r} is not in the study: use one of {', '.join(picked.study.datasets)}.")
+    tokens = {dataset: f"results/inputs/{picked.name}/{dataset}.nc" for dataset in picked.study.datasets}
+    make((picked.folder, picked.tokenizer, *(tokens[dataset] for dataset in datasets.values())), given)
+    wanted = picked.settings
+    device = models.choose_device(wanted["device"])
+    if device.type == "cpu":
+        torch.set_num_threads(picked.config["extraction"]["threads"])
+    model = models.load(picked.folder, device=device, head=True, **{key: wanted[key] for key in LOADING})
+    tokenizer = load_tokenizer(picked.tokenizer, trust_remote_code=wanted["trust_remote_code"])
+    return Opened(picked.config, picked.name, picked.checkpoint, picked.label, model, tokenizer, tokens)
 
 
 def make(paths: Iterable[str], given: Mapping) -> None:

@@ -21,6 +21,7 @@ OTHERS = {
     "paths": (210_000, 12_000, 370_000, 7_000),
     "placement": (500_000, 0, 900_000, 0),
     "reach": (160_000, 8_500, 280_000, 51_000),
+    "steering": (285_000, 0, 260_000, 0),
     "transitions": (250_000, 32_000, 500_000, 0),
 }
 """Bytes of a chapter that are shown, and by dataset, and that are linked to, and by dataset."""

@@ -12,8 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from gatebook.chapters.base.page import Figure, Seen
 from gatebook.chapters.interventions import CHAPTER, MEASURES, asked, measure, page, trial
 from gatebook.chapters.interventions.asked import Asked
@@ -21,10 +19,8 @@ from gatebook.figures import export
 from gatebook.figures.words import format_number
 from gatebook.files import atomic
 from gatebook.inputs.documents import load_tokens
-from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.problem import Problem
 from gatebook.report import by_hand
-from gatebook.routing import extraction, models
 
 PROGRAM = "python -m gatebook.report.intervene"
 
@@ -78,37 +74,25 @@ def entry(given: Mapping) -> dict:
 
 def run(given: Mapping) -> Path:
     """Do what was given, in the folder of the study, and return the folder that was written; or raise a `Problem`."""
-    picked = by_hand.chosen(given, "that could be changed")
-    study, config, wanted = picked.study, picked.config, picked.settings
     one = asked.checked(entry(given), "intervene")
-    if one.dataset and one.dataset not in study.datasets:
-        raise Problem(f"--dataset: {one.dataset!r} is not in the study: use one of {', '.join(study.datasets)}.")
-    settings = config["interventions"]
-    tokens = {dataset: f"results/inputs/{picked.name}/{dataset}.nc" for dataset in study.datasets}
-    by_hand.make((picked.folder, picked.tokenizer, *([tokens[one.dataset]] if one.dataset else [])), given)
-    device = models.choose_device(wanted["device"])
-    if device.type == "cpu":
-        torch.set_num_threads(config["extraction"]["threads"])
-    model = models.load(picked.folder, device=device, head=True, **{key: wanted[key] for key in by_hand.LOADING})
-    batch = extraction.batch_tokens(
-        config["extraction"]["tokens_per_batch"][device.type], model.config, device, settings["length"]
-    )
+    of_study = by_hand.opened(given, {"--dataset": one.dataset} if one.dataset else {})
+    config, settings = of_study.config, of_study.config["interventions"]
     made, of, told = trial.tried(
-        model,
-        load_tokenizer(picked.tokenizer, trust_remote_code=wanted["trust_remote_code"]),
+        of_study.model,
+        of_study.tokenizer,
         one,
-        lambda dataset: load_tokens(tokens[dataset]),
+        lambda dataset: load_tokens(of_study.tokens[dataset]),
         settings=settings,
-        tokens_per_batch=batch,
+        tokens_per_batch=of_study.batch(settings["length"]),
         place="intervene",
     )
     statistics = {key: config["statistics"][key] for key in ("resamples", "seed", "confidence", "fewest_clusters")}
     metrics = measure.measure([(one, made, of)], **statistics)
     metrics = metrics.assign_attrs(told=json.dumps([told], ensure_ascii=False))
     seen = Seen(metrics, thresholds=settings["thresholds"])
-    target = by_hand.PROMPTS / _name(picked.name, picked.checkpoint, one, made.expert, given)
+    target = by_hand.PROMPTS / _name(of_study.name, of_study.checkpoint, one, made.expert, given)
     telling = {key: value for key, value in given.items() if key != "generate" or value}
-    write(target, one, told, seen, picked.label, by_hand.command(PROGRAM, telling))
+    write(target, one, told, seen, of_study.label, by_hand.command(PROGRAM, telling))
     return target
 
 

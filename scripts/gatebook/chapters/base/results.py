@@ -50,6 +50,7 @@ NAMES = {
     "matched_share": ("share of the changed tokens that have a control", "1"),
     "measure": ("name of the measure", ""),
     "on_dataset": ("dataset that is changed, or none", ""),
+    "pair": ("dataset that is steered toward, and the other; or all pairs pooled", ""),
     "order": ("by what the tokens of an expert are ranked", ""),
     "other": ("number of the other expert", "1"),
     "other_layer": ("number of the other layer", "1"),
@@ -88,6 +89,7 @@ NAMES = {
     "unit_edge": ("edge of a bin between 0 and 1", "1"),
     "untrained": ("1 for the untrained model", "1"),
     "weight": ("mean routing weight before the change", "1"),
+    "vector": ("number of the random vector, from 0", "1"),
     "where": ("which tokens are changed", ""),
     "who": ("which expert is changed, in which tokens", ""),
 }
