@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 PACKAGES = (
     *("torch", "transformers", "transformers.models.olmoe.modeling_olmoe", "numba", "pandas", "xarray", "netCDF4"),
@@ -26,7 +27,7 @@ def may_fork(command: list[str], environment: dict[str, str]) -> bool:
 
 def ask(address: str, script: str) -> int:
     """Have a script done in this process's folder and environment, with its output; returns its exit status."""
-    request = json.dumps({"script": script, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
+    request = json.dumps({"script": script, "folder": str(Path.cwd()), "environment": dict(os.environ)}).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
         socket.send_fds(connection, [len(request).to_bytes(8)], [0, 1, 2])
@@ -42,7 +43,7 @@ def become(script: str, folder: str, environment: dict[str, str], files: list[in
     for number, file in enumerate(files):
         os.dup2(file, number)
     sys.argv = [script]
-    sys.path[:1] = [os.path.dirname(script), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    sys.path[:1] = [str(Path(script).parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
 
 
 def serve(listener: socket.socket) -> str:

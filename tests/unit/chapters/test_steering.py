@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from routing_cases import case, logits_for, records
 
-from gatebook.chapters.steering import Chosen, asked, by_hand, measure, page, plan, trial
+from gatebook.chapters.steering import Chosen, asked, measure, one_prompt, page, plan, trial
 from gatebook.chapters.steering.measure import Steered
 from gatebook.chapters.steering.one_prompt import Asked
 from gatebook.chapters.steering.plan import Prompts, Side
@@ -350,30 +350,30 @@ def model():
 
 def test_places_of_tokens():
     for text, tokens in {"3": [3], "last": [4], "last 2": [3, 4], "all": [0, 1, 2, 3, 4], "generated": []}.items():
-        at = by_hand.place_of(text, "--at", within=True)
-        assert np.flatnonzero(by_hand.mask(at, 5, "the prompt")).tolist() == tokens
+        at = one_prompt.place_of(text, "--at", within=True)
+        assert np.flatnonzero(one_prompt.mask(at, 5, "the prompt")).tolist() == tokens
     for text, within in (("first", True), ("last x", True), ("-1", True), ("all", False), ("last 2", False)):
         with pytest.raises(Problem, match=f"--at {text} is not allowed: write "):
-            by_hand.place_of(text, "--at", within=within)
+            one_prompt.place_of(text, "--at", within=within)
     with pytest.raises(Problem, match="there is no token 5: the prompt has tokens 0 to 4"):
-        by_hand.mask(5, 5, "the prompt")
+        one_prompt.mask(5, 5, "the prompt")
     with pytest.raises(Problem, match="at last 9 is not allowed: the prompt has 5 tokens"):
-        by_hand.mask("last 9", 5, "the prompt")
+        one_prompt.mask("last 9", 5, "the prompt")
 
 
 def test_a_contrast_of_ones_own_prompt(model):
     texts = [[np.array([3, 4, 5]), np.array([6, 7])], [np.array([50, 51]), np.array([52, 53, 54, 55])]]
-    vectors, table = by_hand.contrast(model, *texts, "residual", [1]), by_hand.table_of(*texts, 97)
+    vectors, table = one_prompt.contrast(model, *texts, "residual", [1]), one_prompt.table_of(*texts, 97)
     assert table[3] == pytest.approx(np.log(2 - 1 / 6 + 1 / 6)) or table[3] > 0
     one = Asked("3 9 50 4", layer=1, at="last 2", dose=0, generate=4, samples=2, random=3)
-    told = by_hand.steer(model, Words(), one, vectors, table)
+    told = one_prompt.steer(model, Words(), one, vectors, table)
     assert told["changed"] == [2, 3] and [each["after"] for each in told["kl"]] == [0]
     assert told["written"]["before"] == told["written"]["after"] and told["ratio"]["before"] == told["ratio"]["after"]
     strong = Asked("3 9 50 4", layer=1, at="last", dose=20, generate=4, samples=2, random=3)
-    told = by_hand.steer(model, Words(), strong, vectors, table)
+    told = one_prompt.steer(model, Words(), strong, vectors, table)
     assert told["kl"][0]["after"] > 0.01 and told["kl"][0]["place"] == 3
     written = Asked("3 9 50 4", layer=None, kind="logits", at="generated", dose=20, generate=6, samples=2, random=3)
-    told = by_hand.steer(model, Words(), written, by_hand.contrast(model, *texts, "logits", [0, 1, 2]), table)
+    told = one_prompt.steer(model, Words(), written, one_prompt.contrast(model, *texts, "logits", [0, 1, 2]), table)
     assert told["changed"] == [] and told["kl"] == [] and told["written"]["before"] != told["written"]["after"]
     assert told["written"]["before"].split()[0] == told["written"]["after"].split()[0]
 
@@ -382,10 +382,10 @@ def test_a_text_put_into_itself_changes_nothing_and_another_one_does(model):
     others = [np.array([9, 8, 7]), np.array([60, 61, 62])]
     for kind in KINDS:
         same = Asked("3 9 50 4", kind, 1, 2, source="3 9 50 4", source_at=2, generate=3, samples=1)
-        told = by_hand.patch(model, Words(), same, others)
+        told = one_prompt.patch(model, Words(), same, others)
         assert [each["after"] for each in told["kl"]] == [0, 0] and [each["place"] for each in told["kl"]] == [2, 3]
         assert told["kl"][0]["random"] > 0 and told["written"]["before"] == told["written"]["after"]
-    told = by_hand.patch(model, Words(), Asked("3 9 50 4", "residual", 2, "last", source="7 8 80"), others)
+    told = one_prompt.patch(model, Words(), Asked("3 9 50 4", "residual", 2, "last", source="7 8 80"), others)
     clean = model(input_ids=torch.tensor([[7, 8, 80]])).logits[0, -1].softmax(dim=-1)
     rows = {row["token"]: row["after"] for row in told["predicted"][0]["tokens"]}
     assert told["taken"] == 2
@@ -423,12 +423,12 @@ def test_the_command_line_is_checked():
 
 def test_what_the_model_has_not_is_refused(model):
     with pytest.raises(Problem, match="layer 7 has no experts: use one of 0, 1, 2, or all"):
-        by_hand.check(Asked("1", layer=7), model, 1)
+        one_prompt.check(Asked("1", layer=7), model, 1)
     with pytest.raises(Problem, match="the prompt has no token"):
-        by_hand.check(Asked(""), model, 0)
+        one_prompt.check(Asked(""), model, 0)
     with pytest.raises(
         Problem, match="the prompt has 60 tokens with 24 to be generated, and the model reads 64 at most"
     ):
-        by_hand.check(Asked("1"), model, 60)
+        one_prompt.check(Asked("1"), model, 60)
     with pytest.raises(Problem, match="f has 1 texts, and a contrast needs two"):
-        by_hand.split([np.array([1])], "f")
+        one_prompt.split([np.array([1])], "f")

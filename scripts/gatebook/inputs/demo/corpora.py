@@ -53,7 +53,11 @@ class Document(NamedTuple):
 def harvest(
     domains: list[str], train_characters: int, held_out_characters: int, held_out_clusters: int, processes: int = 1
 ) -> dict[str, dict[str, list[Document]]]:
-    """Documents of each domain and split, see `harvest_domain`; several processes share the domains."""
+    """Documents of each domain and split, see `harvest_domain`.
+
+    Domains have train_characters and held_out_characters at most, and held_out_clusters at least; they are shared among
+    a number of processes.
+    """
     limits = dict(zip(SPLITS, (train_characters, held_out_characters), strict=True))
     of_one = functools.partial(harvest_domain, limits=limits, clusters=held_out_clusters)
     if processes == 1:
