@@ -97,7 +97,22 @@ def contrast(
     kind: str,
     layers: list[int],
 ) -> Vectors:
-    """The mean over all tokens of some texts less that of others, by layer (width,); texts (token,) of any lengths."""
+    """The mean over all tokens of some texts less that of others.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    toward, away
+        Texts (token,) of any lengths.
+    kind, layers
+        What of a layer it is the mean of, and of which layers.
+
+    Returns
+    -------
+    Vectors
+        By layer (width,).
+    """
     means = []
     for texts in (toward, away):
         each = [torch.from_numpy(text)[None].to(model.device) for text in texts]

@@ -40,9 +40,25 @@ class Prompts(NamedTuple):
 
 
 def side(tokens: xr.Dataset, vocabulary: int, *, documents: int, length: int, seed: int) -> Side:
-    """The parts of a dataset, from its token file; a `Problem` if it has too few documents that are long enough.
+    """The parts of a dataset.
 
-    vocabulary: how many token ids there are; others: see the settings of the chapter.
+    Parameters
+    ----------
+    tokens
+        Its token file.
+    vocabulary
+        How many token ids there are.
+    documents, length, seed
+        See the settings of the chapter.
+
+    Returns
+    -------
+    Side
+
+    Raises
+    ------
+    Problem
+        If it has too few documents that are long enough.
     """
     name, cluster = tokens.attrs["dataset"], tokens["cluster"].values.astype(str)
     known = np.unique(cluster)
@@ -94,10 +110,26 @@ def real_ratios(one: Side, other: Side) -> tuple[np.ndarray, np.ndarray]:
 def prompts(
     tokens: Mapping[str, xr.Dataset], pair: Sequence[str], *, prompts: int, choosing: int, prompt: int, seed: int
 ) -> tuple[Prompts, Prompts]:
-    """Neutral prompts, as many of each dataset as there are: those by which the layer is chosen, and others.
+    """Neutral prompts, as many of each dataset as there are.
 
-    tokens: the token files of the study's datasets; pair: those of the contrast, of which prompts are only if there are
-    no others; others: see the settings of the chapter. A `Problem` if there are fewer than three prompts.
+    Parameters
+    ----------
+    tokens
+        The token files of the study's datasets.
+    pair
+        Those of the contrast, of which prompts are only if there are no others.
+    prompts, choosing, prompt, seed
+        See the settings of the chapter.
+
+    Returns
+    -------
+    tuple[Prompts, Prompts]
+        Those by which the layer is chosen, and others.
+
+    Raises
+    ------
+    Problem
+        If there are fewer than three prompts.
     """
     names = [name for name in tokens if name not in pair] or list(tokens)
     ids, clusters = [], []

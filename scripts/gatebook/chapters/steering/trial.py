@@ -49,7 +49,26 @@ def contrast(
     first: int,
     tokens_per_batch: int,
 ) -> dict[str, Vectors]:
-    """The vectors of every kind and layer: the mean of the texts of one dataset less that of the other."""
+    """The mean of the texts of one dataset less that of the other.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode.
+    one, other
+        The datasets.
+    layers
+        Numbers of layers.
+    first
+        The first position that counts.
+    tokens_per_batch
+        Tokens that the model sees at once.
+
+    Returns
+    -------
+    dict[str, Vectors]
+        By kind, and of these by layer (width,).
+    """
     means = []
     for each in (one, other):
         rows = max(tokens_per_batch // each.made.shape[1], 1)

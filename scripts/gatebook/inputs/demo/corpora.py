@@ -55,8 +55,21 @@ def harvest(
 ) -> dict[str, dict[str, list[Document]]]:
     """Documents of each domain and split, see `harvest_domain`.
 
-    Domains have train_characters and held_out_characters at most, and held_out_clusters at least; they are shared among
-    a number of processes.
+    Parameters
+    ----------
+    domains
+        Names of domains.
+    train_characters, held_out_characters
+        At most so many of each.
+    held_out_clusters
+        At least so many are held out.
+    processes
+        So many share the domains.
+
+    Returns
+    -------
+    dict[str, dict[str, list[Document]]]
+        By domain and split.
     """
     limits = dict(zip(SPLITS, (train_characters, held_out_characters), strict=True))
     of_one = functools.partial(harvest_domain, limits=limits, clusters=held_out_clusters)
