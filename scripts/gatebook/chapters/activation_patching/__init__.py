@@ -13,7 +13,7 @@ CONTROLS = ("another prompt", "random experts")
 """The routing of a prompt with the same answer; random experts with the weights of the selected ones."""
 BASE, OTHER_RUN, INTEGRATED = "gradient", "gradient of the other prompt", "integrated gradients"
 METHODS = (BASE, OTHER_RUN, INTEGRATED)
-GAP = "gap, m of clean − m of corrupt prompts, m the logit of the right answer − that of the wrong one"
+GAP_SHARE = "of the gap"
 RECOVERED = "(m patched − m) / gap into corrupt prompts (denoising), (m − m patched) / gap into clean ones (noising)"
 
 MEASURES = {

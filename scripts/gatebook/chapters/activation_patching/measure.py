@@ -27,7 +27,7 @@ DIMS = {
     "routing_share": (),
     "gap_left": ("change", "where"),
     "sets_differ": ("layer",),
-    **dict.fromkeys(("agreement", "rank_agreement", "slope", "top_overlap"), ("direction", "method")),
+    **dict.fromkeys(("agreement", "rank_agreement", "slope", "top_overlap"), ("direction", "gradient")),
     "chosen_recovered": ("direction",),
     "random_recovered": ("direction",),
 }
@@ -83,7 +83,7 @@ def task_draws(outcome: Outcome, resampling: Resampling) -> xr.Dataset:
 
 
 def attributed(outcome: Outcome, resampling: Resampling) -> np.ndarray:
-    """What attribution says that each expert recovers: (draw, direction, method, layer, expert)."""
+    """What attribution says that each expert recovers: (draw, direction, gradient, layer, expert)."""
     changes = np.stack([outcome.attribution[method] for method in METHODS])
     moved = shares(changes, np.zeros(len(outcome.clean)))
     return ratio(resampling, moved, left(outcome.clean))
@@ -126,7 +126,7 @@ def _divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 def null_agreement(outcome: Outcome, resampling: Resampling, permutations: int, seed: int) -> xr.Dataset:
-    """`null_agreement` and `null_rank_agreement`, experts permuted within layers: (permutation, direction, method)."""
+    """`null_agreement`, `null_rank_agreement`, experts permuted within layers: (permutation, direction, gradient)."""
     rng, gap = np.random.default_rng(seed), left(outcome.clean)
     true = ratio(resampling, shares(outcome.experts, outcome.clean), gap)[0]
     said = attributed(outcome, resampling)[0]
@@ -135,7 +135,7 @@ def null_agreement(outcome: Outcome, resampling: Resampling, permutations: int, 
     true = np.broadcast_to(true[None, :, None], shuffled.shape)
     flat = [each.reshape(*each.shape[:3], -1) for each in (true, shuffled)]
     found = {"null_agreement": pearson(*flat), "null_rank_agreement": spearman(*flat)}
-    return xr.Dataset({name: (("permutation", "direction", "method"), each) for name, each in found.items()})
+    return xr.Dataset({name: (("permutation", "direction", "gradient"), each) for name, each in found.items()})
 
 
 def measure(
@@ -173,9 +173,9 @@ def measure(
     -------
     Measured
         `MEASURES`, with the dimension `task`, NaN in tasks that are not patched. `attribution`, `attention_attribution`
-        (task, direction, method, layer[, expert]), shares of the gap; `null_agreement`, `null_rank_agreement` (task,
-        direction, method, interval); `chosen` (task, half) text; `passed` (task,) bool; `pairs`, `clusters`, `tokens` (task,). The draws are those
-        of `GATE`.
+        (task, direction, gradient, layer[, expert]), shares of the gap; `null_agreement`, `null_rank_agreement` (task,
+        direction, gradient, interval); `chosen` (task, half) text; `passed` (task,) bool; `pairs`, `clusters`, `tokens`
+        (task,). The draws are those of `GATE`.
     """
     gates, found, sizes = [], [], []
     like = _coordinates(layers, experts)
@@ -213,7 +213,7 @@ def _coordinates(layers: Sequence[int], experts: int) -> dict[str, list]:
         "exchanged": list(EXCHANGED),
         "change": [*EXCHANGED, *CONTROLS],
         "where": [*(f"layer {layer}" for layer in layers), ALL],
-        "method": list(METHODS),
+        "gradient": list(METHODS),
     }
 
 
@@ -234,7 +234,7 @@ def _of_task(
     for name, each in null_agreement(outcome, resampling, permutations, seed).items():
         known[name] = uncertainty.chance(each, confidence, "permutation")
         known[name].attrs = {"long_name": f"{MEASURES[name[5:]].title}, experts permuted", "units": "1"}
-    dims = ("direction", "method", "layer", "expert")
+    dims = ("direction", "gradient", "layer", "expert")
     words = {"long_name": "attributed effect of an expert, a share of the gap", "units": "1"}
     known["attribution"] = dims, attributed(outcome, resampling)[0], words
     moved = np.stack([outcome.attention_attribution[method] for method in METHODS])
