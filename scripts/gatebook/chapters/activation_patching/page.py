@@ -359,11 +359,18 @@ def _exchanged(one: xr.Dataset, name: str) -> Figure:
 def _attribution(one: xr.Dataset, name: str) -> Figure:
     drawing, axes = plotting.canvas(3.8, columns=2, titles=[*DIRECTIONS])
     true = one["expert_recovered"].sel(interval="estimate").transpose("direction", "layer", "expert")
+    cells = [(int(layer), int(expert)) for layer in one["layer"].values for expert in one["expert"].values]
     for ax, way in zip(axes, DIRECTIONS, strict=True):
-        y = true.sel(direction=way).values.ravel()
         said = one["attribution"].sel(direction=way).transpose("gradient", "layer", "expert")
-        groups = {each: (said.sel(gradient=each).values.ravel(), y) for each in (BASE, INTEGRATED)}
-        against(ax, groups, x_label="attributed share of the gap", y_label="true share of the gap")
+        against(
+            ax,
+            {each: said.sel(gradient=each).values.ravel() for each in (BASE, INTEGRATED)},
+            true.sel(direction=way).values.ravel(),
+            [f"layer {layer}, expert {expert}" for layer, expert in cells],
+            x_label="attributed share of the gap",
+            y_label="true share of the gap",
+            experts=cells,
+        )
     ranks = "; ".join(f"{each} {_both(one, 'rank_agreement', gradient=each)}" for each in one["gradient"].values)
     found = "; ".join(f"{each} {_both(one, 'top_overlap', gradient=each)}" for each in one["gradient"].values)
     null = _said(one["null_rank_agreement"].sel(gradient=BASE, direction=DIRECTIONS[0]))
