@@ -83,6 +83,10 @@ FARTHEST = {
     "own_weight control_weight": (0, None, "of slots without weight"),
     "matched_share removed_mass": (0, 1, "of slots without a partner, or a layer without other experts"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
+    "right flips": (0, None, "of a model that is always wrong"),
+    "sets_differ": (0, None, "of prompts that are routed alike"),
+    "agreement rank_agreement": (-1, None, "of attribution that has everything the wrong way round"),
+    "top_overlap": (0, None, "of lists that share nothing"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""
 ROUNDING = 1e-6
