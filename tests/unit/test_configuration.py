@@ -313,6 +313,24 @@ def test_datasets_of_the_same_files_must_have_the_same_clusters():
     assert len(resolved(whole).datasets) == 2
 
 
+def test_tasks_of_the_embedded_study_are_for_its_model_alone_and_others_for_all():
+    whole = config()
+    whole["tasks"]["mine"] = {"source": "files", "files": ["pairs.jsonl"]}
+    whole["study"]["tasks"] = ["bracket", "mine"]
+    study = resolved(whole)
+    assert {name: task["files"] for name, task in study.tasks.items()} == {
+        "bracket": ["results/demo/corpora/held_out/python.jsonl"],
+        "mine": ["pairs.jsonl"],
+    }
+    assert study.local_paths()["tasks.mine.files[0]"] == "pairs.jsonl" and "tasks" not in study.missing("demo")
+    whole["study"]["models"] = ["demo", "olmoe"]
+    assert list(resolved(whole).tasks) == ["mine"]
+    whole["study"]["tasks"] = ["bracket"]
+    assert "study.tasks names none" in resolved(whole).missing("olmoe")["tasks"]
+    del whole["study"]["tasks"]
+    assert not resolved(whole).tasks
+
+
 def test_local_paths_are_those_of_the_selected_models_and_datasets():
     whole = changed("study", {"title": "A study", "models": ["mine"], "datasets": ["python", "gsm8k"]})
     assert resolved(whole).local_paths() == {"models.mine.path": "data/mine", "datasets.gsm8k.files[0]": "a.jsonl"}
@@ -532,6 +550,18 @@ WRONG = [
         ["olmo"],
         "study.models: 'olmo' is not in the catalogue `models`: use one of demo, olmoe, mine, or",
     ),
+    (
+        "study/tasks",
+        ["opertor"],
+        "study.tasks: 'opertor' is not in the catalogue `tasks`: use one of operator, bracket",
+    ),
+    ("study/tasks", ["bracket", "bracket"], "study.tasks: ['bracket', 'bracket'] holds an entry twice: remove one."),
+    ("study/tasks", ["operator"], "tasks.operator.kind: operator needs a domain that is not harvested: add arithmetic"),
+    ("tasks/operator", {"source": "demo"}, "tasks.operator: the key 'kind' is missing: add it."),
+    ("tasks/operator/kind", "x", "tasks.operator.kind: 'x' is not known: use one of operator, bracket."),
+    ("tasks/operator/files", ["a"], "tasks.operator: the key 'files' does not go with `source: demo`: remove it."),
+    ("tasks/operator/pairs", 0, "tasks.operator.pairs: 0 is not allowed: write a whole number of at least 1."),
+    ("tasks/mine", {"source": "files"}, "tasks.mine: the key 'files' is missing: add it."),
     (
         "study/datasets",
         ["pyton"],

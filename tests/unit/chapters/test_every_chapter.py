@@ -83,6 +83,10 @@ FARTHEST = {
     "own_weight control_weight": (0, None, "of slots without weight"),
     "matched_share removed_mass": (0, 1, "of slots without a partner, or a layer without other experts"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
+    "right flips": (0, None, "of a model that is always wrong"),
+    "sets_differ": (0, None, "of prompts that are routed alike"),
+    "agreement rank_agreement": (-1, None, "of attribution that has everything the wrong way round"),
+    "top_overlap": (0, None, "of lists that share nothing"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""
 ROUNDING = 1e-6
@@ -286,7 +290,7 @@ def test_every_measure_is_in_the_metrics_as_declared(study, name):
             if "interval" not in found.dims:
                 continue
             assert found["interval"].values.tolist() == list(INTERVAL)
-            assert {"dataset", "layer", "intervention", "pair"} & set(found.dims) and not any(
+            assert {"dataset", "layer", "intervention", "pair", "task"} & set(found.dims) and not any(
                 "draw" in str(dim) for dim in found.dims
             )
             mean = f"mean_over_layers_{measure}"
