@@ -137,7 +137,7 @@ class Parts:
         self.experts = routing_rule(base.config).experts
         self._norms = {layer: self.layers[layer].get_submodule(norm) for layer in self.blocks}
         self._arguments: dict[torch.Size, list[tuple[tuple, dict]]] = {}
-        self._beside: dict[int, tuple] = {}
+        self._beside: dict[int, tuple | None] = {}
         self._with_rest = any(
             module is not block.experts and any(True for _ in module.parameters()) and not _is_router(block, module)
             for block in self.blocks.values()
@@ -193,7 +193,10 @@ class Parts:
             run.rests[layer] = self.rest(layer, middle)
 
     def _embedded(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """What the first layer receives; what all layers are called with beside it is kept for this shape."""
+        """What the first layer receives; what all layers are called with beside it is kept for this shape.
+
+        Layers need not run for it, unless they hand on more than states, which later ones may be called with.
+        """
         arguments: list[tuple[tuple, dict]] = []
         received: list[torch.Tensor] = []
 
@@ -203,17 +206,31 @@ class Parts:
 
         def returned(index: int) -> Callable:
             def look(module, given, output):
-                if isinstance(output, tuple):
-                    self._beside[index] = output[1:]
+                self._beside[index] = output[1:] if isinstance(output, tuple) else None
 
             return look
 
-        handles = [layer.register_forward_pre_hook(called, with_kwargs=True) for layer in self.layers]
-        handles += [layer.register_forward_hook(returned(index)) for index, layer in enumerate(self.layers)]
-        with _hooked(*handles):
+        with ExitStack() as stack:
+            if self._beside and not any(self._beside.values()):
+                for index, layer in enumerate(self.layers):
+                    stack.enter_context(_replaced(layer, self._handing_on(index)))
+            handles = [layer.register_forward_pre_hook(called, with_kwargs=True) for layer in self.layers]
+            if not self._beside:
+                handles += [layer.register_forward_hook(returned(index)) for index, layer in enumerate(self.layers)]
+            stack.enter_context(_hooked(*handles))
             self.model.base_model(input_ids=token_ids, use_cache=False)
         self._arguments[token_ids.shape] = arguments
         return received[0]
+
+    def _handing_on(self, index: int, states: torch.Tensor | None = None) -> Callable:
+        """In the place of a layer's forward: hands on `states`, or what it receives."""
+        beside = self._beside[index]
+
+        def forward(*given, **named):
+            here = (given[0] if given else named["hidden_states"]) if states is None else states
+            return here if beside is None else (here, *beside)
+
+        return forward
 
     def through(self, layer: int, states: torch.Tensor) -> torch.Tensor:
         """What a layer hands on of what it receives, both (row, position, hidden)."""
@@ -298,13 +315,9 @@ class Parts:
         rows = torch.arange(len(states), device=states.device)
         ends = states[rows, asked.last][:, None]
 
-        def read(index: int) -> Callable:
-            beside = self._beside.get(index)
-            return lambda *given, **named: ends if beside is None else (ends, *beside)
-
         with ExitStack() as stack:
             for index, layer in enumerate(self.layers):
-                stack.enter_context(_replaced(layer, read(index)))
+                stack.enter_context(_replaced(layer, self._handing_on(index, ends)))
             ids = torch.zeros(len(ends), 1, dtype=torch.int64, device=states.device)
             logits = self.model(input_ids=ids, use_cache=False).logits[:, 0].float()
         return logits[rows, asked.right] - logits[rows, asked.wrong]
