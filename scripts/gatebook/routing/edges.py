@@ -24,41 +24,16 @@ import transformers
 from torch import nn
 
 from gatebook.routing.families import routing_rule
+from gatebook.routing.node_list import ATTENTION, EMBEDDING, EXPERT, OUTPUT, REST, Nodes
 from gatebook.routing.patching import _replaced, refusal
 from gatebook.routing.routers import find_blocks, find_norm, layers_of, unsupported
 
-EMBEDDING, ATTENTION, REST, EXPERT, OUTPUT = "embedding", "attention", "rest", "expert", "output"
 ROUNDINGS = 16
 """So many roundings of the largest state a layer's output may differ from the sum of its parts."""
 
 
 class _Left(Exception):
     """Raised with what a module received or returned: nothing after it needs to be computed."""
-
-
-class Nodes(NamedTuple):
-    """The nodes of a model, in the order in which they come: each (node,).
-
-    kind: one of the words above; layer: int, -1 of the embedding, of the output how many layers there are; expert: int,
-    -1 of other nodes; place: int, a node reaches those with a larger one.
-    """
-
-    kind: np.ndarray
-    layer: np.ndarray
-    expert: np.ndarray
-    place: np.ndarray
-
-    def number(self, kind: str, layer: int = -1, expert: int = -1) -> int:
-        """The number of a node."""
-        (found,) = np.flatnonzero((self.kind == kind) & (self.layer == layer) & (self.expert == expert))
-        return int(found)
-
-    def name(self, number: int) -> str:
-        """What a node is called, such as L3E14."""
-        kind, layer = self.kind[number], self.layer[number]
-        if kind == EXPERT:
-            return f"L{layer}E{self.expert[number]}"
-        return str(kind) if kind in (EMBEDDING, OUTPUT) else f"{kind} {layer}"
 
 
 class Slots(NamedTuple):
@@ -90,10 +65,11 @@ class Run:
         """What attention of a layer added, of a dense layer all of it: (row, position, hidden)."""
         return self.middles[layer] - self.inputs[layer]
 
-    def rows(self, rows: torch.Tensor | slice) -> "Run":
-        """The same of some of the prompts."""
+    def rows(self, rows: torch.Tensor, positions: int) -> "Run":
+        """The same of some of the prompts, (row,) int64, and of the first positions."""
         parts = (self.inputs, self.middles, self.rests, self.selected, self.contributions)
-        return Run(self.token_ids[rows], *({layer: each[rows] for layer, each in part.items()} for part in parts))
+        some = ({layer: each[rows, :positions] for layer, each in part.items()} for part in parts)
+        return Run(self.token_ids[rows, :positions], *some)
 
 
 @dataclass(frozen=True)
@@ -172,6 +148,13 @@ class Parts:
                 if layer in self.blocks:
                     self._look(run, layer)
         return run
+
+    def handed_on(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """What the last layer hands on in a run on prompts (row, position) int64: (row, position, hidden)."""
+        states = self._embedded(token_ids)
+        for layer in range(len(self.layers)):
+            states = self.through(layer, states)
+        return states
 
     def _look(self, run: Run, layer: int) -> None:
         """Complete a run by what the block of a layer did."""

@@ -165,10 +165,10 @@ class Chosen(Settings):
 
     pairs: int = Field(48, ge=4, description="of each task at most, those of its first sources")
     sizes: list[int] = Field(
-        [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64], min_length=1, description="of circuits that are tried, in nodes"
+        [1, 2, 3, 4, 6, 8, 12, 16, 32], min_length=1, description="of circuits that are tried, in nodes"
     )
     random: int = Field(30, ge=2, description="circuits of random experts of the same layers")
-    random_sizes: list[int] = Field([1, 2, 4, 8, 16], description="sizes of the curve at which they are drawn")
+    random_sizes: list[int] = Field([1, 4, 16], description="sizes of the curve at which they are drawn")
     members: int = Field(16, ge=1, description="of a circuit that are removed one by one, the first ones")
     others: int = Field(30, ge=2, description="random experts that are added one by one")
     edges: int = Field(40, ge=3, description="the strongest ones by attribution, whose paths are patched")

@@ -6,6 +6,7 @@ clean prompt as the base; in direction 1 clean and corrupt, and so right and wro
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,12 @@ import torch
 
 from gatebook.chapters.expert_circuits import KINDS, RECOMPUTED
 from gatebook.chapters.expert_circuits.circuits import behaviour
-from gatebook.routing.edges import ATTENTION, EXPERT, REST, Asked, Nodes, Parts, Run, Slots
+from gatebook.routing.edges import Asked, Parts, Run
+from gatebook.routing.node_list import ATTENTION, EXPERT, REST, Nodes
 from gatebook.study.pairs import Pairs
+
+GROUPS = 3
+"""Of pairs by length."""
 
 
 @dataclass
@@ -74,23 +79,25 @@ def first_sources(source: np.ndarray, count: int) -> np.ndarray:
 
 
 class Tracer:
-    """A model on the pairs of one task."""
+    """A model on the pairs of one task.
+
+    groups: pairs of like length, which run together without much that pads them, (pair,) int64 each.
+    """
 
     def __init__(self, parts: Parts, pairs: Pairs, tokens_per_batch: int):
-        """Run the model on both prompts of all pairs."""
-        self.parts, self.batch = parts, tokens_per_batch
-        device = parts.model.device
-        ids, last, right, wrong = (
-            torch.as_tensor(each, device=device) for each in (pairs.ids, pairs.lengths - 1, pairs.right, pairs.wrong)
+        """A model and pairs; nothing runs yet."""
+        self.parts, self.batch, device = parts, tokens_per_batch, parts.model.device
+        self.ids = torch.as_tensor(pairs.ids, device=device)
+        self.last, right, wrong = (
+            torch.as_tensor(each, device=device) for each in (pairs.lengths - 1, pairs.right, pairs.wrong)
         )
-        self.runs = [parts.run(prompt) for prompt in ids]
-        self.asked = [Asked(last, right, wrong), Asked(last, wrong, right)]
-        self.rows_per_batch = max(tokens_per_batch // ids.shape[2], 1)
+        self.asked = [Asked(self.last, right, wrong), Asked(self.last, wrong, right)]
+        self.groups = [np.sort(each) for each in np.array_split(np.argsort(pairs.lengths, kind="stable"), GROUPS)]
 
     @torch.no_grad()
     def said(self) -> np.ndarray:
         """What the model says of the base and of the other prompt: (direction, prompt, pair)."""
-        ends = [run.inputs[len(self.parts.layers)] for run in self.runs]
+        ends = [self.parts.handed_on(prompt) for prompt in self.ids]
         return np.stack(
             [
                 [_numbers(self.parts.difference(ends[prompt], self.asked[way])) for prompt in (way, 1 - way)]
@@ -98,46 +105,55 @@ class Tracer:
             ]
         )
 
+    @cached_property
+    def runs(self) -> list[Run]:
+        """What the nodes do in both prompts of all pairs."""
+        return [self.parts.run(prompt) for prompt in self.ids]
+
     def behaviour(self, way: int, circuits: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         """What circuits (circuit, node) bool say of some pairs (pair,) bool in a direction: (circuit, pair of them)."""
-        base, other, asked = self._rows(way, pairs)
-        found = behaviour(
-            self.parts, base, other, asked, torch.as_tensor(circuits, device=asked.last.device), self.batch
-        )
-        return _numbers(found)
+        circuits = torch.as_tensor(circuits, device=self.last.device)
+        return self._of_groups(way, pairs, lambda *rows: behaviour(self.parts, *rows, circuits, self.batch))
 
     def attributed(self, way: int) -> tuple[np.ndarray, np.ndarray]:
         """By how much less is said to first order, of each node (pair, node) and of each edge (pair, node, node)."""
-        base, other, asked = self._rows(way, None)
+        base, other, asked = self.runs[way], self.runs[1 - way], self.asked[way]
         stream, receivers = self.parts.gradients(base, asked)
         senders = self.parts.senders(base, other)
         nodes, edges = self.parts.node_scores(stream, senders), self.parts.edge_scores(senders, receivers)
         return -_numbers(nodes), -edges.cpu().numpy()
 
     def patched(self, way: int, edges: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-        """What is said of some pairs with each edge patched: (edge, pair)."""
-        base, other, asked = self._rows(way, pairs)
-        senders: list[Slots] = self.parts.senders(base, other)
+        """What is said of some pairs (pair,) bool with each edge patched: (edge, pair of them)."""
         wanted = [tuple(edge) for edge in edges.tolist()]
-        return _numbers(self.parts.patch_paths(base, senders, asked, wanted, self.rows_per_batch)).T
+
+        def run(base: Run, other: Run, asked: Asked) -> torch.Tensor:
+            senders, at_once = self.parts.senders(base, other), max(self.batch // base.token_ids.shape[1], 1)
+            return self.parts.patch_paths(base, senders, asked, wanted, at_once).T
+
+        return self._of_groups(way, pairs, run)
 
     def used(self) -> np.ndarray:
         """Which nodes are experts that some token selects before its prompt ends: (node,) bool."""
         nodes = self.parts.nodes
         found = np.zeros(len(nodes.kind), bool)
-        inside = torch.arange(self.runs[0].token_ids.shape[1], device=self.asked[0].last.device)
-        inside = inside <= self.asked[0].last[:, None]
+        inside = torch.arange(self.ids.shape[2], device=self.last.device) <= self.last[:, None]
         for run in self.runs:
             for layer, selected in run.selected.items():
                 found[nodes.number(EXPERT, layer, 0) + selected[inside].unique().cpu().numpy()] = True
         return found
 
-    def _rows(self, way: int, pairs: np.ndarray | None) -> tuple[Run, Run, Asked]:
-        base, other, asked = self.runs[way], self.runs[1 - way], self.asked[way]
-        if pairs is None:
-            return base, other, asked
-        rows = torch.as_tensor(np.flatnonzero(pairs), device=asked.last.device)
-        return base.rows(rows), other.rows(rows), asked.rows(rows)
+    def _of_groups(self, way: int, pairs: np.ndarray, run: Callable) -> np.ndarray:
+        """What `run` gives of base, other prompt and what is asked of some pairs (pair,) bool: (case, pair of them)."""
+        found, place = {}, np.cumsum(pairs) - 1
+        for group in (group[pairs[group]] for group in self.groups):
+            if len(group):
+                rows = torch.as_tensor(group, device=self.last.device)
+                longest = int(self.last[rows].max()) + 1
+                base, other = (self.runs[number].rows(rows, longest) for number in (way, 1 - way))
+                said = _numbers(run(base, other, self.asked[way].rows(rows)))
+                found |= dict(zip(place[group].tolist(), said.T, strict=True))
+        return np.stack([found[number] for number in range(len(found))], axis=-1)
 
 
 def _numbers(found: torch.Tensor) -> np.ndarray:
@@ -275,7 +291,5 @@ def trace_then(parts: Parts, pairs: Pairs, last: Traced, does: Callable[[Traced]
         found.orders[kind], circuit = last.orders[kind], last.circuit(kind)
         found.sizes[kind], found.chosen[kind] = np.array([0, len(circuit)]), 1
         circuits = np.stack([_circuit(found.nodes, kind, each) for each in (circuit[:0], circuit)])
-        found.curves[kind] = np.stack(
-            [tracer.behaviour(way, circuits, every) for way in (0, 1)]
-        )
+        found.curves[kind] = np.stack([tracer.behaviour(way, circuits, every) for way in (0, 1)])
     return found
