@@ -175,6 +175,9 @@ class Chosen(Settings):
     random_edges: int = Field(40, ge=2, description="others, as their control")
     permutations: int = Field(500, ge=20, description="of edges, for the null of correlations")
     enough: float = Field(0.9, gt=0, le=1, description="faithfulness of a circuit that is enough")
+    least_part: float = Field(
+        0.02, ge=0, lt=1, description="of the gap that experts carry, by interval, below which none of it is shared out"
+    )
     seed: int = Field(11, ge=0, description="of halves, random circuits and edges, and permutations")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from gatebook.chapters.expert_circuits import DIRECTIONS, KINDS, MEASURES
+from gatebook.chapters.expert_circuits import DIRECTIONS, KINDS, MEASURES, RECOMPUTED
 from gatebook.chapters.expert_circuits.trace import Traced
 from gatebook.measures import uncertainty
 from gatebook.measures.uncertainty import INTERVAL
@@ -192,7 +192,8 @@ def measure(
         for place, one in enumerate(then.get(name, ())):
             _then(put, place, one, test, every, limits)
         if found.orders:
-            _circuits(put, found, test, limits, settings["enough"], confidence)
+            wanted = (settings["enough"], settings["least_part"])
+            _circuits(put, found, test, limits, *wanted, confidence)
             _edges(put, found, test, limits, settings, confidence)
     for measure, declared in MEASURES.items():
         out[measure].attrs = {"long_name": declared.title, "units": declared.units, "formula": declared.formula}
@@ -213,13 +214,18 @@ def _then(put, number: int, one: Traced, test: Draws, every: Draws, limits) -> N
         put("chosen_then", limits(found), checkpoint=number, kind=KINDS.index(kind))
 
 
-def _circuits(put, found: Traced, test: Draws, limits, enough: float, confidence: float) -> None:
-    """Curves, areas, the chosen circuits, and what is asked of those of experts alone."""
+def _circuits(put, found: Traced, test: Draws, limits, enough: float, least: float, confidence: float) -> None:
+    """Curves, areas, the chosen circuits, and what is asked of those of experts alone, if these do enough for it."""
     tested = found.tested
     whole, corrupt = (found.said[:, prompt, tested] for prompt in (0, 1))
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate(KINDS):  # that of experts alone comes last
         curve, sizes = found.curves[kind][..., tested], found.sizes[kind]
         empty = curve[:, 0]
+        if kind == RECOMPUTED:
+            part = limits(test.ratio(together(whole - empty), together(whole - corrupt)))
+            put("experts_part", part)
+            if not (part[:2, 1] > least).all():
+                return
         draws = faithfulness(curve, whole, empty, test)
         ends = limits(draws)
         for place, size in enumerate(sizes[1:], start=1):
@@ -235,7 +241,6 @@ def _circuits(put, found: Traced, test: Draws, limits, enough: float, confidence
         put("null_chosen", _band(random, confidence), kind=number)
         for place, member in enumerate(found.circuit(kind)):
             put("member", found.nodes.name(member), kind=number, place=place)
-    put("experts_part", limits(test.ratio(together(whole - empty), together(whole - corrupt))))
     put("left", limits(faithfulness(found.outside, whole, empty, test)[:, 0]))
     put("null_left", _band(faithfulness(found.random_outside, whole, empty, test)[..., 0], confidence))
     if found.random_curves is not None:
