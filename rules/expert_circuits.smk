@@ -3,7 +3,7 @@ rule measure_expert_circuits:
     input:
         folder=studied_folder,
         checkpoints=training_folders,
-        pairs=expand("results/tasks/{{model}}/{task}.nc", task=study.tasks),
+        pairs=task_pairs,
         description=studied_description,
     output:
         metrics="results/metrics/{model}/expert_circuits.nc",
