@@ -19,6 +19,7 @@ from gatebook.files import netcdf
 from gatebook.inputs.demo import evaluation
 from gatebook.inputs.demo.training import Losses
 from gatebook.run import alone
+from gatebook.study import pairs
 
 MODEL, CHECKPOINTS, BETWEEN = "demo", ("step0", "step9"), "step4"
 """Those with records, and one of training of which only the experts that tokens select are known."""
@@ -35,6 +36,7 @@ FEWER = {
     "expert_retention": {"random": 2, "length": 8},
     "interventions": {"documents": 3, "length": 8, "asked": [{"name": "one", "dataset": "python", "layer": 1}]},
     "multiple_choice": {"items": 3, "calibration_items": 2, "close_items": 2, "context": 4, "answer": 2, "flips": 100},
+    "expert_circuits": {"sizes": [1, 4], "random": 3, "random_sizes": [1], "others": 3, "edges": 5, "random_edges": 5},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
     "expert_ablation": {"clusters": 4, "tested_clusters": 2, "untrained_clusters": 2, "splits": 4, "permutations": 20},
@@ -132,6 +134,7 @@ def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
         described.parent.mkdir(exist_ok=True)
         described.write_text('{"moe_layers": [0, 1, 2, 3, 4]}')
     _write_selections(results / f"selections/{MODEL}/{BETWEEN}.nc", study)
+    _write_tasks(results / f"tasks/{MODEL}")
     (results / "demo/tokenizer").symlink_to(model)
     netcdf.save(training(3.0), results / f"demo/training/{MODEL}.nc")
     overlay = {
@@ -142,6 +145,20 @@ def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
         "chapters": list(CHAPTERS),
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(overlay | FEWER), encoding="utf-8")
+
+
+def _write_tasks(folder: Path) -> None:
+    """Pairs of prompts of random tokens, with random answers."""
+    folder.mkdir(parents=True)
+    for number, name in enumerate(("operator", "bracket")):
+        rng = np.random.default_rng(number)
+        clean, lengths = rng.integers(3, 90, (12, 6)), np.full(12, 6)
+        corrupt = clean.copy()
+        corrupt[:, 3] += 5
+        answers = rng.integers(3, 90, 2)[:, None].repeat(12, axis=1)
+        source = np.array([f"{pair // 2}" for pair in range(12)], dtype=object)
+        made = pairs.Pairs(np.stack([clean, corrupt]), lengths, *answers, source, {"changed": np.full(12, 3)})
+        pairs.write(made, folder / f"{name}.nc", {"model": MODEL, "task": name, "title": "a made-up one"})
 
 
 def _write_selections(path: Path, study: dict[str, dict[str, Case]]) -> None:

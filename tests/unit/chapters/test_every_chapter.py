@@ -82,6 +82,9 @@ FARTHEST = {
     "own_accuracy_change control_accuracy_change": (-1, 1, "of a model that goes from right to wrong, or back"),
     "own_weight control_weight": (0, None, "of slots without weight"),
     "matched_share removed_mass": (0, 1, "of slots without a partner, or a layer without other experts"),
+    "right flips right_then": (0, 1, "of a model that never, or always, does a task"),
+    "area distance smallest_size random_edge_effect": (0, None, "of a model whose embedding alone answers"),
+    "pearson spearman": (-1, 1, "of opposite, or equal, orders of edges"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""
@@ -274,7 +277,7 @@ def test_every_measure_is_in_the_metrics_as_declared(study, name):
             if "interval" not in found.dims:
                 continue
             assert found["interval"].values.tolist() == list(INTERVAL)
-            assert {"dataset", "layer", "intervention"} & set(found.dims) and not any(
+            assert {"dataset", "layer", "intervention", "task"} & set(found.dims) and not any(
                 "draw" in str(dim) for dim in found.dims
             )
             mean = f"mean_over_layers_{measure}"

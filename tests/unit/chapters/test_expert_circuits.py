@@ -1,5 +1,6 @@
 """Circuits: a planted one is found, none where there is none, and ratios with their intervals."""
 
+import json
 from functools import partial
 
 import circuit_cases
@@ -10,7 +11,8 @@ import torch
 from circuit_cases import FIRST, SECOND
 from families import causal_model
 
-from gatebook.chapters.expert_circuits import KINDS, RECOMPUTED, WITHIN, Chosen, measure, trace
+from gatebook.chapters.base.page import Seen
+from gatebook.chapters.expert_circuits import KINDS, RECOMPUTED, WITHIN, Chosen, Thresholds, measure, page, trace
 from gatebook.chapters.expert_circuits.circuits import behaviour
 from gatebook.routing.edges import Asked, Parts
 from gatebook.routing.node_list import ATTENTION, EMBEDDING, EXPERT, OUTPUT, REST
@@ -84,6 +86,41 @@ def test_without_experts_that_carry_it_none_is_needed():
     for name in ("chosen", "faithfulness", "left", "lost", "added"):  # a share of nothing is not known
         part = metrics[name]
         assert part.sel(kind=RECOMPUTED).isnull().all() if "kind" in part.dims else part.isnull().all(), name
+
+
+def seen_of(*tasks: trace.Traced) -> Seen:
+    """What the page is made from, of tasks and as many checkpoints, of which the last one is the studied one."""
+    named = {f"task {number}": found for number, found in enumerate(tasks)}
+    then = {name: [found, found] for name, found in named.items()}
+    made = measure.measure(named, then, ["step1", "step2"], SETTINGS, fewest_clusters=4, **STATISTICS)
+    return Seen(
+        made.assign_attrs(titles=json.dumps(dict.fromkeys(named, "a planted one"))), None, Thresholds().model_dump()
+    )
+
+
+def test_the_page_says_what_was_found_and_what_was_not(found):
+    seen = seen_of(found, traced("nothing"))
+    findings = page.findings(seen)
+    verdicts = {finding.question: finding.verdict for finding in findings}
+    assert verdicts["Does the model do the task task 0?"] == "yes"
+    assert verdicts["Does the model do the task task 1?"] != "yes"
+    assert verdicts["Does it take these experts for the task task 0, and not any of their layers?"] == "yes"
+    assert verdicts["Is the circuit of the task task 0 complete?"] == "yes"
+    assert sum("task 1" in question for question in verdicts) == 1
+    figures = {figure.name: figure for figure in page.figures(seen)}
+    assert {finding.figure for finding in findings} <= figures.keys() and "circuit_task 1" not in figures
+    assert f"L0E{FIRST} → L1E{SECOND}" in figures["circuit_task 0"].caption
+    assert f"layer 1, expert {SECOND}" in figures["circuit_task 0"].names
+    (shown,) = page.explored(seen).graphs
+    assert shown["nodes"][0]["name"] == EMBEDDING and len(shown["edges"]) >= 3
+    brief = page.brief(seen)
+    assert (brief.layer, *brief.experts) in {(0, FIRST), (1, SECOND)}
+
+
+def test_the_page_says_that_experts_do_not_carry_it():
+    seen = seen_of(traced("embedding"))
+    verdicts = {finding.question: finding.verdict for finding in page.findings(seen)}
+    assert verdicts["Do experts carry the task task 0?"] == "no" and page.figures(seen)
 
 
 def test_a_model_that_does_not_do_the_task_has_no_circuit():

@@ -200,7 +200,7 @@ def measure(
     for name, (meaning, units) in ABOUT.items():
         out[name].attrs = {"long_name": meaning} | ({"units": units} if units else {})
     attrs = {"confidence": confidence, "enough": settings["enough"], "fewest_clusters": fewest_clusters}
-    attrs |= {"resamples": resamples, "random": settings["random"]}
+    attrs |= {"resamples": resamples, "random": settings["random"], "least_part": settings["least_part"]}
     return out.assign_attrs(attrs).assign_coords(task=list(tasks))
 
 

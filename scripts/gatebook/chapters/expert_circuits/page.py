@@ -43,7 +43,8 @@ def figures(seen: Seen) -> list[Figure]:
     for name in known:
         found += [_drawn(metrics, name)]
     if known:
-        found += [_curves(metrics), _chosen(metrics), _members(metrics)]
+        found += [_curves(metrics), _chosen(metrics)]
+        found += [_members(metrics)] if _by_experts_of(metrics) else []
         found += [_edges(metrics, name) for name in known]
     if metrics.sizes["checkpoint"]:
         found.append(_training(metrics))
@@ -73,7 +74,9 @@ def brief(seen: Seen) -> Brief | None:
     nodes, size = (int(one[part].sel(kind=WITHIN)) for part in ("nodes", "chosen_size"))
     text = f"{size} of {nodes} experts and attentions carry {percent(estimate(_circuit(one, WITHIN, BOTH)))} of what "
     text += f"decides the answer in the task {name}."
-    layer, expert = _first_expert(one)
+    if (first := _first_expert(one)) is None:
+        return Brief(text, f"circuit_{name}")
+    layer, expert = first
     example = f"The first expert among them is {expert} of layer {layer}."
     return Brief(text, f"circuit_{name}", example, layer, (expert,))
 
@@ -94,6 +97,11 @@ def _done(metrics: xr.Dataset) -> list[str]:
     return metrics["task"].values[metrics["does"].values == 1].tolist()
 
 
+def _by_experts_of(metrics: xr.Dataset) -> list[str]:
+    """Those of which experts carry enough to be shared out among them."""
+    return [name for name in _done(metrics) if _by_experts(_of(metrics, name))]
+
+
 def _of(metrics: xr.Dataset, name: str) -> xr.Dataset:
     return metrics.sel(task=name)
 
@@ -106,14 +114,19 @@ def _members_of(one: xr.Dataset, kind: str) -> list[str]:
     return [name for name in one["member"].sel(kind=kind).values.tolist() if name]
 
 
+def _by_experts(one: xr.Dataset) -> bool:
+    """Whether experts carry enough of a task for it to be shared out among them."""
+    return bool(one["chosen"].sel(kind=RECOMPUTED).notnull().all())
+
+
 def _expert(name: str) -> tuple[int, int] | None:
     """Layer and number of an expert by its name, such as L3E14."""
     layer, found, expert = name.removeprefix("L").partition("E")
     return (int(layer), int(expert)) if found and layer.isdigit() else None
 
 
-def _first_expert(one: xr.Dataset) -> tuple[int, int]:
-    return next(found for name in _members_of(one, RECOMPUTED) if (found := _expert(name)))
+def _first_expert(one: xr.Dataset) -> tuple[int, int] | None:
+    return next((found for name in _members_of(one, WITHIN) if (found := _expert(name))), None)
 
 
 def _experts_named(one: xr.Dataset, kind: str) -> list[str]:
@@ -195,6 +208,8 @@ def _finding_few(seen: Seen, name: str) -> Finding:
 
 def _finding_random(seen: Seen, name: str) -> Finding:
     one = _of(seen.metrics, name)
+    if not _by_experts(one):
+        return _finding_no_part(seen, name)
     null = Null(SAME_LAYERS, one["null_chosen"].sel(kind=RECOMPUTED, direction=BOTH))
     values = _circuit(one, RECOMPUTED, BOTH)
     found = held(estimate(values), null, seen.thresholds["faithfulness_effect"])
@@ -210,6 +225,24 @@ def _finding_random(seen: Seen, name: str) -> Finding:
         unit="of the experts' part",
         figure="chosen_circuits",
         measure="chosen",
+        **found | _sample(one),
+    )
+
+
+def _finding_no_part(seen: Seen, name: str) -> Finding:
+    """Where experts carry too little of a task for it to be shared out among them."""
+    one, least = _of(seen.metrics, name), seen.metrics.attrs["least_part"]
+    part = one["experts_part"].sel(direction=BOTH)
+    found = held(estimate(part), Null("nothing", 0.0), seen.thresholds["faithfulness_effect"])
+    return Finding(
+        question=f"Do experts carry the task {name}?",
+        answer=f"With attention computed, experts carry {_text(part)} of the gap, too little to be shared out among "
+        "them.",
+        verdict="no",
+        verdict_text=f"yes means more than {format_number(least)} of the gap in both directions, by interval",
+        unit="of the gap",
+        figure="chosen_circuits",
+        measure="experts_part",
         **found | _sample(one),
     )
 
@@ -448,6 +481,8 @@ def _chosen(metrics: xr.Dataset) -> Figure:
     said = "; ".join(
         f"{name}: {int(one['chosen_size'].sel(kind=RECOMPUTED))} experts "
         f"{_text(_circuit(one, RECOMPUTED, BOTH))}, all others {_text(one['left'].sel(direction=BOTH))}"
+        if _by_experts(one)
+        else f"{name}: experts carry {_text(one['experts_part'].sel(direction=BOTH))} of the gap, too little"
         for name in _done(metrics)
         for one in [_of(metrics, name)]
     )
@@ -468,7 +503,7 @@ def _chosen(metrics: xr.Dataset) -> Figure:
 
 def _members(metrics: xr.Dataset) -> Figure:
     rows, values = [], []
-    for name in _done(metrics):
+    for name in _by_experts_of(metrics):
         one = _of(metrics, name)
         lost = one["lost"].dropna("place", how="all")
         members = _members_of(one, RECOMPUTED)[: lost.sizes["place"]]
