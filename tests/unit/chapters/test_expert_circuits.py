@@ -198,8 +198,10 @@ def test_areas_by_hand():
 
 def test_the_smallest_size_is_where_each_end_passes():
     limits = np.array([[0.5, 0.4, 0.95], [0.92, 0.85, 0.97], [0.96, 0.91, 1.0]])
-    assert measure.smallest(np.array([1, 2, 4]), limits, 0.9).tolist() == [2, 1, 4]
-    assert np.isnan(measure.smallest(np.array([1, 2, 4]), limits, 1.2)).all()
+    assert measure.smallest(np.array([1, 2, 4]), limits, 0.9, 9).tolist() == [2, 1, 4]
+    assert measure.smallest(np.array([1, 2, 4]), limits, 0.95, 9).tolist() == [4, 1, 9]  # all are enough
+    limits[:, 1:] = np.nan
+    np.testing.assert_equal(measure.smallest(np.array([1, 2, 4]), limits, 0.9, 9), [2, np.nan, np.nan])
 
 
 def test_correlations_are_those_of_scipy():

@@ -32,7 +32,7 @@ ABOUT = {
     "does": ("1 if the model does the task", "1"),
     "chosen_size": ("size of the chosen circuit", "nodes"),
     "nodes": ("nodes of the whole model that circuits may have", "nodes"),
-    "most_added": ("size of what 95 % of other experts add at most", "1"),
+    "most_added": ("size of the most that one other expert adds or takes away", "1"),
     "null_left": ("the same of random experts in the place of the circuit's", "1"),
     "null_chosen": ("faithfulness of random circuits in the shape of the chosen one", "1"),
     "null_faithfulness": ("faithfulness of random circuits of experts alone, as given", "1"),
@@ -118,13 +118,16 @@ def area(sizes: np.ndarray, count: int, curve: np.ndarray) -> tuple[np.ndarray, 
     return tuple(np.trapezoid(each, at, axis=-2) for each in (whole, np.abs(1 - whole)))
 
 
-def smallest(sizes: np.ndarray, limits: np.ndarray, enough: float) -> np.ndarray:
-    """The smallest size at which each end of F (..., size, interval) is enough: (..., interval), NaN where none is.
+def smallest(sizes: np.ndarray, limits: np.ndarray, enough: float, count: int) -> np.ndarray:
+    """The smallest size at which each end of F (..., size, interval) is enough: (..., interval), NaN as these.
 
-    The smaller size is that of the upper end, and so the lower end of the interval of sizes.
+    The smaller size is that of the upper end, and so the lower end of the interval of sizes. Where none is enough all
+    `count` nodes are, which are the model.
     """
-    passed = limits[..., [0, 2, 1]] >= enough
-    return np.where(passed.any(axis=-2), sizes[passed.argmax(axis=-2)], np.nan)
+    ends = limits[..., [0, 2, 1]]
+    passed = ends >= enough
+    found = np.where(passed.any(axis=-2), sizes[passed.argmax(axis=-2)], count)
+    return np.where(np.isnan(ends).any(axis=-2), np.nan, found)
 
 
 def correlations(one: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
@@ -230,7 +233,7 @@ def _circuits(put, found: Traced, test: Draws, limits, enough: float, least: flo
         ends = limits(draws)
         for place, size in enumerate(sizes[1:], start=1):
             put("faithfulness", ends[:, place], kind=number, size=size)
-        put("smallest_size", smallest(sizes[1:], ends[:, 1:], enough), kind=number)
+        put("smallest_size", smallest(sizes[1:], ends[:, 1:], enough, len(found.orders[kind])), kind=number)
         for measure, each in zip(("area", "distance"), area(sizes, len(found.orders[kind]), draws), strict=True):
             put(measure, limits(each, measure), kind=number)
         chosen = found.chosen[kind]
@@ -252,7 +255,7 @@ def _circuits(put, found: Traced, test: Draws, limits, enough: float, least: flo
         put("lost", each, place=place)
     added = faithfulness(found.added, whole, empty, test)[2] - draws[2, chosen]
     put("added", limits(added.mean(axis=0)))
-    put("most_added", float(np.quantile(np.abs(added[:, 0]), confidence)))
+    put("most_added", float(np.abs(added[:, 0]).max()))
 
 
 def _edges(put, found: Traced, test: Draws, limits, settings: Mapping, confidence: float) -> None:

@@ -72,8 +72,10 @@ def brief(seen: Seen) -> Brief | None:
         return Brief("Nothing shows that few nodes are enough for a behaviour.", found.figure)
     one = _of(seen.metrics, name)
     nodes, size = (int(one[part].sel(kind=WITHIN)) for part in ("nodes", "chosen_size"))
-    text = f"{size} of {nodes} experts and attentions carry {percent(estimate(_circuit(one, WITHIN, BOTH)))} of what "
-    text += f"decides the answer in the task {name}."
+    share = percent(estimate(_circuit(one, WITHIN, BOTH)))
+    text = (
+        f"{size} of {nodes} experts and attention layers carry {share} of what decides the answer in the task {name}."
+    )
     if (first := _first_expert(one)) is None:
         return Brief(text, f"circuit_{name}")
     layer, expert = first
@@ -194,9 +196,10 @@ def _finding_few(seen: Seen, name: str) -> Finding:
     size = int(one["chosen_size"].sel(kind=WITHIN))
     return Finding(
         question=f"Are few nodes enough for the task {name}?",
-        answer=f"{rounded(found)} of {nodes} experts and attentions have a faithfulness of "
-        f"{format_number(seen.metrics.attrs['enough'])}. The {size} that were enough on the pairs by which they are "
-        f"ranked reach {_text(_circuit(one, WITHIN, BOTH))} on the others.",
+        answer=f"With {found['estimate']:.0f} of {nodes} nodes, experts and attention of layers, a circuit has a "
+        f"faithfulness of {format_number(seen.metrics.attrs['enough'])}, and with fewer of the sizes tried less. The "
+        f"{size} that were enough on the pairs by which they are ranked reach "
+        f"{_text(_circuit(one, WITHIN, BOTH))} on the others.",
         verdict=verdict(side(found, threshold * nodes), yes="below"),
         verdict_text=f"yes means fewer than {format_number(threshold * nodes)} nodes",
         unit="nodes",
@@ -282,8 +285,8 @@ def _finding_outside(seen: Seen, name: str) -> Finding:
         question=f"Is the circuit of the task {name} complete?",
         answer=f"All experts outside it are enough for {percent(found)} of the experts' part, without as many random "
         f"ones for {_hundredth(found['null_value'])} %. {needed} of its first {lost.sizes['place']} members are "
-        f"needed one by one, and another expert adds {_text(one['added'])} (95 % of them at most "
-        f"{format_number(float(one['most_added']))}).",
+        f"needed one by one, and another expert adds {_text(one['added'])} on average, the most "
+        f"{format_number(float(one['most_added']))}.",
         verdict=verdict(side(found), yes="below"),
         verdict_text="yes means less than is left without 97.5 % of random circuits",
         unit="of the experts' part",
@@ -583,7 +586,7 @@ def _training(metrics: xr.Dataset) -> Figure:
         caption=f"Gap between clean and corrupt at checkpoints of training (at last {last}), and faithfulness of the "
         f"circuit chosen at the last one, where the model does the task{f': {said}' if said else ''}. "
         f"{_size(metrics)}",
-        how_to_read="A faithfulness near 1 from early on: the same experts and attentions carried it all along. The "
+        how_to_read="A faithfulness near 1 from early on: the same nodes carried it all along. The "
         "circuit was chosen at the last checkpoint, which favours it.",
         drawing=plotting.small_multiples(
             panels,
