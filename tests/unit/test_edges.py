@@ -183,8 +183,10 @@ def test_small_differences_have_the_effect_that_attribution_says():
     ("family", "reason"), [("flex_olmo", "no norm stands before"), ("afmoe", "do more with what their experts return")]
 )
 def test_models_that_do_not_come_apart_are_refused(family, reason):
+    parts = Parts(causal_model(family))
+    assert parts.handed_on(prompts()[0]).shape == (3, 6, 16)  # what they say is known
     with pytest.raises(Problem, match=reason):
-        Parts(causal_model(family)).run(prompts()[0])
+        parts.run(prompts()[0])
 
 
 def test_the_embedding_is_a_node_without_a_number_of_an_expert():

@@ -16,6 +16,7 @@ not select it there is not in it.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -83,8 +84,8 @@ class Asked:
     right: torch.Tensor
     wrong: torch.Tensor
 
-    def rows(self, rows: torch.Tensor | slice) -> "Asked":
-        """The same of some of the prompts."""
+    def rows(self, rows: torch.Tensor) -> "Asked":
+        """The same of some of the prompts, (row,) int64."""
         return Asked(self.last[rows], self.right[rows], self.wrong[rows])
 
 
@@ -102,16 +103,15 @@ class Parts:
         Raises
         ------
         Problem
-            If it has no head, or no norm stands before its experts.
+            If it has no head.
         """
         base = model.base_model
         if reason := refusal(model.config):
             raise unsupported(model.config, reason)
-        if (norm := find_norm(base.config)) is None:
-            raise unsupported(base.config, "no norm stands before its experts, so they read what nothing else tells")
         self.model, self.layers, self.blocks = model, list(layers_of(base)), find_blocks(base)
         self.experts = routing_rule(base.config).experts
-        self._norms = {layer: self.layers[layer].get_submodule(norm) for layer in self.blocks}
+        norm = find_norm(base.config)
+        self._norms = {} if norm is None else {layer: self.layers[layer].get_submodule(norm) for layer in self.blocks}
         self._arguments: dict[torch.Size, list[tuple[tuple, dict]]] = {}
         self._beside: dict[int, tuple | None] = {}
         self._with_rest = any(
@@ -120,7 +120,7 @@ class Parts:
             for module in block.children()
         )
 
-    @property
+    @cached_property
     def nodes(self) -> Nodes:
         """All of them."""
         found = [(EMBEDDING, -1, -1, -1)]
@@ -137,8 +137,12 @@ class Parts:
     def run(self, token_ids: torch.Tensor) -> Run:
         """What the nodes do in a run on prompts (row, position) int64, without gradients.
 
-        Raises a `Problem` where a layer does more with what its experts return than add it to the residual stream.
+        Raises a `Problem` where no norm stands before experts, or a layer does more with what its experts return than
+        add it to the residual stream.
         """
+        if self.blocks.keys() - self._norms.keys():
+            reason = "no norm stands before its experts, so what they read is no sum of nodes"
+            raise unsupported(self.model.base_model.config, reason)
         with torch.no_grad():
             inputs = {0: self._embedded(token_ids)}
             run = Run(token_ids, inputs, {}, {}, {}, {})

@@ -177,6 +177,15 @@ def test_pairs_of_one_source_are_on_one_side_and_first_ones_are_taken_in_turn():
     assert trace.first_sources(source, 9).tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_model_that_does_not_come_apart_is_told_why():
+    parts = Parts(causal_model("flex_olmo"))
+    found = trace.trace(parts, circuit_cases.pairs(6), SETTINGS, lambda found, kind: 0, lambda found: True, 1000)
+    assert found.orders == {} and "no norm stands before its experts" in found.reason
+    seen = seen_of(found)
+    assert "No circuit of it is known: model_type 'flex_olmo'" in page.findings(seen)[0].answer
+    assert [figure.name for figure in page.figures(seen)] == ["gate", "training"] and page.explored(seen) is None
+
+
 # ---------------------------------------------------------------- statistics
 
 

@@ -204,6 +204,7 @@ def measure(
         out[name].attrs = {"long_name": meaning} | ({"units": units} if units else {})
     attrs = {"confidence": confidence, "enough": settings["enough"], "fewest_clusters": fewest_clusters}
     attrs |= {"resamples": resamples, "random": settings["random"], "least_part": settings["least_part"]}
+    attrs["not_traced"] = next((found.reason for found in tasks.values() if found.reason), "")
     return out.assign_attrs(attrs).assign_coords(task=list(tasks))
 
 

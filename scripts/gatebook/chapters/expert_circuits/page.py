@@ -95,8 +95,8 @@ def explored(seen: Seen) -> Graphs | None:
 
 
 def _done(metrics: xr.Dataset) -> list[str]:
-    """The tasks that the model does."""
-    return metrics["task"].values[metrics["does"].values == 1].tolist()
+    """The tasks that the model does and that are traced through it."""
+    return [] if metrics.attrs["not_traced"] else metrics["task"].values[metrics["does"].values == 1].tolist()
 
 
 def _by_experts_of(metrics: xr.Dataset) -> list[str]:
@@ -172,7 +172,8 @@ def _finding_gate(seen: Seen, name: str) -> Finding:
     right, flips = (estimate(one[part]) for part in ("right", "flips"))
     found = held(min(right, flips), Null("chance", CHANCE), seen.thresholds["faithfulness_effect"])
     done = side(found) == "above"
-    end = "" if done else " No circuit of it is looked for."
+    reason = seen.metrics.attrs["not_traced"]
+    end = f" No circuit of it is known: {reason}" if reason else "" if done else " No circuit of it is looked for."
     return Finding(
         question=f"Does the model do the task {name}?",
         answer=f"It is right in {percent(right)} of the clean prompts, and {percent(flips)} of the pairs flip when "

@@ -14,6 +14,7 @@ import torch
 
 from gatebook.chapters.expert_circuits import KINDS, RECOMPUTED
 from gatebook.chapters.expert_circuits.circuits import behaviour
+from gatebook.problem import Problem
 from gatebook.routing.edges import Asked, Parts, Run
 from gatebook.routing.node_list import ATTENTION, EXPERT, REST, Nodes
 from gatebook.study.pairs import Pairs
@@ -34,6 +35,7 @@ class Traced:
     random_sizes; without (direction, member, pair); outside (direction, 1, pair), all experts but the circuit's, and
     random_outside (direction, draw, pair); added (direction, other, pair). edges (edge, 2) int, sender and receiver,
     the `strongest` first and then random ones; attribution and effect (direction, edge, pair), of what is said less.
+    reason: why the model cannot be traced, "" if it can.
     """
 
     source: np.ndarray
@@ -55,6 +57,7 @@ class Traced:
     strongest: int = 0
     attribution: np.ndarray | None = None
     effect: np.ndarray | None = None
+    reason: str = ""
 
     @property
     def tested(self) -> np.ndarray:
@@ -194,7 +197,11 @@ def trace(
     found = Traced(pairs.source, halves(pairs.source, settings["seed"]), tracer.said(), nodes)
     if not does(found):
         return found
-    scores, edges = zip(*(tracer.attributed(way) for way in (0, 1)), strict=True)
+    try:
+        scores, edges = zip(*(tracer.attributed(way) for way in (0, 1)), strict=True)
+    except Problem as problem:  # it does not come apart into nodes
+        found.reason = str(problem)
+        return found
     gaps = found.said[:, 0] - found.said[:, 1]
     rank = found.ranked
     share = np.mean([scores[way][rank].sum(axis=0) / gaps[way, rank].sum() for way in (0, 1)], axis=0)
