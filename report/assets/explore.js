@@ -1,7 +1,7 @@
 "use strict";
 // What readers explore in the place of a figure: matrices between the experts of a layer, maps of tokens, flows from layer
-// to layer, a tree of paths, or circuits. The picture stays for print, and where this script or its data are missing. The data are
-// classic scripts that each call `put` once.
+// to layer, a tree of paths, or circuits. The picture stays for print, and where this script or its data are missing. The
+// data are classic scripts that each call `put` once.
 {
   const PIXELS = 840; // of the grid of a matrix, which the page scales
   const LISTED = 5; // of the largest in a row
