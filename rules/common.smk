@@ -250,6 +250,27 @@ def training_selections(wildcards):
     return [f"results/selections/{wildcards.model}/{checkpoint}.nc" for checkpoint in others]
 
 
+def studied_folder(wildcards):
+    """The folder of a model's studied checkpoint, in the hub's layout."""
+    return study.folder(wildcards.model, study.studied_checkpoint(wildcards.model))
+
+
+def studied_description(wildcards):
+    """What is known of a model's studied checkpoint."""
+    return f"results/inputs/{wildcards.model}/checkpoints/{study.studied_checkpoint(wildcards.model)}.json"
+
+
+def several_checkpoints(wildcards):
+    """A model's training checkpoints, if there are several."""
+    known = study.models[wildcards.model]["training_checkpoints"]
+    return known if len(known) > 1 else []
+
+
+def training_folders(wildcards):
+    """The folders of a model's training checkpoints, if there are several."""
+    return [study.folder(wildcards.model, checkpoint) for checkpoint in several_checkpoints(wildcards)]
+
+
 def tokens_of_part(wildcards):
     """The tokens of the dataset that a part is of."""
     return f"results/inputs/{wildcards.model}/{parts.dataset_of(wildcards.part)}.nc"

@@ -1,7 +1,7 @@
 "use strict";
 // What readers explore in the place of a figure: matrices between the experts of a layer, maps of tokens, flows from layer
-// to layer, or a tree of paths. The picture stays for print, and where this script or its data are missing. The data are
-// classic scripts that each call `put` once.
+// to layer, a tree of paths, or circuits. The picture stays for print, and where this script or its data are missing. The
+// data are classic scripts that each call `put` once.
 {
   const PIXELS = 840; // of the grid of a matrix, which the page scales
   const LISTED = 5; // of the largest in a row
@@ -780,6 +780,90 @@
     return show();
   };
 
+  // ---- Circuits ----
+
+  const exploreGraph = (host, { graphs, titles, unit }) => {
+    const { browser, first } = host.dataset;
+    const { nodes, edges } = graphs[titles.indexOf(first)];
+    const order = edges.map((_, number) => number).sort((one, other) => Math.abs(edges[other][2]) - Math.abs(edges[one][2]));
+    const most = Math.abs(edges[order[0]]?.[2] ?? 1);
+    const place = ({ at: [x, y] }) => [x * 0.9 + 50, y * 0.46 + 20];
+    const words = ([from, to, ...value]) => `${nodes[from].name} → ${nodes[to].name}: ${withInterval(...value)} ${unit}`;
+    const svg = draw("svg", { viewBox: "0 0 1000 500", "aria-hidden": "true" });
+    const plot = pad("graph", svg);
+    const told = make("output", { "aria-live": "polite" });
+    const go = make("a", { class: "go" });
+    const about = make("p", { class: "about" });
+    about.textContent =
+      `Up and down go along the edges by their size, left and right follow them${browser ? ", Enter shows an expert in the browser" : ""}. ` +
+      "Thickness: the size of an edge; the second colour: edges that work against the answer.";
+    plot.setAttribute("aria-label", `Circuit of the task ${first}: ${about.textContent}`);
+    const paths = order.map((number) => {
+      const [from, to, value] = edges[number];
+      const [[x, y], [toX, toY]] = [from, to].map((node) => place(nodes[node]));
+      const middle = (x + toX) / 2;
+      const d = `M${x} ${y}C${middle} ${y} ${middle} ${toY} ${toX} ${toY}`;
+      const width = Math.max(1.2, (14 * Math.abs(value)) / most);
+      return draw("path", { d, "stroke-width": width, "data-edge": number, class: value < 0 ? "against" : "" });
+    });
+    const names = nodes.map((node, number) => {
+      const [x, y] = place(node);
+      const wide = 9 * node.name.length + 14;
+      const shape = draw("rect", { x: x - wide / 2, y: y - 15, width: wide, height: 30, rx: 5 });
+      return draw("g", { "data-node": number }, shape, draw("text", { x, y: y + 5 }, node.name));
+    });
+    svg.append(...[...paths].reverse(), ...names);
+    const rows = order.map((number) => {
+      const [from, to, ...value] = edges[number];
+      const cells = [nodes[from].name, nodes[to].name, withInterval(...value)];
+      return make("tr", {}, ...cells.map((text) => make("td", {}, text)));
+    });
+    const head = ["From", "To", unit].map((text) => make("th", { scope: "col" }, text));
+    const table = make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...rows));
+    host.replaceChildren(
+      plot,
+      make("div", { class: "beside" }, told, go, about),
+      make("details", { class: "wide" }, make("summary", {}, "Table of these edges"), table),
+    );
+    let at; // number of the edge that is looked at
+    const goTo = (number, end = 1) => {
+      if (number === undefined) return;
+      at = number;
+      const [from, to] = edges[at];
+      for (const path of paths) path.classList.toggle("here", path.dataset.edge === `${at}`);
+      names.forEach((name, node) => name.classList.toggle("at", node === from || node === to));
+      told.textContent = words(edges[at]);
+      const shown = (end ? [to, from] : [from, to]).map((node) => nodes[node]).find(({ expert }) => expert >= 0);
+      go.hidden = !browser || !shown;
+      if (go.hidden) return;
+      go.href = address(browser, shown.layer, [shown.expert]);
+      go.textContent = `Show expert ${shown.expert} of layer ${shown.layer}`;
+    };
+    const strongest = (end, node) => order.find((number) => edges[number][end] === node);
+    const look = (target) => {
+      if (target.dataset.edge) return goTo(Number(target.dataset.edge));
+      const node = target.closest?.("[data-node]")?.dataset.node;
+      if (node === undefined) return undefined;
+      const into = strongest(1, Number(node));
+      return into === undefined ? goTo(strongest(0, Number(node)), 0) : goTo(into);
+    };
+    plot.addEventListener("pointermove", ({ target }) => look(target));
+    plot.addEventListener("click", ({ target }) => {
+      look(target);
+      if (target.closest?.("[data-node]") && !go.hidden) location.href = go.href;
+    });
+    plot.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !go.hidden) location.href = go.href;
+      const [down, right] = STEPS[event.key] ?? [];
+      if (down === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+      event.preventDefault();
+      if (down) goTo(order[order.indexOf(at) + down]);
+      if (right > 0) goTo(strongest(0, edges[at][1]));
+      if (right < 0) goTo(strongest(1, edges[at][0]), 0);
+    });
+    goTo(order[0]);
+  };
+
   // ---- In the place of pictures ----
 
   // Tells that something is loading; where it is missing the picture is all there is, with a sentence that says why.
@@ -797,7 +881,7 @@
   const open = (host) =>
     during(host, async () => {
       const index = await content(host.dataset, "index");
-      const explore = { matrices: exploreMatrices, ribbons: exploreRibbons, windows: exploreTree };
+      const explore = { matrices: exploreMatrices, ribbons: exploreRibbons, windows: exploreTree, graphs: exploreGraph };
       const kind = Object.keys(explore).find((name) => index[name]);
       await (explore[kind] ?? explorePoints)(host, index);
     });

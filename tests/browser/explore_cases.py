@@ -10,8 +10,9 @@ import pandas as pd
 import xarray as xr
 
 from gatebook.chapters.base import page
-from gatebook.figures import explored, plotting
-from gatebook.figures.explored import Explored, Matrices, Matrix, Points, Ribbons, Step, Tree
+from gatebook.figures import explored, graph, plotting
+from gatebook.figures.explored import Explored, Graphs, Matrices, Matrix, Points, Ribbons, Step, Tree
+from gatebook.figures.graph import Edge, Node
 from gatebook.report import render
 from gatebook.report.places import slug
 
@@ -92,6 +93,15 @@ def made_tree() -> Tree:
     paths = np.concatenate([[[1, 2, 3], [1, 2, 4], [1, 5, 3], [2, 2, 2]], many])
     tokens = np.append([4000, 2000, 1000, 900], np.ones(3000, int))
     return Tree([[0, 3, 7], [3, 7, 8]], [paths, paths[:4]], [tokens, tokens[:4]], 20_000)
+
+
+def made_graphs() -> Graphs:
+    """A circuit of two experts of which one works against the answer, and another one."""
+    nodes = [Node("embedding", -2), Node("L0E3", 1, 0, 3), Node("L1E5", 3, 1, 5), Node("output", 4, 2)]
+    edges = [Edge(0, 1, 0.9, 0.85, 0.95), Edge(1, 2, 0.6, 0.5, 0.7), Edge(2, 3, 0.7, 0.65, 0.75)]
+    edges += [Edge(1, 3, -0.2, -0.25, -0.15)]
+    made = [graph.described(nodes, edges), graph.described(nodes[::3], [Edge(0, 1, 1.0, 1.0, 1.0)])]
+    return Graphs(["operator", "bracket"], made, "of the gap")
 
 
 def write(folder: Path, shown: Explored, build: str | None = None, *, names=("lift", "share")) -> Path:

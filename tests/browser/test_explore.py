@@ -512,6 +512,60 @@ def test_layers_that_do_not_fit_are_chosen(flow, ribbons):
     assert titles == ["Layer 2", "Layer 4", "Layer 5", "Layer 6"]
 
 
+# ---------------------------------------------------------------- circuits
+
+
+@pytest.fixture(scope="module")
+def circuit_path(tmp_path_factory):
+    names = ("operator", "bracket")
+    return explore_cases.write(tmp_path_factory.mktemp("circuits"), explore_cases.made_graphs(), names=names)
+
+
+@pytest.fixture
+def circuit(browser, circuit_path):
+    browser.open(circuit_path)
+    return Figure(browser, "operator")
+
+
+def test_circuits_stand_in_the_place_of_the_picture_and_break_nothing(browser, circuit_path):
+    for dark, width in ((False, 1360), (True, 1360), (False, 390)):
+        browser.look(dark=dark, width=width)
+        browser.open(circuit_path)
+        assert not Figure(browser, "operator").find("img").is_displayed()
+        assert browser.violations() == []
+        assert browser.overflow() == 0
+        assert browser.errors() == [] and browser.requests_elsewhere() == []
+
+
+def test_an_edge_is_told_with_its_interval_and_keys_follow_it(circuit, browser):
+    assert circuit.told == "embedding → L0E3: 0.900 [0.850, 0.950] of the gap"
+    browser.run("arguments[0].focus()", circuit.find(".graph"))
+    for key, told in (
+        (Keys.ARROW_DOWN, "L1E5 → output: 0.700"),
+        (Keys.ARROW_LEFT, "L0E3 → L1E5: 0.60"),
+        (Keys.ARROW_DOWN, "L0E3 → output: −0.200"),
+        (Keys.ARROW_LEFT, "embedding → L0E3: 0.900"),
+        (Keys.ARROW_RIGHT, "L0E3 → L1E5: 0.60"),
+        (Keys.ARROW_UP, "L1E5 → output: 0.700"),
+    ):
+        ActionChains(browser.driver).send_keys(key).perform()
+        assert circuit.told.startswith(told), key
+    assert len(circuit.all(".graph .against")) == 1
+    ActionChains(browser.driver).send_keys(Keys.ENTER).perform()
+    assert browser.driver.current_url.endswith(f"{BROWSER}#tab=experts&l=1&e=5")
+
+
+def test_a_node_tells_its_strongest_edge_and_leads_to_its_expert(circuit, browser):
+    node = circuit.find("[data-node='2']")
+    ActionChains(browser.driver).move_to_element(node).perform()
+    assert circuit.told.startswith("L0E3 → L1E5") and circuit.find(".go").text == "Show expert 5 of layer 1"
+    circuit.find("summary").click()
+    rows = [[cell.text for cell in row.find_elements("css selector", "td")] for row in circuit.all("tbody tr")]
+    assert [row[:2] for row in rows][::3] == [["embedding", "L0E3"], ["L0E3", "output"]]
+    ActionChains(browser.driver).click(node).perform()
+    assert browser.driver.current_url.endswith(f"{BROWSER}#tab=experts&l=1&e=5")
+
+
 # ---------------------------------------------------------------- paths
 
 

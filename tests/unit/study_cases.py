@@ -41,6 +41,7 @@ FEWER = {
     "steering": {"pairs": [["python", "cpp"]], "random": 3, "priced": 1, "documents": 3, "length": 8, "prompts": 4}
     | {"choosing": 1, "prompt": 4, "tokens": 3, "doses": [1, 2]},
     "multiple_choice": {"items": 3, "calibration_items": 2, "close_items": 2, "context": 4, "answer": 2, "flips": 100},
+    "expert_circuits": {"sizes": [1, 4], "random": 3, "random_sizes": [1], "others": 3, "edges": 5, "random_edges": 5},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
     "expert_ablation": {"clusters": 4, "tested_clusters": 2, "untrained_clusters": 2, "splits": 4, "permutations": 20},
@@ -125,9 +126,10 @@ def training(trained: float, documents: int = 30) -> xr.Dataset:
 def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
     """What the jobs of all chapters read, below `folder`/results, and the overlay study.yaml."""
     results = folder / "results"
-    for checkpoint, datasets in study.items():
-        (results / "demo/checkpoints" / MODEL).mkdir(parents=True, exist_ok=True)
+    (results / "demo/checkpoints" / MODEL).mkdir(parents=True)
+    for checkpoint in (*study, BETWEEN):
         (results / "demo/checkpoints" / MODEL / checkpoint).symlink_to(model)
+    for checkpoint, datasets in study.items():
         for number, (name, made) in enumerate(datasets.items()):
             attrs = {"dataset": name, "dataset_id": name, "dataset_sha256": f"files of {name}"}
             attrs |= {"tokens_sha256": f"sum of {name}"}

@@ -1,8 +1,8 @@
 """What readers explore on a page in the place of figures, as data scripts for report/assets/explore.js.
 
-It is matrices over experts, maps of points, flows between layers, or a tree of paths. All those of a chapter stand in
-one folder: `index.js` says what they are, LAYER.js holds the numbers of a layer, and `across.js` those of matrices over
-layers. A page loads a layer when a reader asks for it.
+It is matrices over experts, maps of points, flows between layers, a tree of paths, or graphs. All those of a chapter
+stand in one folder: `index.js` says what they are, LAYER.js holds the numbers of a layer, and `across.js` those of
+matrices over layers. A page loads a layer when a reader asks for it.
 """
 
 import math
@@ -257,6 +257,24 @@ class Tree(Explored):
         made.add("index", {"windows": [list(window) for window in self.windows], "total": self.total})
         for window, paths, tokens in zip(self.windows, self.paths, self.tokens, strict=True):
             made.add(f"{window[-1]}", {"paths": paths.tolist(), "tokens": tokens.tolist()})
+        return made
+
+
+@dataclass(frozen=True)
+class Graphs(Explored):
+    """Graphs of nodes and signed edges, from left to right.
+
+    titles, graphs: of each, as `graph.described` has it; unit: what values of edges are, in words.
+    """
+
+    titles: Sequence[str]
+    graphs: Sequence[Mapping]
+    unit: str
+
+    def scripts(self) -> DataScripts:
+        """See `Explored`."""
+        made = DataScripts()
+        made.add("index", {"graphs": list(self.graphs), "titles": list(self.titles), "unit": self.unit})
         return made
 
 
