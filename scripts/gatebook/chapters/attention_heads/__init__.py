@@ -101,6 +101,12 @@ MEASURES = {
         f"corrupt); d: {METRIC}; sums over pairs",
         "Clean into corrupt: how much of the behaviour it brings back; corrupt into clean: how much is lost.",
     ),
+    "strongest_recovered": Measure(
+        "Share of a task that the strongest head carries",
+        "1",
+        "the same, of the head that carries most of it in one half of the sources, in the other half",
+        "How much of a task a single head carries, without the luck of the draw.",
+    ),
     "direct_effect": Measure(
         "Direct effect of a head",
         "logits",
@@ -124,7 +130,7 @@ MEASURES = {
     "mover_attention": Measure(
         "Attention to the name to be given, beyond that to the other name",
         "1",
-        "attention of the last token to IO − the larger one to S1 and S2, mean over clean prompts",
+        "attention of the last token to IO − the larger one of S1 and S2, mean over clean prompts",
         "Above 0 where a head looks at the right name.",
         bounds=(-1, 1),
         null=0,
