@@ -14,6 +14,7 @@ configfile: CONFIG if workflow.modifier.is_main_snakefile() and Path(CONFIG).exi
 include: "rules/common.smk"
 include: "rules/demo.smk"
 include: "rules/inputs.smk"
+include: "rules/tasks.smk"
 include: "rules/extraction.smk"
 include: "rules/ablation.smk"
 include: "rules/shelf.smk"

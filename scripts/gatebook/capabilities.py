@@ -14,6 +14,7 @@ CAPABILITIES = {
     "sample": "the router inputs of sampled tokens",
     "model": "the model's files, from which parts of it can be run",
     "checkpoints": "several checkpoints of the model, in the order of training",
+    "tasks": "pairs of prompts that differ in what decides the answer",
     "asked": "which interventions the config asks for",
     "training": "the record of the model's training",
 }

@@ -1,4 +1,4 @@
-"""The catalogues of the config, `models` and `datasets`, and the study that it selects from them."""
+"""The catalogues of the config, `models`, `datasets` and `tasks`, and the study that it selects from them."""
 
 import math
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from gatebook.files import parts
 from gatebook.inputs import domains, templates
 from gatebook.inputs.limits import token_limit
 from gatebook.inputs.sources import counts, demo, files, hub
+from gatebook.inputs.tasks.sources import SOURCES as TASKS
 from gatebook.problem import Problem
 
 MODELS = {"demo": demo.Models(), "hub": hub.Models(), "local": files.Models(), "counts": counts.Models()}
@@ -23,7 +24,7 @@ MOST_SHARDS = 10_000
 
 
 class Selected(dict):
-    """Settings of the selected models or datasets by name; for any other name a `Problem` that says which there are."""
+    """Settings of what is selected of a catalogue by name; for any other name a `Problem` that says which there are."""
 
     def __init__(self, catalogue: str, settings: Mapping[str, dict]):
         super().__init__(settings)
@@ -43,7 +44,8 @@ class Study:
     A model's `checkpoints` are in training order, and so are its `training_checkpoints`, of which chapters about all of
     training read selections; `folders` says where the files of each are. `shards` says into how many shards each
     dataset is split. `compared` names the runs to compare, {model, checkpoint}, the first one against
-    all others; there are at least two, or none. `extraction` is that section of the config.
+    all others; there are at least two, or none. `extraction` is that section of the config. `tasks` are the settings of
+    the selected tasks by name, with the `files` of each.
     """
 
     models: Selected
@@ -51,6 +53,7 @@ class Study:
     shards: dict[str, int]
     compared: list[dict[str, str]]
     extraction: dict
+    tasks: Selected
 
     @property
     def of_counts(self) -> bool:
@@ -67,6 +70,8 @@ class Study:
             lacks["sample"] = "extraction.sample.size is 0"
         if self.extraction["records"] == "compact":
             lacks["logits"] = "extraction.records is compact"
+        if not self.tasks:
+            lacks["tasks"] = "study.tasks names none for this model"
         return lacks | MODELS[settings["source"]].lacks
 
     def parts(self, dataset: str) -> list[str]:
@@ -110,7 +115,12 @@ class Study:
     def local_paths(self) -> dict[str, str]:
         """Config keys of the files and folders that must be there before the study starts, and their paths."""
         found = {}
-        for catalogue, entries, sources in (("models", self.models, MODELS), ("datasets", self.datasets, DATASETS)):
+        catalogues = (
+            ("models", self.models, MODELS),
+            ("datasets", self.datasets, DATASETS),
+            ("tasks", self.tasks, TASKS),
+        )
+        for catalogue, entries, sources in catalogues:
             for name, entry in entries.items():
                 given = sources[entry["source"]].local_paths(entry)
                 found |= {f"{catalogue}.{name}.{key}": path for key, path in given.items()}
@@ -120,7 +130,7 @@ class Study:
 def with_sources(schema: dict) -> dict:
     """The schema of the config with what the sources say: their names, and which keys go with each."""
     completed = deepcopy(schema)
-    for catalogue, sources in {"models": MODELS, "datasets": DATASETS}.items():
+    for catalogue, sources in {"models": MODELS, "datasets": DATASETS, "tasks": TASKS}.items():
         entry = completed["properties"][catalogue]["additionalProperties"]
         entry["properties"]["source"] = {"enum": list(sources)}
         keys = {name: {*source.required, *source.optional} for name, source in sources.items()}
@@ -171,7 +181,8 @@ def resolve(config: dict, chapters: Mapping) -> Study:
             f"{MOST_SHARDS:,}: raise it."
         )
     selected = Selected("models", models), Selected("datasets", datasets)
-    return Study(*selected, shards, _compared(config, models), config["extraction"])
+    tasks = Selected("tasks", _tasks(config, models))
+    return Study(*selected, shards, _compared(config, models), config["extraction"], tasks)
 
 
 def _model(name: str, config: dict) -> dict:
@@ -214,6 +225,18 @@ def _dataset(name: str, only_question: bool, catalogue: dict[str, dict], config:
     source = DATASETS[dataset["source"]]
     source.check(name, dataset, config)
     return dataset | {"cluster": source.clusters(dataset)}
+
+
+def _tasks(config: dict, models: dict[str, dict]) -> dict[str, dict]:
+    """The selected tasks by name; those of the embedded model's text only if no other model is studied."""
+    of_demo, found = all(model["source"] == "demo" for model in models.values()), {}
+    for name in config["study"]["tasks"]:
+        task = _choose(config["tasks"], "tasks", name)
+        if task["source"] != "demo" or of_demo:
+            source = TASKS[task["source"]]
+            source.check(name, task, config)
+            found[name] = task | {"files": source.files(task, config)}
+    return found
 
 
 def _check_pairs(datasets: dict[str, dict]) -> None:

@@ -1,0 +1,5 @@
+"""The sources of tasks, by the word after `source:` in the config."""
+
+from gatebook.inputs.tasks import demo, files
+
+SOURCES = {"demo": demo.Tasks(), "files": files.Tasks()}
