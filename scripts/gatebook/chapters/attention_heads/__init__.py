@@ -114,10 +114,10 @@ MEASURES = {
         "How much of the answer the head itself writes; below 0 if it writes against it.",
     ),
     "direct_effect_beyond": Measure(
-        "Direct effect of a head beyond that on other answers",
+        "Direct effect of a head, clean minus corrupt",
         "logits",
-        "direct effect − that on the answers of another pair",
-        "0 if the head writes the same whatever the prompt says.",
+        "direct effect in the clean prompt − that on the same answers in the corrupt one",
+        "How much of the difference between both prompts it writes; 0 if it writes the same in both.",
         null=0,
     ),
     "role_attention": Measure(

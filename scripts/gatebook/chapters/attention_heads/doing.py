@@ -7,13 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import transformers
+import xarray as xr
 
 from gatebook.chapters.attention_heads import DIRECTIONS
 from gatebook.chapters.attention_heads.direct import Direct
+from gatebook.measures import uncertainty
 from gatebook.routing.heads import Attention, Seen, plainly, replaced, watching
 from gatebook.routing.routers import layers_of
 from gatebook.study.pairs import CLEAN, CORRUPT, NOWHERE, Pairs
 
+CHANCE = 0.5
 NAMED = ("IO", "S1", "S2")
 """Roles of a task of which name movers are known."""
 
@@ -23,8 +26,8 @@ class Done:
     """What heads do for the pairs of a task; NaN where it is not known.
 
     clean, corrupt: logit of right minus wrong (pair,); patched: the same with the output of one head from the other
-    prompt, (direction, pair, layer, head); direct, elsewhere: what heads write for the pair's answers, and for those of
-    another pair, (pair, layer, head); attention: of the last token to that of each role, (pair, role, layer, head);
+    prompt, (direction, pair, layer, head); direct, corrupted: what heads write for the right answer in the clean prompt,
+    and for the same in the corrupt one, (pair, layer, head); attention: of the last token to that of each role, (pair, role, layer, head);
     inhibition (pair, layer, head); roles: their names; unknown: why direct effects are not known.
     """
 
@@ -32,7 +35,7 @@ class Done:
     corrupt: np.ndarray
     patched: np.ndarray
     direct: np.ndarray
-    elsewhere: np.ndarray
+    corrupted: np.ndarray
     attention: np.ndarray
     inhibition: np.ndarray
     source: np.ndarray
@@ -43,8 +46,8 @@ class Done:
 class Prompts:
     """The pairs of a batch, and both of their runs.
 
-    last: the position of the last token, (pair,); seen: of both runs, of which patterns are kept; states: what the last
-    layer handed on there in the clean run.
+    last: the position of the last token, (pair,); of both runs: seen, what heads do; states, what the last layer handed
+    on at the last token; differences (pair,), the logit of the right answer minus that of the wrong one.
     """
 
     def __init__(self, model: transformers.PreTrainedModel, attentions: Mapping[int, Attention], pairs: Pairs):
@@ -55,12 +58,12 @@ class Prompts:
         self.right, self.wrong = (torch.from_numpy(each).to(model.device) for each in (pairs.right, pairs.wrong))
         self.rows = torch.arange(len(pairs), device=model.device)
         self.seen: list[Seen] = []
+        self.states: list[torch.Tensor] = []
         self.differences: list[torch.Tensor] = []
         for prompt in (CLEAN, CORRUPT):
             with watching(attentions) as seen, self._last_states() as states:
                 self.differences.append(self.difference(prompt))
-            if prompt == CLEAN:
-                self.states = states[0]
+            self.states += states
             self.seen.append(seen)
 
     @contextmanager
@@ -124,6 +127,42 @@ class Prompts:
         return torch.stack(found).mean(dim=0)
 
 
+def chosen(pairs: Pairs, most: int, seed: int) -> np.ndarray:
+    """At most so many of the pairs, at random, in their order: numbers (pair,)."""
+    if len(pairs) <= most:
+        return np.arange(len(pairs))
+    return np.sort(np.random.default_rng(seed).choice(len(pairs), most, replace=False))
+
+
+@torch.inference_mode()
+def gate(
+    model: transformers.PreTrainedModel,
+    pairs: Pairs,
+    tokens_per_batch: int,
+    *,
+    resamples: int,
+    seed: int,
+    confidence: float,
+) -> str:
+    """Why a model does not do a task, in a clause with the shares and their intervals; "" if it does.
+
+    It does if it prefers the right answer in more than half of the clean prompts, and the other one in more than half
+    of the corrupt ones, by the lower ends of intervals over sources.
+    """
+    parts = [Prompts(model, {}, pairs[part]).differences for part in batches(pairs, tokens_per_batch)]
+    clean, corrupt = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+    names = np.arange(len(pairs)).astype(str)
+    coords = {"document_id": ("document", names), "cluster": ("document", pairs.source)}
+    tally = xr.Dataset({"tokens": ("document", np.ones(len(pairs), np.int64))}, coords)
+    resampling = uncertainty.resample({"task": tally}, resamples, seed)["task"]
+    shares = resampling.sums(np.stack([clean > 0, corrupt < 0], axis=1)) / resampling.sums(np.ones((len(pairs), 1)))
+    found = uncertainty.interval(xr.DataArray(shares, dims=("draw", "share")), confidence, (0, 1)).values
+    if (found[:, 1] > CHANCE).all():
+        return ""
+    right, flips = (f"{one:.2f} [{low:.2f}, {high:.2f}]" for one, low, high in found)
+    return f"right in {right} of the clean prompts, the other answer in {flips} of the corrupt ones; chance is {CHANCE}"
+
+
 def batches(pairs: Pairs, tokens_per_batch: int) -> list[np.ndarray]:
     """The pairs in parts of about so many tokens, in order: numbers (pair,) each."""
     size = max(1, tokens_per_batch // pairs.ids.shape[2])
@@ -160,7 +199,6 @@ def study(
     roles = [role for role in pairs.labels if role != "end"]
     count, index = len(pairs), {layer: number for number, layer in enumerate(attentions)}
     direct = Direct(model, attentions)
-    answers = [np.roll(each, 1) for each in (pairs.right, pairs.wrong)]
     clean, corrupt = np.zeros((2, count))
     patched = np.full((len(DIRECTIONS), count, *shape), np.nan)
     written = np.full((2, count, *shape), np.nan)
@@ -174,10 +212,10 @@ def study(
             for number, prompt in enumerate((CORRUPT, CLEAN)):
                 for layer, head in heads:
                     patched[number, part, index[layer], head] = prompts.patched(prompt, layer, head).cpu().numpy()
-            ends = {layer: seen[prompts.rows, prompts.last] for layer, seen in prompts.seen[CLEAN].outputs.items()}
-            others = (torch.from_numpy(each[part]).to(model.device) for each in answers)
-            for number, wanted in enumerate(((prompts.right, prompts.wrong), tuple(others))):
-                written[number, part] = direct.logits(ends, prompts.states, *wanted).numpy()
+            for prompt in (CLEAN, CORRUPT):
+                ends = {layer: seen[prompts.rows, prompts.last] for layer, seen in prompts.seen[prompt].outputs.items()}
+                made = direct.logits(ends, prompts.states[prompt], prompts.right, prompts.wrong)
+                written[prompt, part] = made.numpy()
             for number, role in enumerate(roles):
                 for layer, one in attentions.items():
                     found = prompts.attention(prompts.seen[CLEAN], layer, role).cpu().numpy()
@@ -186,7 +224,7 @@ def study(
         inhibition = np.full((count, *shape), np.nan)
         if set(NAMED) <= set(roles) and not direct.unknown:
             for half, others in halves(pairs.source):
-                movers = moving(written[0][half], attention[half], roles)
+                movers = moving((written[0] - written[1])[half], attention[half], roles)
                 movers = [(list(attentions)[layer], head) for layer, head in movers]
                 for part, prompts in runs if movers else ():
                     mine = others[part]
@@ -211,7 +249,7 @@ MOVERS = 3
 def moving(written: np.ndarray, attention: np.ndarray, roles: list[str]) -> list[tuple[int, int]]:
     """The heads that write most for the right name of those that look at it most, and more than at the other name.
 
-    written (pair, layer, head), attention (pair, role, layer, head). Returned are layer, as a place, and head: at most
+    written (pair, layer, head): in the clean prompt more than in the corrupt one; attention (pair, role, layer, head). Returned are layer, as a place, and head: at most
     `MOVERS`, none if no head is such.
     """
     looks = attention.mean(axis=0)

@@ -69,7 +69,7 @@ def of_pairs(done: Done) -> xr.Dataset:
         "carried": (("document", "direction", "layer", "head"), carried),
         "most": (("document", "direction"), np.take_along_axis(carried.reshape(*best.shape[:2], -1), best, -1)[..., 0]),
         "direct_effect": (of_heads, done.direct),
-        "direct_effect_beyond": (of_heads, done.direct - done.elsewhere),
+        "direct_effect_beyond": (of_heads, done.direct - done.corrupted),
         "mover_attention": (of_heads, mover),
         "role_attention": (("document", "role", "layer", "head"), done.attention),
         "inhibited": (of_heads, np.where(known, done.inhibition, 0)),

@@ -22,10 +22,11 @@ TEMPLATES = (
     "Before{one} and{two} went into the{place},{who} brought the{thing} to",
 )
 NAMES = (
-    "Adam Alice Amy Andrew Anna Anne Ben Bob Carl Charles Chris Claire Daniel David Edward Elizabeth Emily Emma Eric "
-    "Frank George Grace Hannah Harry Helen Henry Jack James Jane Jason Jennifer John Joseph Julia Kate Kevin Laura Lisa "
-    "Lucy Maria Mark Martin Mary Matt Michael Mike Nick Oliver Patrick Paul Peter Rachel Richard Robert Ruth Sam Sara "
-    "Sarah Simon Sophie Steve Susan Tara Thomas Tom Tony Victoria William"
+    "Adam Alice Amy Andrew Anna Anne Ben Bob Carl Carla Charles Chris Claire Daniel David Edward Elena "
+    "Elizabeth Emily Emma Eric Farid Frank George Grace Hannah Harry Helen Henry Hugo Ines Jack James Jane "
+    "Jason Jennifer John Jonas Joseph Julia Kate Kevin Kira Laura Liam Lisa Lucy Maria Mark Martin Mary Matt "
+    "Michael Mike Mona Nick Nils Oliver Omar Patrick Paul Peter Petra Rachel Richard Robert Rosa Ruth Sam Sami "
+    "Sara Sarah Simon Sophie Steve Susan Tara Thomas Tom Tony Uma Victoria Wanda William Yusuf"
 ).split()
 PLACES = (
     "bank beach bridge church city farm field forest garden hospital hotel house island lake library market museum office "
