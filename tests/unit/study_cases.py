@@ -35,6 +35,7 @@ FEWER = {
     "expert_retention": {"random": 2, "length": 8},
     "interventions": {"documents": 3, "length": 8, "asked": [{"name": "one", "dataset": "python", "layer": 1}]},
     "multiple_choice": {"items": 3, "calibration_items": 2, "close_items": 2, "context": 4, "answer": 2, "flips": 100},
+    "attention_heads": {"sequences": 8, "length": 6},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
     "expert_ablation": {"clusters": 4, "tested_clusters": 2, "untrained_clusters": 2, "splits": 4, "permutations": 20},

@@ -278,7 +278,8 @@ def test_every_measure_is_in_the_metrics_as_declared(study, name):
                 "draw" in str(dim) for dim in found.dims
             )
             mean = f"mean_over_layers_{measure}"
-            assert (mean in metrics) == ("layer" in found.dims and "expert" not in found.dims)  # each layer has its own
+            of_layers = "layer" in found.dims and not {"expert", "head"} & set(found.dims)  # each layer has its own
+            assert (mean in metrics) == of_layers
             if mean in metrics:
                 assert set(metrics[mean].dims) == set(found.dims) - {"layer"}
                 averaged = {"long_name": f"{declared.title}, mean over layers"}

@@ -146,13 +146,15 @@ def _not_done(metrics: xr.Dataset) -> str:
 def _finding_gain(seen: Seen) -> Finding:
     null = Null("the same tokens in another order", 0.0)
     found = held(estimate(pooled(seen.metrics["induction_gain"])), null, seen.thresholds["gain_effect"])
+    least = seen.thresholds["gain_effect"][0]
     seen_before = format_estimate(*estimate(pooled(seen.metrics["repetition_gain"])))
     return Finding(
         question="Does the model continue what is repeated?",
-        answer=f"Where random tokens come again, it loses {rounded(found)} nats per token less than where they come in "
-        f"another order; that it has seen the tokens gains {' '.join(seen_before)}.{_not_done(seen.metrics)}",
-        verdict=verdict(side(found), yes="above"),
-        verdict_text="yes means a gain above 0",
+        answer=f"Random tokens that come again in the same order gain {rounded(found)} nats per token over another order; "
+        f"that the tokens were seen before gains {' '.join(seen_before)}.{_not_done(seen.metrics)}",
+        verdict=verdict(side(found, least), yes="above"),
+        verdict_text=f"yes means a gain above {format_number(least)} nats; heads that copy without regard to order may "
+        "gain less than that by where tokens stand",
         unit="nats per token",
         figure="losses",
         n=int(pooled(seen.metrics["documents"])),
@@ -297,7 +299,7 @@ def _matrix(ax, value: xr.DataArray, uncertain: xr.DataArray, layers, heads, lab
         uncertain=uncertain.transpose("layer", "head").values,
         limits=(low, high if high > low else low + 1),
         nulls=nulls,
-        annotate=".2f",
+        annotate="z.2f",
         y_label="Layer",
         x_label="Head",
     )

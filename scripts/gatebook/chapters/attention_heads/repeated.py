@@ -115,7 +115,7 @@ def study(
     Parameters
     ----------
     model, attentions
-        With a head, and what `find_attentions` found of it.
+        With a head, and what `find_attentions` found of it; none if no heads are known, whose scores are NaN then.
     drawn
         The sequences.
     tokens_per_batch
@@ -127,9 +127,9 @@ def study(
     -------
     Found
     """
-    start, length, most = drawn.start, drawn.length, max(one.heads for one in attentions.values())
+    start, length, layers = drawn.start, drawn.length, list(attentions) or [0]
     count = len(drawn.ids["repeated"])
-    shape = (count, len(SCORES), len(attentions), most)
+    shape = (count, len(SCORES), len(layers), max((one.heads for one in attentions.values()), default=1))
     scores, chance = np.full((2, *shape), np.nan)
     losses = {name: np.zeros(count) for name in ("first", *ARRANGEMENTS)}
     rows = np.array_split(np.arange(count), -(-count * (start + 2 * length) // tokens_per_batch))
@@ -152,4 +152,4 @@ def study(
                 if arrangement == "new":
                     chance[part, 1:, index, heads] = found[:, 1:]
             advance(len(part))
-    return Found(losses, scores, chance, list(attentions))
+    return Found(losses, scores, chance, layers)

@@ -70,8 +70,8 @@ class Tasks(base.Tasks):
 
 def _is_single(tokenizer, word: str) -> bool:
     """Whether a word with the blank before it is one token."""
-    before = base.encode(tokenizer, "the")
-    return base.encode(tokenizer, f"the {word}")[:-1] == before
+    *before, last = base.encode(tokenizer, f"the {word}")
+    return before == base.encode(tokenizer, "the") and last != tokenizer.unk_token_id
 
 
 def _pair(place: str, tokenizer, number: int, single: dict[str, list[str]], rng: np.random.Generator) -> base.Pair:
