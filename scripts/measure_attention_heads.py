@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from gatebook.chapters.attention_heads import CHAPTER, doing, repeated

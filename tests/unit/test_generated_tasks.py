@@ -46,7 +46,9 @@ def test_names_places_and_things_are_single_tokens_and_only_one_token_differs(to
         for answer in (one.right, one.wrong):
             assert tokenizer.decode([answer]).strip() in ioi.NAMES[:8]
         assert tokenizer.unk_token_id not in one.clean
-    assert (of_all.labels["end"] == of_all.lengths - 1).all() and (of_all.labels["changed"] == of_all.labels["S2"]).all()
+    assert (of_all.labels["end"] == of_all.lengths - 1).all() and (
+        of_all.labels["changed"] == of_all.labels["S2"]
+    ).all()
     ends = of_all.ids[0][np.arange(32), of_all.labels["end"]]
     assert set(tokenizer.convert_ids_to_tokens(ends.tolist())) == {"to"}
 
@@ -93,7 +95,9 @@ def test_what_follows_is_what_followed_before(tokenizer):
 def test_a_half_that_is_too_long_is_refused(tokenizer):
     count = len(ordinary_tokens(tokenizer))
     induction.Tasks().pairs("again", {"pairs": 1, "length": count - 1}, tokenizer, [])
-    with pytest.raises(Problem, match=rf"^tasks\.again\.length: the tokenizer has {count} ordinary tokens, and .*lower it\.$"):
+    with pytest.raises(
+        Problem, match=rf"^tasks\.again\.length: the tokenizer has {count} ordinary tokens, and .*lower it\.$"
+    ):
         induction.Tasks().pairs("again", {"length": count}, tokenizer, [])
 
 

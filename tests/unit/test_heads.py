@@ -1,4 +1,4 @@
-"""Heads: found in every family, put back they change nothing, and what they return is a slice of the projection's input."""
+"""Heads: found in every family; put back they change nothing; what they return is a slice of a projection's input."""
 
 import families
 import pytest
@@ -90,7 +90,9 @@ def test_predictions_that_differ_are_refused(monkeypatch):
 
 
 def test_a_family_without_heads_is_named():
-    with pytest.raises(Problem, match=r"^model_type 'nemotron_h' .*: no attention of it ends in .* no heads are known\.$"):
+    with pytest.raises(
+        Problem, match=r"^model_type 'nemotron_h' .*: no attention of it ends in .* no heads are known\.$"
+    ):
         heads.find_attentions(causal_model("nemotron_h"))
 
 

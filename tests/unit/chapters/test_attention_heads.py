@@ -125,7 +125,9 @@ def test_an_induction_head_set_by_hand_is_found_and_its_shuffled_copy_is_not():
         "induction": [(1, 0)],
     }
     value = metrics["head_score"].sel(interval="estimate")
-    assert value.sel(score="previous_token", layer=0, head=0) > 0.9 and value.sel(score="induction", layer=1, head=0) > 0.9
+    assert (
+        value.sel(score="previous_token", layer=0, head=0) > 0.9 and value.sel(score="induction", layer=1, head=0) > 0.9
+    )
     gain = metrics["induction_gain"].sel(dataset="pooled")
     assert gain.sel(interval="low") > 1 and abs(metrics["repetition_gain"].sel(interval="estimate").item()) < 1
     found = {finding.question: finding.verdict for finding in page.findings(shown)}
@@ -134,7 +136,9 @@ def test_an_induction_head_set_by_hand_is_found_and_its_shuffled_copy_is_not():
     assert all(page.named(other, score) == [] for score in SCORES)
     assert [finding.verdict for finding in page.findings(other)][1:] == ["no"] * 3
     assert page.findings(other)[0].verdict == "no"
-    assert page.brief(shown).text.startswith("The model continues random tokens that are repeated, by head 0 of layer 1")
+    assert page.brief(shown).text.startswith(
+        "The model continues random tokens that are repeated, by head 0 of layer 1"
+    )
     assert "does not" in page.brief(other).text
 
 
@@ -196,7 +200,9 @@ def test_halves_are_the_same_in_another_order_or_of_other_tokens():
         assert len(set(new[6:])) == 5 and not set(new[6:]) & set(first)
     again = repeated.sequences(np.arange(10, 50), [3], count=40, length=5, seed=2)
     assert all((again.ids[name] == drawn.ids[name]).all() for name in drawn.ids)
-    with pytest.raises(Problem, match=r"^config: attention_heads\.length: the tokenizer has 9 ordinary tokens.*lower it\.$"):
+    with pytest.raises(
+        Problem, match=r"^config: attention_heads\.length: the tokenizer has 9 ordinary tokens.*lower it\.$"
+    ):
         repeated.sequences(np.arange(9), [], count=1, length=5, seed=2)
 
 
@@ -237,7 +243,7 @@ def test_the_strongest_head_is_chosen_in_the_other_half():
 def test_without_any_score_the_strongest_is_not_above_chance_and_few_heads_are_significant():
     rng = np.random.default_rng(0)
     covered, largest, significant = 0, 0.0, 0
-    draws = 30
+    draws = 20
     for seed in range(draws):
         noise = rng.normal(0, 0.05, (24, len(SCORES), 3, 4))
         scores = 0.3 + noise
@@ -249,8 +255,8 @@ def test_without_any_score_the_strongest_is_not_above_chance_and_few_heads_are_s
         largest += metrics["head_score_beyond"].sel(interval="estimate").values.max() / draws
         significant += (metrics["q_value"].values <= 0.05).any()
     assert covered >= 0.88 * draws * len(SCORES)
-    assert largest > 0.02  # the largest of many is, by luck
-    assert significant <= 6
+    assert largest > 0.015  # the largest of many is, by luck
+    assert significant <= 4
 
 
 def test_shares_of_a_task_are_ratios_of_sums():
@@ -264,17 +270,22 @@ def test_shares_of_a_task_are_ratios_of_sums():
     inhibition[:2, 0, 0] = 0.3, 0.1
     source = np.array(["a", "b", "c", "d"], dtype=object)
     done = Done(clean, corrupt, patched, direct, direct - 1, attention, inhibition, source, ["IO", "S1", "S2"], "")
-    found = repeated.Found({name: np.ones(4) for name in ("first", *repeated.ARRANGEMENTS)}, *np.ones((2, 4, 3, 1, 1)), [0])
-    metrics = measure.measure(found, {"ioi": done}, **OPTIONS).metrics.sel(task="ioi", layer=0, head=0, interval="estimate")
+    found = repeated.Found(
+        {name: np.ones(4) for name in ("first", *repeated.ARRANGEMENTS)}, *np.ones((2, 4, 3, 1, 1)), [0]
+    )
+    metrics = measure.measure(found, {"ioi": done}, **OPTIONS).metrics.sel(
+        task="ioi", layer=0, head=0, interval="estimate"
+    )
     np.testing.assert_allclose(metrics["recovered"], [9 / 24, 20 / 24])
     assert metrics["direct_effect"] == 2.5 and metrics["direct_effect_beyond"] == 1 and metrics["gap"] == 6
     np.testing.assert_allclose(metrics["role_attention"], [0.5, 0.175, 0.1])
     assert metrics["mover_attention"].item() == pytest.approx(np.mean([0.3, 0.1, 0.9, -0.2]))
     assert metrics["inhibition"].item() == pytest.approx(0.2)
     few = measure.measure(found, {"ioi": done}, **OPTIONS | {"fewest_clusters": 5}).metrics
-    assert np.isnan(few["recovered"].sel(interval=["low", "high"])).all() and np.isfinite(
-        few["recovered"].sel(interval="estimate")
-    ).all()
+    assert (
+        np.isnan(few["recovered"].sel(interval=["low", "high"])).all()
+        and np.isfinite(few["recovered"].sel(interval="estimate")).all()
+    )
 
 
 # ---------------------------------------------------------------- what heads do
@@ -367,7 +378,9 @@ def test_shares_that_are_written_differ_by_family():
         direct = Direct(model, heads.find_attentions(model))
         assert direct.shares == pytest.approx({0: share, 1: share, 2: share})
     model = causal_model("afmoe")
-    assert Direct(model, heads.find_attentions(model)).unknown.startswith("what the attention of layer 0 returns passes")
+    assert Direct(model, heads.find_attentions(model)).unknown.startswith(
+        "what the attention of layer 0 returns passes"
+    )
 
 
 def test_movers_look_at_the_right_name_and_write_it():
@@ -394,7 +407,9 @@ def made_task(direct: np.ndarray, io: np.ndarray, s2: np.ndarray, inhibition: np
     patched = np.stack([noisy(0 * direct) - 5, noisy(0 * direct) + 5])
     roles = ["IO", "S1", "S2", "changed"]
     clean, corrupt = np.full(count, 5.0), np.full(count, -5.0)
-    done = Done(clean, corrupt, patched, noisy(direct), noisy(0 * direct), attention, noisy(inhibition), source, roles, "")
+    done = Done(
+        clean, corrupt, patched, noisy(direct), noisy(0 * direct), attention, noisy(inhibition), source, roles, ""
+    )
     losses = {name: rng.normal(5, 0.3, 12) for name in ("first", *repeated.ARRANGEMENTS)}
     found = repeated.Found(losses, *rng.random((2, 12, 3, *direct.shape)), list(range(len(direct))))
     attrs = {"heads_unknown": "", "not_done": "{}", "direct_unknown": ""}

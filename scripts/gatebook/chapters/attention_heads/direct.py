@@ -112,7 +112,9 @@ def _share(model: transformers.PreTrainedModel, layer: int, attention: Attention
     plain, once, more = (states(times) for times in (0.0, 1.0, 4.0))
     added = noise["noise"].float()
     place = "before" if "before" in plain and not plain["before"].equal(more["before"]) else "after"
-    grown = {times: seen[place].view(added.shape) - plain[place].view(added.shape) for times, seen in ((1, once), (4, more))}
+    grown = {
+        times: seen[place].view(added.shape) - plain[place].view(added.shape) for times, seen in ((1, once), (4, more))
+    }
     share = float((grown[4] * added).sum() / (4 * added.square().sum()))
     near = NEAR if model.dtype == torch.float32 else COARSE
     fits = all((times * share * added - each).norm() <= near * each.norm() for times, each in grown.items())

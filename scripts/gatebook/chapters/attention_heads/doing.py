@@ -1,4 +1,4 @@
-"""What heads do for a task: their outputs put from one prompt of a pair into the run of the other, and what they write."""
+"""What heads do for a task: their outputs, put from one prompt of a pair into the run of the other; what they write."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,9 +26,9 @@ class Done:
     """What heads do for the pairs of a task; NaN where it is not known.
 
     clean, corrupt: logit of right minus wrong (pair,); patched: the same with the output of one head from the other
-    prompt, (direction, pair, layer, head); direct, corrupted: what heads write for the right answer in the clean prompt,
-    and for the same in the corrupt one, (pair, layer, head); attention: of the last token to that of each role, (pair, role, layer, head);
-    inhibition (pair, layer, head); roles: their names; unknown: why direct effects are not known.
+    prompt, (direction, pair, layer, head); direct, corrupted: what heads write for the right answer in the clean
+    prompt, and for the same in the corrupt one, (pair, layer, head); attention: of the last token to that of each role,
+    (pair, role, layer, head); inhibition (pair, layer, head); roles: their names; unknown: why direct effects are not known.
     """
 
     clean: np.ndarray
@@ -249,8 +249,8 @@ MOVERS = 3
 def moving(written: np.ndarray, attention: np.ndarray, roles: list[str]) -> list[tuple[int, int]]:
     """The heads that write most for the right name of those that look at it most, and more than at the other name.
 
-    written (pair, layer, head): in the clean prompt more than in the corrupt one; attention (pair, role, layer, head). Returned are layer, as a place, and head: at most
-    `MOVERS`, none if no head is such.
+    written (pair, layer, head): in the clean prompt more than in the corrupt one; attention (pair, role, layer, head).
+    Returned are layer, as a place, and head: at most `MOVERS`, none if no head is such.
     """
     looks = attention.mean(axis=0)
     io, *others = (looks[roles.index(role)] for role in NAMED)

@@ -37,9 +37,7 @@ def of_sequences(found: Found) -> xr.Dataset:
     """What sequences show, as a tally whose documents they are: losses, and what heads look at."""
     beyond, count = found.scores - found.null, len(found.scores)
     tally = {f"{name}_loss": ("document", values) for name, values in found.losses.items()}
-    tally |= {
-        gain: ("document", found.losses[other] - found.losses[one]) for gain, (other, one) in GAINS.items()
-    }
+    tally |= {gain: ("document", found.losses[other] - found.losses[one]) for gain, (other, one) in GAINS.items()}
     of_heads = {"head_score": found.scores, "head_score_null": found.null, "head_score_beyond": beyond}
     tally |= {name: (("document", *OF_HEADS), values) for name, values in of_heads.items()}
     best = strongest(beyond)[..., None]

@@ -17,7 +17,6 @@ from gatebook.chapters.base.page import (
     Null,
     Seen,
     checkpoints,
-    ends,
     estimate,
     held,
     percent,
@@ -75,15 +74,20 @@ def brief(seen: Seen) -> Brief | None:
     if gain.verdict != "yes":
         return Brief("The model does not continue random tokens that are repeated.", gain.figure)
     who = f"by {_list(heads)}" if heads else "though no head passes the threshold of an induction head"
-    text = f"The model continues random tokens that are repeated, {who}: it gains {rounded(gain)} nats per token."
+    gained = rounded((gain.estimate, gain.low, gain.high))
+    text = f"The model continues random tokens that are repeated, {who}: it gains {gained} nats per token."
     return Brief(text, gain.figure)
 
 
 def named(seen: Seen, score: str) -> list[tuple[int, int]]:
     """The heads that have the name of a score: (layer, head), the highest score first."""
     metrics = seen.metrics.sel(score=score)
-    value, low = (metrics[name].sel(interval=part) for name, part in (("head_score", "estimate"), ("head_score_beyond", "low")))
-    chosen = (value >= seen.thresholds[score]) & (low > 0) & (metrics["q_value"] <= seen.thresholds["false_discovery_rate"])
+    value, low = (
+        metrics[name].sel(interval=part) for name, part in (("head_score", "estimate"), ("head_score_beyond", "low"))
+    )
+    chosen = (
+        (value >= seen.thresholds[score]) & (low > 0) & (metrics["q_value"] <= seen.thresholds["false_discovery_rate"])
+    )
     return _heads(chosen, value)
 
 
@@ -101,9 +105,7 @@ def parts_of(seen: Seen, task: str) -> dict[str, list[tuple[int, int]]]:
     return {
         NAME_MOVER: _heads(at_name & (value >= least) & (low > 0), value),
         NEGATIVE: _heads(at_name & (value <= -least) & (high < 0), -value),
-        INHIBITION: _heads(
-            looks.sel(role="S2", drop=True) & inhibits, inhibited.sel(interval="estimate", drop=True)
-        ),
+        INHIBITION: _heads(looks.sel(role="S2", drop=True) & inhibits, inhibited.sel(interval="estimate", drop=True)),
     }
 
 
@@ -191,7 +193,9 @@ def _finding_carried(seen: Seen, task: str) -> Finding:
     here = seen.metrics.sel(task=task)
     back, lost = (here["strongest_recovered"].sel(direction=each) for each in DIRECTIONS)
     found = held(estimate(back), Null("no change", 0.0), seen.thresholds["carried_effect"])
-    sure = (here["recovered"].sel(direction=DIRECTIONS[0], interval="low") >= seen.thresholds["carried_effect"][0]).values
+    sure = (
+        here["recovered"].sel(direction=DIRECTIONS[0], interval="low") >= seen.thresholds["carried_effect"][0]
+    ).values
     return Finding(
         question=f"Does a single head carry the task {task}?",
         answer=f"The strongest one, found in other pairs, brings back {percent(found)} of the difference between both "
@@ -240,7 +244,9 @@ def _losses(seen: Seen) -> Figure:
         (axes[1], GAINS, [Reference("no gain", 0.0)], "gain (nats per token)"),
     ):
         lines = [
-            Series(of, *(np.array(each) for each in zip(*(estimate(pooled(source[name])) for name in names), strict=True)))
+            Series(
+                of, *(np.array(each) for each in zip(*(estimate(pooled(source[name])) for name in names), strict=True))
+            )
             for of, source in known.items()
         ]
         plotting.dot_whiskers(ax, list(names.values()), lines, references, x_label=label, order=ORDER)
@@ -268,7 +274,9 @@ def _scores(seen: Seen) -> Figure:
     drawing, axes = plotting.canvas(height, rows=len(SCORES), titles=[f"{name} score" for name in SCORES.values()])
     for ax, score in zip(axes, SCORES, strict=True):
         here = metrics.sel(score=score)
-        value, low = (here[name].sel(interval=part) for name, part in (("head_score", "estimate"), ("head_score_beyond", "low")))
+        value, low = (
+            here[name].sel(interval=part) for name, part in (("head_score", "estimate"), ("head_score_beyond", "low"))
+        )
         _matrix(ax, value, ~(low > 0), layers, heads, "share of the attention", {"threshold": seen.thresholds[score]})
     texts = [f"{name}: {_list(named(seen, score)) or 'none'}" for score, name in SCORES.items()]
     best = {score: estimate(pooled(metrics["strongest_score"].sel(score=score)))[0] for score in SCORES}
@@ -341,7 +349,9 @@ def _parts(seen: Seen, task: str) -> Figure:
     inhibition = here["inhibition"].sel(task=task)
     if inhibition.notnull().any():
         titles, values = [*titles, "inhibition of name movers"], [*values, inhibition]
-    drawing, axes = plotting.canvas(len(values) * (plotting.height_for(len(layers)) - 0.3), rows=len(values), titles=titles)
+    drawing, axes = plotting.canvas(
+        len(values) * (plotting.height_for(len(layers)) - 0.3), rows=len(values), titles=titles
+    )
     for ax, each, title in zip(axes, values, titles, strict=True):
         around = (each.sel(interval="low") <= 0) & (each.sel(interval="high") >= 0)
         label = "share of the attention" if title.startswith("attention") else "share of the attention of name movers"

@@ -64,7 +64,7 @@ def sequences(tokens: np.ndarray, begin: list[int], *, count: int, length: int, 
 
 
 def _disorder(length: int, rng: np.random.Generator) -> np.ndarray:
-    """A random order of 0..length - 1 that begins with another one and in which no i is followed by i + 1: (length,)."""
+    """A random order of 0..length - 1 that does not begin with 0 and has no i followed by i + 1: (length,)."""
     while True:
         order = rng.permutation(length)
         if order[0] and (np.diff(order) != 1).all():
@@ -80,7 +80,7 @@ def at_distance(pattern: torch.Tensor, distance: int, first: int) -> torch.Tenso
 
 
 def spread_evenly(pattern: torch.Tensor, first: int) -> torch.Tensor:
-    """Attention to any token up to the query's own, mean over these and over queries from `first` on: (window, head)."""
+    """Attention to any token up to the query's own, mean over these and queries from `first` on: (window, head)."""
     known = torch.arange(1, pattern.shape[-1] + 1, device=pattern.device)
     return (pattern.sum(dim=-1) / known)[..., first:].mean(dim=-1)
 

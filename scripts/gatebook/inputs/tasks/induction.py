@@ -26,8 +26,8 @@ class Tasks(base.Tasks):
         length = task.get("length", LENGTH)
         if len(tokens) <= length:
             raise Problem(
-                f"tasks.{name}.length: the tokenizer has {len(tokens)} ordinary tokens, and {length + 1} different ones "
-                "are needed: lower it."
+                f"tasks.{name}.length: the tokenizer has {len(tokens)} ordinary tokens, and {length + 1} different "
+                "ones are needed: lower it."
             )
         rng = np.random.default_rng(task.get("seed", SEED))
         found = []

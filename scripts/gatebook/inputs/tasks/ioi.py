@@ -21,21 +21,25 @@ TEMPLATES = (
     "Yesterday{one} and{two} sat down near the{place}, and{who} passed the{thing} to",
     "Before{one} and{two} went into the{place},{who} brought the{thing} to",
 )
-NAMES = (
-    "Adam Alice Amy Andrew Anna Anne Ben Bob Carl Carla Charles Chris Claire Daniel David Edward Elena "
-    "Elizabeth Emily Emma Eric Farid Frank George Grace Hannah Harry Helen Henry Hugo Ines Jack James Jane "
-    "Jason Jennifer John Jonas Joseph Julia Kate Kevin Kira Laura Liam Lisa Lucy Maria Mark Martin Mary Matt "
-    "Michael Mike Mona Nick Nils Oliver Omar Patrick Paul Peter Petra Rachel Richard Robert Rosa Ruth Sam Sami "
-    "Sara Sarah Simon Sophie Steve Susan Tara Thomas Tom Tony Uma Victoria Wanda William Yusuf"
-).split()
-PLACES = (
-    "bank beach bridge church city farm field forest garden hospital hotel house island lake library market museum office "
-    "park port restaurant river school shop station store street theatre tower town university village"
-).split()
-THINGS = (
-    "apple bag ball book bottle box cake camera card coin cup file gift hat key letter list map money newspaper note paper "
-    "pen phone photo picture plate radio ring rope shirt ticket tool watch"
-).split()
+NAMES = [
+    "Adam", "Alice", "Amy", "Andrew", "Anna", "Anne", "Ben", "Bob", "Carl", "Carla", "Charles", "Chris", "Claire",
+    "Daniel", "David", "Edward", "Elena", "Elizabeth", "Emily", "Emma", "Eric", "Farid", "Frank", "George", "Grace",
+    "Hannah", "Harry", "Helen", "Henry", "Hugo", "Ines", "Jack", "James", "Jane", "Jason", "Jennifer", "John",
+    "Jonas", "Joseph", "Julia", "Kate", "Kevin", "Kira", "Laura", "Liam", "Lisa", "Lucy", "Maria", "Mark", "Martin",
+    "Mary", "Matt", "Michael", "Mike", "Mona", "Nick", "Nils", "Oliver", "Omar", "Patrick", "Paul", "Peter", "Petra",
+    "Rachel", "Richard", "Robert", "Rosa", "Ruth", "Sam", "Sami", "Sara", "Sarah", "Simon", "Sophie", "Steve",
+    "Susan", "Tara", "Thomas", "Tom", "Tony", "Uma", "Victoria", "Wanda", "William", "Yusuf",
+]  # fmt: skip
+PLACES = [
+    "bank", "beach", "bridge", "church", "city", "farm", "field", "forest", "garden", "hospital", "hotel", "house",
+    "island", "lake", "library", "market", "museum", "office", "park", "port", "restaurant", "river", "school",
+    "shop", "station", "store", "street", "theatre", "tower", "town", "university", "village",
+]  # fmt: skip
+THINGS = [
+    "apple", "bag", "ball", "book", "bottle", "box", "cake", "camera", "card", "coin", "cup", "file", "gift", "hat",
+    "key", "letter", "list", "map", "money", "newspaper", "note", "paper", "pen", "phone", "photo", "picture",
+    "plate", "radio", "ring", "rope", "shirt", "ticket", "tool", "watch",
+]  # fmt: skip
 FEWEST = {"names": 4, "places": 2, "things": 2}
 """So many of each list must be single tokens."""
 
@@ -43,8 +47,8 @@ FEWEST = {"names": 4, "places": 2, "things": 2}
 class Tasks(base.Tasks):
     """Sentences in which one of two names is said again; the other one is to follow.
 
-    In half of them the name that is to follow (IO) comes first (ABB), in the others the repeated one (S) does (BAB). The
-    corrupt prompt says IO again in the place of S, so that S is to follow. Labels: "IO", "S1", "S1+1" (the token after
+    In half of them the name that is to follow (IO) comes first (ABB), in the others the repeated one (S) does (BAB).
+    The corrupt prompt says IO again in the place of S, so that S is to follow. Labels: "IO", "S1", "S1+1" (the token after
     it), "S2". Pairs of one template and order share a source.
     """
 
@@ -57,11 +61,12 @@ class Tasks(base.Tasks):
         for kind, least in FEWEST.items():
             if len(single[kind]) < least:
                 raise Problem(
-                    f"tasks.{name}: {len(single[kind])} of {len(known[kind])} {kind} are single tokens of the tokenizer, "
-                    f"and {least} are needed: remove {name} from study.tasks."
+                    f"tasks.{name}: {len(single[kind])} of {len(known[kind])} {kind} are single tokens of the "
+                    f"tokenizer, and {least} are needed: remove {name} from study.tasks."
                 )
         rng = np.random.default_rng(task.get("seed", SEED))
-        return [_pair(f"tasks.{name}", tokenizer, number, single, rng) for number in range(task.get("pairs", PAIRS))]
+        numbers = range(task.get("pairs", PAIRS))
+        return [_pair(f"tasks.{name}", tokenizer, number, single, rng) for number in numbers]
 
     def title(self, task: dict) -> str:
         """See `base.Tasks`."""
