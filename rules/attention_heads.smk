@@ -4,7 +4,7 @@ rule measure_attention_heads:
         folder=model_folder,
         tokenizer=tokenizer_folder,
         description="results/inputs/{model}/checkpoints/{checkpoint}.json",
-        pairs=expand("results/tasks/{{model}}/{task}.nc", task=study.tasks),
+        pairs=task_pairs,
         untrained=untrained("attention_heads"),
     output:
         metrics="results/metrics/{model}/{checkpoint}/attention_heads.nc",

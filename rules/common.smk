@@ -210,6 +210,11 @@ tallies = of_datasets("results/tallies/{model}/{checkpoint}/{dataset}.nc")
 tokens = of_datasets("results/inputs/{model}/{dataset}.nc")
 
 
+def task_pairs(wildcards):
+    """The pairs of prompts of every task of the study."""
+    return [f"results/tasks/{wildcards.model}/{task}.nc" for task in study.tasks]
+
+
 def records(wildcards):
     """The records of every part of the study's datasets, in order."""
     folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
-from gatebook.figures.style import GRID, INK, MARKERS, PALETTE, add_to_legend, house_style
+from gatebook.figures.style import GRID, INK, MARKERS, MUTED, PALETTE, add_to_legend, house_style, series_styles
 
 OTHERS = "others"
 MOST_CATEGORIES = len(PALETTE) * len(MARKERS)
@@ -62,3 +62,27 @@ def scatter(
     ax.set(xlabel=x_label, ylabel=y_label, xticks=[], yticks=[])
     ax.grid(False)
     add_to_legend(ax.figure, [handles[name] for name in (*named, OTHERS) if name in handles])
+
+
+@house_style
+def against(ax: Axes, groups: dict[str, tuple[ArrayLike, ArrayLike]], *, x_label: str, y_label: str) -> None:
+    """Numbers against others of the same unit, on one scale, with the line on which both are equal.
+
+    Parameters
+    ----------
+    ax
+        Where they are drawn.
+    groups
+        x (point,) and y (point,) by the name of the group, which the legend has.
+    x_label, y_label
+        Names of the axes.
+    """
+    styles, handles = series_styles(list(groups)), []
+    ends = np.array([(np.nanmin([x, y]), np.nanmax([x, y])) for x, y in groups.values()])
+    low, high = ends[:, 0].min(), ends[:, 1].max()
+    (line,) = ax.plot([low, high], [low, high], color=MUTED, linewidth=1.1, zorder=1, label="equal")
+    for name, (x, y) in groups.items():
+        look = styles[name] | {"linestyle": "none"}
+        handles += ax.plot(x, y, **look, markersize=4.2, markeredgewidth=0, alpha=0.8, label=name)
+    ax.set(xlabel=x_label, ylabel=y_label)
+    add_to_legend(ax.figure, [*handles, line])

@@ -286,16 +286,16 @@ def chance(draws: xr.DataArray, confidence: float, dim: str) -> xr.DataArray:
 def without_few(metrics: xr.Dataset, fewest: int, clusters: xr.DataArray) -> xr.Dataset:
     """The metrics without the limits of datasets with fewer than `fewest` clusters, which say too little of any other.
 
-    clusters (dataset,): how many each dataset has. What has no dimension `dataset` is about all of them, the first
-    entry.
+    clusters (dataset,) or (task,): how many each has. What has no such dimension is about all of them, the first entry.
     """
     enough = (clusters >= fewest) | (clusters == 0)  # 0: published counts, of which no clusters are known
     if enough.all():
         return metrics
     limits = {}
+    (dim,) = clusters.dims
     for name, array in metrics.data_vars.items():
         if "interval" in array.dims:
-            held = enough if "dataset" in array.dims else enough.isel(dataset=0, drop=True)
+            held = enough if dim in array.dims else enough.isel({dim: 0}, drop=True)
             limits[name] = array.where(held | (array["interval"] == "estimate")).transpose(*array.dims)
     return metrics.assign({name: each.assign_attrs(metrics[name].attrs) for name, each in limits.items()})
 

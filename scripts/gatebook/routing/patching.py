@@ -167,7 +167,7 @@ def changed(
         numbers = torch.as_tensor(expert, device=selected.device).reshape(-1, 1)
         return torch.where(selected == numbers, weights, 0).sum(dim=-1, keepdim=True) * change.output.to(weights)
 
-    with _handing(model, layer, handed, lost if change.stage == "mean" else None):
+    with handing(model, layer, handed, lost if change.stage == "mean" else None):
         yield
 
 
@@ -188,7 +188,7 @@ def weighted(model: transformers.PreTrainedModel, layer: int, factor: torch.Tens
     def handed(logits, weights, selected):
         return weights * factor.to(weights).view(weights.shape), selected
 
-    with _handing(model, layer, handed):
+    with handing(model, layer, handed):
         yield
 
 
@@ -234,12 +234,12 @@ def restricted(
 
     with ExitStack() as stack:
         for layer in kept:
-            stack.enter_context(_handing(model, layer, handed(layer)))
+            stack.enter_context(handing(model, layer, handed(layer)))
         yield
 
 
 @contextmanager
-def _handing(
+def handing(
     model: transformers.PreTrainedModel, layer: int, decided: Callable, added: Callable | None = None
 ) -> Iterator[None]:
     """Within it the block of a layer hands its experts other weights and experts than its own.

@@ -7,11 +7,11 @@ from gatebook.inputs.demo import corpora, generated
 from gatebook.inputs.tasks.base import Pair, encode, of_texts
 from gatebook.problem import Problem
 
-PAIRS, SEED = 48, 5
+PAIRS, SEED = 40, 5
 ANSWERS = (" +", " -")
 """What follows the first number of an answer, if the question ends in now, and in left."""
 OPENED, CLOSED = ("(", "["), (")", "]")
-LONGEST = 64
+LONGEST = 40
 """Tokens of a prompt of code, from the beginning of its document."""
 
 
