@@ -106,8 +106,8 @@ def find_attentions(model: transformers.PreTrainedModel) -> dict[int, Attention]
             handle.remove()
     if not found:
         raise Problem(
-            f"model_type {model.config.model_type!r} ({model.config.name_or_path}): no attention of it ends in a linear "
-            "projection of what its heads return, so no heads are known."
+            f"model_type {model.config.model_type!r} ({model.config.name_or_path}): no attention of it ends in a "
+            "linear projection of what its heads return, so no heads are known."
         )
     return dict(sorted(found.items()))
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import page_cases
@@ -67,8 +68,8 @@ def by_hand() -> transformers.PreTrainedModel:
     """A model that does induction: head 0 of layer 0 looks at the token before, and writes which word it is; head 0 of
     layer 1 looks where that is the present word, and writes the word that is there.
 
-    Positions turn pairs of coordinates (i, i + 64) by 10^(-6 i / 64) per token: the first of them tell places one apart,
-    of the last ones a text is all in one place.
+    Positions turn pairs of coordinates (i, i + 64) by 10^(-6 i / 64) per token: the first of them tell places one
+    apart, of the last ones a text is all in one place.
     """
     model = silent()
     first, second = (layer.self_attn for layer in model.model.layers)
@@ -145,14 +146,14 @@ def test_an_induction_head_set_by_hand_is_found_and_its_shuffled_copy_is_not():
 def test_heads_that_carry_a_task_set_by_hand_are_found():
     model, of_task = by_hand(), induction_pairs()
     attentions = heads.find_attentions(model)
-    assert doing.gate(model, of_task, 40, **OF_MODEL) == ""
+    assert doing.gate(model, "again", of_task, 40, **OF_MODEL) == ""
     done = doing.study(model, attentions, of_task, 40)
     metrics = measure.measure(
         repeated.study(model, attentions, sequences(), 200), {"again": done}, **OPTIONS
     ).metrics.sel(task="again", interval="estimate")
     wanted = np.array([[0.0, 0], [1, 0]])
-    np.testing.assert_allclose(metrics["recovered"].sel(direction="clean into corrupt"), wanted, atol=0.02)
-    np.testing.assert_allclose(metrics["recovered"].sel(direction="corrupt into clean"), wanted, atol=0.02)
+    np.testing.assert_allclose(metrics["recovered"].sel(direction="denoising"), wanted, atol=0.02)
+    np.testing.assert_allclose(metrics["recovered"].sel(direction="noising"), wanted, atol=0.02)
     np.testing.assert_allclose(metrics["strongest_recovered"], 1, atol=0.02)
     np.testing.assert_allclose(metrics["direct_effect_beyond"] / metrics["gap"], wanted, atol=0.02)
     assert metrics["role_attention"].sel(role="second", layer=1, head=0) > 0.9
@@ -161,11 +162,11 @@ def test_heads_that_carry_a_task_set_by_hand_are_found():
 
 
 def test_a_model_that_does_not_do_a_task_is_told_so_with_its_shares():
-    said = doing.gate(silent(), induction_pairs(), 40, **OF_MODEL)
+    said = doing.gate(silent(), "again", induction_pairs(), 40, **OF_MODEL)
     assert said.startswith("right in 0.00 [0.00, 0.00] of the clean prompts, the other answer in 0.00 [")
     half = induction_pairs(16)
     half = replace(half, ids=np.concatenate([half.ids[:, :8], half.ids[::-1, 8:]], axis=1))
-    assert "right in 0.50 [" in doing.gate(by_hand(), half, 40, **OF_MODEL)
+    assert "right in 0.50 [" in doing.gate(by_hand(), "again", half, 40, **OF_MODEL)
 
 
 # ---------------------------------------------------------------- scores and sequences
@@ -195,8 +196,8 @@ def test_halves_are_the_same_in_another_order_or_of_other_tokens():
         assert len(set(first)) == 5 and repeats == [3, *first, *first] and min(first) >= 10
         assert order[:6] == new[:6] == repeats[:6]
         assert sorted(order[6:]) == sorted(first) and order[6] != first[0]
-        follows = set(zip(first, first[1:], strict=False))
-        assert not follows & set(zip(order[6:], order[7:], strict=False))
+        follows = set(pairwise(first))
+        assert not follows & set(pairwise(order[6:]))
         assert len(set(new[6:])) == 5 and not set(new[6:]) & set(first)
     again = repeated.sequences(np.arange(10, 50), [3], count=40, length=5, seed=2)
     assert all((again.ids[name] == drawn.ids[name]).all() for name in drawn.ids)
@@ -262,7 +263,7 @@ def test_without_any_score_the_strongest_is_not_above_chance_and_few_heads_are_s
 def test_shares_of_a_task_are_ratios_of_sums():
     shape, count = (1, 1), 4
     clean, corrupt = np.array([4.0, 2, 6, 4]), np.array([-4.0, 0, -2, -2])
-    patched = np.stack([corrupt + [4, 0, 2, 3], clean - [8, 2, 8, 2]])[..., None, None]
+    patched = np.stack([corrupt + np.array([4, 0, 2, 3]), clean - np.array([8, 2, 8, 2])])[..., None, None]
     direct = np.array([1.0, 2, 3, 4])[:, None, None]
     attention = np.array([[0.5, 0.2, 0.1], [0.4, 0.1, 0.3], [0.9, 0, 0], [0.2, 0.4, 0]])[..., None, None]
     unknown = np.full((count, *shape), np.nan)

@@ -8,7 +8,7 @@ from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings,
 
 SCORES = {"previous_token": "previous token", "duplicate_token": "duplicate token", "induction": "induction"}
 """Key of the threshold of a score, and its name, which a head has that passes it."""
-DIRECTIONS = ("clean into corrupt", "corrupt into clean")
+DIRECTIONS = ("denoising", "noising")
 NAME_MOVER, NEGATIVE, INHIBITION = "name mover", "negative name mover", "S-inhibition"
 LOSS = "cross entropy of the next token, mean over the tokens of a half but its first, and over sequences"
 METRIC = "logit of the right answer − that of the wrong one, at the last token"
@@ -99,7 +99,7 @@ MEASURES = {
         "1",
         f"change of d by the output of one head, all positions, put from one run into the other / (d clean − d "
         f"corrupt); d: {METRIC}; sums over pairs",
-        "Clean into corrupt: how much of the behaviour it brings back; corrupt into clean: how much is lost.",
+        "Denoising, into the corrupt run: how much it brings back; noising, into the clean one: how much is lost.",
     ),
     "strongest_recovered": Measure(
         "Share of a task that the strongest head carries",

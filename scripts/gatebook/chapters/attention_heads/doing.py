@@ -11,12 +11,11 @@ import xarray as xr
 
 from gatebook.chapters.attention_heads import DIRECTIONS
 from gatebook.chapters.attention_heads.direct import Direct
-from gatebook.measures import uncertainty
+from gatebook.measures import recovered, uncertainty
 from gatebook.routing.heads import Attention, Seen, plainly, replaced, watching
 from gatebook.routing.routers import layers_of
 from gatebook.study.pairs import CLEAN, CORRUPT, NOWHERE, Pairs
 
-CHANCE = 0.5
 NAMED = ("IO", "S1", "S2")
 """Roles of a task of which name movers are known."""
 
@@ -28,7 +27,8 @@ class Done:
     clean, corrupt: logit of right minus wrong (pair,); patched: the same with the output of one head from the other
     prompt, (direction, pair, layer, head); direct, corrupted: what heads write for the right answer in the clean
     prompt, and for the same in the corrupt one, (pair, layer, head); attention: of the last token to that of each role,
-    (pair, role, layer, head); inhibition (pair, layer, head); roles: their names; unknown: why direct effects are not known.
+    (pair, role, layer, head); inhibition (pair, layer, head); roles: their names; unknown: why direct effects are not
+    known.
     """
 
     clean: np.ndarray
@@ -137,6 +137,7 @@ def chosen(pairs: Pairs, most: int, seed: int) -> np.ndarray:
 @torch.inference_mode()
 def gate(
     model: transformers.PreTrainedModel,
+    task: str,
     pairs: Pairs,
     tokens_per_batch: int,
     *,
@@ -147,20 +148,20 @@ def gate(
     """Why a model does not do a task, in a clause with the shares and their intervals; "" if it does.
 
     It does if it prefers the right answer in more than half of the clean prompts, and the other one in more than half
-    of the corrupt ones, by the lower ends of intervals over sources.
+    of the corrupt ones, by the lower ends of intervals over sources. `task` is its name.
     """
     parts = [Prompts(model, {}, pairs[part]).differences for part in batches(pairs, tokens_per_batch)]
-    clean, corrupt = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
-    names = np.arange(len(pairs)).astype(str)
-    coords = {"document_id": ("document", names), "cluster": ("document", pairs.source)}
-    tally = xr.Dataset({"tokens": ("document", np.ones(len(pairs), np.int64))}, coords)
-    resampling = uncertainty.resample({"task": tally}, resamples, seed)["task"]
-    shares = resampling.sums(np.stack([clean > 0, corrupt < 0], axis=1)) / resampling.sums(np.ones((len(pairs), 1)))
-    found = uncertainty.interval(xr.DataArray(shares, dims=("draw", "share")), confidence, (0, 1)).values
-    if (found[:, 1] > CHANCE).all():
+    clean = np.concatenate([torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True)])
+    resampling = recovered.resampled(pairs.source, resamples, seed, task)
+    draws = recovered.ratio(resampling, np.stack(recovered.answered(clean), axis=1), np.ones(len(pairs)))
+    found = uncertainty.interval(xr.DataArray(draws, dims=("draw", "share")), confidence, (0, 1)).values
+    if recovered.does(*found):
         return ""
     right, flips = (f"{one:.2f} [{low:.2f}, {high:.2f}]" for one, low, high in found)
-    return f"right in {right} of the clean prompts, the other answer in {flips} of the corrupt ones; chance is {CHANCE}"
+    return (
+        f"right in {right} of the clean prompts, the other answer in {flips} of the corrupt ones; chance is "
+        f"{recovered.CHANCE}"
+    )
 
 
 def batches(pairs: Pairs, tokens_per_batch: int) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import xarray as xr
 from gatebook.chapters.attention_heads import DIRECTIONS, MEASURES, SCORES
 from gatebook.chapters.attention_heads.doing import NAMED, Done, halves
 from gatebook.chapters.attention_heads.repeated import Found
-from gatebook.measures import uncertainty
+from gatebook.measures import recovered, uncertainty
 from gatebook.measures.summary import Bootstrap, Measured, summarise
 from gatebook.measures.uncertainty import POOLED
 
@@ -51,7 +51,7 @@ def of_sequences(found: Found) -> xr.Dataset:
 
 
 def of_pairs(done: Done) -> xr.Dataset:
-    """What heads do for the pairs of a task, as a tally whose documents they are."""
+    """What heads do for the pairs of a task, and what that is divided by: (document, ...), documents being pairs."""
     gap, of_heads = done.clean - done.corrupt, ("document", "layer", "head")
     carried = np.stack([done.patched[0] - done.corrupt[:, None, None], done.clean[:, None, None] - done.patched[1]], 1)
     best = np.zeros((*carried.shape[:2], 1), np.int64)
@@ -72,11 +72,9 @@ def of_pairs(done: Done) -> xr.Dataset:
         "role_attention": (("document", "role", "layer", "head"), done.attention),
         "inhibited": (of_heads, np.where(known, done.inhibition, 0)),
         "inhibition_pairs": (of_heads, known.astype(np.float64)),
-        "tokens": ("document", np.ones(len(gap), np.int64)),
+        "number": ("document", np.ones(len(gap))),
     }
-    numbers = np.arange(len(gap)).astype(str)
-    coords = {"document_id": ("document", numbers), "cluster": ("document", done.source), "role": done.roles}
-    return xr.Dataset(tally, coords | {"direction": list(DIRECTIONS)})
+    return xr.Dataset(tally, {"role": done.roles, "direction": list(DIRECTIONS)})
 
 
 def measure(
@@ -170,10 +168,10 @@ def _of_tasks(
     sources = []
     for number, (task, one) in enumerate(done.items()):
         tally = of_pairs(one)
-        resampling = uncertainty.resample({task: tally}, resamples, seed)[task]
+        resampling = recovered.resampled(one.source, resamples, seed, task)
         sources.append(len(set(one.source)))
         for name, dims in OF_TASKS.items():
-            above, below = (resampling.sums(tally[part].values) for part in RATIOS.get(name, (name, "tokens")))
+            above, below = (resampling.sums(tally[part].values) for part in RATIOS.get(name, (name, "number")))
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = above / below.reshape(*below.shape, *[1] * (above.ndim - below.ndim))
             draws = xr.DataArray(values, {"role": one.roles} if "role" in dims else {}, ("draw", *dims))

@@ -152,8 +152,8 @@ def _finding_gain(seen: Seen) -> Finding:
     seen_before = format_estimate(*estimate(pooled(seen.metrics["repetition_gain"])))
     return Finding(
         question="Does the model continue what is repeated?",
-        answer=f"Random tokens that come again in the same order gain {rounded(found)} nats per token over another order; "
-        f"that the tokens were seen before gains {' '.join(seen_before)}.{_not_done(seen.metrics)}",
+        answer=f"Random tokens that come again in the same order gain {rounded(found)} nats per token over another "
+        f"order; that the tokens were seen before gains {' '.join(seen_before)}.{_not_done(seen.metrics)}",
         verdict=verdict(side(found, least), yes="above"),
         verdict_text=f"yes means a gain above {format_number(least)} nats; heads that copy without regard to order may "
         "gain less than that by where tokens stand",
@@ -179,7 +179,8 @@ def _finding_score(seen: Seen, score: str) -> Finding:
         answer=f"{who} The strongest head, found in other sequences, has a score of {rounded(value)}, "
         f"{rounded(found)} of it beyond chance; a name needs {format_number(threshold)}.",
         verdict="yes" if heads else few,
-        verdict_text="yes means that a head has the name, no that the strongest one is below the threshold by its interval",
+        verdict_text="yes means that a head has the name, no that the strongest one is below the threshold by its "
+        "interval",
         unit="of the attention",
         figure="scores",
         n=int(pooled(metrics["documents"])),
@@ -222,8 +223,8 @@ def _finding_movers(seen: Seen, task: str) -> Finding:
     texts = [f"{name}: {_list(heads) if heads else 'none'}" for name, heads in roles.items()]
     return Finding(
         question=f"Which heads move names in {task}?",
-        answer=f"{'; '.join(texts)}. Head {place[1]} of layer {int(here['layer'][place[0]])} writes most, {rounded(found)} "
-        f"of {format_number(gap)} logits between both prompts.",
+        answer=f"{'; '.join(texts)}. Head {place[1]} of layer {int(here['layer'][place[0]])} writes most, "
+        f"{rounded(found)} of {format_number(gap)} logits between both prompts.",
         verdict="yes" if roles[NAME_MOVER] else "no",
         verdict_text="yes means that a head looks at the right name more than at the other, and writes it",
         unit="logits",
@@ -255,13 +256,13 @@ def _losses(seen: Seen) -> Figure:
     return Figure(
         name="losses",
         title="Random tokens, repeated",
-        alt="Dots with whiskers of the loss on the first half of random sequences and on second halves that are the same, "
-        f"in another order, or other tokens; the order of the repetition gains {value} nats per token.",
+        alt="Dots with whiskers of the loss on the first half of random sequences and on second halves that are the "
+        f"same, in another order, or other tokens; the order of the repetition gains {value} nats per token.",
         caption=f"The order of a repetition gains {value} {bounds} nats per token.{_not_done(metrics)} "
         f"{f'Heads are not measured: {unknown} ' if unknown else ''}{_sequences(metrics)}",
-        how_to_read="A model that continues what is repeated loses less where the same comes again than where it comes in "
-        "another order. Random tokens are hard: a trained model expects text and may lose more on them than an untrained "
-        "one.",
+        how_to_read="A model that continues what is repeated loses less where the same comes again than where it "
+        "comes in another order. Random tokens are hard: a trained model expects text and may lose more on them than "
+        "an untrained one.",
         drawing=drawing,
         data=table(metrics, [*LOSSES, *GAINS]),
     )
@@ -283,11 +284,12 @@ def _scores(seen: Seen) -> Figure:
     return Figure(
         name="scores",
         title="What heads look at in repeated random tokens",
-        alt="Matrices of layers by heads of the attention to the token before, to the same token in the first half, and to "
-        f"the token after that; the strongest heads have {', '.join(f'{value:.2f}' for value in best.values())}.",
+        alt="Matrices of layers by heads of the attention to the token before, to the same token in the first half, "
+        "and to the token after that; the strongest heads have "
+        f"{', '.join(f'{value:.2f}' for value in best.values())}.",
         caption=f"Heads with a name: {'; '.join(texts)}. All others have none. {_sequences(metrics)}",
-        how_to_read="Hatched cells are not above chance by their interval. A cell needs the threshold, too, to have a name: "
-        "attention that is above chance but small is no head's main business.",
+        how_to_read="Hatched cells are not above chance by their interval. A cell needs the threshold, too, to have "
+        "a name: attention that is above chance but small is no head's main business.",
         drawing=drawing,
         data=table(metrics, OF_SCORES),
     )
@@ -316,7 +318,7 @@ def _matrix(ax, value: xr.DataArray, uncertain: xr.DataArray, layers, heads, lab
 def _carried(metrics: xr.Dataset, task: str) -> Figure:
     here = metrics.sel(task=[task])
     layers, heads = metrics["layer"].values, metrics["head"].values
-    names = ["brought back, clean into corrupt", "lost, corrupt into clean", "written, clean minus corrupt"]
+    names = ["denoising: brought back", "noising: lost", "written, clean minus corrupt"]
     drawing, axes = plotting.canvas(3 * (plotting.height_for(len(layers)) - 0.3), rows=3, titles=names)
     values = [here["recovered"].sel(task=task, direction=each) for each in DIRECTIONS]
     values.append(here["direct_effect_beyond"].sel(task=task))
@@ -328,13 +330,14 @@ def _carried(metrics: xr.Dataset, task: str) -> Figure:
     return Figure(
         name=f"carried_{task}",
         title=f"What heads do for {task}",
-        alt=f"Matrices of layers by heads of the share of {task} that one head brings back or takes away, and of what it "
-        f"writes for the answer itself; the strongest head brings back {text}.",
-        caption=f"The output of one head, at all positions, from the other prompt of a pair. The strongest head brings back "
-        f"{text} {bounds} of the difference of {format_number(here['gap'].item())} logits, in pairs in which it was not "
-        f"chosen. {f'What heads write is not available: {unknown}. ' if unknown else ''}{_pairs(metrics, task)}",
-        how_to_read="Hatched cells do not differ from 0 by their interval. Where much is brought back and little is written, "
-        "the head hands on what others write. The two directions differ where other heads stand in.",
+        alt=f"Matrices of layers by heads of the share of {task} that one head brings back or takes away, and of "
+        f"what it writes for the answer itself; the strongest head brings back {text}.",
+        caption="The output of one head, at all positions, from the other prompt of a pair. The strongest head "
+        f"brings back {text} {bounds} of the difference of {format_number(here['gap'].item())} logits, in pairs in "
+        "which it was not chosen. "
+        f"{f'What heads write is not available: {unknown}. ' if unknown else ''}{_pairs(metrics, task)}",
+        how_to_read="Hatched cells do not differ from 0 by their interval. Where much is brought back and little is "
+        "written, the head hands on what others write. The two directions differ where other heads stand in.",
         drawing=drawing,
         data=table(here, ["recovered", "strongest_recovered", "direct_effect", "direct_effect_beyond"]),
     )
@@ -364,11 +367,11 @@ def _parts(seen: Seen, task: str) -> Figure:
     return Figure(
         name=f"parts_{task}",
         title=f"Where heads look when {task} is answered",
-        alt=f"Matrices of layers by heads of the attention of the last token to parts of the prompt; at most {most:.2f} of a "
-        "head's attention goes to the token that was changed.",
+        alt="Matrices of layers by heads of the attention of the last token to parts of the prompt; at most "
+        f"{most:.2f} of a head's attention goes to the token that was changed.",
         caption=f"Attention of the last token. {said}{_pairs(seen.metrics, task)}",
-        how_to_read="A head may read, in the token that it looks at, what other heads have brought there. Looking is not yet "
-        "using: compare with what the head does.",
+        how_to_read="A head may read, in the token that it looks at, what other heads have brought there. Looking is "
+        "not yet using: compare with what the head does.",
         drawing=drawing,
         data=table(here, ["role_attention", "mover_attention", "inhibition"]),
     )

@@ -48,8 +48,8 @@ class Tasks(base.Tasks):
     """Sentences in which one of two names is said again; the other one is to follow.
 
     In half of them the name that is to follow (IO) comes first (ABB), in the others the repeated one (S) does (BAB).
-    The corrupt prompt says IO again in the place of S, so that S is to follow. Labels: "IO", "S1", "S1+1" (the token after
-    it), "S2". Pairs of one template and order share a source.
+    The corrupt prompt says IO again in the place of S, so that S is to follow. Labels: "IO", "S1", "S1+1" (the token
+    after it), "S2". Pairs of one template and order share a source.
     """
 
     optional = ("pairs", "seed")
