@@ -61,9 +61,9 @@ def test_a_head_is_its_pattern_times_its_values_and_is_replaced_alone():
     made = torch.einsum("whqk,wkhd->wqhd", seen.patterns[0], values)
     torch.testing.assert_close(seen.outputs[0], made)
     other = {0: seen.outputs[0].flip(0)}
-    with torch.inference_mode(), heads.watching(found) as after, heads.plainly(model):
-        with heads.replaced(found, other, {0: torch.tensor([[[False, True]]])}):
-            model(input_ids=IDS, use_cache=False)
+    one = heads.replaced(found, other, {0: torch.tensor([[[False, True]]])})
+    with torch.inference_mode(), heads.plainly(model), heads.watching(found) as after, one:
+        model(input_ids=IDS, use_cache=False)
     assert not after.outputs[1].equal(seen.outputs[1])
     where = torch.zeros(1, 9, 2, dtype=torch.bool)
     where[0, 8, 1] = True

@@ -163,7 +163,7 @@ def test_heads_that_carry_a_task_set_by_hand_are_found():
 
 def test_a_model_that_does_not_do_a_task_is_told_so_with_its_shares():
     said = doing.gate(silent(), "again", induction_pairs(), 40, **OF_MODEL)
-    assert said.startswith("right in 0.00 [0.00, 0.00] of the clean prompts, the other answer in 0.00 [")
+    assert said.startswith("right in 0.50 [0.50, 0.50] of the clean prompts, the other answer in 0.50 [")
     half = induction_pairs(16)
     half = replace(half, ids=np.concatenate([half.ids[:, :8], half.ids[::-1, 8:]], axis=1))
     assert "right in 0.50 [" in doing.gate(by_hand(), "again", half, 40, **OF_MODEL)
@@ -344,9 +344,9 @@ def test_inhibition_is_what_reaches_the_queries_by_no_other_head():
         turned = prompts.turned(movers, 0, 1)
         where = torch.zeros(*prompts.ids.shape[1:], 2, dtype=torch.bool)
         where[rows, last, 1] = True
-        with heads.watching(prompts.attentions) as after:  # no head lies between layers 0 and 1
-            with heads.replaced(prompts.attentions, prompts.seen[1].outputs, {0: where}):
-                model(input_ids=prompts.ids[0])
+        other = heads.replaced(prompts.attentions, prompts.seen[1].outputs, {0: where})
+        with heads.watching(prompts.attentions) as after, other:  # no head lies between layers 0 and 1
+            model(input_ids=prompts.ids[0])
         patterns = [seen.patterns[1][rows, 0, last] for seen in (prompts.seen[0], after)]
         by_hand = [pattern[:, 1] - pattern[:, 3] for pattern in patterns]
         torch.testing.assert_close(turned, by_hand[0] - by_hand[1])
