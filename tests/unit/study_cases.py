@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+import transformers
 import xarray as xr
 import yaml
 from routing_cases import Case, case, even_case, random_case, records
@@ -18,9 +20,11 @@ from gatebook import lists
 from gatebook.files import netcdf
 from gatebook.inputs.demo import evaluation
 from gatebook.inputs.demo.training import Losses
+from gatebook.inputs.tasks.base import Pair
 from gatebook.run import alone
+from gatebook.study import pairs
 
-MODEL, CHECKPOINTS, BETWEEN = "demo", ("step0", "step9"), "step4"
+MODEL, CHECKPOINTS, BETWEEN, TASK = "demo", ("step0", "step9"), "step4", "operator"
 """Those with records, and one of training of which only the experts that tokens select are known."""
 CHAPTERS = lists.known_chapters(lists.ROOT)
 EXPERTS, HIDDEN, SAMPLED = 8, 16, 40
@@ -39,6 +43,7 @@ FEWER = {
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
     "expert_ablation": {"clusters": 4, "tested_clusters": 2, "untrained_clusters": 2, "splits": 4, "permutations": 20},
+    "activation_patching": {"top": 2, "random_sets": 2, "scrambles": 1, "steps": 2, "permutations": 20},
     "paths": {"minimum_occurrences": 5},
     "placement": {"batch_tokens": 50, "devices": [8, 4]},
 }
@@ -133,10 +138,11 @@ def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
         described.parent.mkdir(exist_ok=True)
         described.write_text('{"moe_layers": [0, 1, 2, 3, 4]}')
     _write_selections(results / f"selections/{MODEL}/{BETWEEN}.nc", study)
+    _write_pairs(results / f"tasks/{MODEL}/{TASK}.nc", model)
     (results / "demo/tokenizer").symlink_to(model)
     netcdf.save(training(3.0), results / f"demo/training/{MODEL}.nc")
     overlay = {
-        "study": {"datasets": list(study["step0"])},
+        "study": {"datasets": list(study["step0"]), "tasks": [TASK]},
         "models": {MODEL: {"checkpoints": list(CHECKPOINTS), "training_checkpoints": "all"}},
         "demo": {"training": {"steps": 9, "checkpoints": [0, 4, 9]}},
         "compare": [f"{MODEL}/{checkpoint}" for checkpoint in CHECKPOINTS],
@@ -157,6 +163,22 @@ def _write_selections(path: Path, study: dict[str, dict[str, Case]]) -> None:
     made = {"selected_expert": (("layer", "token", "rank"), np.where(token[:, None] % 2, *selected))}
     attrs = {"experts": EXPERTS, "weights_sha256": BETWEEN}
     netcdf.save(xr.Dataset(made, coords={"layer": layers, "token": token}, attrs=attrs), path)
+
+
+@torch.inference_mode()
+def _write_pairs(path: Path, folder: Path) -> None:
+    """Pairs of made-up prompts, two of each source, with the answers that the model itself tells apart best."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    ids = torch.randint(3, model.config.vocab_size, (2, 12, 6), generator=torch.Generator().manual_seed(1))
+    ids[1, :, :3] = ids[0, :, :3]
+    clean, corrupt = (model(input_ids=each).logits[:, -1] for each in ids)
+    found = []
+    for number in range(12):
+        ways = [one[number][:, None] - one[number][None] for one in (clean, corrupt)]
+        best = int(torch.minimum(ways[0], -ways[1]).argmax())
+        prompts = [one[number].tolist() for one in ids]
+        found.append(Pair(*prompts, *divmod(best, clean.shape[1]), f"source {number // 2}"))
+    pairs.write(pairs.of_list(found), path, {"task": TASK, "title": "made-up prompts"})
 
 
 def _write_records(folder: Path, made: Case, number: int, attrs: dict) -> None:

@@ -49,6 +49,9 @@ def planted(carried: bool = True):
         table[token, read] = 1
     for answer, at in zip((RIGHT, WRONG), WRITTEN if carried else READ, strict=True):
         head[answer, at] = 1
+    for name, weight in model.named_parameters():
+        if name.endswith("norm.weight"):
+            weight.fill_(1)
     for layer in layers_of(model.base_model):
         layer.self_attn.o_proj.weight.zero_()
     for block in find_blocks(model.base_model).values():
@@ -60,7 +63,7 @@ def planted(carried: bool = True):
         block.gate.weight[expert, read] = 4
         gate, up = block.experts.gate_up_proj[expert].chunk(2)
         gate[0, ALWAYS] = up[0, ALWAYS] = 1
-        block.experts.down_proj[expert, at, 0] = 1
+        block.experts.down_proj[expert, at, 0] = float(carried)
     return model
 
 

@@ -17,6 +17,7 @@ OTHERS = {
     "expert_retention": (150_000, 0, 235_000, 0),
     "attention_heads": (250_000, 0, 450_000, 0),
     "interventions": (125_000, 0, 160_000, 0),
+    "activation_patching": (570_000, 0, 820_000, 0),
     "expert_ablation": (200_000, 7_000, 400_000, 5_000),
     "multiple_choice": (0, 22_000, 500_000, 22_000),
     "paths": (210_000, 12_000, 370_000, 7_000),

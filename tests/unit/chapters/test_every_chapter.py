@@ -274,7 +274,7 @@ def test_every_measure_is_in_the_metrics_as_declared(study, name):
             if "interval" not in found.dims:
                 continue
             assert found["interval"].values.tolist() == list(INTERVAL)
-            assert {"dataset", "layer", "intervention"} & set(found.dims) and not any(
+            assert {"dataset", "layer", "intervention", "task"} & set(found.dims) and not any(
                 "draw" in str(dim) for dim in found.dims
             )
             mean = f"mean_over_layers_{measure}"

@@ -111,6 +111,8 @@ def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Spearman's rho over the last axis, without the places at which both are 0 in all of the others."""
     used = ((first != 0) | (second != 0)).reshape(-1, first.shape[-1]).any(axis=0)
+    if not used.any():
+        return np.full(first.shape[:-1], np.nan)
     return pearson(*(scipy.stats.rankdata(each[..., used], axis=-1) for each in (first, second)))
 
 

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from gatebook.chapters.activation_patching import ALL, BASE, CONTROLS, EXCHANGED, GAP_SHARE, INTEGRATED
@@ -72,6 +73,11 @@ def _both(one: xr.Dataset, name: str, **where) -> str:
     """A measure in both directions."""
     values = one[name].sel(where) if where else one[name]
     return " and ".join(f"{_said(values.sel(direction=way))} ({way})" for way in DIRECTIONS)
+
+
+def _data(one: xr.Dataset, names: list[str]) -> pd.DataFrame:
+    """The measures of a task as rows."""
+    return table(one.expand_dims("task"), names)
 
 
 def _rest(one: xr.Dataset) -> str:
@@ -275,7 +281,7 @@ def _positions(one: xr.Dataset, name: str) -> Figure:
         how_to_read="Read downwards: where a column gives way to another one, attention has moved the answer. The "
         "chapter's table has the intervals.",
         drawing=drawing,
-        data=table(one, ["position_recovered", "attention_recovered", "exchanged_recovered"]),
+        data=_data(one, ["position_recovered", "attention_recovered", "exchanged_recovered"]),
     )
 
 
@@ -283,7 +289,7 @@ def _experts(one: xr.Dataset, name: str) -> Figure:
     layers, numbers = one["layer"].values, one["expert"].values
     values = one["expert_recovered"].transpose("direction", "layer", "expert", "interval")
     drawing, axes = plotting.canvas(2 * plotting.height_for(len(layers)), rows=2, titles=[*DIRECTIONS])
-    top = max(float(values.sel(interval="estimate").max()), 1e-3)
+    top = np.ceil(100 * max(float(values.sel(interval="estimate").max()), 1e-3)) / 100
     for ax, way in zip(axes, DIRECTIONS, strict=True):
         at = values.sel(direction=way)
         around = (at.sel(interval="low") <= 0) & (at.sel(interval="high") >= 0)
@@ -310,7 +316,7 @@ def _experts(one: xr.Dataset, name: str) -> Figure:
         how_to_read="Hatched cells cannot be told from 0. A share below 0 has the colour of 0. Shares of experts do "
         "not add up: what one hands on others may hand on again.",
         drawing=drawing,
-        data=table(one, ["expert_recovered", "chosen_recovered", "random_recovered"]),
+        data=_data(one, ["expert_recovered", "chosen_recovered", "random_recovered"]),
         names=[_expert(cell) for cell in _strongest(one, MOST_NAMED)],
     )
 
@@ -322,12 +328,12 @@ def _exchanged(one: xr.Dataset, name: str) -> Figure:
         rows=2,
         titles=["Exchanged with the other prompt in all layers", "Routing, beside its controls"],
     )
-    whole = one["exchanged_recovered"].sel(where=ALL)
+    whole, order = one["exchanged_recovered"].sel(where=ALL), [*DIRECTIONS, EXCHANGED[0], ANOTHER, RANDOM]
     lines = [Series(way, *ends(whole.sel(direction=way))) for way in DIRECTIONS]
-    plotting.dot_whiskers(axes[0], rows, lines, [Reference("nothing", 0.0)], x_label="share of the gap")
+    plotting.dot_whiskers(axes[0], rows, lines, [Reference("nothing", 0.0)], x_label="share of the gap", order=order)
     left = one["gap_left"]
     lines = [Series(each, *ends(left.sel(change=each))) for each in (EXCHANGED[0], ANOTHER, RANDOM)]
-    plotting.dot_whiskers(axes[1], where, lines, [Reference("all of it", 1.0)], x_label="gap that is left")
+    plotting.dot_whiskers(axes[1], where, lines, [Reference("all of it", 1.0)], x_label="gap that is left", order=order)
     controls = "; ".join(
         f"{each} {_said(left.sel(change=each, where=ALL))}" for each in (EXCHANGED[0], ANOTHER, RANDOM)
     )
@@ -346,7 +352,7 @@ def _exchanged(one: xr.Dataset, name: str) -> Figure:
         how_to_read="If random experts leave the gap as it is, routing does not matter for this task at all, and that "
         "exchanged routing changes nothing says nothing.",
         drawing=drawing,
-        data=table(one, ["exchanged_recovered", "routing_share", "gap_left", "sets_differ"]),
+        data=_data(one, ["exchanged_recovered", "routing_share", "gap_left", "sets_differ"]),
     )
 
 
@@ -372,5 +378,5 @@ def _attribution(one: xr.Dataset, name: str) -> Figure:
         how_to_read="The gradient is right for small changes only: points above the line are effects that it makes too "
         "small.",
         drawing=drawing,
-        data=table(one, ["agreement", "rank_agreement", "slope", "top_overlap", "expert_recovered", "attribution"]),
+        data=_data(one, ["agreement", "rank_agreement", "slope", "top_overlap", "expert_recovered", "attribution"]),
     )
