@@ -82,6 +82,9 @@ FARTHEST = {
     "own_accuracy_change control_accuracy_change": (-1, 1, "of a model that goes from right to wrong, or back"),
     "own_weight control_weight": (0, None, "of slots without weight"),
     "matched_share removed_mass": (0, 1, "of slots without a partner, or a layer without other experts"),
+    "first_loss repeated_loss shuffled_loss new_loss": (0, None, "of a model that is certain and right"),
+    "head_score head_score_null strongest_score role_attention": (0, 1, "of a head that never looks there, or always"),
+    "head_score_beyond strongest_beyond mover_attention": (-1, 1, "of one that looks there, or to the other place"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""

@@ -190,6 +190,8 @@ def _of_tasks(
     for name, values in about.items():
         title, units = SIZES[name]
         found[name] = xr.DataArray(np.array(values, float), dims="task", attrs={"long_name": title, "units": units})
+    about = {"long_name": "run into which the output of a head of the other one is put"}
+    coords["direction"] = "direction", list(DIRECTIONS), about
     return xr.Dataset(found, coords | {"interval": list(uncertainty.INTERVAL)})
 
 
