@@ -52,7 +52,7 @@ with job.progress(total=len(tasks) + 1, unit=" parts", description="heads") as b
     bar.update(1)
     for task, each in tasks.items() if attentions else ():
         chosen = each[doing.chosen(each, settings["pairs"], settings["seed"])]
-        failed[task] = doing.gate(model, task, chosen, batch, **statistics)
+        failed[task] = doing.gate(model, task, each, batch, **statistics)
         if not failed[task]:
             done[task] = doing.study(model, attentions, chosen, batch)
         bar.update(1)
