@@ -9,6 +9,8 @@ from gatebook.chapters.base.contract import Borders, Chapter, Measure, Settings,
 SCORES = {"previous_token": "previous token", "duplicate_token": "duplicate token", "induction": "induction"}
 """Key of the threshold of a score, and its name, which a head has that passes it."""
 DIRECTIONS = ("denoising", "noising")
+NAMED = ("IO", "S1", "S2")
+"""Roles of a task of which name movers are known."""
 NAME_MOVER, NEGATIVE, INHIBITION = "name mover", "negative name mover", "S-inhibition"
 LOSS = "cross entropy of the next token, mean over the tokens of a half but its first, and over sequences"
 METRIC = "logit of the right answer − that of the wrong one, at the last token"

@@ -9,15 +9,12 @@ import torch
 import transformers
 import xarray as xr
 
-from gatebook.chapters.attention_heads import DIRECTIONS
+from gatebook.chapters.attention_heads import DIRECTIONS, NAMED
 from gatebook.chapters.attention_heads.direct import Direct
 from gatebook.measures import recovered, uncertainty
 from gatebook.routing.heads import Attention, Seen, plainly, replaced, watching
 from gatebook.routing.routers import layers_of
 from gatebook.study.pairs import CLEAN, CORRUPT, NOWHERE, Pairs
-
-NAMED = ("IO", "S1", "S2")
-"""Roles of a task of which name movers are known."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +145,22 @@ def gate(
     """Why a model does not do a task, in a clause with the shares and their intervals; "" if it does.
 
     It does if it prefers the right answer in more than half of the clean prompts, and the other one in more than half
-    of the corrupt ones, by the lower ends of intervals over sources. `task` is its name.
+    of the corrupt ones, by the lower ends of intervals over sources.
+
+    Parameters
+    ----------
+    model
+        With a head.
+    task, pairs
+        Name of the task, and its pairs.
+    tokens_per_batch
+        That the model sees at once.
+    resamples, seed, confidence
+        Of the intervals.
+
+    Returns
+    -------
+    str
     """
     parts = [Prompts(model, {}, pairs[part]).differences for part in batches(pairs, tokens_per_batch)]
     clean = np.concatenate([torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True)])

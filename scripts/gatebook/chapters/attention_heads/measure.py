@@ -10,8 +10,8 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from gatebook.chapters.attention_heads import DIRECTIONS, MEASURES, SCORES
-from gatebook.chapters.attention_heads.doing import NAMED, Done, halves
+from gatebook.chapters.attention_heads import DIRECTIONS, MEASURES, NAMED, SCORES
+from gatebook.chapters.attention_heads.doing import Done, halves
 from gatebook.chapters.attention_heads.repeated import Found
 from gatebook.measures import recovered, uncertainty
 from gatebook.measures.summary import Bootstrap, Measured, summarise

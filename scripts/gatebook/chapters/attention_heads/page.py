@@ -5,8 +5,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from gatebook.chapters.attention_heads import DIRECTIONS, INHIBITION, NAME_MOVER, NEGATIVE, SCORES
-from gatebook.chapters.attention_heads.doing import NAMED
+from gatebook.chapters.attention_heads import DIRECTIONS, INHIBITION, NAME_MOVER, NAMED, NEGATIVE, SCORES
 from gatebook.chapters.base.page import (
     BOOTSTRAP,
     MOST_NAMED,
