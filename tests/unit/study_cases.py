@@ -42,6 +42,7 @@ FEWER = {
     | {"choosing": 1, "prompt": 4, "tokens": 3, "doses": [1, 2]},
     "multiple_choice": {"items": 3, "calibration_items": 2, "close_items": 2, "context": 4, "answer": 2, "flips": 100},
     "expert_circuits": {"sizes": [1, 4], "random": 3, "random_sizes": [1], "others": 3, "edges": 5, "random_edges": 5},
+    "attention_heads": {"sequences": 8, "length": 6},
     "token_overlap": {"rarefied_tokens": 20},
     "evolution": {"permutations": 2},
     "expert_ablation": {"clusters": 4, "tested_clusters": 2, "untrained_clusters": 2, "splits": 4, "permutations": 20},

@@ -85,6 +85,9 @@ FARTHEST = {
     "right flips right_then": (0, 1, "of a model that never, or always, does a task"),
     "area distance smallest_size random_edge_effect": (0, None, "of a model whose embedding alone answers"),
     "pearson spearman": (-1, 1, "of opposite, or equal, orders of edges"),
+    "first_loss repeated_loss shuffled_loss new_loss": (0, None, "of a model that is certain and right"),
+    "head_score head_score_null strongest_score role_attention": (0, 1, "of a head that never looks there, or always"),
+    "head_score_beyond strongest_beyond mover_attention": (-1, 1, "of one that looks there, or to the other place"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
     "right flips": (0, None, "of a model that is always wrong"),
     "sets_differ": (0, None, "of prompts that are routed alike"),
@@ -297,7 +300,8 @@ def test_every_measure_is_in_the_metrics_as_declared(study, name):
                 "draw" in str(dim) for dim in found.dims
             )
             mean = f"mean_over_layers_{measure}"
-            assert (mean in metrics) == ("layer" in found.dims and "expert" not in found.dims)  # each layer has its own
+            of_layers = "layer" in found.dims and not {"expert", "head"} & set(found.dims)  # each layer has its own
+            assert (mean in metrics) == of_layers
             if mean in metrics:
                 assert set(metrics[mean].dims) == set(found.dims) - {"layer"}
                 averaged = {"long_name": f"{declared.title}, mean over layers"}

@@ -1,5 +1,5 @@
 """The sources of tasks, by the word after `source:` in the config."""
 
-from gatebook.inputs.tasks import demo, files
+from gatebook.inputs.tasks import demo, files, induction, ioi
 
-SOURCES = {"demo": demo.Tasks(), "files": files.Tasks()}
+SOURCES = {"demo": demo.Tasks(), "files": files.Tasks(), "induction": induction.Tasks(), "ioi": ioi.Tasks()}
