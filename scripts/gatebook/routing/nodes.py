@@ -90,7 +90,20 @@ def handed(
 ) -> Iterator[None]:
     """Within it the experts of a layer are handed other states, other experts, or other weights than their own.
 
-    states (row, position, hidden), selected and weights (row, position, rank); None: their own.
+    Parameters
+    ----------
+    model
+        With or without a head.
+    layer
+        Number of the layer.
+    states
+        What each expert receives, (row, position, hidden); None: their own.
+    selected, weights
+        Numbers of experts and their routing weights, (row, position, rank); None: their own.
+
+    Yields
+    ------
+    None
     """
 
     def replaced(module, given):

@@ -92,6 +92,10 @@ def study(
         At most so many tokens run at once.
     advance
         Called with numbers of windows done.
+
+    Returns
+    -------
+    Outcome
     """
     generator = torch.Generator().manual_seed(seed)
     each = parts(pairs, tokens_per_batch)
