@@ -68,8 +68,13 @@ def together(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values, values.sum(axis=0, keepdims=True)])
 
 
-def does(found: Traced, *, resamples: int, seed: int, confidence: float) -> bool:
-    """Whether a model does a task: right and flipped more often than by chance, by the lower ends of intervals."""
+def does(found: Traced, *, fewest_clusters: int, resamples: int, seed: int, confidence: float) -> bool:
+    """Whether a model does a task: right and flipped more often than by chance, by the lower ends of intervals.
+
+    Never with fewer than `fewest_clusters` sources, nor with one, of which no two halves can be made.
+    """
+    if len(set(found.source)) < max(fewest_clusters, 2):
+        return False
     shares = [_limits(each, confidence, (0, 1))[1] for each in _shares(found, resamples, seed).values()]
     return all(low > MEASURES["right"].null for low in shares)
 
@@ -179,7 +184,8 @@ def measure(
     for number, (name, found) in enumerate(tasks.items()):
         put = _Put(out, number)
         tested = found.tested
-        every, test = (Draws(found.source[rows], resamples, seed, "task") for rows in (slice(None), tested))
+        of = (slice(None), tested if found.orders else slice(None))
+        every, test = (Draws(found.source[rows], resamples, seed, "task") for rows in of)
         all_limits, limits = (partial(_known, confidence, one.sources >= fewest_clusters) for one in (every, test))
         for share, draws in _shares(found, resamples, seed).items():
             put(share, all_limits(draws, share))
@@ -187,7 +193,8 @@ def measure(
         put("pairs", len(tested))
         put("sources", every.sources)
         put("tested_sources", test.sources)
-        put("does", int(does(found, resamples=resamples, seed=seed, confidence=confidence)))
+        gate = {"fewest_clusters": fewest_clusters, "resamples": resamples, "seed": seed, "confidence": confidence}
+        put("does", int(does(found, **gate)))
         for place, one in enumerate(then.get(name, ())):
             _then(put, place, one, (every, all_limits), (test, limits))
         if found.orders:
