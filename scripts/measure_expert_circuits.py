@@ -29,7 +29,7 @@ then: dict[str, list[trace.Traced]] = {name: [] for name in tasks}
 
 def does(found: trace.Traced) -> bool:
     """Whether the model does a task."""
-    return measure.does(found, **statistics)
+    return measure.does(found, fewest_clusters=snakemake.params.fewest_clusters, **statistics)
 
 
 def choose(found: trace.Traced, kind: str) -> int:

@@ -35,7 +35,9 @@ def traced(carried: str) -> trace.Traced:
     """What is traced of the planted model."""
     parts = Parts(circuit_cases.planted(carried))
     choose = partial(measure.choose, enough=0.9, **STATISTICS)
-    return trace.trace(parts, circuit_cases.pairs(), SETTINGS, choose, partial(measure.does, **STATISTICS), 1000)
+    return trace.trace(
+        parts, circuit_cases.pairs(), SETTINGS, choose, partial(measure.does, fewest_clusters=4, **STATISTICS), 1000
+    )
 
 
 def measured(found: trace.Traced):
@@ -94,7 +96,9 @@ def seen_of(*tasks: trace.Traced) -> Seen:
     then = {name: [found, found] for name, found in named.items()}
     made = measure.measure(named, then, ["step1", "step2"], SETTINGS, fewest_clusters=4, **STATISTICS)
     return Seen(
-        made.assign_attrs(titles=json.dumps(dict.fromkeys(named, "a planted one"))), None, Thresholds().model_dump()
+        made.assign_attrs(titles=json.dumps(dict.fromkeys(named, "a planted one"))),
+        None,
+        Thresholds(few=0.2).model_dump(),
     )
 
 
@@ -184,6 +188,19 @@ def test_a_model_that_does_not_come_apart_is_told_why():
     seen = seen_of(found)
     assert "No circuit of it is known: model_type 'flex_olmo'" in page.findings(seen)[0].answer
     assert [figure.name for figure in page.figures(seen)] == ["gate", "training"] and page.explored(seen) is None
+
+
+def test_with_one_source_nothing_is_traced():
+    source = np.full(6, "one", dtype=object)
+    said = np.array([[[2.0] * 6, [-2.0] * 6], [[2.0] * 6, [-2.0] * 6]])
+    found = trace.Traced(source, trace.halves(source, 1), said, None)
+    assert not measure.does(found, fewest_clusters=1, **STATISTICS)
+    metrics = measured(found)
+    assert metrics["does"] == 0 and metrics["gap"].sel(interval="estimate") == 4 and metrics["gap"].isnull().sum() == 2
+    found.source = np.arange(6).astype(str)
+    assert measure.does(found, fewest_clusters=6, **STATISTICS) and not measure.does(
+        found, fewest_clusters=7, **STATISTICS
+    )
 
 
 # ---------------------------------------------------------------- statistics

@@ -4,7 +4,8 @@ A ratio is that of sums over pairs: in a resample both sums are over the pairs o
 together are sums over both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import scipy.stats
@@ -67,8 +68,13 @@ def together(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values, values.sum(axis=0, keepdims=True)])
 
 
-def does(found: Traced, *, resamples: int, seed: int, confidence: float) -> bool:
-    """Whether a model does a task: right and flipped more often than by chance, by the lower ends of intervals."""
+def does(found: Traced, *, fewest_clusters: int, resamples: int, seed: int, confidence: float) -> bool:
+    """Whether a model does a task: right and flipped more often than by chance, by the lower ends of intervals.
+
+    Never with fewer than `fewest_clusters` sources, nor with one, of which no two halves can be made.
+    """
+    if len(set(found.source)) < max(fewest_clusters, 2):
+        return False
     shares = [_limits(each, confidence, (0, 1))[1] for each in _shares(found, resamples, seed).values()]
     return all(low > MEASURES["right"].null for low in shares)
 
@@ -178,22 +184,19 @@ def measure(
     for number, (name, found) in enumerate(tasks.items()):
         put = _Put(out, number)
         tested = found.tested
-        every, test = (Draws(found.source[rows], resamples, seed, "task") for rows in (slice(None), tested))
-        known = test.sources >= fewest_clusters
-
-        def limits(draws, measure="", known=known):
-            ends = _limits(draws, confidence, MEASURES[measure].bounds if measure else (-np.inf, np.inf))
-            return ends if known else np.where(np.arange(3) == 0, ends, np.nan)
-
+        of = (slice(None), tested if found.orders else slice(None))
+        every, test = (Draws(found.source[rows], resamples, seed, "task") for rows in of)
+        all_limits, limits = (partial(_known, confidence, one.sources >= fewest_clusters) for one in (every, test))
         for share, draws in _shares(found, resamples, seed).items():
-            put(share, limits(draws, share))
-        put("gap", limits(every.mean(found.said[0, 0] - found.said[0, 1])))
+            put(share, all_limits(draws, share))
+        put("gap", all_limits(every.mean(found.said[0, 0] - found.said[0, 1])))
         put("pairs", len(tested))
         put("sources", every.sources)
         put("tested_sources", test.sources)
-        put("does", int(does(found, resamples=resamples, seed=seed, confidence=confidence)))
+        gate = {"fewest_clusters": fewest_clusters, "resamples": resamples, "seed": seed, "confidence": confidence}
+        put("does", int(does(found, **gate)))
         for place, one in enumerate(then.get(name, ())):
-            _then(put, place, one, test, every, limits)
+            _then(put, place, one, (every, all_limits), (test, limits))
         if found.orders:
             wanted = (settings["enough"], settings["least_part"])
             _circuits(put, found, test, limits, *wanted, confidence)
@@ -208,10 +211,17 @@ def measure(
     return out.assign_attrs(attrs).assign_coords(task=list(tasks))
 
 
-def _then(put, number: int, one: Traced, test: Draws, every: Draws, limits) -> None:
-    """What a checkpoint of training says."""
-    put("gap_then", limits(every.mean(one.said[0, 0] - one.said[0, 1])), checkpoint=number)
-    put("right_then", limits(every.mean(one.said[0, 0] > 0), "right_then"), checkpoint=number)
+def _known(confidence: float, enough: bool, draws: np.ndarray, measure: str = "") -> np.ndarray:
+    """The `_limits` of a measure; without ends where there are not `enough` sources."""
+    ends = _limits(draws, confidence, MEASURES[measure].bounds if measure else (-np.inf, np.inf))
+    return ends if enough else np.where(np.arange(3) == 0, ends, np.nan)
+
+
+def _then(put, number: int, one: Traced, of_all: tuple[Draws, Callable], of_tested: tuple[Draws, Callable]) -> None:
+    """What a checkpoint of training says, of all pairs and of those on which circuits are tested."""
+    (every, all_limits), (test, limits) = of_all, of_tested
+    put("gap_then", all_limits(every.mean(one.said[0, 0] - one.said[0, 1])), checkpoint=number)
+    put("right_then", all_limits(every.mean(one.said[0, 0] > 0), "right_then"), checkpoint=number)
     for kind, curve in one.curves.items():
         here = curve[..., one.tested]
         found = faithfulness(here, one.said[:, 0, one.tested], here[:, 0], test)[:, one.chosen[kind]]

@@ -56,7 +56,8 @@ def findings(seen: Seen) -> list[Finding]:
     found = [_finding_gate(seen, name) for name in seen.metrics["task"].values.tolist()]
     for name in _done(seen.metrics):
         found += [_finding_few(seen, name), _finding_random(seen, name), _finding_swapped(seen, name)]
-        found += [_finding_outside(seen, name), _finding_attribution(seen, name)]
+        found += [_finding_outside(seen, name)] if name in _by_experts_of(seen.metrics) else []
+        found.append(_finding_attribution(seen, name))
         if (early := _first_time(seen.metrics, name)) is not None:
             found.append(_finding_early(seen, name, early))
     return [one for one in found if one.is_known]
