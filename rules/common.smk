@@ -68,6 +68,7 @@ from gatebook.chapters.interventions.asked import of_model
 from gatebook.files import parts
 from gatebook.files.checksums import sha256
 from gatebook.inputs import catalogues
+from gatebook.inputs.sources import probes as probe_sources
 from gatebook.problem import Problem
 from gatebook.run import configuration, failures, metadata, receipts
 from gatebook.run.code import code_hash
@@ -90,18 +91,18 @@ def overlays():
 
 
 def checked():
-    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong."""
+    """The config, complete and right, the study and the probes that it selects; or one sentence on what is wrong."""
     try:
         schema = yaml.safe_load(Path(workflow.source_path("../config/schemas/config.schema.yaml")).read_text())
         default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
         schema = catalogues.with_sources(configuration.with_chapters(schema, KNOWN_CHAPTERS))
         complete = configuration.check(reduce(configuration.laid_over, overlays(), default), schema)
-        return complete, catalogues.resolve(complete, KNOWN_CHAPTERS)
+        return complete, catalogues.resolve(complete, KNOWN_CHAPTERS), probe_sources.selected(complete)
     except Problem as problem:
         sys.exit(f"Error: {problem}")
 
 
-config, study = checked()
+config, study, PROBES = checked()
 CHAPTERS = {name: KNOWN_CHAPTERS[name] for name in config["chapters"]}
 
 
@@ -114,7 +115,7 @@ def check_paths():
     """Say at once what is missing or cannot be written, before any job starts; object storage says so itself."""
     if ON_OBJECT_STORAGE:
         return
-    for key, path in study.local_paths().items():
+    for key, path in (study.local_paths() | probe_sources.files(PROBES)).items():
         if not os.path.exists(prefixed(path)):  # unlike Path.exists, false of a name that is too long
             sys.exit(f"Error: config: {key}: {prefixed(path)} does not exist: correct the path.")
     results = Path(RESULTS).absolute()
@@ -375,9 +376,15 @@ def asked(model):
     return [asdict(each) for each in of_model(entries, model, **known)]
 
 
+def probe_files():
+    """The files of the probes that the study selects."""
+    return list(probe_sources.files(PROBES).values())
+
+
 def missing(model):
     """The capabilities that a model's data lack, each with the reason."""
-    return ({} if asked(model) else {"asked": "interventions.asked is empty"}) | study.missing(model)
+    lacks = {} if asked(model) else {"asked": "interventions.asked is empty"}
+    return lacks | ({} if PROBES else {"probes": "study.probes is empty"}) | study.missing(model)
 
 
 def left_out(model):

@@ -15,6 +15,7 @@ CAPABILITIES = {
     "model": "the model's files, from which parts of it can be run",
     "checkpoints": "several checkpoints of the model, in the order of training",
     "asked": "which interventions the config asks for",
+    "probes": "texts with labels, as study.probes selects them",
     "training": "the record of the model's training",
 }
 """Capability: what is known where a model's data have it. Loads are always known: how often each expert is selected."""
