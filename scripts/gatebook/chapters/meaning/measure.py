@@ -30,6 +30,10 @@ from gatebook.measures.uncertainty import POOLED
 
 TINY = 1e-12
 DRAWS_AT_ONCE = 250
+TOLD = ("layer_tells", "path_tells")
+KINDS = {"meaning_share": "meaning", "meaning_share_any_previous": "any_previous", "capability_share": "capability"}
+MOST_LABELS = 6
+"""Of a word whose flow is drawn: more colours cannot be told apart."""
 FEWEST_SOURCES = 2
 """Of each label: with fewer there are no pairs."""
 
@@ -212,10 +216,12 @@ def measure(
         `same_meaning`, `other_meaning`, `meaning_share`, `meaning_share_any_previous`, `capability_share` (dataset,
         layer, interval) with their `mean_over_layers_*`; `layer_tells`, `path_tells`, `path_gain` (dataset, interval).
         Datasets are probes, those of words and of capabilities; what is not measured of one is NaN, and pooled is the
-        mean over those of the same kind. `p_value`, `q_value` (dataset, layer) of the shares, corrected within words
-        and within capabilities; `told_p_value` (dataset,) of `path_tells`. `samples`, `skipped`, `tokens`, `documents`,
-        `clusters` (dataset): all samples, those without an occurrence, occurrences, samples with any, their sources;
-        `of_word` (dataset,). `flow_*`: of the words whose meaning decides most, the first choice of every occurrence.
+        mean over those of the same kind. `null_layer_tells`, `null_path_tells` (dataset,): what is told of permuted
+        labels, on average. `p_value`, `q_value` (dataset, layer) of the shares, corrected within words and within
+        capabilities; `words_p_value`, `capabilities_p_value`: of all of a kind; `told_p_value` (dataset,) of
+        `path_tells`, that of all words first. `samples`, `skipped`, `tokens`, `documents`, `clusters` (dataset,): all
+        samples, those without an occurrence, occurrences, samples with any, their sources; `of_word` (dataset,).
+        `flow_*`: of the words whose meaning decides most, the first choice of every occurrence.
     """
     names = [probe.name for probe in probes]
     shape, draws = (len(layers), 1 + GROUPS), 1 + GROUPS
@@ -223,8 +229,10 @@ def measure(
     pairs = {
         (kind, end): nothing.copy() for kind in ("meaning", "any_previous", "capability") for end in ("same", "other")
     }
-    p_value, told_p = np.full((len(probes), len(layers)), np.nan), np.full(len(probes), np.nan)
-    told = {name: np.full((draws, 1 + len(probes)), np.nan) for name in ("layer_tells", "path_tells")}
+    p_value = np.full((len(probes), len(layers)), np.nan)
+    permuted_told = {name: np.full((1 + told_permutations, 1 + len(probes)), np.nan) for name in TOLD}
+    told = {name: np.full((draws, 1 + len(probes)), np.nan) for name in TOLD}
+    apart: dict[bool, list[np.ndarray]] = {True: [], False: []}
     for number, (probe, sets) in enumerate(zip(probes, selected, strict=True)):
         design = Design.of(probe)
         if not design.enough:
@@ -233,37 +241,38 @@ def measure(
         main = "meaning" if probe.of_word else "capability"
         left_out = design.jackknife()
         permuted = design.dealt(design.permuted(permutations, seeds))
+        dealt = np.zeros((len(layers), 1 + permutations))
         for layer, one in enumerate(sets):
             place, top_k = (layer, slice(None), 1 + number), one.shape[1]
             here = together(design, one, experts)
             _put(pairs, main, place, contrast(here, left_out, top_k))
-            p_value[number, layer] = _p_value(contrast(here, permuted, top_k))
+            dealt[layer] = np.subtract(*contrast(here, permuted, top_k))
+            p_value[number, layer] = _p_value(dealt[layer])
             if probe.of_word:
                 here = together(design, one, experts, any_previous=True)
                 _put(pairs, "any_previous", place, contrast(here, left_out, top_k))
+        apart[probe.of_word].append(dealt.mean(axis=0))
         if probe.of_word:
             labels = design.permuted(told_permutations, seeds)
             kernels = telling.kernels(design.source, len(design.label), sets, experts)
             hits = telling.hits(kernels, labels, design.labels, splits=splits, window=window, seed=seeds)
-            for name, each in zip(told, hits, strict=True):
+            for name, each in zip(TOLD, hits, strict=True):
                 told[name][:, 1 + number] = telling.without_groups(each[0], design)
-            told_p[number] = telling.p_value(hits[1], labels, design.labels)
+                of_draws = zip(each, labels, strict=True)
+                permuted_told[name][:, 1 + number] = [telling.beyond_chance(*one, design.labels) for one in of_draws]
     found = {name: _share(pairs[kind, "same"], pairs[kind, "other"]) for name, kind in KINDS.items()}
     found |= {f"{end}_meaning": _averaged(pairs["meaning", end]) for end in ("same", "other")}
     variables = {name: (("layer", "draw", "dataset"), values) for name, values in found.items()}
     variables |= {name: (("draw", "dataset"), _averaged(values)) for name, values in told.items()}
     coords = {"layer": list(layers), "dataset": [POOLED, *names]}
-    of_draws = xr.Dataset(variables, coords=coords)
-    of_draws["path_gain"] = of_draws["path_tells"] - of_draws["layer_tells"]
-    out = summarise(of_draws, MEASURES, Jackknife(confidence)).merge(sizes(probes))
-    out = out.merge(_corrected(p_value, told_p, probes, layers))
+    made = xr.Dataset(variables, coords=coords)
+    made["path_gain"] = made["path_tells"] - made["layer_tells"]
+    out = summarise(made, MEASURES, Jackknife(confidence)).merge(sizes(probes))
+    out = out.merge(_corrected(p_value, probes, layers)).merge(_of_permuted(permuted_told)).merge(_of_all(apart))
     out = out.merge(_flows(out, probes, selected, layers, examples))
     reasons = "; ".join(f"{probe.name}: {probe.reason}" for probe in probes if probe.reason)
     attrs = {"confidence": confidence, "groups": GROUPS, "window": min(window, len(layers)), "not_matched": reasons}
-    return Measured(out.assign_attrs(attrs), of_draws)
-
-
-KINDS = {"meaning_share": "meaning", "meaning_share_any_previous": "any_previous", "capability_share": "capability"}
+    return Measured(out.assign_attrs(attrs), made)
 
 
 def _put(pairs: dict, kind: str, place: tuple, both: tuple[np.ndarray, np.ndarray]) -> None:
@@ -285,13 +294,22 @@ def _share(same: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.where(room > TINY, part / np.where(room > TINY, room, 1), np.where(np.isfinite(room), 0, np.nan))
 
 
-def _p_value(both: tuple[np.ndarray, np.ndarray]) -> float:
-    """The share of draws in which W - B is at least as large as in the first one."""
-    apart = both[0] - both[1]
+def _p_value(apart: np.ndarray) -> float:
+    """The share of draws in which W - B is at least as large as in the first one: (draw,)."""
     return float((apart >= apart[0] - TINY).mean()) if np.isfinite(apart[0]) else np.nan
 
 
-def _corrected(p_value: np.ndarray, told: np.ndarray, probes: Sequence[Matched], layers: Sequence[int]) -> xr.Dataset:
+def _of_all(apart: dict[bool, list[np.ndarray]]) -> xr.Dataset:
+    """p values of the mean of W - B over layers and over words, or capabilities, whose labels are permuted apart."""
+    found = {}
+    for of_word, name in ((True, "words"), (False, "capabilities")):
+        about = {"long_name": f"p value of all {name} together, labels permuted over samples", "units": "1"}
+        value = _p_value(np.mean(apart[of_word], axis=0)) if apart[of_word] else np.nan
+        found[f"{name}_p_value"] = ((), value, about)
+    return xr.Dataset(found)
+
+
+def _corrected(p_value: np.ndarray, probes: Sequence[Matched], layers: Sequence[int]) -> xr.Dataset:
     """p values, and q values by Benjamini and Hochberg within the words and within the capabilities."""
     q_value, of_word = np.full_like(p_value, np.nan), np.array([probe.of_word for probe in probes], bool)
     for kind in (of_word, ~of_word):
@@ -305,8 +323,18 @@ def _corrected(p_value: np.ndarray, told: np.ndarray, probes: Sequence[Matched],
         name: (("dataset", "layer"), np.concatenate([pooled, values]), {"long_name": words[name], "units": "1"})
         for name, values in per_layer.items()
     }
+    return xr.Dataset(made)
+
+
+def _of_permuted(told: dict[str, np.ndarray]) -> xr.Dataset:
+    """What is told of permuted labels, (1 + permutation, 1 + probe) each, on average, and the p value of paths."""
+    found = {}
+    for name, values in told.items():
+        about = {"long_name": f"{MEASURES[name].title}, labels permuted over samples", "units": "1"}
+        found[f"null_{name}"] = ("dataset", _averaged(values)[1:].mean(axis=0), about)
     about = {"long_name": "p value of what paths tell, labels permuted over samples", "units": "1"}
-    return xr.Dataset(made | {"told_p_value": ("dataset", np.append(np.nan, told), about)})
+    values = [_p_value(each) for each in _averaged(told["path_tells"]).T]
+    return xr.Dataset(found | {"told_p_value": ("dataset", np.array(values), about)})
 
 
 def sizes(probes: Sequence[Matched]) -> xr.Dataset:
@@ -333,7 +361,9 @@ def _flows(
 ) -> xr.Dataset:
     """The first choices of the words whose meaning decides most, mean over layers: (flow, layer) and what each is."""
     share = metrics["mean_over_layers_meaning_share"].sel(interval="estimate").values[1:]
-    chosen = [index for index in np.argsort(-share, kind="stable") if np.isfinite(share[index])][:examples]
+    few = [len(probe.labels) <= MOST_LABELS for probe in probes]
+    chosen = [index for index in np.argsort(-share, kind="stable") if np.isfinite(share[index]) and few[index]]
+    chosen = chosen[:examples]
     rows = [row for index in chosen for row in _flow(probes[index], selected[index])]
     first = np.array([row[2] for row in rows], np.int64).reshape(-1, len(layers))
     about = {"long_name": "first choice of the occurrence", "units": "1"}

@@ -15,6 +15,7 @@ from gatebook.inputs.clusters import GROUPS
 if TYPE_CHECKING:
     from gatebook.chapters.meaning.measure import Design
 
+
 def kernels(source: np.ndarray, sources: int, selected: np.ndarray, experts: int) -> np.ndarray:
     """|S and S'| / k of every two sources, mean over their occurrences, 0 of one and itself: (layer, source, source).
 
@@ -109,9 +110,3 @@ def without_groups(hit: np.ndarray, design: "Design") -> np.ndarray:
             for left_out in range(GROUPS)
         ]
     )
-
-
-def p_value(hit: np.ndarray, label: np.ndarray, labels: int) -> float:
-    """The share of draws that are told at least as well as the first one; hit, label (draw, source)."""
-    found = np.array([beyond_chance(*each, labels) for each in zip(hit, label, strict=True)])
-    return float((found >= found[0] - 1e-12).mean())
