@@ -146,9 +146,16 @@ def test_intervals_cover_what_many_samples_show():
         return (same - other) / (1 - other)
 
     truth = shares(400)[0]
-    made = [uncertainty.jackknife(xr.DataArray(shares(12), dims="draw")).values for _ in range(150)]
-    covered = np.mean([low <= truth <= high for _, low, high in made])
-    assert covered >= 0.93 and np.mean([estimate for estimate, *_ in made]) == pytest.approx(truth, abs=0.02)
+    drawn = [shares(12) for _ in range(150)]
+    made, wide = (
+        np.array([uncertainty.jackknife(xr.DataArray(each, dims="draw")).values for each in draws])
+        for draws in (map(measure.narrowed, drawn), (each[:21] for each in drawn))
+    )
+    covered = ((made[:, 1] <= truth) & (truth <= made[:, 2])).mean()
+    assert 0.92 <= covered <= 0.985 and made[:, 0].mean() == pytest.approx(truth, abs=0.02)
+    assert (made[:, 0] == wide[:, 0]).all()
+    narrower = (made[:, 2] - made[:, 1]) / (wide[:, 2] - wide[:, 1])
+    assert (narrower <= 1 + 1e-9).all() and (narrower >= 0.5**0.5 - 1e-9).all() and narrower.mean() < 0.95
 
 
 def test_a_path_tells_what_no_layer_does():

@@ -126,9 +126,9 @@ CHAPTER = Chapter(
     measures=MEASURES,
     interval="jackknife",
     also=(
-        "They are of samples, in groups that are left out in turn: another sentence, not another word. Pairs make them "
-        "wider than they need be where meaning decides little, by up to two thirds. Those of what layers and paths "
-        "tell are of the samples that are told, as they were told."
+        "They are of samples, in groups that are left out in turn: another sentence, not another word. What belongs to "
+        "pairs of samples counts once in their variance (Efron and Stein 1981). Those of what layers and paths tell "
+        "are of the samples that are told, as they were told."
     ),
     null=(
         "The null of meaning is no difference, 0; p values are of labels that are permuted over samples, which keeps "

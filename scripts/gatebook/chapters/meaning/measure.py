@@ -25,13 +25,15 @@ import xarray as xr
 from gatebook.chapters.meaning import MEASURES, telling
 from gatebook.chapters.meaning.matching import Matched
 from gatebook.inputs.clusters import GROUPS
-from gatebook.measures.summary import Jackknife, Measured, summarise
+from gatebook.measures.summary import MEAN, Jackknife, Measured, summarise
 from gatebook.measures.uncertainty import POOLED
 
 TINY = 1e-12
 DRAWS_AT_ONCE = 250
 TOLD = ("layer_tells", "path_tells")
 KINDS = {"meaning_share": "meaning", "meaning_share_any_previous": "any_previous", "capability_share": "capability"}
+FIRST, SECOND = np.triu_indices(GROUPS, 1)
+"""Every two groups."""
 MOST_LABELS = 6
 """Of a word whose flow is drawn: more colours cannot be told apart."""
 FEWEST_SOURCES = 2
@@ -79,9 +81,13 @@ class Design(NamedTuple):
         return (label[:, None] == np.arange(self.labels)[:, None]).astype(np.float32)
 
     def jackknife(self) -> np.ndarray:
-        """The labels as they are, of all sources and without each group in turn: (draw, label, source) float32."""
-        kept = np.concatenate([np.ones((1, len(self.label))), self.group != np.arange(GROUPS)[:, None]])
-        return self.dealt(self.label[None]) * kept[:, None].astype(np.float32)
+        """The labels as they are, of all sources, without each group, and without every two of them.
+
+        (draw, label, source) float32.
+        """
+        kept = self.group != np.arange(GROUPS)[:, None]
+        every = np.concatenate([np.ones((1, len(self.label)), bool), kept, kept[FIRST] & kept[SECOND]])
+        return self.dealt(self.label[None]) * every[:, None].astype(np.float32)
 
     def permuted(self, number: int, seed: Sequence[int]) -> np.ndarray:
         """The labels as they are, and permuted over sources: (1 + number, source) int64."""
@@ -224,14 +230,13 @@ def measure(
         `flow_*`: of the words whose meaning decides most, the first choice of every occurrence.
     """
     names = [probe.name for probe in probes]
-    shape, draws = (len(layers), 1 + GROUPS), 1 + GROUPS
-    nothing = np.full((*shape, 1 + len(probes)), np.nan)
+    nothing = np.full((len(layers), 1 + GROUPS + len(FIRST), 1 + len(probes)), np.nan)
     pairs = {
         (kind, end): nothing.copy() for kind in ("meaning", "any_previous", "capability") for end in ("same", "other")
     }
     p_value = np.full((len(probes), len(layers)), np.nan)
     permuted_told = {name: np.full((1 + told_permutations, 1 + len(probes)), np.nan) for name in TOLD}
-    told = {name: np.full((draws, 1 + len(probes)), np.nan) for name in TOLD}
+    told = {name: np.full((1 + GROUPS, 1 + len(probes)), np.nan) for name in TOLD}
     apart: dict[bool, list[np.ndarray]] = {True: [], False: []}
     for number, (probe, sets) in enumerate(zip(probes, selected, strict=True)):
         design = Design.of(probe)
@@ -262,7 +267,10 @@ def measure(
                 permuted_told[name][:, 1 + number] = [telling.beyond_chance(*one, design.labels) for one in of_draws]
     found = {name: _share(pairs[kind, "same"], pairs[kind, "other"]) for name, kind in KINDS.items()}
     found |= {f"{end}_meaning": _averaged(pairs["meaning", end]) for end in ("same", "other")}
-    variables = {name: (("layer", "draw", "dataset"), values) for name, values in found.items()}
+    found = {name: values.swapaxes(0, 1) for name, values in found.items()}
+    variables = {name: (("draw", "layer", "dataset"), narrowed(values)) for name, values in found.items()}
+    means = {name: narrowed(values.mean(axis=1)) for name, values in found.items()}
+    variables |= {f"{MEAN}{name}": (("draw", "dataset"), values) for name, values in means.items()}
     variables |= {name: (("draw", "dataset"), _averaged(values)) for name, values in told.items()}
     coords = {"layer": list(layers), "dataset": [POOLED, *names]}
     made = xr.Dataset(variables, coords=coords)
@@ -273,6 +281,40 @@ def measure(
     reasons = "; ".join(f"{probe.name}: {probe.reason}" for probe in probes if probe.reason)
     attrs = {"confidence": confidence, "groups": GROUPS, "window": min(window, len(layers)), "not_matched": reasons}
     return Measured(out.assign_attrs(attrs), made)
+
+
+def narrowed(draws: np.ndarray) -> np.ndarray:
+    """Draws of the jackknife that vary as much as a statistic of pairs does.
+
+    Parameters
+    ----------
+    draws
+        The statistic of all, without each group, and without every two groups: (draw, ...).
+
+    Returns
+    -------
+    numpy.ndarray
+        That of all and those without each group, (1 + group, ...), nearer to that of all. What belongs to pairs of
+        samples, and not to one or the other, counts twice in the variance of a jackknife; how much it is shows in the
+        draws without two groups (Efron and Stein 1981, The jackknife estimate of variance, section 5). The variance is
+        divided by at most 2, which is what it is too large by if all of it belongs to pairs.
+    """
+    whole, one, two = np.split(draws, [1, 1 + GROUPS])
+    filled = one != whole
+    groups = filled.sum(axis=0)
+    both = filled[FIRST] & filled[SECOND]
+    joint = groups * whole - (groups - 1) * (one[FIRST] + one[SECOND]) + (groups - 2) * two
+    with np.errstate(divide="ignore", invalid="ignore"):
+        of_pairs = _squares(joint, both) / (groups * (groups - 1))
+        ratio = 1 - of_pairs / (_squares(one, filled) * (groups - 1) / groups)
+    ratio = np.clip(np.nan_to_num(ratio, nan=1.0), 0.5, 1)
+    return np.concatenate([whole, whole + np.sqrt(ratio) * (one - whole)])
+
+
+def _squares(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The sum of squares about the mean over the first axis, of those `among` them."""
+    mean = np.where(among, values, 0).sum(axis=0) / among.sum(axis=0)
+    return np.where(among, (values - mean) ** 2, 0).sum(axis=0)
 
 
 def _put(pairs: dict, kind: str, place: tuple, both: tuple[np.ndarray, np.ndarray]) -> None:
