@@ -128,12 +128,11 @@ CHAPTER = Chapter(
     also=(
         "They are of samples, in groups that are left out in turn: another sentence, not another word. What belongs to "
         "pairs of samples counts once in their variance (Efron and Stein 1981). Those of what layers and paths tell "
-        "are of the samples that are told, as they were told."
+        "are of the samples that are told, as they were told, and take no other samples to tell them from into account."
     ),
     null=(
         "The null of meaning is no difference, 0; p values are of labels that are permuted over samples, which keeps "
-        "what a sentence does to all its tokens. What is told of permuted labels is a little below chance, because a "
-        "half that holds more of one kind leaves less of it to the other."
+        "what a sentence does to all its tokens. What is told is held against permuted labels as well."
     ),
     reads="tokens",
     needs=("model", "probes"),

@@ -30,6 +30,7 @@ from gatebook.measures.uncertainty import POOLED
 
 TINY = 1e-12
 DRAWS_AT_ONCE = 250
+LEFT_OUT = -1
 TOLD = ("layer_tells", "path_tells")
 KINDS = {"meaning_share": "meaning", "meaning_share_any_previous": "any_previous", "capability_share": "capability"}
 FIRST, SECOND = np.triu_indices(GROUPS, 1)
@@ -76,18 +77,11 @@ class Design(NamedTuple):
         """The group of each source that the jackknife leaves out, in turn: (source,) int64."""
         return np.arange(len(self.label)) % GROUPS
 
-    def dealt(self, label: np.ndarray) -> np.ndarray:
-        """Labels of sources (draw, source) as indicators: (draw, label, source) float32."""
-        return (label[:, None] == np.arange(self.labels)[:, None]).astype(np.float32)
-
     def jackknife(self) -> np.ndarray:
-        """The labels as they are, of all sources, without each group, and without every two of them.
-
-        (draw, label, source) float32.
-        """
+        """The labels of all sources, without each group, and without every two of them: (draw, source) int64."""
         kept = self.group != np.arange(GROUPS)[:, None]
         every = np.concatenate([np.ones((1, len(self.label)), bool), kept, kept[FIRST] & kept[SECOND]])
-        return self.dealt(self.label[None]) * every[:, None].astype(np.float32)
+        return np.where(every, self.label, LEFT_OUT)
 
     def permuted(self, number: int, seed: Sequence[int]) -> np.ndarray:
         """The labels as they are, and permuted over sources: (1 + number, source) int64."""
@@ -153,27 +147,26 @@ def _products(code: np.ndarray, owner: np.ndarray, source: np.ndarray, count: np
         yield owner[code[places[0]]], sources[np.stack(at)], product[at], sums[at[0], -1] * sums[at[1], -1]
 
 
-def contrast(found: Together, dealt: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+def contrast(found: Together, label: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
     """W and B under labels: (draw,) float64 each, NaN where no token id has pairs of both kinds.
 
     Parameters
     ----------
     found
         What the sources have together.
-    dealt
-        Indicators of the labels of sources, (draw, label, source); a source without a label is left out.
+    label
+        Of the sources, (draw, source) int; one may be `LEFT_OUT`.
     top_k
         Experts of an occurrence.
     """
-    both = [_contrast(found, part, top_k) for part in np.array_split(dealt, -(-len(dealt) // DRAWS_AT_ONCE))]
+    both = [_contrast(found, part, top_k) for part in np.array_split(label, -(-len(label) // DRAWS_AT_ONCE))]
     return tuple(np.concatenate(each) for each in zip(*both, strict=True))
 
 
-def _contrast(found: Together, dealt: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-    one, other = found.pair
-    same = (dealt[:, :, one] * dealt[:, :, other]).sum(axis=1).T.astype(np.float64)  # (pair, draw)
-    kept = dealt.sum(axis=1)
-    apart = (kept[:, one] * kept[:, other]).T - same
+def _contrast(found: Together, label: np.ndarray, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    one, other = (label.T[index] for index in found.pair)  # (pair, draw)
+    kept = (one != LEFT_OUT) & (other != LEFT_OUT)
+    same, apart = ((which & kept).astype(float) for which in (one == other, one != other))
     same_number, other_number = found.number @ same, found.number @ apart
     known = (same_number > 0.5) & (other_number > 0.5)  # whole numbers of pairs
     weight = np.where(known, same_number * other_number / np.maximum(same_number + other_number, 1), 0)
@@ -222,9 +215,9 @@ def measure(
         `same_meaning`, `other_meaning`, `meaning_share`, `meaning_share_any_previous`, `capability_share` (dataset,
         layer, interval) with their `mean_over_layers_*`; `layer_tells`, `path_tells`, `path_gain` (dataset, interval).
         Datasets are probes, those of words and of capabilities; what is not measured of one is NaN, and pooled is the
-        mean over those of the same kind. `null_layer_tells`, `null_path_tells` (dataset,): what is told of permuted
-        labels, on average. `p_value`, `q_value` (dataset, layer) of the shares, corrected within words and within
-        capabilities; `words_p_value`, `capabilities_p_value`: of all of a kind; `told_p_value` (dataset,) of
+        mean over those of the same kind. `null_layer_tells`, `null_path_tells`, `null_path_gain` (dataset, interval):
+        what is told of permuted labels. `p_value`, `q_value` (dataset, layer) of the shares, corrected within words and
+        within capabilities; `words_p_value`, `capabilities_p_value`: of all of a kind; `told_p_value` (dataset,) of
         `path_tells`, that of all words first. `samples`, `skipped`, `tokens`, `documents`, `clusters` (dataset,): all
         samples, those without an occurrence, occurrences, samples with any, their sources; `of_word` (dataset,).
         `flow_*`: of the words whose meaning decides most, the first choice of every occurrence.
@@ -245,7 +238,7 @@ def measure(
         seeds = [seed, zlib.crc32(probe.name.encode())]
         main = "meaning" if probe.of_word else "capability"
         left_out = design.jackknife()
-        permuted = design.dealt(design.permuted(permutations, seeds))
+        permuted = design.permuted(permutations, seeds)
         dealt = np.zeros((len(layers), 1 + permutations))
         for layer, one in enumerate(sets):
             place, top_k = (layer, slice(None), 1 + number), one.shape[1]
@@ -276,7 +269,11 @@ def measure(
     made = xr.Dataset(variables, coords=coords)
     made["path_gain"] = made["path_tells"] - made["layer_tells"]
     out = summarise(made, MEASURES, Jackknife(confidence)).merge(sizes(probes))
-    out = out.merge(_corrected(p_value, probes, layers)).merge(_of_permuted(permuted_told)).merge(_of_all(apart))
+    out = (
+        out.merge(_corrected(p_value, probes, layers))
+        .merge(_of_permuted(permuted_told, confidence))
+        .merge(_of_all(apart))
+    )
     out = out.merge(_flows(out, probes, selected, layers, examples))
     reasons = "; ".join(f"{probe.name}: {probe.reason}" for probe in probes if probe.reason)
     attrs = {"confidence": confidence, "groups": GROUPS, "window": min(window, len(layers)), "not_matched": reasons}
@@ -368,12 +365,15 @@ def _corrected(p_value: np.ndarray, probes: Sequence[Matched], layers: Sequence[
     return xr.Dataset(made)
 
 
-def _of_permuted(told: dict[str, np.ndarray]) -> xr.Dataset:
-    """What is told of permuted labels, (1 + permutation, 1 + probe) each, on average, and the p value of paths."""
-    found = {}
+def _of_permuted(told: dict[str, np.ndarray], confidence: float) -> xr.Dataset:
+    """What is told of permuted labels, (1 + permutation, 1 + probe) each, with its ends, and the p value of paths."""
+    found, told = {}, told | {"path_gain": told["path_tells"] - told["layer_tells"]}
     for name, values in told.items():
         about = {"long_name": f"{MEASURES[name].title}, labels permuted over samples", "units": "1"}
-        found[f"null_{name}"] = ("dataset", _averaged(values)[1:].mean(axis=0), about)
+        permuted = _averaged(values)[1:]
+        tail = (1 - confidence) / 2
+        parts = np.stack([permuted.mean(axis=0), *np.quantile(permuted, [tail, 1 - tail], axis=0)], axis=-1)
+        found[f"null_{name}"] = (("dataset", "interval"), parts, about)
     about = {"long_name": "p value of what paths tell, labels permuted over samples", "units": "1"}
     values = [_p_value(each) for each in _averaged(told["path_tells"]).T]
     return xr.Dataset(found | {"told_p_value": ("dataset", np.array(values), about)})

@@ -181,16 +181,17 @@ def _finding_trained(seen: Seen) -> list[Finding]:
 
 def _finding_path(seen: Seen) -> Finding:
     metrics = seen.metrics
-    found = held(estimate(pooled(metrics["path_gain"])), NOTHING, seen.thresholds["telling_effect"])
+    null = Null.of("labels permuted", metrics, "path_gain")
+    found = held(estimate(pooled(metrics["path_gain"])), null, seen.thresholds["telling_effect"])
     path, layer = (estimate(pooled(metrics[name])) for name in ("path_tells", "layer_tells"))
-    by_chance, value = (float(pooled(metrics[name])) for name in ("null_path_tells", "told_p_value"))
+    value = float(pooled(metrics["told_p_value"]))
     return Finding(
         question="Does the path of a word tell its meaning beyond the best single layer?",
         answer=f"Of meanings beyond chance, {percent(path)} are told from paths of {metrics.attrs['window']} layers "
-        f"and {percent(layer)} from the best layer, in samples that chose neither; of permuted labels paths tell "
-        f"{format_number(round(100 * by_chance, 1))} % (p {format_number(value)}).",
+        f"and {percent(layer)} from the best layer, in samples that chose neither; with labels permuted over "
+        f"samples p is {format_number(value)} for paths.",
         verdict=verdict(side(found), yes="above"),
-        verdict_text="yes means that paths tell more",
+        verdict_text="yes means that paths tell more, beyond what permuted labels show",
         unit="of meanings beyond chance",
         figure="told",
         measure="path_gain",
@@ -304,7 +305,7 @@ def _overlaps(metrics: xr.Dataset) -> Figure:
 
 
 def _permuted(metrics: xr.Dataset) -> Reference:
-    return Reference("labels permuted", float(pooled(metrics["null_path_tells"])))
+    return Reference("labels permuted, all words", *map(float, ends(pooled(metrics["null_path_tells"]))))
 
 
 def _told(seen: Seen) -> Figure:
@@ -325,8 +326,8 @@ def _told(seen: Seen) -> Figure:
         f"average, and from a path of {metrics.attrs['window']} layers, {path}.",
         caption=f"All words: path {path}, best layer {layer}, difference {gain}. {_size(metrics, True)}",
         how_to_read="A sample goes to the meaning with whose samples it shares most experts. Layer and window are "
-        "chosen in one half of the samples and judged in the other one; 0 is chance, 1 always right. Permuted labels "
-        "are told a little worse than chance: a half that holds more of one kind leaves less of it to the other.",
+        "chosen in one half of the samples and judged in the other one; 0 is chance, 1 always right. The band is "
+        "where the mean of all words lies if labels are permuted.",
         drawing=drawing,
         data=table(metrics.sel(dataset=[POOLED, *names]), [*TOLD.values(), "path_gain"]),
     )
