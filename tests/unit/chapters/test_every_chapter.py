@@ -82,6 +82,9 @@ FARTHEST = {
     "own_accuracy_change control_accuracy_change": (-1, 1, "of a model that goes from right to wrong, or back"),
     "own_weight control_weight": (0, None, "of slots without weight"),
     "matched_share removed_mass": (0, 1, "of slots without a partner, or a layer without other experts"),
+    "same_meaning other_meaning": (0, 1, "of meanings that share no expert, or all of them"),
+    "meaning_share meaning_share_any_previous capability_share": (None, 1, "of tokens whose meaning alone decides"),
+    "layer_tells path_tells": (None, 1, "of meanings that have experts of their own"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""
