@@ -10,6 +10,7 @@ from gatebook.chapters.meaning import matching, measure, telling
 from gatebook.inputs import capability_prompts, probes, selected_probes
 from gatebook.inputs.demo.scenes import SCENES
 from gatebook.inputs.probes import Probe, Sample
+from gatebook.inputs.sources import probes as sources
 from gatebook.measures import uncertainty
 from gatebook.problem import Problem
 
@@ -220,6 +221,33 @@ def test_generated_prompts_come_from_templates_in_turn_and_are_the_same_again():
         assert probe.labels == [probe.name, "neutral"] and len(probe.samples) == 20
         assert len({sample.source for sample in probe.samples}) == 16
         assert [sample.at_most for sample in probe.samples] == [None] * 10 + list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"source": "files"}, "probes.mine.files with `source: files`: write it."),
+        ({"source": "demo", "each": 3}, "probes.mine.each with `source: demo`: remove it."),
+        ({"source": "generated", "names": ["code"], "seed": 1}, "probes.mine.each with `source: generated`: write it."),
+    ],
+)
+def test_keys_of_a_catalogue_entry_fit_its_source(entry, sentence):
+    config = {"study": {"probes": ["mine"]}, "probes": {"mine": entry}}
+    with pytest.raises(Problem) as raised:
+        sources.selected(config)
+    assert str(raised.value) == f"config: {sentence}"
+    with pytest.raises(Problem, match="'yours' is not in the catalogue `probes` \\(mine\\): use one of it, or add it."):
+        sources.selected(config | {"study": {"probes": ["yours"]}})
+
+
+def test_files_of_selected_probes_are_known_by_their_keys():
+    config = {
+        "study": {"probes": ["mine"]},
+        "probes": {"mine": {"source": "files", "files": ["a.yaml", "b.yaml"]}, "other": {"source": "demo"}},
+    }
+    found = sources.selected(config)
+    assert found == {"mine": config["probes"]["mine"]}
+    assert sources.files(found) == {"probes.mine.files[0]": "a.yaml", "probes.mine.files[1]": "b.yaml"}
 
 
 FILE = """
