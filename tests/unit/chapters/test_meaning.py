@@ -236,7 +236,7 @@ def test_keys_of_a_catalogue_entry_fit_its_source(entry, sentence):
     with pytest.raises(Problem) as raised:
         sources.selected(config)
     assert str(raised.value) == f"config: {sentence}"
-    with pytest.raises(Problem, match="'yours' is not in the catalogue `probes` \\(mine\\): use one of it, or add it."):
+    with pytest.raises(Problem, match=r"'yours' is not in the catalogue `probes` \(mine\): use one of it, or add it."):
         sources.selected(config | {"study": {"probes": ["yours"]}})
 
 

@@ -45,22 +45,22 @@ TOLD = {"best layer": "layer_tells", "path": "path_tells"}
 
 
 def figures(seen: Seen) -> list[Figure]:
-    """All figures of the chapter: of words, and of capabilities, as far as the study has such probes."""
+    """All figures of the chapter: of words, and of capabilities, as far as such probes were measured."""
     found = []
-    if _names(seen.metrics, True):
+    if _known(seen.metrics, "meaning_share"):
         found += [_by_layer(seen), _by_word(seen), _overlaps(seen.metrics), _told(seen)]
         found += [_flows(seen.metrics)] if seen.metrics.sizes["flow"] else []
-    if _names(seen.metrics, False):
+    if _known(seen.metrics, "capability_share"):
         found += [_capabilities(seen)]
-    return found
+    return found or [_by_word(seen)]
 
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that could not be measured are left out."""
     found = []
-    if _names(seen.metrics, True):
+    if _known(seen.metrics, "meaning_share"):
         found += [_finding_meaning(seen), *_finding_trained(seen), _finding_path(seen)]
-    if _names(seen.metrics, False):
+    if _known(seen.metrics, "capability_share"):
         found += [_finding_capability(seen)]
     return [one for one in found if one.is_known]
 
@@ -75,6 +75,11 @@ def brief(seen: Seen) -> Brief | None:
         return Brief("Nothing shows that the meaning of a word decides where it goes.", found.figure)
     value = percent((found.estimate, found.low, found.high))
     return Brief(f"Meaning settles {value} of what a word's token id leaves open of where it goes.", found.figure)
+
+
+def _known(metrics: xr.Dataset, name: str) -> bool:
+    """Whether a share was measured of any probe."""
+    return bool(np.isfinite(metrics[name]).any())
 
 
 def _names(metrics: xr.Dataset, of_word: bool) -> list[str]:
@@ -94,8 +99,8 @@ def _size(metrics: xr.Dataset, of_word: bool) -> str:
     known, names = _numbers(metrics, of_word), _names(metrics, of_word)
     of = "words" if of_word else "capabilities"
     skipped = f", {known['skipped']:,} of {known['samples']:,} skipped without the token" if of_word else ""
-    reasons = metrics.attrs["not_matched"] if of_word else ""
-    missing = f" Not one token each: {reasons}." if reasons else ""
+    reasons = metrics.attrs["not_matched"]
+    missing = f" Words that are not one token: {reasons}." if reasons else ""
     how = f"{100 * metrics.attrs['confidence']:g} % {JACKKNIFE.replace('clusters', 'samples')}"
     return (
         f"n = {known['tokens']:,} tokens in {known['documents']:,} samples of {known['clusters']:,} sources and "
