@@ -82,9 +82,27 @@ def selected(
     tokens_per_batch: int,
     advance: Callable[[int], object] = lambda tokens: None,
 ) -> list[np.ndarray]:
-    """The experts that the occurrences of each probe select: (layer, occurrence, rank) int64, the first choice first.
+    """The experts that the occurrences of each probe select.
 
     Samples are run as an extraction runs windows: each sees itself alone.
+
+    Parameters
+    ----------
+    model
+        In evaluation mode, without a head.
+    layers
+        Numbers of layers with routers.
+    probes
+        Their occurrences.
+    tokens_per_batch
+        That the model sees at once, or fewer if the memory of the device is too small.
+    advance
+        Is called with numbers of tokens done.
+
+    Returns
+    -------
+    list[numpy.ndarray]
+        Of each probe, (layer, occurrence, rank) int64, the first choice first.
     """
     texts = [text for probe in probes for text in probe.texts]
     length = np.array([len(text) for text in texts], np.int64)

@@ -33,7 +33,7 @@ def kernels(source: np.ndarray, sources: int, selected: np.ndarray, experts: int
 def hits(
     kernel: np.ndarray, label: np.ndarray, labels: int, *, splits: int, window: int, seed: list[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How often each source is told right while it is held out, by a layer and by a path: (draw, source) float64 each.
+    """How often each source is told right while it is held out, by a layer and by a path.
 
     Parameters
     ----------
@@ -49,6 +49,11 @@ def hits(
         Layers of a path; all of them if there are fewer.
     seed
         Of the halves.
+
+    Returns
+    -------
+    layer, path : numpy.ndarray
+        (draw, source) float64 each: the share of the splits that hold the source out in which it is told right.
     """
     layers, window = len(kernel), min(window, len(kernel))
     paths = np.stack([kernel[start : start + window].sum(axis=0) for start in range(layers - window + 1)])
