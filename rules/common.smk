@@ -70,6 +70,7 @@ from gatebook.chapters.steering.asked import of_study
 from gatebook.files import parts
 from gatebook.files.checksums import sha256
 from gatebook.inputs import catalogues
+from gatebook.inputs.sources import probes as probe_sources
 from gatebook.problem import Problem
 from gatebook.run import configuration, failures, metadata, receipts
 from gatebook.run.code import code_hash
@@ -92,18 +93,18 @@ def overlays():
 
 
 def checked():
-    """The config, complete and right, and the study that it selects; or one sentence that says what is wrong."""
+    """The config, complete and right, the study and the probes that it selects; or one sentence on what is wrong."""
     try:
         schema = yaml.safe_load(Path(workflow.source_path("../config/schemas/config.schema.yaml")).read_text())
         default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
         schema = catalogues.with_sources(configuration.with_chapters(schema, KNOWN_CHAPTERS))
         complete = configuration.check(reduce(configuration.laid_over, overlays(), default), schema)
-        return complete, catalogues.resolve(complete, KNOWN_CHAPTERS)
+        return complete, catalogues.resolve(complete, KNOWN_CHAPTERS), probe_sources.selected(complete)
     except Problem as problem:
         sys.exit(f"Error: {problem}")
 
 
-config, study = checked()
+config, study, PROBES = checked()
 CHAPTERS = {name: KNOWN_CHAPTERS[name] for name in config["chapters"]}
 
 
@@ -116,7 +117,7 @@ def check_paths():
     """Say at once what is missing or cannot be written, before any job starts; object storage says so itself."""
     if ON_OBJECT_STORAGE:
         return
-    for key, path in study.local_paths().items():
+    for key, path in (study.local_paths() | probe_sources.files(PROBES)).items():
         if not os.path.exists(prefixed(path)):  # unlike Path.exists, false of a name that is too long
             sys.exit(f"Error: config: {key}: {prefixed(path)} does not exist: correct the path.")
     results = Path(RESULTS).absolute()
@@ -422,10 +423,16 @@ def contrasts():
     return of_study(config["steering"], list(study.datasets), list(config["datasets"]))
 
 
+def probe_files():
+    """The files of the probes that the study selects."""
+    return list(probe_sources.files(PROBES).values())
+
+
 def missing(model):
     """The capabilities that a model's data lack, each with the reason."""
     lacks = {} if asked(model) else {"asked": "interventions.asked is empty"}
     lacks |= {} if contrasts() else {"contrast": "steering.pairs names no two datasets of the study"}
+    lacks |= {} if PROBES else {"probes": "study.probes is empty"}
     return lacks | study.missing(model)
 
 

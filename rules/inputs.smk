@@ -97,3 +97,24 @@ rule tokenize_dataset:
         model=model_settings("window", "tokens_per_dataset", "trust_remote_code"),
     script:
         "../scripts/tokenize_dataset.py"
+
+
+rule list_vocabulary:
+    """Which strings are one token of a model, and how often each occurs in the study: a target by itself."""
+    input:
+        tokenizer=tokenizer_folder,
+        tokens=tokens,
+    output:
+        table="results/tables/{model}/vocabulary.csv",
+    log:
+        "results/logs/list_vocabulary/{model}.log",
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=growing(2000, per_million=60),
+        runtime=growing(30),
+    params:
+        code=code("list_vocabulary.py"),
+        model=model_settings("trust_remote_code"),
+    script:
+        "../scripts/list_vocabulary.py"

@@ -17,6 +17,7 @@ CAPABILITIES = {
     "tasks": "pairs of prompts that differ in what decides the answer",
     "asked": "which interventions the config asks for",
     "contrast": "which pairs of datasets the config contrasts",
+    "probes": "texts with labels, as study.probes selects them",
     "training": "the record of the model's training",
 }
 """Capability: what is known where a model's data have it. Loads are always known: how often each expert is selected."""

@@ -34,6 +34,7 @@ FEWER = {
     "domain_specialization": {"permutations": 100},
     "similarity": {"permutations": 100},
     "maps": {"points": 60},
+    "meaning": {"permutations": 19, "told_permutations": 19, "splits": 2},
     "reach": {"tokens": 40, "lengths": [1, 2, 4], "windows": 3},
     "logit_lens": {"windows": 3, "fitted_windows": 2, "removal_windows": 2},
     "expert_retention": {"random": 2, "length": 8},

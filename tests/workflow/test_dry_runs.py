@@ -33,7 +33,8 @@ def test_only_what_runs_experts_asks_for_a_gpu(olmoe):
     jobs, blocks = olmoe
     assert blocks.keys() - {"all"} == jobs.keys()
     asking = {name for name, text in blocks.items() if re.search(r"gpu=[1-9]", text)}
-    chapters = {"attention_heads", "expert_retention", "logit_lens", "maps", "multiple_choice", "reach", "similarity"}
+    chapters = {"attention_heads", "expert_retention", "logit_lens", "maps", "meaning", "multiple_choice", "reach"}
+    chapters |= {"similarity"}
     assert asking == {"extract_routing", "scan_ablation", *(f"measure_{name}" for name in chapters)}
 
 

@@ -100,7 +100,8 @@ def test_tallies_count_every_token_of_the_records(tiny_study):
 def test_a_statistics_setting_runs_no_extraction_again(tiny_study, tiny_config):
     overlay = tiny_study.overlay("statistics.yaml", {"statistics": {"seed": 2}})
     jobs = planned(tiny_study.finish("--dry-run", configs=[tiny_config, overlay]))
-    own = {"coactivation", "reach", "expert_ablation"}  # which draw nothing at random, and with a seed of their own
+    # Which draw nothing at random, or with a seed of their own.
+    own = {"coactivation", "meaning", "reach", "expert_ablation"}
     random = CHAPTERS.keys() - own
     again = {f"measure_{name}" for name in random} | {"plot_chapter", "profile_experts"}
     assert jobs.keys() == again | {"build_report", "record_provenance"}
