@@ -74,7 +74,7 @@ FARTHEST = {
     "router_alignment": (0, 1, "of rows to which an expert responds least, or most"),
     "router_space_overlap": (0, None, "orthogonal"),
     "settled": (0, 1, "of routing that is that of the last checkpoint at once, or only at last"),
-    "recovered recovered_after_unrelated ceiling": (None, 1, "of a model that does what is recorded"),
+    "reach.recovered recovered_after_unrelated ceiling": (None, 1, "of a model that does what is recorded"),
     "use_correlation prediction": (-1, 1, "of opposite, or equal, orders of experts"),
     "accuracy": (0, 1, "of a model that is always wrong, or right"),
     "letter_accuracy": (0, 1, "of right answers that never, or always, stand where most do in calibration items"),
@@ -82,8 +82,8 @@ FARTHEST = {
     "own_accuracy_change control_accuracy_change": (-1, 1, "of a model that goes from right to wrong, or back"),
     "own_weight control_weight": (0, None, "of slots without weight"),
     "matched_share removed_mass": (0, 1, "of slots without a partner, or a layer without other experts"),
-    "right flips right_then": (0, 1, "of a model that never, or always, does a task"),
-    "area distance smallest_size random_edge_effect": (0, None, "of a model whose embedding alone answers"),
+    "right_then": (0, 1, "of a model that never, or always, does a task"),
+    "distance smallest_size random_edge_effect": (0, None, "of a model whose embedding alone answers"),
     "pearson spearman": (-1, 1, "of opposite, or equal, orders of edges"),
     "first_loss repeated_loss shuffled_loss new_loss": (0, None, "of a model that is certain and right"),
     "head_score head_score_null strongest_score role_attention": (0, 1, "of a head that never looks there, or always"),
@@ -94,7 +94,12 @@ FARTHEST = {
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
     "right flips": (0, None, "of a model that is always wrong"),
     "sets_differ": (0, None, "of prompts that are routed alike"),
-    "agreement rank_agreement": (-1, None, "of attribution that has everything the wrong way round"),
+    "activation_patching.agreement rank_agreement": (
+        -1,
+        None,
+        "of attribution that has everything the wrong way round",
+    ),
+    "moved random_moved": (None, 1, "of vectors that change every choice"),
     "top_overlap": (0, None, "of lists that share nothing"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""
@@ -427,7 +432,8 @@ def test_bounds_are_reached_and_no_wider(finished):
             ends = np.array([np.nanmin(known), np.nanmax(known)])
             low, high = (bound if isfinite(bound) else end for bound, end in zip(declared.bounds, ends, strict=True))
             reached = np.abs(ends - (low, high)) <= NEAR * (high - low)
-            for bound, near, farthest in zip(declared.bounds, reached, stated.get(measure, (None, None)), strict=True):
+            known_ends = stated.get(f"{name}.{measure}", stated.get(measure, (None, None)))
+            for bound, near, farthest in zip(declared.bounds, reached, known_ends, strict=True):
                 if bound != farthest if farthest is not None else isfinite(bound) and not near:
                     wrong.append((name, measure, bound, ends.tolist()))
     assert wrong == []
