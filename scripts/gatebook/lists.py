@@ -20,7 +20,7 @@ PAGES = {
     "Expert profiles": ("a page of the report", "What is known of one expert: load, datasets, tokens, partners?"),
     "Expert browser": ("a page of the report", "What do experts and sets of experts receive, token by token?"),
 }
-COMMANDS = ("study", "check-config", "chapter", "intervene", "route", "values", "convert")
+COMMANDS = ("study", "check-config", "chapter", "intervene", "route", "steer", "values", "convert")
 """The targets of the Makefile that answer something, or prepare it."""
 
 
