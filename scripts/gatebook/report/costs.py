@@ -39,6 +39,8 @@ EMBEDDED = {
     "expert_retention": (0, 4.2),
     "interventions": (0, 0.3),
     "multiple_choice": (0, 5.0),
+    "attention_heads": (0, 1.1),
+    "meaning": (0, 1.0),
     "similarity": (0, 2.6),
     "maps": (40, 3.6),
     "router_decisiveness": (0, 5.7),
@@ -58,6 +60,8 @@ LACKING = {
     "training": "the model was not trained here",
     "checkpoints": "the model has one checkpoint",
     "asked": "nothing is asked for",
+    "tasks": "no tasks are selected",
+    "contrast": "no two of its datasets are contrasted",
 }
 """What chapters may need and this study does not have."""
 MORE_EXPERTS = LAYERS * EXPERTS / (4 * 32)
@@ -106,6 +110,8 @@ def passes(name: str, settings: Mapping, datasets: int, tokens: int, window: int
             * (settings["context"] + settings["answer"])
             * (settings["items"] * (1 + 2 * LAYERS) + settings["close_items"] * LAYERS * TOP_K)
         ),
+        # Sequences of two halves, the second as the first, in another order, or new.
+        "attention_heads": lambda: 6 * settings["sequences"] * settings["length"],
         # Every expert for every sampled token, as 64 / 8 passes; and as many for experts of random weights.
         "similarity": lambda: 2 * datasets * 150 * EXPERTS / TOP_K,
         "maps": lambda: datasets * 150,
