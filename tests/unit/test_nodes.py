@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from families import FAMILIES, causal_model
+from families import KINDS, causal_model
 from task_cases import WRITERS, planted, planted_pairs
 from test_patching import one_thread  # noqa: F401
 
@@ -41,7 +41,7 @@ def whole_run(run: PairRun, module, delta: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
-    "family", [each if each == "olmoe" else pytest.param(each, marks=pytest.mark.slow) for each in FAMILIES]
+    "family", [each if each == "olmoe" else pytest.param(each, marks=pytest.mark.slow) for each in KINDS]
 )
 @torch.inference_mode()
 def test_what_changes_nothing_changes_no_bit(family, dtype):

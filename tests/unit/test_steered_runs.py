@@ -1,8 +1,9 @@
 """Steering: nothing added changes no bit, edits by hand, and continuations that are those of whole runs."""
 
+import families
 import pytest
 import torch
-from families import FAMILIES, causal_model
+from families import causal_model
 
 from gatebook.routing import steering
 from gatebook.routing.families import routing_rule
@@ -12,7 +13,7 @@ from gatebook.routing.steering import KINDS, adding, edited, generate, putting, 
 
 SLOW = [
     family if family in ("olmoe", "deepseek_v3") else pytest.param(family, marks=pytest.mark.slow)
-    for family in FAMILIES
+    for family in [*families.KINDS, "minimax"]
 ]
 WIDTH = {"residual": 16, "input": 16, "logits": 8}
 
