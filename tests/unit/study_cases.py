@@ -27,6 +27,9 @@ from gatebook.study import pairs
 MODEL, CHECKPOINTS, BETWEEN, TASK = "demo", ("step0", "step9"), "step4", "operator"
 """Those with records, and one of training of which only the experts that tokens select are known."""
 CHAPTERS = lists.known_chapters(lists.ROOT)
+RUNNING = {name for name, each in CHAPTERS.items() if "model" in each.needs and each.reads != "sample"}
+WITHOUT = ("divided", "whole")
+"""Chapters that run the model on texts, and the studies without them, whose model is that of the others."""
 EXPERTS, HIDDEN, SAMPLED = 8, 16, 40
 """Experts and hidden size are those of the tiny OLMoE, whose files the chapters on the model read."""
 FEWER = {
@@ -151,7 +154,7 @@ def write(folder: Path, study: dict[str, dict[str, Case]], model: Path) -> None:
         "models": {MODEL: {"checkpoints": list(CHECKPOINTS), "training_checkpoints": "all"}},
         "demo": {"training": {"steps": 9, "checkpoints": [0, 4, 9]}},
         "compare": [f"{MODEL}/{checkpoint}" for checkpoint in CHECKPOINTS],
-        "chapters": list(CHAPTERS),
+        "chapters": [name for name in CHAPTERS if folder.name not in WITHOUT or name not in RUNNING],
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(overlay | FEWER), encoding="utf-8")
 
@@ -208,14 +211,14 @@ def run_jobs(folder: Path) -> None:
             for checkpoint in CHECKPOINTS
             for name in workflow.globals["study"].datasets
         ]
-        jobs += [
-            alone.job(workflow, "scan_ablation", {"model": MODEL, "checkpoint": checkpoint})
-            for checkpoint in CHECKPOINTS
-        ]
-        left_out = workflow.globals["left_out"](MODEL)
-        for name in TopologicalSorter(
-            {name: chapter.chapters + chapter.beside for name, chapter in CHAPTERS.items() if name not in left_out}
-        ).static_order():
+        known = workflow.globals["CHAPTERS"].keys() - workflow.globals["left_out"](MODEL)
+        if "expert_ablation" in known:
+            jobs += [
+                alone.job(workflow, "scan_ablation", {"model": MODEL, "checkpoint": checkpoint})
+                for checkpoint in CHECKPOINTS
+            ]
+        before = {name: known & {*CHAPTERS[name].chapters, *CHAPTERS[name].beside} for name in sorted(known)}
+        for name in TopologicalSorter(before).static_order():
             jobs += [alone.job(workflow, f"measure_{name}", wildcards) for wildcards in places(name)]
     with chdir(folder):
         for script, snakemake in jobs:

@@ -94,8 +94,10 @@ def test_a_prompt_and_a_token_are_routed_by_hand(study, tiny_config):
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1) and "--dataset needs --document" in wrong.stderr
 
 
-def test_a_prompt_needs_no_study(tmp_path, tiny_config):
-    """The model is trained, and nothing else is made."""
+def test_a_prompt_needs_no_study(study, tmp_path, tiny_config):
+    """The model is trained, here on text that is there already, and nothing else is made."""
+    demo = shutil.copytree(study.folder / "results/demo", tmp_path / "results/demo")
+    shutil.rmtree(demo / "checkpoints")
     done = run("gatebook.report.route", tmp_path, "--prompt", "Tara has 24", "--configfile", tiny_config)
     assert done.returncode == 0, done.stderr[-4000:]
     assert Path(done.stdout.splitlines()[-1].removeprefix("Page: ")).is_file()
