@@ -35,8 +35,14 @@ def closure(script: Path, library: Path, also: Sequence[str] = (), ignored: Sequ
 
 def _imports(path: Path, library: Path) -> set[Path]:
     """Files of the modules that a file imports, and of the packages around them."""
+    return _files(tuple(_syntax(path)[1]), library)
+
+
+@cache
+def _files(names: tuple[str, ...], library: Path) -> set[Path]:
+    """Files of modules by their names, and of the packages around them."""
     files = set()
-    for package, *parts in (name.split(".") for name in _syntax(path)[1]):
+    for package, *parts in (name.split(".") for name in names):
         if package == library.name:
             modules = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
             files |= {"__init__.py", *(f"{module}{end}" for module in modules for end in (".py", "/__init__.py"))}
