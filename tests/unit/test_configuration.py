@@ -224,8 +224,9 @@ def test_seeds_and_variants_of_the_embedded_model_change_only_what_they_name():
 def test_the_full_study_has_seeds_and_variants_with_as_many_active_weights():
     default = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
     overlay = yaml.safe_load((ROOT / "config/full.yaml").read_text(encoding="utf-8"))
-    for section in ("study", "models", "tasks"):
+    for section in ("study", "models"):
         default[section] |= overlay[section]
+    default["tasks"] = {name: default["tasks"].get(name, {}) | given for name, given in overlay["tasks"].items()}
     study = resolved(default | {"compare": overlay["compare"]})
     sizes = {
         name: (each["model"]["experts_per_token"], each["model"]["experts"]) for name, each in study.models.items()
