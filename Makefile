@@ -8,7 +8,7 @@ TESTS = $$(( $$(getconf _NPROCESSORS_ONLN) < 4 ? $$(getconf _NPROCESSORS_ONLN) +
 SLURM := slurmctld slurmd slurm-client munge
 
 .DEFAULT_GOAL := help
-.PHONY: help environment study check-config chapter intervene route steer values convert check test test-faults test-cluster lint lists benchmark benchmark-gpu clean
+.PHONY: help environment study check-config chapter intervene route steer values convert check test test-long test-faults test-cluster lint lists benchmark benchmark-gpu clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,10 +52,13 @@ convert: environment ## Write pickled weights as safetensors into a folder besid
 	@$(BIN)/python -m gatebook.routing.convert "$(FOLDER)"
 
 check: lint ## Style checks and the unit tests that take no time
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow" tests/unit
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow and not long" tests/unit
 
-test: $(VENV)/test.done ## Run all tests, files of tests side by side
+test: $(VENV)/test.done ## Run the tests, files of tests side by side
 	$(BIN)/python -m pytest --numprocesses $(TESTS) --dist loadfile --no-loadscope-reorder
+
+test-long: $(VENV)/test.done ## Run what make test leaves out: whole studies once more, other schedulers, reruns, benchmarks
+	$(BIN)/python -m pytest --numprocesses $(TESTS) --dist loadfile -m long
 
 test-faults: $(VENV)/test.done ## Kill a local study at ten random moments and take it up again
 	$(BIN)/python -m pytest tests/faults

@@ -21,6 +21,8 @@ from gatebook.files import netcdf as files
 from gatebook.inputs.documents import load_tokens
 from gatebook.routing.routers import find_routers
 
+pytestmark = pytest.mark.long
+
 TOKENS = {"tokens": 300, "typical": 24, "longest": 64}
 
 

@@ -16,6 +16,8 @@ import psutil
 import pytest
 from studies import COUNTS, COUNTS_STUDY, ROOT, hear_interrupts
 
+pytestmark = pytest.mark.long
+
 PROFILES = ROOT / "config/profiles"
 SHELL = Path(__file__).with_name("shell_scheduler.sh")
 FAKE = Path(__file__).with_name("fake_schedulers.py")

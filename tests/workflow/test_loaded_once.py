@@ -10,6 +10,8 @@ import time
 import pytest
 import xarray as xr
 
+pytestmark = pytest.mark.long
+
 PARTS = ("arithmetic", "stories", "unicode")
 FOLDERS = [f"results/routing/demo/step20/{part}" for part in PARTS]
 

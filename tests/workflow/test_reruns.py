@@ -11,6 +11,8 @@ from studies import COUNTS, ROOT, Workflow, planned
 
 from gatebook.run import receipts
 
+pytestmark = pytest.mark.long
+
 REPORT = {"build_report": 1, "record_provenance": 1}
 OVERLAY = Path("tests/config/tiny.yaml")
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+pytestmark = pytest.mark.long
+
 OF_SELECTIONS = [
     "domain_specialization",
     "vocabulary_specialization",

@@ -108,6 +108,8 @@ BEYOND = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
 """What a value is beyond each kind of limit, when it is added to it."""
 STUDY = "ordinary"
 """The study on which `make check` tries the chapters."""
+MARKS = {"collapsed": pytest.mark.slow}
+"""Of the other studies, those that `make test` tries; the rest is tried by `make test-long`."""
 ALONE = ("collapsed", "whole")
 """The studies whose pages are made without the untrained model."""
 CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
@@ -258,7 +260,8 @@ def finished(shared_folder, model_folder, restoring) -> Callable[[str], Path]:
 
 
 @pytest.fixture(
-    scope="session", params=[STUDY, *(pytest.param(name, marks=pytest.mark.slow) for name in STUDIES if name != STUDY)]
+    scope="session",
+    params=[STUDY, *(pytest.param(name, marks=MARKS.get(name, pytest.mark.long)) for name in STUDIES if name != STUDY)],
 )
 def study(request, finished) -> Path:
     """The folder of each finished study."""
@@ -418,7 +421,7 @@ def test_intervals_are_cut_exactly_to_the_bounds(name):
                 assert limit == bound if isfinite(bound) else abs(limit) > 1, measure
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bounds_are_reached_and_no_wider(finished):
     stated = {name: ends for names, (*ends, _) in FARTHEST.items() for name in names.split()}
     wrong = []
