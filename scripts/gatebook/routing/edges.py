@@ -405,7 +405,7 @@ class Parts:
     def patch_paths(
         self, run: Run, senders: list[Slots], asked: Asked, edges: list[tuple[int, int]], rows_per_batch: int
     ) -> torch.Tensor:
-        """What is read at the output if an edge carries the sender's difference: (row, edge) float32.
+        """What is read at the output if an edge carries the sender's difference.
 
         Parameters
         ----------
@@ -419,6 +419,11 @@ class Parts:
             The sender and the receiver of each, as numbers of nodes.
         rows_per_batch
             So many prompts run at once, at least those of one edge.
+
+        Returns
+        -------
+        torch.Tensor
+            (row, edge) float32.
         """
         nodes, found = self.nodes, torch.zeros(len(run.token_ids), len(edges), device=run.token_ids.device)
         groups: dict[int, list[int]] = {}

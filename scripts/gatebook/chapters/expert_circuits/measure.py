@@ -71,7 +71,18 @@ def together(values: np.ndarray) -> np.ndarray:
 def does(found: Traced, *, fewest_clusters: int, resamples: int, seed: int, confidence: float) -> bool:
     """Whether a model does a task: right and flipped more often than by chance, by the lower ends of intervals.
 
-    Never with fewer than `fewest_clusters` sources, nor with one, of which no two halves can be made.
+    Parameters
+    ----------
+    found
+        What it says of the task.
+    fewest_clusters
+        Never with fewer sources, nor with one, of which no two halves can be made.
+    resamples, seed, confidence
+        Of the intervals over sources.
+
+    Returns
+    -------
+    bool
     """
     if len(set(found.source)) < max(fewest_clusters, 2):
         return False
@@ -104,7 +115,21 @@ def faithfulness(curve: np.ndarray, whole: np.ndarray, empty: np.ndarray, draws:
 def choose(found: Traced, kind: str, *, enough: float, resamples: int, seed: int, confidence: float) -> int:
     """The number of the smallest size that is enough by interval in both directions, on the pairs of the ranking.
 
-    If none is, that of the largest one.
+    Parameters
+    ----------
+    found
+        The circuits of a task.
+    kind
+        Of circuits.
+    enough
+        Faithfulness that is.
+    resamples, seed, confidence
+        Of the intervals over sources.
+
+    Returns
+    -------
+    int
+        If none is enough, the number of the largest one.
     """
     rank = found.ranked
     draws = Draws(found.source[rank], resamples, seed, "ranked")

@@ -288,7 +288,26 @@ def _patch(found: Traced, tracer: Tracer, settings: Mapping, scores: tuple, gaps
 
 
 def trace_then(parts: Parts, pairs: Pairs, last: Traced, does: Callable[[Traced], bool], batch: int) -> Traced:
-    """What an earlier checkpoint says, and its curves of the empty circuit and of the last one's chosen ones."""
+    """What an earlier checkpoint says, and its curves of the empty circuit and of the last one's chosen ones.
+
+    Parameters
+    ----------
+    parts
+        The checkpoint's model, taken apart.
+    pairs
+        Of the task.
+    last
+        What the last checkpoint's circuits are.
+    does
+        Whether a model does the task.
+    batch
+        Tokens that the model sees at once.
+
+    Returns
+    -------
+    Traced
+        Without curves if there is no circuit, or the checkpoint does not do the task.
+    """
     tracer = Tracer(parts, pairs, batch)
     found = Traced(last.source, last.ranked, tracer.said(), last.nodes)
     if not last.chosen or not does(found):
