@@ -1,9 +1,11 @@
 """What the commands share that do something by hand with a model of a study, and write a page below `prompts/`."""
 
+import argparse
+import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +54,22 @@ class Chosen:
     def label(self) -> str:
         """Model and checkpoint in words."""
         return f"{self.name}, {self.checkpoint}"
+
+
+def main(
+    parser: argparse.ArgumentParser, run: Callable[[Mapping], Path], arguments: Sequence[str] | None = None
+) -> None:
+    """Do what a command line says in the folder of the study, and print where the page is, or what is wrong.
+
+    run: does what was given, and returns the folder that it wrote.
+    """
+    given = vars(parser.parse_args(arguments))
+    try:
+        os.chdir(given.pop("directory"))
+        target = run(given | {"directory": "."})
+    except (Problem, OSError) as problem:
+        sys.exit(f"Error: {problem}")
+    print(f"Page: {target.absolute() / 'index.html'}")
 
 
 def chosen(given: Mapping, purpose: str) -> Chosen:

@@ -7,8 +7,6 @@ and writes a page, figures and numbers into a folder of their own below `prompts
 import argparse
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -173,16 +171,8 @@ def _number(value: float | None) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what the command line says, and print where the page is and what it says in a line."""
-    given = vars(parser().parse_args(arguments))
-    try:
-        os.chdir(given.pop("directory"))
-        target = run(given | {"directory": "."})
-    except Problem as problem:
-        sys.exit(f"Error: {problem}")
-    except OSError as error:
-        sys.exit(f"Error: {error}")
-    print(f"Page: {target.absolute() / 'index.html'}")
+    """Do what the command line says, and print where the page is."""
+    by_hand.main(parser(), run, arguments)
 
 
 if __name__ == "__main__":

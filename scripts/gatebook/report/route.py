@@ -9,9 +9,7 @@ import argparse
 import base64
 import hashlib
 import json
-import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -505,15 +503,7 @@ def _selected(whole: pd.DataFrame, token: int) -> list[tuple[int, list[tuple[int
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says, and print where the page is."""
-    given = vars(parser().parse_args(arguments))
-    try:
-        os.chdir(given.pop("directory"))
-        target = run(given | {"directory": "."})
-    except Problem as problem:
-        sys.exit(f"Error: {problem}")
-    except OSError as error:
-        sys.exit(f"Error: {error}")
-    print(f"Page: {target.absolute() / 'index.html'}")
+    by_hand.main(parser(), run, arguments)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ a folder of their own below `prompts/`. The study stays as it is.
 import argparse
 import hashlib
 import json
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -193,15 +191,7 @@ def _patched(one: Asked, of: Opened) -> dict:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line says, and print where the page is."""
-    given = vars(parser().parse_args(arguments))
-    try:
-        os.chdir(given.pop("directory"))
-        target = run(given | {"directory": "."})
-    except Problem as problem:
-        sys.exit(f"Error: {problem}")
-    except OSError as error:
-        sys.exit(f"Error: {error}")
-    print(f"Page: {target.absolute() / 'index.html'}")
+    by_hand.main(parser(), run, arguments)
 
 
 if __name__ == "__main__":

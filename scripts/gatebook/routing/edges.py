@@ -13,8 +13,8 @@ from the same reading. Attribution takes the selection of the base as given: wha
 not select it there is not in it.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from torch import nn
 
 from gatebook.routing.families import routing_rule
 from gatebook.routing.node_list import ATTENTION, EMBEDDING, EXPERT, OUTPUT, REST, Nodes
-from gatebook.routing.patching import _replaced, refusal
+from gatebook.routing.patching import hooked, refusal, replaced
 from gatebook.routing.routers import find_blocks, find_norm, layers_of, unsupported
 
 ROUNDINGS = 16
@@ -167,7 +167,7 @@ class Parts:
         def handed(module, given):
             seen["selected"] = given[1].view(*middle.shape[:2], -1)
 
-        with _hooked(self.blocks[layer].experts.register_forward_pre_hook(handed)):
+        with hooked(self.blocks[layer].experts.register_forward_pre_hook(handed)):
             after = self.after(layer, middle)
         rounding = ROUNDINGS * torch.finfo(after.dtype).eps * after.abs().amax()
         if (after - run.inputs[layer + 1]).abs().amax() > rounding:
@@ -200,11 +200,11 @@ class Parts:
         with ExitStack() as stack:
             if self._beside and not any(self._beside.values()):
                 for index, layer in enumerate(self.layers):
-                    stack.enter_context(_replaced(layer, self._handing_on(index)))
+                    stack.enter_context(replaced(layer, self._handing_on(index)))
             handles = [layer.register_forward_pre_hook(called, with_kwargs=True) for layer in self.layers]
             if not self._beside:
                 handles += [layer.register_forward_hook(returned(index)) for index, layer in enumerate(self.layers)]
-            stack.enter_context(_hooked(*handles))
+            stack.enter_context(hooked(*handles))
             self.model.base_model(input_ids=token_ids, use_cache=False)
         self._arguments[token_ids.shape] = arguments
         return received[0]
@@ -237,7 +237,7 @@ class Parts:
         def left(module, given):
             raise _Left(given[0])
 
-        with _hooked(self._norms[layer].register_forward_pre_hook(left)):
+        with hooked(self._norms[layer].register_forward_pre_hook(left)):
             try:
                 self.through(layer, states)
             except _Left as found:
@@ -258,7 +258,7 @@ class Parts:
         def none(module, given, output):
             return torch.zeros_like(output)
 
-        with _hooked(self.blocks[layer].experts.register_forward_hook(none)):
+        with hooked(self.blocks[layer].experts.register_forward_hook(none)):
             return self._block(layer, middle)
 
     def expert(self, layer: int, middle: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -276,7 +276,7 @@ class Parts:
             raise _Left(output)
 
         experts = self.blocks[layer].experts
-        with _hooked(experts.register_forward_pre_hook(alone), experts.register_forward_hook(left)):
+        with hooked(experts.register_forward_pre_hook(alone), experts.register_forward_hook(left)):
             try:
                 self._block(layer, middle)
             except _Left as found:
@@ -294,7 +294,7 @@ class Parts:
             chosen = keep.repeat_interleave(middle.shape[1], dim=0).gather(1, selected)
             return states, selected, torch.where(chosen, weights, 0)
 
-        with _hooked(self.blocks[layer].experts.register_forward_pre_hook(masked)):
+        with hooked(self.blocks[layer].experts.register_forward_pre_hook(masked)):
             return self.after(layer, middle) + added
 
     def difference(self, states: torch.Tensor, asked: Asked) -> torch.Tensor:
@@ -304,7 +304,7 @@ class Parts:
 
         with ExitStack() as stack:
             for index, layer in enumerate(self.layers):
-                stack.enter_context(_replaced(layer, self._handing_on(index, ends)))
+                stack.enter_context(replaced(layer, self._handing_on(index, ends)))
             ids = torch.zeros(len(ends), 1, dtype=torch.int64, device=states.device)
             logits = self.model(input_ids=ids, use_cache=False).logits[:, 0].float()
         return logits[rows, asked.right] - logits[rows, asked.wrong]
@@ -479,13 +479,3 @@ def _pulled(part: Callable, at: torch.Tensor, stream: torch.Tensor) -> torch.Ten
     with torch.enable_grad():
         (found,) = torch.autograd.grad(part(leaf), leaf, stream, allow_unused=True)
     return torch.zeros_like(at) if found is None else found
-
-
-@contextmanager
-def _hooked(*handles) -> Iterator[None]:
-    """Within it hooks are there; after it they are removed."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

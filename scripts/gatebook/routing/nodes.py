@@ -16,7 +16,7 @@ import transformers
 from torch import nn
 
 from gatebook.routing.families import routing_rule
-from gatebook.routing.patching import CleanRun, handing
+from gatebook.routing.patching import CleanRun, handing, hooked, returning
 from gatebook.routing.routers import find_blocks, layers_of
 
 
@@ -75,7 +75,7 @@ def attention_replaced(
     def replaced(states):
         return torch.where(taken.to(states.device)[..., None], value.to(states), states)
 
-    with _returning(attention_of(model.base_model)[layer], replaced):
+    with returning(attention_of(model.base_model)[layer], replaced):
         yield
 
 
@@ -110,27 +110,8 @@ def handed(
         wanted = zip(given, (states, selected, weights), strict=True)
         return tuple(own if other is None else other.to(own).view(own.shape) for own, other in wanted)
 
-    handle = find_blocks(model.base_model)[layer].experts.register_forward_pre_hook(replaced)
-    try:
+    with hooked(find_blocks(model.base_model)[layer].experts.register_forward_pre_hook(replaced)):
         yield
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _returning(module: nn.Module, changed: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Within it a module returns what `changed` makes of its states, and what it returns besides."""
-
-    def hook(module, given, output):
-        if isinstance(output, tuple):
-            return changed(output[0]), *output[1:]
-        return changed(output)
-
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class PairRun(CleanRun):
@@ -180,7 +161,7 @@ class PairRun(CleanRun):
         self._added: dict[int, torch.Tensor] = {}
         with ExitStack() as stack:
             for layer, module in attention_of(model.base_model).items():
-                stack.enter_context(_returning(module, self._kept(layer)))
+                stack.enter_context(returning(module, self._kept(layer)))
             super().__init__(model, ids.flatten(0, 1).to(device), self.ends + 1, loss=False)
         self.layers = sorted(self.selected)
 
@@ -276,11 +257,9 @@ class PairRun(CleanRun):
         modules = {("experts", layer): block.experts for layer, block in find_blocks(base).items()}
         modules |= {("attention", layer): module for layer, module in attention_of(base).items()}
         with torch.enable_grad(), ExitStack() as stack:
-            stack.enter_context(_returning(base.get_input_embeddings(), moved))
+            stack.enter_context(returning(base.get_input_embeddings(), moved))
             for key, zero in zeros.items():
-                stack.enter_context(
-                    _returning(modules[key], lambda states, zero=zero: states + zero.view(states.shape))
-                )
+                stack.enter_context(returning(modules[key], lambda states, zero=zero: states + zero.view(states.shape)))
             total = self._differences(torch.arange(self.windows, device=partner.device)).sum()
             found = torch.autograd.grad(total, list(zeros.values()))
         known = dict(zip(zeros, found, strict=True))

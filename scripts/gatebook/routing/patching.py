@@ -273,7 +273,26 @@ def handing(
 
 
 @contextmanager
-def _replaced(module: nn.Module, forward: Callable) -> Iterator[None]:
+def hooked(*handles) -> Iterator[None]:
+    """Within it hooks are there; after it they are removed."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def returning(module: nn.Module, changed: Callable[[torch.Tensor], torch.Tensor]) -> AbstractContextManager[None]:
+    """Within it a module returns what `changed` makes of its states, and what it returns besides."""
+
+    def hook(module, given, output):
+        return (changed(output[0]), *output[1:]) if isinstance(output, tuple) else changed(output)
+
+    return hooked(module.register_forward_hook(hook))
+
+
+@contextmanager
+def replaced(module: nn.Module, forward: Callable) -> Iterator[None]:
     """Within it a module computes something else; what it had of its own, such as on several GPUs, comes back."""
     own = vars(module).get("forward")
     module.forward = forward
@@ -393,7 +412,7 @@ class CleanRun:
         size = ROWS_PER_HEAD.get(states.device.type, MOST_ROWS)
         for part, wanted in zip(states.split(size), targets.split(size), strict=True):
             ended = MoeModelOutputWithPast(last_hidden_state=part[None])
-            with _replaced(base, lambda *given, ended=ended, **named: ended):
+            with replaced(base, lambda *given, ended=ended, **named: ended):
                 logits = self.model(input_ids=wanted[None], use_cache=False).logits[0].float()
             found.append(score(logits.to(wanted.device), wanted))
         return torch.cat(found) if found else states.new_zeros(0, dtype=torch.float32)
@@ -465,7 +484,7 @@ class CleanRun:
 
         with ExitStack() as stack:
             for index, one in enumerate(before):
-                stack.enter_context(_replaced(one, given_back(index)))
+                stack.enter_context(replaced(one, given_back(index)))
             yield
 
     @torch.inference_mode()

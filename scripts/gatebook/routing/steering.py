@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from gatebook.routing.families import routing_rule
-from gatebook.routing.patching import handing
+from gatebook.routing.patching import handing, hooked, returning
 from gatebook.routing.routers import find_blocks, layers_of, selection_bias
 
 KINDS = ("residual", "input", "logits")
@@ -41,10 +41,7 @@ def edited(model: transformers.PreTrainedModel, layer: int, kind: str, edit: Edi
         What is done, of values in the model's dtype; width is the hidden size, of logits the number of experts.
     """
     if kind == "residual":
-        handle = layers_of(model.base_model)[layer].register_forward_hook(
-            lambda module, given, output: (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
-        )
-        with _removed(handle):
+        with returning(layers_of(model.base_model)[layer], edit):
             yield
         return
     block, shape = find_blocks(model.base_model)[layer], []
@@ -56,7 +53,7 @@ def edited(model: transformers.PreTrainedModel, layer: int, kind: str, edit: Edi
             return None
         return ((edit(states), *given[1:]), named) if given else (given, named | {"hidden_states": edit(states)})
 
-    with _removed(block.register_forward_pre_hook(received, with_kwargs=True)):
+    with hooked(block.register_forward_pre_hook(received, with_kwargs=True)):
         if kind == "input":
             yield
             return
@@ -70,15 +67,6 @@ def edited(model: transformers.PreTrainedModel, layer: int, kind: str, edit: Edi
 
         with handing(model, layer, decided):
             yield
-
-
-@contextmanager
-def _removed(handle) -> Iterator[None]:
-    """Within it a hook is there."""
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def adding(vector: torch.Tensor, at: torch.Tensor | None = None) -> Edit:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from gatebook.chapters.expert_circuits import DIRECTIONS, KINDS, MEASURES, RECOMPUTED
 from gatebook.chapters.expert_circuits.trace import Traced
-from gatebook.measures import uncertainty
+from gatebook.measures import recovered, uncertainty
 from gatebook.measures.uncertainty import INTERVAL
 
 ABOUT = {
@@ -47,10 +47,10 @@ class Draws:
     """Resamples of the sources of pairs: weights (draw, pair) float64, the first one of the sample."""
 
     def __init__(self, source: np.ndarray, resamples: int, seed: int, name: str):
-        """Of pairs with the sources (pair,); resamples, seed and name as of `uncertainty.resampling_weights`."""
-        known, of, count = np.unique(source.astype(str), return_inverse=True, return_counts=True)
-        self.sources = len(known)
-        self.weights = uncertainty.resampling_weights(count, resamples, seed, name)[:, of].astype(np.float64)
+        """Of pairs with the sources (pair,); resamples, seed and name as of `recovered.resampled`."""
+        resampling = recovered.resampled(source, resamples, seed, name)
+        self.sources = resampling.weights.shape[1]
+        self.weights = resampling.weights[:, resampling.cluster].astype(np.float64)
 
     def ratio(self, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         """The ratio of sums over pairs of (..., pair) in every draw: (..., draw); NaN where the whole is 0."""
