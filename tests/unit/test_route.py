@@ -32,7 +32,8 @@ def chosen(folder, **settings) -> by_hand.Chosen:
         "storage": {"keep_records": True},
     }
     models, datasets = Selected("models", {"tiny": model}), Selected("datasets", {"texts": {}})
-    return by_hand.Chosen("tiny", "local", Study(models, datasets, {"texts": 1}, [], config["extraction"]), config)
+    study = Study(models, datasets, {"texts": 1}, [], config["extraction"], tasks={})
+    return by_hand.Chosen("tiny", "local", study, config)
 
 
 @pytest.fixture
