@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from gatebook.inputs.random_tokens import beginning, ordinary_tokens
 from gatebook.inputs.tasks import base
 from gatebook.problem import Problem
 
@@ -22,6 +19,10 @@ class Tasks(base.Tasks):
 
     def pairs(self, name: str, task: dict, tokenizer, files: Sequence[str]) -> list[base.Pair]:
         """See `base.Tasks`."""
+        import numpy as np
+
+        from gatebook.inputs.random_tokens import beginning, ordinary_tokens
+
         tokens, begin = ordinary_tokens(tokenizer), beginning(tokenizer)
         length = task.get("length", LENGTH)
         if len(tokens) <= length:

@@ -4,11 +4,13 @@ After Wang et al. (2022), Interpretability in the wild; templates and lists are 
 """
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from gatebook.inputs.tasks import base
 from gatebook.problem import Problem
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PAIRS, SEED = 48, 3
 TEMPLATES = (
@@ -64,6 +66,8 @@ class Tasks(base.Tasks):
                     f"tasks.{name}: {len(single[kind])} of {len(known[kind])} {kind} are single tokens of the "
                     f"tokenizer, and {least} are needed: remove {name} from study.tasks."
                 )
+        import numpy as np
+
         rng = np.random.default_rng(task.get("seed", SEED))
         numbers = range(task.get("pairs", PAIRS))
         return [_pair(f"tasks.{name}", tokenizer, number, single, rng) for number in numbers]
@@ -79,7 +83,7 @@ def _is_single(tokenizer, word: str) -> bool:
     return before == base.encode(tokenizer, "the") and last != tokenizer.unk_token_id
 
 
-def _pair(place: str, tokenizer, number: int, single: dict[str, list[str]], rng: np.random.Generator) -> base.Pair:
+def _pair(place: str, tokenizer, number: int, single: dict[str, list[str]], rng: "np.random.Generator") -> base.Pair:
     """The pair with a number, of which template and order follow."""
     receiver, giver = (f" {single['names'][index]}" for index in rng.choice(len(single["names"]), 2, replace=False))
     where, thing = (f" {rng.choice(single[kind])}" for kind in ("places", "things"))
