@@ -1,15 +1,18 @@
 """House style of the figures: colours, sizes, layout, labels at line ends and the legend.
 
 The style lives in STYLE and is active only inside functions decorated with `house_style`, so matplotlib's global
-settings stay as they are. pyplot is never used, so no figure stays registered.
+settings stay as they are. pyplot is never used, so no figure stays registered. Fonts are those that matplotlib
+brings: a system's own of the same name may be of another version, and figures of other bytes.
 """
 
 import math
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -68,6 +71,17 @@ STYLE = {
     "svg.hashsalt": "gatebook",
     "pdf.fonttype": 42,
 }
+
+
+def _prefer_own_fonts() -> None:
+    """Of fonts that fit equally, matplotlib takes the first in its list: its own come first from now on."""
+    own, fonts = Path(mpl.get_data_path(), "fonts/ttf"), font_manager.fontManager
+    for path in sorted(own.glob("DejaVuSans*.ttf")):
+        fonts.addfont(path)
+    fonts.ttflist.sort(key=lambda font: not Path(font.fname).is_relative_to(own))
+
+
+_prefer_own_fonts()
 # A decorator: the house style is current for the duration of a call.
 house_style = mpl.rc_context(STYLE)
 
