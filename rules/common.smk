@@ -149,9 +149,14 @@ PART = "|".join(re.escape(part) for dataset in study.datasets for part in study.
 DATASET_IN_SHARDS = "|".join(re.escape(dataset) for dataset, shards in study.shards.items() if shards > 1) or NOTHING
 
 
+def code(script, run=False):
+    """A params function: the `content_of` a rule's script, which is read only if one of its jobs is planned."""
+    return lambda wildcards: content_of(script, run=run)
+
+
 @cache
-def code(script, *also, run=False):
-    """Content hash of a rule's script and of the library modules that it uses, so that editing them runs it again.
+def content_of(script, *also, run=False):
+    """Content hash of a script and of the library modules that it uses, so that editing them runs its jobs again.
 
     `also` are modules that it imports by a name made up at run time. How a run is recorded changes no result, so the
     modules in run/ count only for the scripts that show it (`run`).
