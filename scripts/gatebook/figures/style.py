@@ -22,7 +22,6 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import offset_copy
 from numpy.typing import ArrayLike
-from scipy.optimize import isotonic_regression
 
 WIDTH = 6.8  # inches: the text width of an A4 page; 653 px in a browser, which scales it to the page
 PALETTE = ("#2741e1", "#d18400", "#00a973", "#9c78b9", "#9d2001", "#441f68")
@@ -185,6 +184,8 @@ def spread_labels(wanted: ArrayLike, heights: ArrayLike, low: float, high: float
     wanted, heights: (n,) in one unit. The order is kept (equal positions: order of the arguments). All labels lie in
     [low, high] when they fit there; otherwise the stack is centred on that range. Returns (n,) float64.
     """
+    from scipy.optimize import isotonic_regression  # half a second, which most figures need not spend
+
     wanted, heights = np.asarray(wanted, float), np.asarray(heights, float)
     order = np.argsort(wanted, kind="stable")
     stacked = np.cumsum(heights[order]) - heights[order] / 2
