@@ -106,6 +106,7 @@ def test_random_tokens_by_hand():
     assert np.isnan(maps.random_share(np.zeros((1, 3), int), np.arange(3))).all()
 
 
+@pytest.mark.slow
 def test_random_tokens_are_the_mean_over_all_permutations_of_the_labels():
     rng = np.random.default_rng(3)
     points, labels, document = rng.standard_normal((6, 2)), np.array([0, 0, 0, 1, 1, 2]), np.arange(6)
@@ -244,6 +245,7 @@ def test_findings_follow_from_the_intervals(metrics):
     assert all(one.reference_name == "untrained model" for one in found)
 
 
+@pytest.mark.slow
 def test_figures_name_what_they_show(metrics):
     found = page.figures(Seen(metrics, metrics))
     assert len(found) == 4 and len({one.name for one in found}) == 4
@@ -363,6 +365,7 @@ def test_contexts_are_the_text_around_a_token_within_its_document(tokenizer, tmp
     assert found["before"].values[0] == "" and found["after"].values[-1] == ""
 
 
+@pytest.mark.slow
 def test_every_point_can_be_explored_with_its_text():
     rng = np.random.default_rng(3)
     sample = tokens_of(rng)
@@ -407,7 +410,7 @@ def run_measure(run_script, study, model_folder, folder, layers="first_middle_la
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_scripts_give_the_same_bytes_twice(run_script, study, model_folder, tmp_path):
     for name in ("one", "two"):
         run_measure(run_script, study, model_folder, tmp_path / name)
