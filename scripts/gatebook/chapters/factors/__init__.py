@@ -95,7 +95,7 @@ class Chosen(Settings):
     sparsity: float = Field(
         0.1, gt=0, description="weight of the activations beside the squared error, of inputs of mean norm 1"
     )
-    passes: int = Field(5, ge=1, description="over the tokens in a fit")
+    passes: int = Field(4, ge=1, description="over the tokens in a fit")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         [0, 1], min_length=2, max_length=2, description="of the two fits that are compared"
     )

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 BATCH = 256
-ACCURACY, SWEEPS = 1e-5, 1000
+ACCURACY, SWEEPS = 1e-4, 1000
 """Of activations: coordinate descent ends when none moves by more, or after so many rounds."""
 
 
@@ -82,19 +82,23 @@ def activations(
 @numba.njit(cache=True)
 def _descend(gram, target, sparsity, found):
     """Coordinate descent on each row of `found`: gram of the directions, target of rows with directions."""
+    number = len(gram)
     for row in range(len(found)):
         code, rest = found[row], target[row].copy()
-        for factor in np.flatnonzero(code):
-            rest -= gram[factor] * code[factor]
+        for factor in range(number):
+            if code[factor] > 0:
+                for other in range(number):
+                    rest[other] -= gram[factor, other] * code[factor]
         for _ in range(SWEEPS):
             farthest = 0.0
-            for factor in range(len(code)):
+            for factor in range(number):
                 if gram[factor, factor] > 0:
                     new = max(code[factor] + (rest[factor] - sparsity) / gram[factor, factor], 0.0)
                     step = new - code[factor]
                     if step != 0:
                         code[factor] = new
-                        rest -= gram[factor] * step
+                        for other in range(number):
+                            rest[other] -= gram[factor, other] * step
                         farthest = max(farthest, abs(step))
             if farthest < ACCURACY:
                 break
