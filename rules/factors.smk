@@ -20,7 +20,10 @@ rule measure_factors:
     params:
         code=code("measure_factors.py"),
         tokenizer=model_settings("trust_remote_code"),
-        settings={key: value for key, value in settings("factors").items() if key not in ("layers", "tokens", "per_window")},
+        settings={
+            key: config["factors"][key]
+            for key in ("number", "sparsity", "passes", "seeds", "again", "examples", "seed")
+        },
         confidence=config["statistics"]["confidence"],
         fewest_clusters=config["statistics"]["fewest_clusters"],
     script:

@@ -8,8 +8,8 @@ import torch
 from gatebook.chapters.factors import states
 from gatebook.chapters.maps.layers import chosen
 from gatebook.files import netcdf, origin
-from gatebook.measures.token_sample import of_windows
 from gatebook.inputs.documents import describe_dataset
+from gatebook.measures.token_sample import of_windows
 from gatebook.routing import extraction, models
 from gatebook.run import job
 from gatebook.study import routed

@@ -142,8 +142,8 @@ CHAPTER = Chapter(
     interval="jackknife",
     also="They are of the clusters that no factor was fitted to, and of the factors as they were fitted.",
     null=(
-        "The null of factors is a Gaussian with the covariance of the router inputs, fitted the same way; that of their "
-        "experts is the correlation that is left if tokens are permuted within each dataset."
+        "The null of factors is a Gaussian with the covariance of the router inputs, fitted the same way; that of "
+        "their experts is the correlation that is left if tokens are permuted within each dataset."
     ),
     reads="tokens",
     needs=("tokens", "clusters", "model"),

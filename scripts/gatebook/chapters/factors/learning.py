@@ -1,4 +1,4 @@
-"""Semi-non-negative factors: directions D and activations G >= 0 with 1/2 |A - G D|^2 + sparsity sum G as small as can be.
+"""Semi-non-negative factors: directions D and activations G >= 0 for which 1/2 |A - G D|^2 + sparsity sum G is small.
 
 This is what scikit-learn's `MiniBatchDictionaryLearning(positive_code=True, fit_algorithm="cd")` minimises, by the same
 steps (Mairal et al. 2010): coordinate descent for the activations of a batch, then one direction after another. It is

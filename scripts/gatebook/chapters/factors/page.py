@@ -159,8 +159,8 @@ def _finding_expert(seen: Seen) -> Finding:
     return Finding(
         question="Do the parts found again go with experts of their own?",
         answer=f"Their activation and the selection of the expert of each correlate by {rounded(found)} on average"
-        f"{change(seen, 'expert_correlation')}, and by {null.text()} if tokens are permuted within datasets; {passed} of "
-        f"{known} parts pass a false discovery rate of "
+        f"{change(seen, 'expert_correlation')}, and by {null.text()} if tokens are permuted within datasets; {passed} "
+        f"of {known} parts pass a false discovery rate of "
         f"{format_number(100 * seen.thresholds['false_discovery_rate'])} %.",
         verdict=verdict(side(found), yes="above"),
         verdict_text="yes means a correlation above that which datasets alone bring about",
@@ -210,8 +210,8 @@ def _found(seen: Seen) -> Figure:
         alt=f"Small line charts over layers; {share} of the factors are found again, {none} of those of Gaussian "
         f"vectors, and they hold {value} of the variance.",
         caption=f"Found again: a cosine above {cosine} with the partner in a fit with another seed. Mean over layers "
-        f"{share} of the factors against {none} of {GAUSSIAN}; variance that they hold {value} {bounds}. The last panel "
-        f"compares with a fit to the other half of the clusters. {_sizes(metrics)}",
+        f"{share} of the factors against {none} of {GAUSSIAN}; variance that they hold {value} {bounds}. The last "
+        f"panel compares with a fit to the other half of the clusters. {_sizes(metrics)}",
         how_to_read="A fit always finds directions. Those of Gaussian vectors, which have no parts, depend on where "
         "the fit starts; those of parts do not. Bands are of other documents, not of other fits.",
         drawing=plotting.small_multiples(panels, share_y=False, y_limits=(0, None), order=ORDER),
@@ -324,8 +324,8 @@ def _factors(metrics: xr.Dataset) -> Figure:
     return Figure(
         name="factors",
         title=f"The factors found again, layer {layer}",
-        alt=f"Matrix of {shown.sizes['factor']} factors of layer {layer}, with the share of their activation that token "
-        "id, dataset and token type explain, the share of tokens in which they are active, and the correlation with "
+        alt=f"Matrix of {shown.sizes['factor']} factors of layer {layer}, with the share of their activation that "
+        "token id, dataset and token type explain, the share of tokens in which they are active, and the correlation with "
         "their expert.",
         caption=f"Rows are factors, the most active first, named by the tokens in which they are most active. Columns: "
         "the share of the activation that the token id, the dataset and the token type explain, the share of tokens in "
@@ -354,10 +354,11 @@ def _experts(metrics: xr.Dataset) -> Figure:
     return Figure(
         name="experts",
         title=f"Factors and experts, layer {layer}",
-        alt=f"Matrix of {shown.sizes['factor']} factors by {len(chosen)} experts of layer {layer}, of the correlation of "
-        f"activation and selection; {value} on average with the factor's own expert.",
+        alt=f"Matrix of {shown.sizes['factor']} factors by {len(chosen)} experts of layer {layer}, of the correlation "
+        f"of activation and selection; {value} on average with the factor's own expert.",
         caption="The experts that these factors go with, chosen on the clusters that factors were fitted to; "
-        f"correlations are of the others. Mean over layers and factors with their own expert {value}. {_sizes(metrics)}",
+        f"correlations are of the others. Mean over layers and factors with their own expert {value}. "
+        f"{_sizes(metrics)}",
         how_to_read="One bright cell in a row and a column: a part that has an expert, and an expert of one part. "
         "Negative correlations have the colour of 0; the CSV holds them.",
         drawing=drawing,
@@ -373,5 +374,9 @@ def _most(experts: Sequence[int]) -> list[int]:
 
 def _correlations(metrics: xr.Dataset) -> pd.DataFrame:
     """The correlation of every factor found again with every expert, as rows."""
-    rows = metrics["factor_correlation"].to_dataframe("correlation").reset_index()[["layer", "factor", "expert", "correlation"]]
+    rows = (
+        metrics["factor_correlation"]
+        .to_dataframe("correlation")
+        .reset_index()[["layer", "factor", "expert", "correlation"]]
+    )
     return rows.dropna(subset="correlation")

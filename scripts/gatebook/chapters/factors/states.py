@@ -71,7 +71,7 @@ def read(
 
 
 def windows(study: xr.Dataset, place: np.ndarray) -> list[np.ndarray]:
-    """The windows of a study that hold some of its tokens, each as its tokens (token,) int64, up to the last of them."""
+    """The windows of a study with some of its tokens, each up to the last of these: their places (token,) int64."""
     window, position = routed.windows(study)
     known, last = np.unique(window[place][::-1], return_index=True)
     last = place[::-1][last]
