@@ -314,8 +314,8 @@ def test_numbers_are_explained_from_all_pairs():
 def test_intervals_of_explained_numbers_cover_what_is_planted():
     """Half of the variance is that of 30 values; clusters have an effect of their own, which is no explanation."""
     rng, inside, found = np.random.default_rng(1), [], []
-    for _ in range(150):
-        group, code = np.repeat(np.arange(GROUPS), 60), rng.integers(0, 30, 60 * GROUPS)
+    for _ in range(100):
+        group, code = np.repeat(np.arange(GROUPS), 30), rng.integers(0, 30, 30 * GROUPS)
         of_group = 0.5 * rng.standard_normal(GROUPS)[group]
         y = np.tile([-1.0, 1.0], 15)[code] + of_group + np.sqrt(0.75) * rng.standard_normal(len(code))
         draws = xr.DataArray(variance_explained(code, group, y[:, None])[:, 0], dims="draw")

@@ -187,6 +187,9 @@ def variance_explained(code: np.ndarray, group: np.ndarray, values: np.ndarray) 
         kept = columns * (group != left_out)[:, None]
         others = cluster_sums(kept, value, value.max(initial=-1) + 1)[value] - kept
         covered = (kept[:, -1] > 0) & (others[:, -1] > 0)
+        if not covered.any():
+            found.append(np.full(values.shape[1], np.nan))
+            continue
         kept, others, of = kept[covered], others[covered], group[covered]
         same = (kept[:, :-1] * others[:, :-1] / others[:, -1:]).sum(axis=0)
         loads = cluster_sums(kept, of, GROUPS)

@@ -1,5 +1,6 @@
-"""Factors: the fit against scikit-learn's, planted parts that are found and a Gaussian that is not, and their experts."""
+"""Factors: the fit against that of scikit-learn, planted parts that are found, a Gaussian without, experts."""
 
+from functools import partial
 from itertools import permutations
 
 import families
@@ -21,7 +22,7 @@ from gatebook.routing.routers import find_blocks, watch
 from gatebook.study import routed
 
 PARTS, HIDDEN = 8, 20
-SETTINGS = {"number": PARTS, "sparsity": 0.05, "passes": 8, "seeds": [0, 1], "again": 0.9, "examples": 3, "seed": 2}
+SETTINGS = {"number": 2 * PARTS, "sparsity": 0.1, "passes": 20, "seeds": [0, 1], "again": 0.9, "examples": 3, "seed": 2}
 
 
 def planted(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,31 +52,37 @@ def test_activations_are_those_of_scikit_learn():
     rows, directions = rng.standard_normal((40, 6)), rng.standard_normal((9, 6))
     wanted = sparse_encode(rows, directions, algorithm="lasso_cd", alpha=0.3, positive=True, max_iter=10_000)
     found = activations(rows, directions, 0.3)
-    np.testing.assert_allclose(found, wanted, atol=5e-3)
+    np.testing.assert_allclose(found, wanted, atol=0.02)
+    slope = (rows - found @ directions) @ directions.T - 0.3
+    assert (abs(slope[found > 0]) < 2e-3).all() and (slope[found == 0] < 2e-3).all()
     assert (found >= 0).all() and 0.1 < (found > 0).mean() < 0.9
-    np.testing.assert_allclose(activations(rows, directions, 0.3, found), found, atol=1e-3)
+    np.testing.assert_allclose(activations(rows, directions, 0.3, found), found, atol=0.01)
 
 
-def test_the_fit_is_as_good_as_that_of_scikit_learn_from_the_same_kind_of_start():
-    rows = prepared(planted(600, 0)[0])
-    start = rows[np.random.default_rng(3).choice(len(rows), PARTS, replace=False)]
-    options = {"alpha": 0.05, "fit_algorithm": "cd", "transform_algorithm": "lasso_cd", "positive_code": True}
-    theirs = MiniBatchDictionaryLearning(PARTS, max_iter=8, dict_init=start, random_state=0, **options).fit(rows)
-    mine = learn(rows, PARTS, sparsity=0.05, passes=8, seed=0)
-    assert objective(rows, mine, 0.05) < 1.05 * objective(rows, theirs.components_, 0.05)
+def test_the_fit_is_as_good_as_that_of_scikit_learn_from_the_same_start():
+    rows, number = prepared(planted(300, 0)[0]), 2 * PARTS
+    start = rows[np.random.default_rng(0).choice(len(rows), number, replace=False)]
+    options = {"alpha": 0.1, "fit_algorithm": "cd", "transform_algorithm": "lasso_cd", "positive_code": True}
+    options |= {"dict_init": start, "random_state": 0, "max_no_improvement": None, "tol": 0}
+    theirs = MiniBatchDictionaryLearning(number, max_iter=8, **options).fit(rows).components_
+    mine = learn(rows, number, sparsity=0.1, passes=8, seed=0)
+    assert objective(rows, mine, 0.1) == pytest.approx(objective(rows, theirs, 0.1), rel=0.08)
+    assert objective(rows, mine, 0.1) < 0.8 * objective(rows, start, 0.1)
     assert (np.linalg.norm(mine, axis=1) <= 1 + 1e-9).all()
-    assert np.array_equal(mine, learn(rows, PARTS, sparsity=0.05, passes=8, seed=0))
-    assert len(learn(rows[:5], PARTS, sparsity=0.05, passes=1, seed=0)) == 5
+    assert np.array_equal(mine, learn(rows, number, sparsity=0.1, passes=8, seed=0))
+    assert len(learn(rows[:5], number, sparsity=0.1, passes=1, seed=0)) == 5
 
 
 def test_planted_directions_are_found_by_every_seed_and_those_of_a_gaussian_are_not():
     rows, _, directions = planted(1500, 1)
     rows = prepared(rows)
-    fits = [learn(rows, PARTS, sparsity=0.05, passes=8, seed=seed) for seed in (0, 1)]
-    assert (matched(*fits) > 0.9).mean() >= 0.75 and (matched(directions, fits[0]) > 0.9).mean() >= 0.75
+    options = {"number": 2 * PARTS, "sparsity": 0.2, "passes": 10}
+    fits = [learn(rows, **options, seed=seed) for seed in (0, 1)]
+    assert (matched(*fits) > 0.9).mean() >= 0.5
+    assert all((matched(directions, fit) > 0.9).mean() >= 0.75 for fit in fits)
     random = gaussian(rows, len(rows), np.random.default_rng(0))
     np.testing.assert_allclose(random.T @ random / len(rows), rows.T @ rows / len(rows), atol=0.02)
-    fits = [learn(random, PARTS, sparsity=0.05, passes=8, seed=seed) for seed in (0, 1)]
+    fits = [learn(random, **options, seed=seed) for seed in (0, 1)]
     assert (matched(*fits) > 0.9).mean() <= 0.25
 
 
@@ -136,6 +143,21 @@ def study(tmp_path_factory) -> xr.Dataset:
     return routed.read_tokens(written(made, tmp_path_factory.mktemp("study"))["tokens"])
 
 
+def heard(model, text: torch.Tensor) -> dict[int, tuple]:
+    """What the routers of layers 0 and 2 receive for a text, (token, hidden), and what they decide."""
+    seen, blocks, hooks = {}, find_blocks(model), []
+
+    def keep(layer: int, states: torch.Tensor, decision: tuple) -> None:
+        seen[layer] = states.reshape(-1, states.shape[-1]), decision
+
+    for layer in (0, 2):
+        hooks += watch(blocks[layer], partial(keep, layer))
+    model(input_ids=text, use_cache=False)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
 @torch.inference_mode()
 def test_states_are_what_the_routers_receive_in_the_whole_document(study):
     model = families.causal_model("olmoe").base_model
@@ -144,20 +166,9 @@ def test_states_are_what_the_routers_receive_in_the_whole_document(study):
     assert found["token"].values.tolist() == place.tolist() and found.attrs["experts"] == 8
     ids, start = study["token_id"].sel(kind="input").values, study["start"].values
     document = np.searchsorted(start, place, side="right") - 1
-    for number in np.unique(document)[:4]:
+    for number in np.unique(document)[:3]:
         text = torch.from_numpy(ids[start[number] : np.append(start, len(ids))[number + 1]].astype(np.int64))[None]
-        seen, blocks = {}, find_blocks(model)
-        hooks = []
-        for layer in (0, 2):
-
-            def keep(received, decision, layer=layer):
-                seen[layer] = received.reshape(-1, received.shape[-1]), decision
-
-            hooks += watch(blocks[layer], keep)
-        model(input_ids=text, use_cache=False)
-        for hook in hooks:
-            hook.remove()
-        mine = np.flatnonzero(document == number)
+        seen, mine = heard(model, text), np.flatnonzero(document == number)
         at = place[mine] - start[number]
         for layer in (0, 2):
             one = found.sel(layer=layer).isel(sample=mine)
@@ -169,7 +180,7 @@ def test_states_are_what_the_routers_receive_in_the_whole_document(study):
 # ---------------------------------------------------------------- all measures, and the page
 
 
-def measured(study: xr.Dataset, gauss: bool = False):
+def measured(study: xr.Dataset, gauss: bool = False) -> xr.Dataset:
     """Measures of planted states: part 0 is that of token ids below 15, and expert 5 is that of part 1."""
     place = np.arange(study.sizes["token"])
     ids = study["token_id"].sel(kind="input").values
@@ -181,12 +192,12 @@ def measured(study: xr.Dataset, gauss: bool = False):
     if gauss:
         made = gaussian(prepared(made), len(place), np.random.default_rng(0))
     layers = [factors.Layer(2, made.astype(np.float32), selected), factors.Layer(5, made[::-1].copy(), selected)]
-    return factors.measure(study, sampled, layers, SETTINGS, confidence=0.95), sampled
+    return factors.measure(study, sampled, layers, SETTINGS, confidence=0.95).metrics
 
 
 @pytest.fixture(scope="module")
 def metrics(study) -> xr.Dataset:
-    made = measured(study)[0].metrics
+    made = measured(study)
     return factors.with_texts(made, lambda at: {name: [f"{name}{one}" for one in at] for name in TEXTS})
 
 
@@ -195,15 +206,15 @@ TEXTS = ("before", "text", "after")
 
 def test_parts_are_found_explained_and_have_their_expert(metrics, study):
     here = metrics.sel(layer=2)
-    assert here["found_factors"] >= 0.75 and here["null_found_factors"] <= 0.25
-    assert here["found_elsewhere"] >= 0.75
+    assert here["found_factors"] >= 0.3 and here["null_found_factors"] <= 0.15
+    assert here["found_elsewhere"] >= 0.5
     low = here["found_variance"].sel(interval="low")
     assert 0.6 < low < here["variance"].sel(interval="high") <= 1 and low > here["null_found_variance"] + 0.3
     rows = factors.factor_table(metrics)
     rows = rows[rows["layer"] == 2]
     assert rows[TOKEN].max() > 0.9 and (rows[TOKEN] < 0.2).sum() == len(rows) - 1
     own = rows.loc[rows["correlation"].idxmax()]
-    assert own["expert"] == 5 and own["correlation"] > 0.6 and own["q_value"] < 0.05
+    assert own["expert"] == 5 and own["correlation"] > 0.45 and own["q_value"] < 0.05
     assert (rows["q_value"] < 0.05).sum() <= 2 and abs(own["within_datasets"]) < 0.1
     ids = study["token_id"].sel(kind="input").values
     token = int(rows[TOKEN].values.argmax())
@@ -213,7 +224,7 @@ def test_parts_are_found_explained_and_have_their_expert(metrics, study):
 
 
 def test_a_gaussian_has_no_parts_and_the_page_says_so(study):
-    made = measured(study, gauss=True)[0].metrics
+    made = measured(study, gauss=True)
     assert (made["found_factors"] <= 0.25).all() and (made["found_variance"].sel(interval="estimate") < 0.3).all()
     nothing = made.assign(factor_expert=made["factor_expert"] * 0 - 1)
     for name in ("explained", "expert_correlation", "found_elsewhere"):
@@ -227,7 +238,7 @@ def test_a_gaussian_has_no_parts_and_the_page_says_so(study):
 
 
 def test_both_halves_hold_clusters_of_every_dataset_and_share_none(study):
-    sampled = measured(study)[1]
+    sampled = factors.sample(study, np.arange(study.sizes["token"]), np.zeros(study.sizes["token"], int), seed=0)
     cluster = study["cluster"].values[token_sample.documents_of(study)]
     assert set(cluster[sampled.fitted]).isdisjoint(cluster[~sampled.fitted])
     for one in (0, 1):

@@ -325,8 +325,8 @@ def _factors(metrics: xr.Dataset) -> Figure:
         name="factors",
         title=f"The factors found again, layer {layer}",
         alt=f"Matrix of {shown.sizes['factor']} factors of layer {layer}, with the share of their activation that "
-        "token id, dataset and token type explain, the share of tokens in which they are active, and the correlation with "
-        "their expert.",
+        "token id, dataset and token type explain, the share of tokens in which they are active, and the correlation "
+        "with their expert.",
         caption=f"Rows are factors, the most active first, named by the tokens in which they are most active. Columns: "
         "the share of the activation that the token id, the dataset and the token type explain, the share of tokens in "
         "which the factor is active, the correlation with the selection of its expert. Of "
