@@ -37,6 +37,7 @@ FEWER = {
     "domain_specialization": {"permutations": 100},
     "similarity": {"permutations": 100},
     "maps": {"points": 60},
+    "factors": {"tokens": 60, "number": 6, "passes": 2, "examples": 2},
     "meaning": {"permutations": 19, "told_permutations": 19, "splits": 2},
     "reach": {"tokens": 40, "lengths": [1, 2, 4], "windows": 3},
     "logit_lens": {"windows": 3, "fitted_windows": 2, "removal_windows": 2},
@@ -215,6 +216,11 @@ def run_jobs(folder: Path) -> None:
         if "expert_ablation" in known:
             jobs += [
                 alone.job(workflow, "scan_ablation", {"model": MODEL, "checkpoint": checkpoint})
+                for checkpoint in CHECKPOINTS
+            ]
+        if "factors" in known:
+            jobs += [
+                alone.job(workflow, "sample_states", {"model": MODEL, "checkpoint": checkpoint})
                 for checkpoint in CHECKPOINTS
             ]
         before = {name: known & {*CHAPTERS[name].chapters, *CHAPTERS[name].beside} for name in sorted(known)}

@@ -100,6 +100,11 @@ FARTHEST = {
         "of attribution that has everything the wrong way round",
     ),
     "moved random_moved": (None, 1, "of vectors that change every choice"),
+    "found_factors found_elsewhere": (0, 1, "of a fit that depends on its start alone, or not at all"),
+    "found_variance variance component_variance": (None, 1, "of states that are sums of the directions"),
+    "active": (0, None, "of states without any part"),
+    "factors.explained": (None, 1, "of factors that the class alone decides"),
+    "expert_correlation": (-1, 1, "of a factor that its expert shuns, or that alone decides who selects it"),
     "top_overlap": (0, None, "of lists that share nothing"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""
