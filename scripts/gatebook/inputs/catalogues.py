@@ -45,8 +45,7 @@ class Study:
     training read selections; `folders` says where the files of each are. `shards` says into how many shards each
     dataset is split. `compared` names the runs to compare, {model, checkpoint}, the first one against
     all others; there are at least two, or none. `extraction` is that section of the config. `tasks` are the settings of
-    the selected tasks by name, with the `files` of each. `languages` says which datasets are of which language, where the
-    config does.
+    the selected tasks by name, with the `files` of each. `languages` are those of datasets, where the config says so.
     """
 
     models: Selected

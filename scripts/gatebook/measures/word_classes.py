@@ -68,8 +68,8 @@ LISTS: Mapping[str, Mapping[str, frozenset[str]]] = {
         ),
         "numbers in words": _words(
             "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-            "seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million "
-            "billion first second third fourth fifth sixth seventh eighth ninth tenth last once twice half double"
+            "seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand "
+            "million billion first second third fourth fifth sixth seventh eighth tenth last once twice half double"
         ),
         "code keywords": _words(
             "def class return import self none true false elif else lambda yield async await raise assert try "
@@ -86,8 +86,8 @@ LISTS: Mapping[str, Mapping[str, frozenset[str]]] = {
             "et ou mais donc or ni car que qu' si quand lorsque puisque comme parce quoique tandis afin"
         ),
         "prepositions": _words(
-            "de d' à au aux en dans par pour sur avec sans sous vers chez entre depuis pendant contre selon après avant "
-            "derrière devant jusque jusqu' malgré parmi dès hors"
+            "de d' à au aux en dans par pour sur avec sans sous vers chez entre depuis pendant contre selon après "
+            "avant derrière devant jusque jusqu' malgré parmi dès hors"
         ),
     },
     "de": {
@@ -96,11 +96,11 @@ LISTS: Mapping[str, Mapping[str, frozenset[str]]] = {
             "dieses diesen diesem jeder jede jedes jeden jedem alle mancher manche"
         ),
         "conjunctions": _words(
-            "und oder aber denn sondern dass weil wenn ob als obwohl während damit bevor nachdem sobald falls sowie doch"
+            "und oder aber denn sondern dass weil wenn ob als obwohl während damit bevor nachdem sobald falls sowie"
         ),
         "prepositions": _words(
-            "in im ins an am ans auf aus bei beim bis durch für gegen hinter mit nach neben ohne seit über um unter von "
-            "vom vor zu zum zur zwischen wegen trotz gegenüber"
+            "in im ins an am ans auf aus bei beim bis durch für gegen hinter mit nach neben ohne seit über um unter "
+            "von vom vor zu zum zur zwischen wegen trotz gegenüber"
         ),
     },
     "es": {
@@ -114,7 +114,9 @@ LISTS: Mapping[str, Mapping[str, frozenset[str]]] = {
         ),
     },
     "zh": {
-        "articles and determiners": _words("这 那 这个 那个 这些 那些 一个 一些 一种 每 每个 各 某 某个 该 此 本 任何 所有"),
+        "articles and determiners": _words(
+            "这 那 这个 那个 这些 那些 一个 一些 一种 每 每个 各 某 某个 该 此 本 任何 所有"
+        ),
         "conjunctions": _words(
             "和 与 及 以及 或 或者 但 但是 而 而且 因为 所以 如果 虽然 然而 并 并且 还是 不过 因此 即使 只要"
         ),
@@ -123,7 +125,9 @@ LISTS: Mapping[str, Mapping[str, frozenset[str]]] = {
         ),
     },
     "ja": {
-        "articles and determiners": _words("この その あの どの こんな そんな あんな どんな ある あらゆる いわゆる 各 全て"),
+        "articles and determiners": _words(
+            "この その あの どの こんな そんな あんな どんな ある あらゆる いわゆる 各 全て"
+        ),
         "conjunctions": _words(
             "そして しかし また または および だから ので けれど けれども それから それで しかも ただし "
             "なぜなら もし 及び 並びに 又は"

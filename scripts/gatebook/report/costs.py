@@ -64,6 +64,8 @@ LACKING = {
     "contrast": "no two of its datasets are contrasted",
 }
 """What chapters may need and this study does not have."""
+RUN_BY = {"annotation": ("naming.smk", "name_experts"), "expert_ablation": ("ablation.smk", "scan_ablation")}
+"""The file and the rule that run the model for a chapter, where that is not its own."""
 MORE_EXPERTS = LAYERS * EXPERTS / (4 * 32)
 """Times as many as in the embedded study."""
 
@@ -104,6 +106,8 @@ def passes(name: str, settings: Mapping, datasets: int, tokens: int, window: int
             * len(settings["keep"])
             * (5 + settings["random"])
         ),
+        # A list of tokens and a form, some 30 labels of 5 tokens each after it, and what is written.
+        "annotation": lambda: LAYERS * settings["named"] * (250 + settings["written"]),
         "multiple_choice": lambda: (
             datasets
             * 4
@@ -153,8 +157,8 @@ def table(declared: Mapping[str, Chapter], root: Path) -> str:
     for name, chapter in declared.items():
         settings = {key: field.default for key, field in chapter.settings.model_fields.items()} | config.get(name, {})
         rule, made_by = root / "rules" / f"{name}.smk", f"measure_{name}"
-        if name == "expert_ablation":
-            rule, made_by = root / "rules/ablation.smk", "scan_ablation"
+        if name in RUN_BY:
+            rule, made_by = root / "rules" / RUN_BY[name][0], RUN_BY[name][1]
         needs_gpu = "gpu=gpus" in rule.read_text(encoding="utf-8")
         through = passes(name, settings, datasets, tokens, window) if needs_gpu else 0
         megabytes = f"{EMBEDDED[name][1] * MORE_EXPERTS:.0f} MB" if name in EMBEDDED else "not estimated"

@@ -28,9 +28,9 @@ MEASURES = {
     "lookup_accuracy": Measure(
         "Balanced accuracy of the token id",
         "1",
-        "the same of the token ids that are more frequent among an expert's tokens than among others, on the first half",
-        "What any label could tell that follows from the token alone. Ids that the first half does not have are guessed "
-        "not to select the expert.",
+        "the same of the ids that are more frequent among the expert's tokens than among others in the first half",
+        "What any label could tell that follows from the token alone. Ids that the first half does not have are "
+        "guessed not to select the expert.",
         bounds=(0, 1),
         null=0.5,
     ),
@@ -138,7 +138,9 @@ class Chosen(Settings):
 class Thresholds(Settings):
     """Fixed before the run."""
 
-    clear: float = Field(0.75, gt=0.5, lt=1, description="balanced accuracy from which a label says what an expert is for")
+    clear: float = Field(
+        0.75, gt=0.5, lt=1, description="balanced accuracy from which a label says what an expert is for"
+    )
     accuracy_effect: Borders = borders(
         0.05, 0.15, "balanced accuracy; a twentieth and, in words, the way from 50 to 65 % right"
     )
@@ -152,22 +154,22 @@ CHAPTER = Chapter(
     question="What is an expert for?",
     introduction=[
         (
-            "Studies of experts show tables of what each of them is for: punctuation, verbs, numbers, names. Such a table "
-            "is read off the tokens that an expert gets, by eye, and any list of tokens invites a story. Here an expert "
-            "gets the label, from a fixed vocabulary of rules, that best tells on one half of the clusters whether a token "
-            "selects it; how well it tells is measured on the other half."
+            "Studies of experts show tables of what each of them is for: punctuation, verbs, numbers, names. Such a "
+            "table is read off the tokens that an expert gets, by eye, and any list of tokens invites a story. Here an "
+            "expert gets the label, from a fixed vocabulary of rules, that best tells on one half of the clusters "
+            "whether a token selects it; how well it tells is measured on the other half."
         ),
         (
             "Labels are types of tokens, closed classes of words, endings, signs, line ends, the same of the token "
-            "before, the first token of a window, and datasets: without these an expert of one dataset would seem to be "
-            "for the signs that are frequent in it. Balanced accuracy counts the expert's tokens as much as all others, "
-            "so that a label of few tokens cannot win by being rare; precision stands beside it."
+            "before, the first token of a window, and datasets: without these an expert of one dataset would seem to "
+            "be for the signs that are frequent in it. Balanced accuracy counts the expert's tokens as much as all "
+            "others, so that a label of few tokens cannot win by being rare; precision stands beside it."
         ),
         (
             "What token ids themselves tell is the ceiling of all labels that follow from the token alone. A model may "
             "also be asked to name its experts: which label becomes likelier after a list of an expert's tokens than "
-            "after none. That label is scored like all others. What it writes in its own words cannot be scored without "
-            "a judge, and is only shown."
+            "after none. That label is scored like all others. What it writes in its own words cannot be scored "
+            "without a judge, and is only shown."
         ),
     ],
     source=("Fedus, Zoph and Shazeer (2022), Switch Transformers", "https://jmlr.org/papers/v23/21-0998.html"),

@@ -178,7 +178,7 @@ class Labels:
         return np.concatenate(columns, axis=1)
 
     def word_class(self, classes: Sequence[str]) -> np.ndarray:
-        """Which of some own labels each token has, by its place in `classes`, or their number if none: (token,) int64."""
+        """Which of some own labels each token has: its place in `classes`, or their number, (token,) int64."""
         columns = [list(OWN).index(name) for name in classes]
         found = self._of_ids[self.dataset, self.code][:, columns]
         return np.where(found.any(axis=1), found.argmax(axis=1), len(classes))

@@ -1,7 +1,7 @@
 """Annotation: the label that best tells which tokens select an expert, chosen on one half and scored on the other.
 
-`labels` is the vocabulary, `scoring` says how labels are scored, `naming` how a model names its experts, `languages` what
-the language of a text explains.
+`labels` is the vocabulary, `scoring` says how labels are scored, `naming` how a model names its experts, `languages`
+what the language of a text explains.
 """
 
 import zlib
@@ -17,7 +17,7 @@ from gatebook.chapters.annotation.scoring import CHOOSING, NOTHING
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures.summary import MEAN, Jackknife, Measured, summarise
 from gatebook.measures.token_sample import counted, documents_of, sizes
-from gatebook.measures.uncertainty import chance
+from gatebook.measures.uncertainty import POOLED, chance
 from gatebook.study.routed import NONE, Layer
 
 Texts = Callable[[np.ndarray], tuple[list[str], list[bool]]]
@@ -98,7 +98,9 @@ def measure(
         numbers.append(layer.number)
         selected = layer.selected[place]
         rng = {kind: np.random.default_rng([_seed(seed, kind), layer.number]) for kind in SEEDS}
-        found = _of_layer(labels, group, selected, layer.experts, known, among, rng["permutations"], pairs, permutations)
+        found = _of_layer(
+            labels, group, selected, layer.experts, known, among, rng["permutations"], pairs, permutations
+        )
         asked = None if named is None else named["label"].sel(layer=layer.number).values
         found = found.merge(_named(found, labels, asked, among, rng["dealt"]))
         found["sample_token"] = _samples(study, place[~CHOOSING[group]], layer, examples, rng["examples"])
@@ -262,6 +264,7 @@ def _summarised(
     out = out.assign_coords(
         label=("label", np.array(labels.names, dtype=object), {"long_name": "label of a token"}),
         expert=np.arange(out.sizes["expert"]),
+        dataset=[POOLED, *labels.datasets],
     )
     shown = np.unique(out["sample_token"].values)
     out = out.assign_coords(shown_token=("shown_token", shown[shown != NONE], {"long_name": "token id", "units": "1"}))

@@ -180,7 +180,9 @@ def _ids(tokenizer, text: str, special: bool) -> np.ndarray:
     return np.array(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"], np.int64)
 
 
-def named(asked: Asked, given: Sequence[str], written: Sequence[str], layers: Sequence[int], experts: int) -> xr.Dataset:
+def named(
+    asked: Asked, given: Sequence[str], written: Sequence[str], layers: Sequence[int], experts: int
+) -> xr.Dataset:
     """What a model said: `label`, `written` (layer, expert) text, "" of experts that it was not asked about."""
     found = {kind: np.full((len(layers), experts), "", dtype=object) for kind in ("label", "written")}
     for layer, expert, *said in zip(asked.layers, asked.experts, given, written, strict=True):

@@ -108,8 +108,9 @@ def _finding_label(seen: Seen) -> Finding:
     labels = int(metrics["eligible"].sum())
     return Finding(
         question="Does one label say what an expert is for?",
-        answer=f"The best of {labels} labels has a balanced accuracy of {rounded(found)} on the half that did not choose "
-        f"it{change(seen, 'label_accuracy')}; of {clear} of {every} experts it is {format_number(threshold)} or more.",
+        answer=f"The best of {labels} labels has a balanced accuracy of {rounded(found)} on the half that did not "
+        f"choose it{change(seen, 'label_accuracy')}; of {clear} of {every} experts it is "
+        f"{format_number(threshold)} or more.",
         verdict=verdict(side(found, threshold), yes="above"),
         verdict_text=f"yes means a mean balanced accuracy above {format_number(threshold)}",
         unit="balanced accuracy",
@@ -237,8 +238,8 @@ def _accuracy_by_layer(seen: Seen) -> Figure:
         name="accuracy_by_layer",
         title="How well a label tells what an expert gets",
         alt=f"Line chart over layers of the balanced accuracy of the best label, beside that of token ids. {said}.",
-        caption=f"Mean over experts of the balanced accuracy with which the best label tells whether a token selects the "
-        f"expert, on the half of the clusters that did not choose it. {said}, means over layers. "
+        caption=f"Mean over experts of the balanced accuracy with which the best label tells whether a token selects "
+        f"the expert, on the half of the clusters that did not choose it. {said}, means over layers. "
         f"{counts_text(metrics, JACKKNIFE)}",
         how_to_read="½ is a coin. The line of the token id is what any label could reach that follows from the token "
         "alone; pairs are the most frequent ones, labelled in the same way. What the untrained model shows is no "
@@ -256,7 +257,7 @@ def _said(metrics: xr.Dataset, words: dict[str, str]) -> str:
 
 
 def _shown_labels(metrics: xr.Dataset) -> np.ndarray:
-    """The labels with the highest balanced accuracy for any expert, the highest first: places, at most `MOST_LABELS`."""
+    """The places of at most `MOST_LABELS` labels with the highest balanced accuracy for any expert, highest first."""
     highest = metrics["accuracy"].where(metrics["eligible"] == 1).max(("layer", "expert")).fillna(-1).values
     order = np.argsort(-highest, kind="stable")[:MOST_LABELS]
     return order[highest[order] >= 0]
@@ -266,7 +267,9 @@ def _labels_by_expert(seen: Seen) -> Figure:
     metrics, shown = seen.metrics, _shown_labels(seen.metrics)
     layers = spread(metrics["layer"].values, MOST_LAYERS)
     titles = [f"Layer {layer}" for layer in layers]
-    drawing, axes = plotting.canvas(0.6 + len(layers) * (1.1 + 0.17 * max(len(shown), 1)), rows=len(layers), titles=titles)
+    drawing, axes = plotting.canvas(
+        0.6 + len(layers) * (1.1 + 0.17 * max(len(shown), 1)), rows=len(layers), titles=titles
+    )
     values = metrics["accuracy"].transpose("layer", "label", "expert").isel(label=shown)
     names = [str(name) for name in values["label"].values]
     highest = float(values.max()) if values.size and np.isfinite(values).any() else 1
@@ -289,8 +292,9 @@ def _labels_by_expert(seen: Seen) -> Figure:
         name="labels_by_expert",
         title="What labels tell of which experts",
         alt=f"Matrices, labels by experts, of balanced accuracy on the other half; the highest is {best}.",
-        caption=f"Balanced accuracy of the {len(names)} labels that tell most of any expert, on the half of the clusters "
-        f"that did not choose; the highest is {best}. {size_text(metrics)}; the CSV has all layers and labels.",
+        caption=f"Balanced accuracy of the {len(names)} labels that tell most of any expert, on the half of the "
+        f"clusters that did not choose; the highest is {best}. {size_text(metrics)}; the CSV has all layers "
+        "and labels.",
         how_to_read="A dark cell says nothing: with or without the label the expert is as likely, or less. A row with "
         "several light cells is a label that several experts share; a column without any is an expert that no label of "
         "the list tells. Columns of different layers do not correspond.",
@@ -323,13 +327,18 @@ def _experts(metrics: xr.Dataset) -> pd.DataFrame:
         for expert in metrics["expert"].values.tolist():
             one = mine.sel(expert=expert)
             tokens = [texts[token] for token in one["sample_token"].values.tolist() if token != NONE]
-            accuracy = dict(zip(("balanced_accuracy", "low", "high"), map(float, ends(one["expert_accuracy"])), strict=True))
+            accuracy = dict(
+                zip(("balanced_accuracy", "low", "high"), map(float, ends(one["expert_accuracy"])), strict=True)
+            )
             rows.append(
                 {"layer": layer, "experts": str(expert), "label": name(int(one["best_label"]))}
                 | accuracy
                 | {"precision": float(one["expert_precision"].sel(interval="estimate")), "load": float(one["load"])}
                 | {"label_of_the_other_half": name(int(one["other_label"]))}
-                | {"label_by_the_model": name(int(one["named_label"])), "its_own_words_not_scored": str(one["written"].item())}
+                | {
+                    "label_by_the_model": name(int(one["named_label"])),
+                    "its_own_words_not_scored": str(one["written"].item()),
+                }
                 | {"sample_tokens": " ".join(tokens)}
             )
         for pair in range(metrics.sizes["pair"]):
@@ -386,12 +395,13 @@ def _catalogue(seen: Seen) -> Figure:
         name="catalogue",
         title="What experts are for",
         alt=f"Table of labels, of the experts that have them with their balanced accuracy, and of tokens. {said}.",
-        caption=f"The {len(shown)} labels that tell most, the experts that have them with their balanced accuracy on the "
-        f"other half, at most {MOST_EXPERTS}, and random tokens of the first of them. {same}{size_text(metrics)}; the "
-        "CSV has all experts and frequent pairs, with precision and intervals."
+        caption=f"The {len(shown)} labels that tell most, the experts that have them with their balanced accuracy on "
+        f"the other half, at most {MOST_EXPERTS}, and random tokens of the first of them. {same}{size_text(metrics)}; "
+        "the CSV has all experts and frequent pairs, with precision and intervals."
         f"{_not_named(metrics)}",
-        how_to_read="The tokens are drawn from all that the expert gets, with the label or without: tokens that do not fit "
-        "are what the label leaves out. A label is the best of a list, which says nothing of what is not in the list.",
+        how_to_read="The tokens are drawn from all that the expert gets, with the label or without: tokens that do not "
+        "fit are what the label leaves out. A label is the best of a list, which says nothing of what is not in "
+        "it.",
         drawing=drawing,
         data=data,
         names=tuple(dict.fromkeys(named)),
@@ -421,12 +431,13 @@ def _named(seen: Seen) -> Figure:
         name="named",
         title="Labels that the model gives its experts",
         alt=f"Line over layers of how much better the model's labels tell than random ones; {value} on average.",
-        caption=f"Balanced accuracy of the label that the model itself gives, minus the mean of all labels that it could "
-        f"give; over layers {value} {bounds}, given to other experts {null.text()}.{own} "
+        caption=f"Balanced accuracy of the label that the model itself gives, minus the mean of all labels that it "
+        f"could give; over layers {value} {bounds}, given to other experts {null.text()}.{own} "
         f"{counts_text(metrics, JACKKNIFE)}",
-        how_to_read="The model reads a list of an expert's tokens and finds a label likelier than after no list. Within the "
-        "band its labels tell no more of their experts than of others. The interval is about clusters, the band about "
-        "which expert has which label. What it writes itself is only shown: nobody can score it without a judge.",
+        how_to_read="The model reads a list of an expert's tokens and finds a label likelier than after no list. "
+        "Within the band its labels tell no more of their experts than of others. The interval is about clusters, the "
+        "band about which expert has which label. What it writes itself is only shown: "
+        "nobody can score it without a judge.",
         drawing=drawing,
         data=table(metrics, NAMED),
     )
@@ -458,9 +469,9 @@ def _languages(seen: Seen) -> Figure:
         alt=f"Line charts over layers of the share of routing that language and word class explain: {said}.",
         caption=f"Share of routing explained, of the tokens of {spoken}: {said}, means over layers. "
         f"{counts_text(metrics, JACKKNIFE)}",
-        how_to_read="Languages have other words, which alone makes their tokens go elsewhere: the last panel is about token "
-        "ids that several languages have. Where every language has one dataset, what is a matter of language and what "
-        "of the dataset cannot be told apart.",
+        how_to_read="Languages have other words, which alone makes their tokens go elsewhere: the last panel is about "
+        "token ids that several languages have. Where every language has one dataset, what is a matter of language and "
+        "what of the dataset cannot be told apart.",
         drawing=plotting.small_multiples(panels, columns=3, share_y=True, order=ORDER),
         data=table(metrics, SPOKEN),
     )

@@ -1,8 +1,8 @@
 """Scoring: how well labels tell which tokens select an expert, or a pair of experts.
 
 Units are experts or pairs. The clusters' groups with even numbers are the half on which labels are chosen, those with
-odd numbers the other, on which they are scored. Draws are those of `uncertainty.jackknife`: draw 0 is of all groups that
-are scored, draw g + 1 without group g, which changes nothing if that group chose.
+odd numbers the other, on which they are scored. Draws are those of `uncertainty.jackknife`: draw 0 is of all groups
+that are scored, draw g + 1 without group g, which changes nothing if that group chose.
 """
 
 from typing import NamedTuple
@@ -91,7 +91,9 @@ def _sums(labels: Labels, row: np.ndarray, token: np.ndarray, rows: int) -> np.n
     for part in slices(len(labels.code)):
         mine = slice(*np.searchsorted(token, [part.start, part.stop]))
         ones, place = np.ones(mine.stop - mine.start, np.float32), (row[mine], token[mine] - part.start)
-        found += scipy.sparse.csr_array((ones, place), shape=(rows, part.stop - part.start)) @ labels.matrix[part].astype(np.float32)
+        found += scipy.sparse.csr_array((ones, place), shape=(rows, part.stop - part.start)) @ labels.matrix[
+            part
+        ].astype(np.float32)
     return found
 
 
