@@ -148,9 +148,25 @@ def name(
     written: int,
     advance: Callable[[int], object] = lambda experts: None,
 ) -> tuple[list[str], list[str]]:
-    """The label that a model gives each expert, and what it writes about it in `written` tokens of its own.
+    """The label that a model gives each expert, and what it writes about it.
 
-    tokenizer is one of transformers; advance is called with numbers of experts done.
+    Parameters
+    ----------
+    model
+        With a head, in evaluation mode.
+    tokenizer
+        Of the transformers library.
+    asked
+        The experts, see `ask`.
+    written
+        How many tokens of its own it writes about each.
+    advance
+        Is called with numbers of experts done.
+
+    Returns
+    -------
+    labels, words : list of str
+        One for each expert.
     """
     if not asked.experts:
         return [], []
@@ -183,7 +199,22 @@ def _ids(tokenizer, text: str, special: bool) -> np.ndarray:
 def named(
     asked: Asked, given: Sequence[str], written: Sequence[str], layers: Sequence[int], experts: int
 ) -> xr.Dataset:
-    """What a model said: `label`, `written` (layer, expert) text, "" of experts that it was not asked about."""
+    """What a model said, as a file holds it.
+
+    Parameters
+    ----------
+    asked
+        The experts.
+    given, written
+        The label of each, and what it wrote, see `name`.
+    layers, experts
+        All layers, and how many experts a layer has.
+
+    Returns
+    -------
+    xarray.Dataset
+        `label`, `written` (layer, expert) text, "" of experts that it was not asked about.
+    """
     found = {kind: np.full((len(layers), experts), "", dtype=object) for kind in ("label", "written")}
     for layer, expert, *said in zip(asked.layers, asked.experts, given, written, strict=True):
         for kind, text in zip(found, said, strict=True):

@@ -44,8 +44,10 @@ NAMED = ["named_accuracy", "named_gain"]
 SPOKEN = ["language_share", "class_share", "language_minus_class", "language_beyond_token"]
 COIN = 0.5
 MOST_LAYERS, MOST_LABELS, MOST_ROWS, MOST_EXPERTS = 4, 12, 16, 3
-TOKENS_WIDE = 62
-"""Characters of sample tokens in a row of the catalogue."""
+TOKENS_WIDE, COLUMNS = 52, (0, 0.26, 0.56)
+"""Characters of sample tokens in a row of the catalogue, and where its columns begin."""
+DRAWN = "\u024f"
+"""The last character of extended Latin; the catalogue draws no letters after it."""
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -76,7 +78,7 @@ def brief(seen: Seen) -> Brief | None:
     null = Null.of("", seen.metrics, "label_accuracy").numbers()
     if found.low <= null["null_high"]:
         return Brief("Nothing shows that experts are for anything that a label says.", found.figure)
-    text = f"The best label of an expert is right {percent(vars(found))} of the time, where a coin is right 50 %."
+    text = f"The best label of an expert has a balanced accuracy of {percent(vars(found))}, where a coin has 50 %."
     low = seen.metrics["expert_accuracy"].sel(interval="low").fillna(-1)
     place = low.argmax(...)
     layer, expert = (int(low[dim][place[dim]]) for dim in ("layer", "expert"))
@@ -241,9 +243,9 @@ def _accuracy_by_layer(seen: Seen) -> Figure:
         caption=f"Mean over experts of the balanced accuracy with which the best label tells whether a token selects "
         f"the expert, on the half of the clusters that did not choose it. {said}, means over layers. "
         f"{counts_text(metrics, JACKKNIFE)}",
-        how_to_read="½ is a coin. The line of the token id is what any label could reach that follows from the token "
-        "alone; pairs are the most frequent ones, labelled in the same way. What the untrained model shows is no "
-        "achievement of training.",
+        how_to_read="½ is a coin. The lines of both models are those of labels of experts; the line of the token id is "
+        "what any label could reach that follows from the token alone; pairs are the most frequent ones, labelled in "
+        "the same way. What the untrained model shows is no achievement of training.",
         drawing=drawing,
         data=table(metrics, LABELS),
     )
@@ -272,7 +274,8 @@ def _labels_by_expert(seen: Seen) -> Figure:
     )
     values = metrics["accuracy"].transpose("layer", "label", "expert").isel(label=shown)
     names = [str(name) for name in values["label"].values]
-    highest = float(values.max()) if values.size and np.isfinite(values).any() else 1
+    highest = float(values.max()) if values.size and np.isfinite(values).any() else 1.0
+    end = max(np.ceil(20 * highest) / 20, 0.55)
     for ax, layer in zip(axes, layers, strict=True):
         if not len(shown):
             say_no_data(ax)
@@ -284,7 +287,7 @@ def _labels_by_expert(seen: Seen) -> Figure:
             values["expert"].values,
             kind="magnitude",
             label="balanced accuracy, held out",
-            limits=(COIN, max(highest, COIN + 0.01)),
+            limits=(COIN, end),
             x_label="Expert",
         )
     best = f"{names[0]}, {highest:.2f}" if names else "not available"
@@ -351,8 +354,8 @@ def _experts(metrics: xr.Dataset) -> pd.DataFrame:
 
 
 def _plain(text: str) -> str:
-    """Text in characters that every font has, the others escaped."""
-    return text.encode("ascii", "backslashreplace").decode()
+    """Text in characters that the font has, the others escaped."""
+    return "".join(each if each <= DRAWN or each in "⟨⟩" else each.encode("unicode_escape").decode() for each in text)
 
 
 def _catalogue_rows(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -370,7 +373,7 @@ def _draw_rows(ax: Axes, rows: Iterable[tuple[str, str, str]]) -> None:
     ax.set(xlim=(0, 1), ylim=(len(given) - 0.4, -0.6))
     for place, cells in enumerate(given):
         weight = "bold" if place == 0 else "normal"
-        for x, text, colour in zip((0, 0.27, 0.52), cells, (INK, INK, MUTED if place else INK), strict=True):
+        for x, text, colour in zip(COLUMNS, cells, (INK, INK, MUTED if place else INK), strict=True):
             ax.text(x, place, text, color=colour, fontsize=7.2, va="center", fontweight=weight)
 
 
