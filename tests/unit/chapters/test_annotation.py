@@ -179,7 +179,7 @@ def test_counts_and_scores_are_those_of_their_definitions(random_study):
 
 
 def test_pairs_are_those_that_most_tokens_of_the_first_half_select(random_study):
-    _, group, selected = random_study
+    found, group, selected = random_study
     chosen = scoring.pairs(selected, group, EXPERTS, 4)
     sets = [tuple(sorted(each)) for each in selected[group % 2 == 0].tolist()]
     number = [sets.count(tuple(pair)) for pair in chosen.tolist()]
@@ -188,7 +188,9 @@ def test_pairs_are_those_that_most_tokens_of_the_first_half_select(random_study)
     assert (np.diff(token) >= 0).all()
     for place, both in enumerate(chosen.tolist()):
         assert token[pair == place].tolist() == np.flatnonzero(np.isin(selected, both).sum(axis=1) == 2).tolist()
-    assert len(scoring.pairs(selected[:, :1], group, EXPERTS, 4)) == 0
+    none = scoring.pairs(selected[:, :1], group, EXPERTS, 4)  # of a model that selects one expert
+    counts = scoring.count(found, group, *scoring.members(selected, none), 0, scoring.totals(found, group))
+    assert counts.hits.shape == (GROUPS, 0, len(found.names)) and counts.accuracy().shape[1] == 0
 
 
 def test_token_ids_that_tell_on_one_half_are_looked_up_on_the_other(random_study):

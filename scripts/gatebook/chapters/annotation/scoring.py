@@ -82,7 +82,7 @@ def count(
     row = group[token] * units + unit
     hits = _sums(labels, row, token, GROUPS * units)
     selected = np.bincount(row, minlength=GROUPS * units).astype(float)
-    return Counts(hits.reshape(GROUPS, units, -1), selected.reshape(GROUPS, units), *known)
+    return Counts(hits.reshape(GROUPS, units, len(labels.names)), selected.reshape(GROUPS, units), *known)
 
 
 def _sums(labels: Labels, row: np.ndarray, token: np.ndarray, rows: int) -> np.ndarray:
