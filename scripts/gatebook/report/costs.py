@@ -28,6 +28,7 @@ ANALYSIS = {
 }
 """Core-seconds for a million tokens of 16 layers and 64 experts, of which 8 are selected (the same file)."""
 EMBEDDED = {
+    "annotation": (4, 1.1),
     "determinants": (17, 2.1),
     "evolution": (51, 3.7),
     "transitions": (9, 1.9),

@@ -259,8 +259,9 @@ def _said(metrics: xr.Dataset, words: dict[str, str]) -> str:
 
 
 def _shown_labels(metrics: xr.Dataset) -> np.ndarray:
-    """The places of at most `MOST_LABELS` labels with the highest balanced accuracy for any expert, highest first."""
-    highest = metrics["accuracy"].where(metrics["eligible"] == 1).max(("layer", "expert")).fillna(-1).values
+    """The places of at most `MOST_LABELS` labels of experts, by the balanced accuracy of the best expert of each."""
+    chosen = metrics["best_label"] == xr.DataArray(np.arange(metrics.sizes["label"]), dims="label")
+    highest = metrics["accuracy"].where(chosen).max(("layer", "expert")).fillna(-1).values
     order = np.argsort(-highest, kind="stable")[:MOST_LABELS]
     return order[highest[order] >= 0]
 
@@ -295,22 +296,20 @@ def _labels_by_expert(seen: Seen) -> Figure:
         name="labels_by_expert",
         title="What labels tell of which experts",
         alt=f"Matrices, labels by experts, of balanced accuracy on the other half; the highest is {best}.",
-        caption=f"Balanced accuracy of the {len(names)} labels that tell most of any expert, on the half of the "
-        f"clusters that did not choose; the highest is {best}. {size_text(metrics)}; the CSV has all layers "
-        "and labels.",
+        caption=f"Balanced accuracy, on the half of the clusters that did not choose, of {len(names)} labels: of those "
+        f"that experts have, the ones that tell most; the highest is {best}. {size_text(metrics)}; the CSV has all "
+        "layers, the netCDF file all labels.",
         how_to_read="A dark cell says nothing: with or without the label the expert is as likely, or less. A row with "
         "several light cells is a label that several experts share; a column without any is an expert that no label of "
         "the list tells. Columns of different layers do not correspond.",
         drawing=drawing,
-        data=_all_accuracies(metrics),
+        data=_rows_of(values) if names else table(metrics, ["label_accuracy"]),
     )
 
 
-def _all_accuracies(metrics: xr.Dataset) -> pd.DataFrame:
-    """The balanced accuracy of every frequent label for every expert, as rows."""
-    eligible = metrics["accuracy"].isel(label=np.flatnonzero(metrics["eligible"].values))
-    found = eligible.transpose("layer", "expert", "label").to_series().rename("balanced_accuracy")
-    return found.reset_index() if len(found) else table(metrics, ["label_accuracy"])
+def _rows_of(values: xr.DataArray) -> pd.DataFrame:
+    """The balanced accuracy of labels for experts as rows."""
+    return values.transpose("layer", "expert", "label").to_series().rename("balanced_accuracy").reset_index()
 
 
 def _texts(metrics: xr.Dataset) -> dict[int, str]:
