@@ -571,6 +571,14 @@ def scanned(wildcards):
     return f"results/ablation/{wildcards.model}/{wildcards.checkpoint}.nc" if known else []
 
 
+def named_experts(wildcards):
+    """What a model says that its experts are for, of the studied checkpoint, where it can be run."""
+    wanted = config["annotation"]["named"] and "model" not in missing(wildcards.model)
+    if not wanted or study.studied_checkpoint(wildcards.model) != wildcards.checkpoint:
+        return []
+    return f"results/named/{wildcards.model}/{wildcards.checkpoint}.nc"
+
+
 def choice_files():
     """The folder or tar with the items of multiple choice, if they are not made of text; or one sentence that says what is wrong."""
     from gatebook.inputs.sources import items

@@ -108,6 +108,17 @@ def test_shards_are_those_stated_or_follow_from_the_limits(dataset, models, shar
     assert len(study.parts("gsm8k")) == shards and study.parts("gsm8k")[-1].startswith("gsm8k")
 
 
+def test_a_language_is_that_of_a_dataset_and_makes_no_tokens_again():
+    whole = changed("datasets/gsm8k/language", "de")
+    whole["study"]["datasets"] = ["python", "gsm8k"]
+    study = resolved(whole)
+    assert study.languages == {"gsm8k": "de"} and "language" not in study.datasets["gsm8k"]
+    with pytest.raises(
+        Problem, match=r"datasets\.gsm8k\.language: 'xx' is not known: use one of en, fr, de, es, zh, ja\."
+    ):
+        resolved(changed("datasets/gsm8k/language", "xx"))
+
+
 def test_the_most_tokens_of_a_model_are_those_of_its_limits():
     whole = config()
     whole["datasets"]["gsm8k"]["limits"] = {"tokens": 700}

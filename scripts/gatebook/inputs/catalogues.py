@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gatebook.files import parts
 from gatebook.inputs import domains, templates
@@ -45,7 +45,7 @@ class Study:
     training read selections; `folders` says where the files of each are. `shards` says into how many shards each
     dataset is split. `compared` names the runs to compare, {model, checkpoint}, the first one against
     all others; there are at least two, or none. `extraction` is that section of the config. `tasks` are the settings of
-    the selected tasks by name, with the `files` of each.
+    the selected tasks by name, with the `files` of each. `languages` are those of datasets, where the config says so.
     """
 
     models: Selected
@@ -54,6 +54,7 @@ class Study:
     compared: list[dict[str, str]]
     extraction: dict
     tasks: Selected
+    languages: dict[str, str] = field(default_factory=dict)
 
     @property
     def of_counts(self) -> bool:
@@ -180,9 +181,10 @@ def resolve(config: dict, chapters: Mapping) -> Study:
             f"config: storage.tokens_per_shard: datasets.{many[0]} would have {shards[many[0]]:,} shards, more than "
             f"{MOST_SHARDS:,}: raise it."
         )
+    languages = {name: entry.pop("language") for name, entry in datasets.items() if "language" in entry}
     selected = Selected("models", models), Selected("datasets", datasets)
     tasks = Selected("tasks", _tasks(config, models))
-    return Study(*selected, shards, _compared(config, models), config["extraction"], tasks)
+    return Study(*selected, shards, _compared(config, models), config["extraction"], tasks, languages)
 
 
 def _model(name: str, config: dict) -> dict:

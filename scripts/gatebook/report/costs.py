@@ -28,6 +28,7 @@ ANALYSIS = {
 }
 """Core-seconds for a million tokens of 16 layers and 64 experts, of which 8 are selected (the same file)."""
 EMBEDDED = {
+    "annotation": (4, 1.1),
     "determinants": (17, 2.1),
     "evolution": (51, 3.7),
     "transitions": (9, 1.9),
@@ -65,7 +66,11 @@ LACKING = {
     "contrast": "no two of its datasets are contrasted",
 }
 """What chapters may need and this study does not have."""
-MADE_BY = {"expert_ablation": ("ablation", "scan_ablation"), "factors": ("states", "sample_states")}
+MADE_BY = {
+    "annotation": ("naming", "name_experts"),
+    "expert_ablation": ("ablation", "scan_ablation"),
+    "factors": ("states", "sample_states"),
+}
 """The files and rules of the jobs that run the model for a chapter, if not its own."""
 MORE_EXPERTS = LAYERS * EXPERTS / (4 * 32)
 """Times as many as in the embedded study."""
@@ -107,6 +112,8 @@ def passes(name: str, settings: Mapping, datasets: int, tokens: int, window: int
             * len(settings["keep"])
             * (5 + settings["random"])
         ),
+        # A list of tokens and a form, some 30 labels of 5 tokens each after it, and what is written.
+        "annotation": lambda: LAYERS * settings["named"] * (250 + settings["written"]),
         "multiple_choice": lambda: (
             datasets
             * 4
