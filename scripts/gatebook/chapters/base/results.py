@@ -38,6 +38,7 @@ NAMES = {
     "expert": ("number of the expert", "1"),
     "experts": ("experts of a layer", "experts"),
     "experts_per_token": ("experts that a token selects", "experts"),
+    "finding": ("question that a finding answers", ""),
     "flow": ("occurrence whose flow is drawn", "1"),
     "frequency": ("how often the token id occurs", ""),
     "gradient": ("which gradient attribution takes", ""),
