@@ -180,7 +180,7 @@ def run(given: Mapping, declared: Mapping[str, Chapter], more: Sequence[str]) ->
     places = [section["of"] for section in sections if section["chapter"] == name]
     if not places:
         reason = "; ".join(f"{model}: {reason}" for model, reason in reasons.items() if reason)
-        raise Problem(f"{name} cannot be answered: {reason or 'the config lists no runs under `compare`'}.")
+        raise Problem(f"{name} cannot be answered: {reason or 'the config lists no runs for it'}.")
     prepare(folder, [*study.local_paths().values(), "config/config.yaml"])
     own = folder / "study.yaml"
     own.write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")

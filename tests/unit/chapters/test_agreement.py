@@ -1,5 +1,7 @@
 """Agreement: which runs are compared, which tokens are the same, what flips, experts, and findings made anew."""
 
+import re
+
 import numpy as np
 import page_cases
 import pytest
@@ -52,9 +54,9 @@ def test_runs_are_named_by_model_and_checkpoint_and_the_untrained_one_is_beside_
     ],
 )
 def test_what_cannot_be_compared_is_refused(runs, variants, words):
-    with pytest.raises(Problem, match=f"config: {words}"):
+    with pytest.raises(Problem, match=re.escape(f"config: {words}")):
         of_study(runs, variants)
-    with pytest.raises(Problem, match="config: agreement.runs: b: counts: remove it"):
+    with pytest.raises(Problem, match=r"config: agreement\.runs: b: counts: remove it"):
         of_study(["a", "b"], lacks=LACKS | {"b": {"selections": "counts"}})
 
 
@@ -198,9 +200,10 @@ def test_an_expert_with_noise_is_sensitive_and_without_one_hardly_any_is_found(t
     rng = np.random.default_rng(5)
     weak = agreement.measure(*runs_of(rng, {"weak": 0.4}, tmp_path / "weak", weak=6), **SETTINGS).metrics
     classes = weak["expert_class"].sel(second="weak")
+    assert weak["expert_halves"].item() > 0.9
     assert (classes.sel(expert=6) == -1).all() and (classes.sel(expert=[0, 1, 2, 3, 4, 5, 7]) >= 0).all()
     even = agreement.measure(*runs_of(rng, {"even": 0.2}, tmp_path / "even"), **SETTINGS).metrics
-    assert (even["expert_class"] != 0).sum() <= 2
+    assert (even["expert_class"] != 0).sum() <= 2 and abs(even["expert_halves"].item()) < 0.7
 
 
 def test_p_values_hold_their_level_and_do_not_go_below_what_signs_support():
@@ -279,8 +282,8 @@ def test_verdicts_are_those_of_the_chapters_and_a_collapsed_run_loses_one(retold
             each: of_chapter[each] for each in mine["finding"]
         }
     assert (whole["finding_difference"].sel(each="a/main").dropna("finding", how="all") == 0).all()
-    lost = table.query("run == 'b/main' and survives == 'no'")
-    assert "Do experts specialize by domain?" in set(lost["finding"]) or len(lost)
+    lost = set(table.query("run == 'b/main' and survives == 'no'")["finding"])
+    assert "Is the load balanced over the experts?" in lost
     unknown = survival.survive(made, fixed, ("b/main",))["finding_value"].sel(each="b/main")
     assert np.isnan(unknown).all("interval").sum() > 0
 
@@ -307,7 +310,9 @@ def test_the_page_says_which_run_differs(made):
     survived = [each for each in told.values() if "survive" in each.question]
     assert [each.verdict for each in survived] == ["yes", "yes", "yes"]  # the untrained run is a reference
     alike = {each.question: each for each in told.values() if "alike" in each.question}
-    assert [each.verdict for each in alike.values()] == ["yes", "unclear", "no"] or len(alike) == 3
+    assert [each.verdict for each in alike.values()] == ["yes", "no", "no"]
+    moved = [each for each in told.values() if "numbers behind" in each.question]
+    assert [(each.verdict, each.estimate, each.reference_value) for each in moved] == [("no", 0, 1)] * 3
     assert all(each.reference_name == "shuffled" for each in alike.values())
     figures = {figure.name: figure for figure in page.figures(seen)}
     assert (

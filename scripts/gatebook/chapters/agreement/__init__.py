@@ -118,12 +118,15 @@ class Thresholds(Settings):
 
     equal: float = Field(0.95, gt=0, lt=1, description="agreement above which two runs route alike")
     false_discovery_rate: float = Field(
-        0.05, gt=0, lt=1, description="at which an expert counts as stable or sensitive; all runs, layers and experts"
+        0.05,
+        gt=0,
+        lt=1,
+        description="at which an expert counts as stable or sensitive; all layers and experts of a run",
     )
     agreement_effect: Borders = borders(0.05, 0.2, "share of a token's experts; a twentieth and a fifth of them")
     margin_effect: Borders = borders(0.06, 0.14, "probability beyond 1/2; Cohen's d of 0.2 and 0.5 between normals")
     findings_effect: Borders = borders(
-        0.01, 0.34, "share of the findings that do not survive; any, and a third of them"
+        0.01, 0.34, "share of the findings that do not survive, or of the numbers that move; any, and a third of them"
     )
 
 
@@ -140,7 +143,8 @@ CHAPTER = Chapter(
         (
             "Overlaps are corrected for what loads alone give, as in the chapter on reach, whose measure it is. What "
             "flips is told by the boundary margin in the first run. An expert is stable or sensitive if it keeps more "
-            "or fewer of its tokens than the average expert of its layer."
+            "or fewer of its tokens than the average expert of its layer, and the correlation of two halves of the "
+            "sources says how much of that is more than noise."
         ),
         (
             "A difference of routing matters if it changes an answer. The findings on load, domains and pairs of "

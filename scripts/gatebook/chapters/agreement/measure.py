@@ -14,6 +14,7 @@ import xarray as xr
 from gatebook.chapters.agreement import MEASURES
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import stability
+from gatebook.measures.expert_sets import adjusted
 from gatebook.measures.stability import Cells
 from gatebook.measures.summary import Jackknife, Measured, interval_table, summarise
 from gatebook.measures.summary import table as summary_table
@@ -81,12 +82,12 @@ def measure(
         The measures but the last (second, dataset, layer, interval), pooled as the mean over datasets, and their means
         over layers; `null_*` (second, dataset, layer) what chance gives, for `NULLS`. `expert_agreement` (second,
         layer, expert, interval), of all tokens; `expert_q` (second, layer, expert): the p-value of its difference from
-        the mean over the experts of the layer, adjusted over all of them and all runs by Benjamini and Hochberg;
+        the mean over the experts of the layer, adjusted over all of a run by Benjamini and Hochberg;
         `expert_class` (second, layer, expert): 1 for a stable expert, -1 for a sensitive one, 0 for any other.
         `tokens`, `documents`, `clusters` (dataset). What is not known is NaN.
     """
     cells, names = Cells.of(study, place), study["name"].values.tolist()
-    other, parts, nulls, experts = pairing(cells.group, cells.dataset, seed), [], [], []
+    other, parts, nulls, experts, halves = pairing(cells.group, cells.dataset, seed), [], [], [], []
     for second, sets in compared.others.items():
         ordered = not {name, second} & set(compared.unordered)
         of_layers = [
@@ -95,9 +96,9 @@ def measure(
         ]
         parts.append({key: [layer[0][key] for layer in of_layers] for key in of_layers[0][0]})
         nulls.append({key: [layer[1][key] for layer in of_layers] for key in NULLS})
-        experts.append(
-            [of_expert(one, two, compared.experts, cells.group) for one, two in zip(compared.first, sets, strict=True)]
-        )
+        pairs = list(zip(compared.first, sets, strict=True))
+        experts.append([of_expert(*pair, compared.experts, cells.group) for pair in pairs])
+        halves.append(correlation(np.array([of_halves(*pair, compared.experts, cells.group) for pair in pairs])))
     coords = {"second": list(compared.others), "layer": compared.layers, "dataset": [POOLED, *names]}
     draws = xr.Dataset({key: (DIMS, np.array([part[key] for part in parts])) for key in parts[0]}, coords=coords)
     out = summarise(draws, MEASURES, Jackknife(confidence))
@@ -106,6 +107,8 @@ def measure(
         out[f"null_{key}"] = ("second", "layer", "dataset"), np.array([null[key] for null in nulls]), known
     by_expert = xr.DataArray(np.array(experts), dims=("second", "layer", "draw", "expert"))
     out = out.merge(_experts(by_expert, confidence, false_discovery_rate)).assign_coords(expert=range(compared.experts))
+    told = {"long_name": "correlation of the agreement of experts in both halves of the groups", "units": "1"}
+    out["expert_halves"] = "second", halves, told
     attrs = {"first": name, "pooled_datasets": len(names), "groups": GROUPS, "confidence": confidence}
     out = out.merge(sizes(study, place)).assign_attrs(attrs, false_discovery_rate=false_discovery_rate)
     return Measured(out, draws)
@@ -196,6 +199,24 @@ def of_expert(one: np.ndarray, two: np.ndarray, experts: int, group: np.ndarray)
     return shared / np.where(union > 0, union, np.nan)
 
 
+def of_halves(one: np.ndarray, two: np.ndarray, experts: int, group: np.ndarray) -> np.ndarray:
+    """What `of_expert` gives of the tokens in even groups, and of those in odd ones: (2, expert)."""
+    halves = [group % 2 == half for half in (0, 1)]
+    return np.array([of_expert(one[half], two[half], experts, group[half])[0] for half in halves])
+
+
+def correlation(halves: np.ndarray) -> float:
+    """Pearson's r over experts of how far they are from the mean of their layer in both halves (layer, 2, expert).
+
+    NaN where nothing varies.
+    """
+    with np.errstate(invalid="ignore"):
+        distance = halves - np.nanmean(halves, axis=2, keepdims=True)
+    known = np.isfinite(distance).all(axis=1)
+    one, other = (distance[:, half][known] for half in (0, 1))
+    return float(np.corrcoef(one, other)[0, 1]) if len(one) > 2 and one.std() and other.std() else np.nan
+
+
 def _chosen(sets: np.ndarray, experts: int) -> np.ndarray:
     """Which experts each token selects: (token, expert) bool."""
     found = np.zeros((len(sets), experts), bool)
@@ -208,11 +229,8 @@ def _experts(draws: xr.DataArray, confidence: float, rate: float) -> xr.Dataset:
     measure = MEASURES["expert_agreement"]
     found = Jackknife(confidence).interval(draws, measure.bounds)
     distance = (draws - draws.mean("expert")).transpose("draw", ...).values
-    p = p_values(distance)
-    known, q = np.isfinite(p), np.full_like(p, np.nan)
-    if known.any():
-        q[known] = scipy.stats.false_discovery_control(p[known])
-    told = {"long_name": "p-value of the difference from the layer's mean, adjusted over runs, layers and experts"}
+    q = np.array([adjusted(p) for p in p_values(distance)])
+    told = {"long_name": "p-value of the difference from the layer's mean, adjusted over layers and experts"}
     classes = {"long_name": "1 for a stable expert, -1 for a sensitive one, 0 for any other", "units": "1"}
     return xr.Dataset(
         {

@@ -33,7 +33,7 @@ from gatebook.figures.words import format_estimate, format_number
 from gatebook.measures.summary import interval_table, table
 from gatebook.measures.uncertainty import INTERVAL, POOLED
 
-CHANCE = Null("chance", 0.0)
+NOTHING_DIFFERS = Null("nothing differs", 1.0)
 NOTHING = Null("the margin says nothing", 0.5)
 EQUAL = Reference("equal routing", 1.0)
 BY_LAYER = {"equal_sets": "tokens", "equal_first": "tokens", "kept_experts": "experts", "agreement": "agreement"}
@@ -52,7 +52,7 @@ def figures(seen: Seen) -> list[Figure]:
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings, three for each run; those that are not known are left out."""
     others = _others(seen.metrics)
-    found = [ask(seen, second) for second in others for ask in (_finding_alike, _finding_margin, _finding_survival)]
+    found = [ask(seen, second) for second in others for ask in ASKED]
     return [one for one in found if one.is_known]
 
 
@@ -102,7 +102,7 @@ def _reference(metrics: xr.Dataset, name: str) -> dict:
 
 def _finding_alike(seen: Seen, second: str) -> Finding:
     mine, threshold, first = _of(seen, second), seen.thresholds["equal"], seen.metrics.attrs["first"]
-    found = numbers(mine, "agreement", CHANCE, "agreement_effect", threshold=threshold)
+    found = numbers(mine, "agreement", NOTHING_DIFFERS, "agreement_effect", threshold=threshold)
     equal = over_layers(mine.metrics, "equal_sets")
     return Finding(
         question=f"Are tokens routed alike in {first} and {second}?",
@@ -133,33 +133,57 @@ def _finding_margin(seen: Seen, second: str) -> Finding:
 
 def _finding_survival(seen: Seen, second: str) -> Finding:
     kept, asked = _survived(seen.metrics, second)
-    share = kept / asked
     changed = answers(seen.metrics).query("run == @second and survives == 'no'")
     words = [f"“{row.finding}” is {row.verdict} and was {row.first_verdict}" for row in changed.itertuples()]
-    moved = int(_moved(seen.metrics, second).sum())
     return Finding(
         question=f"Do findings of the study survive in {second}?",
-        answer=f"{kept} of {asked} have the same verdict as in {seen.metrics.attrs['first']}, and {moved} of the "
-        f"numbers differ beyond their paired intervals{': ' if words else ''}{'; '.join(words)}.",
-        estimate=share,
-        low=share,
-        high=share,
+        answer=f"{kept} of {asked} have the same verdict as in {seen.metrics.attrs['first']}"
+        f"{': ' if words else ''}{'; '.join(words)}.",
         unit="of the findings on load, domains and pairs",
         null_name="all survive",
         null_value=1.0,
         verdict="yes" if kept == asked else "no",
         verdict_text="yes means that no verdict differs",
-        effect=effect_class([1 - share] * 3, seen.thresholds["findings_effect"]),
-        figure="findings",
-        **sample_size(seen.metrics),
+        **_share(seen, second, "share_surviving", 1),
     )
+
+
+def _finding_moved(seen: Seen, second: str) -> Finding:
+    moved = answers(seen.metrics).query("run == @second and moves == 'yes'")
+    asked = _survived(seen.metrics, second)[1]
+    of = f": {', '.join(moved['measure'].str.replace('_', ' '))}" if len(moved) else ""
+    return Finding(
+        question=f"Do the numbers behind the findings differ in {second}?",
+        answer=f"{len(moved)} of {asked} differ from {seen.metrics.attrs['first']} beyond their paired intervals{of}.",
+        unit="of the numbers behind these findings",
+        null_name="none differs",
+        null_value=0.0,
+        verdict="yes" if len(moved) else "no",
+        verdict_text="yes means that any interval of a difference holds no 0",
+        **_share(seen, second, "share_moving", 0),
+    )
+
+
+def _share(seen: Seen, second: str, name: str, null: float) -> dict:
+    """A share of the findings that a run knows, as numbers of a finding; it is of these alone, without an interval."""
+    shares = answers(seen.metrics).groupby("run")[name].first()
+    share = float(shares[second])
+    untrained = [run for run in json.loads(seen.metrics.attrs["untrained"]) if run in shares and run != second]
+    reference = {"reference_name": untrained[0], "reference_value": float(shares[untrained[0]])} if untrained else {}
+    effect = effect_class([abs(share - null)] * 3, seen.thresholds["findings_effect"])
+    found = {"estimate": share, "low": share, "high": share, "effect": effect, "figure": "findings"}
+    return found | reference | sample_size(seen.metrics)
+
+
+ASKED = (_finding_alike, _finding_margin, _finding_survival, _finding_moved)
 
 
 def answers(metrics: xr.Dataset) -> pd.DataFrame:
     """The findings that are made anew, a row for each run and finding that it knows.
 
     Columns: finding, measure, run, estimate, low, high, against_low, against_high, difference (from the first run) with
-    its low and high, verdict, first_verdict, survives (yes or no), share_surviving of the run.
+    its low and high, verdict, first_verdict, survives (yes or no), moves (whether the difference holds no 0); and
+    share_surviving and share_moving of the run.
     """
     rows, first = [], str(metrics["each"].values[0])
     for question in QUESTIONS:
@@ -176,10 +200,12 @@ def answers(metrics: xr.Dataset) -> pd.DataFrame:
             row |= dict(zip(INTERVAL, value, strict=True)) | {"against_low": against[1], "against_high": against[2]}
             row |= dict(zip(("difference", "difference_low", "difference_high"), apart, strict=True))
             row |= {"verdict": said, "first_verdict": of_first, "survives": "yes" if said == of_first else "no"}
+            row |= {"moves": "no" if lies(*apart[1:], 0) == "around" else "yes"}
             rows.append(row)
     found = pd.DataFrame(rows)
     found = found[np.isfinite(found["estimate"])].reset_index(drop=True)
-    found["share_surviving"] = (found["survives"] == "yes").groupby(found["run"]).transform("mean")
+    for name, of in {"share_surviving": "survives", "share_moving": "moves"}.items():
+        found[name] = (found[of] == "yes").groupby(found["run"]).transform("mean")
     return found
 
 
@@ -187,12 +213,6 @@ def _survived(metrics: xr.Dataset, second: str) -> tuple[int, int]:
     """How many findings have the verdict of the first run, and how many are known."""
     mine = answers(metrics).query("run == @second")
     return int((mine["survives"] == "yes").sum()), len(mine)
-
-
-def _moved(metrics: xr.Dataset, second: str) -> np.ndarray:
-    """Which measures differ from those of the first run beyond the paired interval."""
-    apart = metrics["finding_difference"].sel(each=second)
-    return np.array([lies(*part[1:], 0) != "around" for part in apart.values])
 
 
 def _said(metrics: xr.Dataset, name: str) -> str:
@@ -257,8 +277,12 @@ def _by_dataset(metrics: xr.Dataset) -> Figure:
     plotting.matrix(
         ax, values.values.round(3) + 0.0, rows, columns, kind="magnitude", label=label, annotate=".3f", limits=(0, 1)
     )
-    known = values.sel(second=_others(metrics)).mean("second").to_series().dropna().sort_values()
-    said = f"; least in {known.index[0]} ({known.iloc[0]:.3f}), most in {known.index[-1]} ({known.iloc[-1]:.3f})"
+    others = values.sel(second=_others(metrics))
+    second = str(others["second"].values[int(np.argmin(others.mean("dataset").fillna(2).values))])
+    known = others.sel(second=second).to_series().dropna().sort_values()
+    said = (
+        f"; {second} least in {known.index[0]} ({known.iloc[0]:.3f}), most in {known.index[-1]} ({known.iloc[-1]:.3f})"
+    )
     said = said if len(known) else ""
     return Figure(
         name="by_dataset",
@@ -323,7 +347,12 @@ def _experts(metrics: xr.Dataset, second: str) -> Figure:
         mine[["expert_q", "expert_class"]].to_dataframe()[["expert_q", "expert_class"]].reset_index(),
         on=["layer", "expert"],
     )
-    rate = format_number(100 * metrics.attrs["false_discovery_rate"])
+    rate, halves = format_number(100 * metrics.attrs["false_discovery_rate"]), float(mine["expert_halves"])
+    again = (
+        f" In two halves of the sources these differences have a correlation of {halves:.2f}."
+        if np.isfinite(halves)
+        else ""
+    )
     number = metrics["second"].values.astype(str).tolist().index(second)
     return Figure(
         name=f"experts_{number}",
@@ -332,9 +361,10 @@ def _experts(metrics: xr.Dataset, second: str) -> Figure:
         f"{second}; {text}.",
         caption=f"Of the tokens that select an expert in {metrics.attrs['first']} or {second}, the share that does in "
         f"both: least for layer {layer}, expert {expert}, {float(flat.min()):.3f}. {text}: hatched where the "
-        f"difference from the layer's mean is not significant at a false discovery rate of {rate} %. {_text(metrics)}",
-        how_to_read="A sensitive expert is one whose tokens often choose it by a narrow margin. Statements about it "
-        "are the first to check in another engine or precision.",
+        f"difference from the layer's mean is not significant at a false discovery rate of {rate} %.{again} "
+        f"{_text(metrics)}",
+        how_to_read="A sensitive expert keeps fewer of its tokens than the others of its layer, a stable one more. "
+        "Statements about a sensitive one are the first to check in another engine or precision.",
         drawing=drawing,
         data=data,
         names=(f"layer {layer}, expert {expert}",),
@@ -364,11 +394,12 @@ def _findings(metrics: xr.Dataset) -> Figure:
         )
         plotting.dot_whiskers(ax, runs, [Series("run", *(mine[part].values for part in INTERVAL))], [against])
         ax.tick_params(labelleft=index % 2 == 0)
-    parts = [
-        f"{second} {_survived(metrics, second)[0]} of {_survived(metrics, second)[1]}"
-        for second in metrics["second"].values.astype(str)
-    ]
-    said = ", ".join(parts)
+    parts = []
+    for second in metrics["second"].values.astype(str):
+        kept, number = _survived(metrics, second)
+        moved = int((data["run"].eq(second) & data["moves"].eq("yes")).sum())
+        parts.append(f"{second} {kept} of {number}, with {moved} numbers that differ beyond their paired intervals")
+    said = "; ".join(parts)
     return Figure(
         name="findings",
         title="Which findings survive",

@@ -174,11 +174,23 @@ def _counts(
 def answers(
     tallies: dict[str, xr.Dataset], settings: Mapping[str, Mapping], fewest_clusters: int
 ) -> dict[str, Measured]:
-    """What the chapters measure of tallies, by name; settings: the arguments of their `measure`."""
+    """What the chapters measure of tallies, by name; settings: the arguments of their `measure`.
+
+    Pairs of experts are measured of all datasets as one, of which the chapter tells the same.
+    """
+    parts = {name: {"all": joined(tallies)} if name == "coactivation" else tallies for name in CHAPTERS}
     return {
-        name: summary.of_enough(measured(tallies, **settings[name]), fewest_clusters)
+        name: summary.of_enough(measured(parts[name], **settings[name]), fewest_clusters)
         for name, (_, measured) in CHAPTERS.items()
     }
+
+
+def joined(tallies: dict[str, xr.Dataset]) -> xr.Dataset:
+    """All datasets as one, as far as pairs of experts need it."""
+    first = next(iter(tallies.values()))
+    documents = xr.concat([tally[["tokens"]] for tally in tallies.values()], "document", join="exact")
+    counts = sum(tally[["pair_count", "adjacent_count"]] for tally in tallies.values())
+    return documents.merge(counts).assign_coords(rank=first["rank"])
 
 
 def survive(
