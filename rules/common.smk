@@ -426,8 +426,13 @@ def variant_settings(wildcards):
 
 def answered_again():
     """The arguments of the measures of `ANSWERED`, by chapter."""
-    bootstrap, confidence = statistics("resamples", "seed", "confidence"), statistics("confidence")
-    return {name: settings(name) | (confidence if name == "coactivation" else bootstrap) for name in ANSWERED}
+    draws, confidence = config["agreement"]["draws"], statistics("confidence")
+    made = statistics("seed", "confidence") | {"resamples": draws}
+    return {
+        "selection_frequency": settings("selection_frequency") | made,
+        "domain_specialization": settings("domain_specialization") | made | {"permutations": draws},
+        "coactivation": settings("coactivation") | confidence,
+    }
 
 
 def compared_runs(chapter):

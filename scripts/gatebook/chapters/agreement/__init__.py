@@ -108,9 +108,10 @@ class Chosen(Settings):
         json_schema_extra={"wanted": "a list of settings, such as [{dtype: bfloat16}]"},
     )
     tokens: int = Field(
-        2000, ge=10, description="of each dataset at most, whole windows, one of each cluster before a second one"
+        1500, ge=10, description="of each dataset at most, whole windows, one of each cluster before a second one"
     )
     seed: int = Field(6, ge=0, description="of these")
+    draws: int = Field(300, ge=100, description="resamples and permutations of the findings that are made anew")
 
 
 class Thresholds(Settings):

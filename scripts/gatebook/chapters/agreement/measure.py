@@ -192,11 +192,15 @@ def of_expert(one: np.ndarray, two: np.ndarray, experts: int, group: np.ndarray)
 
     one, two (token, rank): the sets. Draw 0 is of all tokens, draw g + 1 without group g.
     """
-    member = np.arange(GROUPS)[:, None] == group
     mine, theirs = (_chosen(sets, experts) for sets in (one, two))
-    both, either = (member.astype(np.float32) @ each.astype(np.float32) for each in (mine & theirs, mine | theirs))
+    both, either = (_by_group(each, group) for each in (mine & theirs, mine | theirs))
     shared, union = (np.concatenate([each.sum(axis=0)[None], each.sum(axis=0) - each]) for each in (both, either))
     return shared / np.where(union > 0, union, np.nan)
+
+
+def _by_group(chosen: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """How many tokens of each group have each expert: (group, expert), from (token, expert) bool."""
+    return np.array([chosen[group == number].sum(axis=0) for number in range(GROUPS)])
 
 
 def of_halves(one: np.ndarray, two: np.ndarray, experts: int, group: np.ndarray) -> np.ndarray:
