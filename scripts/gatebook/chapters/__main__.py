@@ -26,7 +26,7 @@ from gatebook.run import receipts
 from gatebook.run.alone import SNAKEFILE, read_workflow
 
 PROGRAM = "python -m gatebook.chapters"
-UPSTREAM = ("demo", "models", "datasets", "inputs", "routing", "selections", "tallies")
+UPSTREAM = ("demo", "models", "datasets", "inputs", "routing", "selections", "variants", "tallies")
 """Folders of the results that hold what chapters are made from."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
