@@ -280,10 +280,10 @@ def _by_dataset(metrics: xr.Dataset) -> Figure:
     others = values.sel(second=_others(metrics))
     second = str(others["second"].values[int(np.argmin(others.mean("dataset").fillna(2).values))])
     known = others.sel(second=second).to_series().dropna().sort_values()
-    said = (
-        f"; {second} least in {known.index[0]} ({known.iloc[0]:.3f}), most in {known.index[-1]} ({known.iloc[-1]:.3f})"
-    )
-    said = said if len(known) else ""
+    said = ""
+    if len(known):
+        least, most = (f"{known.index[at]} ({known.iloc[at]:.3f})" for at in (0, -1))
+        said = f"; {second} least in {least}, most in {most}"
     return Figure(
         name="by_dataset",
         title="Which text is routed alike",
