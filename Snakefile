@@ -25,6 +25,7 @@ include: "rules/figures.smk"
 include: "rules/browser.smk"
 include: "rules/experts.smk"
 include: "rules/report.smk"
+include: "rules/parquet.smk"
 
 
 for chapter in CHAPTERS:

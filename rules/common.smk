@@ -68,6 +68,7 @@ if shlex.quote(sys.executable) != sys.executable:  # Snakemake writes it into co
 
 from gatebook import chapters as declarations
 from gatebook.atlas import profiles_page
+from gatebook.chapters.agreement import asked as agreement
 from gatebook.chapters.interventions.asked import of_model
 from gatebook.chapters.steering.asked import of_study
 from gatebook.files import parts
@@ -244,6 +245,39 @@ def records(wildcards):
     return [f"{folder}{part}" for dataset in study.datasets for part in study.parts(dataset)]
 
 
+def records_of_dataset(wildcards):
+    """The records of every part of a dataset, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [f"{folder}{part}" for part in study.parts(wildcards.dataset)]
+
+
+def exported_cards(wildcards):
+    """The data card of every model whose records are exported."""
+    if study.of_counts:
+        raise Problem("config: study: published counts have no records: routing_parquet has nothing to export.")
+    return [f"results/parquet/{model}/README.md" for model in study.models]
+
+
+def exported_actives(wildcards):
+    """What is exported of the records of a model, at all of its checkpoints."""
+    checkpoints = study.models[wildcards.model]["checkpoints"]
+    folder = f"results/parquet/{wildcards.model}"
+    return [f"{folder}/{dataset}/actives/{each}" for dataset in study.datasets for each in checkpoints]
+
+
+def descriptions_of_model(wildcards):
+    """What is known of a model's checkpoints of which records are made, in training order."""
+    folder = f"results/inputs/{wildcards.model}/checkpoints"
+    return [f"{folder}/{checkpoint}.json" for checkpoint in study.models[wildcards.model]["checkpoints"]]
+
+
+def how_exported(wildcards):
+    """How the records of a model were made, in words, for their data card."""
+    model = study.models[wildcards.model]
+    chosen = {key: model[key] for key in ("dtype", "device", "window", "attention", "experts", "seed") if key in model}
+    return {key: str(value) for key, value in chosen.items()} | {"records": config["extraction"]["records"]}
+
+
 def training_records(wildcards):
     """The records of those of a model's training checkpoints of which some are made, one checkpoint after another."""
     checkpoints = study.models[wildcards.model]["checkpoints"]
@@ -349,6 +383,71 @@ def trained(pattern):
     """`pattern` filled in for every model of `compare` that the workflow trains."""
     names = dict.fromkeys(run["model"] for run in study.compared)
     return [pattern.format(model=name) for name in names if study.models[name]["source"] == "demo"]
+
+
+ANSWERED = ("selection_frequency", "domain_specialization", "coactivation")
+"""The chapters whose findings the chapter agreement makes anew."""
+
+
+@cache
+def agreeing():
+    """The runs over the same tokens that the config holds against each other, as the chapter agreement has them."""
+    lacks = {model: study.missing(model) for model in study.models}
+    return agreement.of_study(config["agreement"], study.models, list(config["models"]), lacks)
+
+
+def of_agreeing(pattern, over):
+    """`pattern` filled in for every run of `agreement` and its datasets, or their parts."""
+    parts_of = {"dataset": lambda dataset: [dataset], "part": study.parts}[over]
+    return [
+        pattern.format(**run, **{over: part})
+        for run in agreeing().runs
+        for dataset in study.datasets
+        for part in parts_of(dataset)
+    ]
+
+
+def agreeing_variants():
+    """The selections of the variants of the first run of `agreement`."""
+    asked = agreeing()
+    return [
+        f"results/variants/{asked.runs[0]['model']}/{asked.runs[0]['checkpoint']}/{name}.nc" for name in asked.variants
+    ]
+
+
+def agreeing_unordered():
+    """The runs of `agreement` of which the order of a token's experts is not known."""
+    return [agreement.name_of_run(run) for run in agreeing().runs if "order" in study.missing(run["model"])]
+
+
+def chosen_to_agree():
+    """Which tokens the chapter agreement counts."""
+    return {key: config["agreement"][key] for key in ("tokens", "seed")}
+
+
+def variant_settings(wildcards):
+    """The settings of a model with those of a variant in their place."""
+    keys = ("id", "path", "layers", "dtype", "device", "attention", "experts", "gpus", "trust_remote_code")
+    model = study.models[wildcards.model]
+    return {key: model[key] for key in keys if key in model} | agreeing().variants[wildcards.variant]
+
+
+def answered_again():
+    """The arguments of the measures of `ANSWERED`, by chapter."""
+    draws, confidence = config["agreement"]["draws"], statistics("confidence")
+    made = statistics("seed", "confidence") | {"resamples": draws}
+    return {
+        "selection_frequency": settings("selection_frequency") | made,
+        "domain_specialization": settings("domain_specialization") | made | {"permutations": draws},
+        "coactivation": settings("coactivation") | confidence,
+    }
+
+
+def compared_runs(chapter):
+    """The names of the runs that a chapter about several of them compares; none if there are none."""
+    if chapter == "agreement":
+        return agreeing().names
+    return [f"{run['model']}/{run['checkpoint']}" for run in study.compared]
 
 
 def compared_untrained():
@@ -473,9 +572,8 @@ def sections():
             found += [{"chapter": name, "of": run, "label": ", ".join(Path(run).parts)} for run in runs]
         elif chapter.scope == "model":
             found += [{"chapter": name, "of": model, "label": model} for model in models]
-        elif study.compared:
-            label = ", ".join(f"{run['model']}/{run['checkpoint']}" for run in study.compared)
-            found.append({"chapter": name, "of": "runs", "label": label})
+        elif runs := compared_runs(name):
+            found.append({"chapter": name, "of": "runs", "label": ", ".join(runs)})
     return found
 
 
@@ -603,4 +701,5 @@ wildcard_constraints:
     of=f"{MODEL}(/[A-Za-z0-9._-]+)?",
     checkpoint="[A-Za-z0-9._-]+",
     dataset="[A-Za-z0-9_-]+([.]question_only)?",
+    variant="[a-z0-9._-]+",
     part=PART,

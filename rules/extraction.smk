@@ -56,6 +56,33 @@ rule select_experts:
         ),
         tokens_per_batch=config["extraction"]["tokens_per_batch"],
         tokens={key: config["evolution"][key] for key in ("tokens", "seed")},
+        windows=False,
+    script:
+        "../scripts/select_experts.py"
+
+
+rule select_variant:
+    """Which experts some tokens of all datasets select if a model computes in another way, and nothing else."""
+    input:
+        folder=model_folder,
+        tokens=tokens,
+    output:
+        selections="results/variants/{model}/{checkpoint}/{variant}.nc",
+    log:
+        "results/logs/select_variant/{model}/{checkpoint}/{variant}.log",
+    conda:
+        "../envs/study.yaml"
+    threads: config["extraction"]["threads"]
+    resources:
+        gpu=gpus,
+        mem_mb=growing(8000, per_million=300),
+        runtime=growing(240),
+    params:
+        code=code("select_experts.py"),
+        model=variant_settings,
+        tokens_per_batch=config["extraction"]["tokens_per_batch"],
+        tokens=chosen_to_agree(),
+        windows=True,
     script:
         "../scripts/select_experts.py"
 

@@ -7,7 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from gatebook.measures.uncertainty import sample_sizes_of
-from gatebook.study import routed
+from gatebook.study.routed import windows
 
 
 def counted(study: xr.Dataset, tokens: int, seed: int) -> np.ndarray:
@@ -24,6 +24,42 @@ def counted(study: xr.Dataset, tokens: int, seed: int) -> np.ndarray:
         chosen.append(start + np.sort(np.argsort(turn, kind="stable")[:tokens]))
         start += number
     return np.concatenate(chosen)
+
+
+def spread(study: xr.Dataset, tokens: int, seed: int) -> np.ndarray:
+    """Whole windows of a study that count, one of each cluster before a second one: (token,) int64, increasing.
+
+    At most so many tokens of each dataset, but at least one window. The order depends on `seed` and the dataset's name.
+    """
+    window, position = windows(study)
+    first = np.flatnonzero(position == 0)
+    length = np.diff(first, append=len(window))
+    dataset, cluster = study["dataset"].values, study["cluster"].values[documents_of(study)]
+    order = in_turn(first, dataset, cluster, study["name"].values.tolist(), seed)
+    chosen = np.zeros(len(first), bool)
+    for index in range(study.sizes["name"]):
+        mine = window[order[dataset[order] == index]]
+        held = np.cumsum(length[mine]) <= tokens
+        held[:1] = True
+        chosen[mine[held]] = True
+    return np.flatnonzero(chosen[window])
+
+
+def in_turn(place: np.ndarray, dataset: np.ndarray, cluster: np.ndarray, names: list[str], seed: int) -> np.ndarray:
+    """The tokens `place` in the order in which they are drawn: one of each cluster before a second one.
+
+    Datasets take turns. dataset, cluster (token,) are of all tokens of the study. The order within a dataset is random,
+    by `seed` and the dataset's name.
+    """
+    chosen, turns, ranks = [], [], []
+    for index, name in enumerate(names):
+        mine = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(place[dataset[place] == index])
+        turn = pd.Series(cluster[mine]).groupby(cluster[mine]).cumcount().to_numpy()
+        order = np.argsort(turn, kind="stable")
+        chosen.append(mine[order])
+        turns.append(turn[order])
+        ranks.append(np.arange(len(mine)))
+    return np.concatenate(chosen)[np.lexsort(tuple(map(np.concatenate, (ranks, turns))))]
 
 
 def documents_of(study: xr.Dataset) -> np.ndarray:
@@ -61,7 +97,7 @@ def of_windows(study: xr.Dataset, tokens: int, per_window: int, seed: int) -> np
     -------
     numpy.ndarray
     """
-    start = np.flatnonzero(routed.windows(study)[1] == 0)
+    start = np.flatnonzero(windows(study)[1] == 0)
     length = np.diff(start, append=study.sizes["token"])
     dataset, cluster = study["dataset"].values[start], study["cluster"].values[documents_of(study)[start]]
     chosen = []

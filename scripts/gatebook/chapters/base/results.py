@@ -40,6 +40,7 @@ NAMES = {
     "experts": ("experts of a layer", "experts"),
     "experts_per_token": ("experts that a token selects", "experts"),
     "factor": ("rank of the factor by its activation, from 0", "1"),
+    "finding": ("question that a finding answers", ""),
     "flow": ("occurrence whose flow is drawn", "1"),
     "frequency": ("how often the token id occurs", ""),
     "gradient": ("which gradient attribution takes", ""),
