@@ -275,6 +275,8 @@ def how_exported(wildcards):
     """How the records of a model were made, in words, for their data card."""
     model = study.models[wildcards.model]
     chosen = {key: model[key] for key in ("dtype", "device", "window", "attention", "experts", "seed") if key in model}
+    if model["source"] == "demo":
+        chosen = {"seed": config["demo"]["training"]["seed"]} | chosen
     return {key: str(value) for key, value in chosen.items()} | {"records": config["extraction"]["records"]}
 
 

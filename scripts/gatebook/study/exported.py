@@ -5,7 +5,7 @@ is the layer's number in the model. Ids and positions are exact, and weights are
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +76,10 @@ def _told(attrs: Mapping[str, str]) -> dict[str, str]:
     return {"gatebook": json.dumps(identity(dict(attrs)), sort_keys=True)}
 
 
+def _number(things: Sized, word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
+
+
 def card(
     model: str, folder: Path, checkpoints: Sequence[Mapping], datasets: Mapping[str, Mapping], made: Mapping
 ) -> str:
@@ -99,18 +103,20 @@ def card(
     str
         Markdown after a YAML header.
     """
-    total = sum(path.stat().st_size for path in sorted(folder.rglob("*.parquet")))
+    parts = ["samples", *(f"actives/{each['checkpoint']}" for each in checkpoints)]
+    files = [path for name in datasets for part in parts for path in (folder / name / part).glob("*.parquet")]
+    total = sum(path.stat().st_size for path in files)
     tokens = sum(each["tokens"] for each in datasets.values())
     layers = checkpoints[-1]["layers"]
     header = ["---", f"pretty_name: {json.dumps(f'Routing of {model}')}", "license: unknown"]
     header += ["tags: [mixture-of-experts, routing]", "configs:"]
     for name in datasets:
         header += [f"- config_name: {name}", f"  data_files: {name}/samples/*.parquet"]
-    lines = [*header, "---", "", f"# Which experts of {model} the tokens of {len(datasets)} datasets select", ""]
+    lines = [*header, "---", "", f"# Which experts of {model} the tokens of {_number(datasets, 'dataset')} select", ""]
     lines += [
-        f"{tokens:,} tokens in {len(layers)} layers ({', '.join(map(str, layers))}) at {len(checkpoints)} checkpoints; "
-        f"{format_bytes(total)} of Parquet. Row i of every file of a dataset is of the same token. Shared experts, "
-        "which every token uses, are left out.",
+        f"{tokens:,} tokens in {_number(layers, 'layer')} ({', '.join(map(str, layers))}) at "
+        f"{_number(checkpoints, 'checkpoint')}; {format_bytes(total)} of Parquet. Row i of every file of a dataset is "
+        "of the same token. Shared experts, which every token uses, are left out.",
         "",
         "The licence of the data is not known to the program that made this: it is that of the texts, whose token ids "
         "allow to restore them, and of the model. Find out before you publish it.",
