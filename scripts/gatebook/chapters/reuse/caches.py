@@ -55,26 +55,29 @@ def _following(selected: np.ndarray, new: np.ndarray, experts: int) -> np.ndarra
 
 @numba.njit(cache=True)
 def _fill_depths(selected, new, experts, depth):
-    stack, filled = np.zeros(experts, np.int64), 0
+    stack, before, used = np.zeros(experts, np.int64), np.zeros(experts, np.int64), np.zeros(experts, np.bool_)
+    filled = 0
     for token in range(len(selected)):
         if new[token]:
             filled = 0
-        depth[token] = experts
-        used = np.zeros(experts, np.bool_)
+        used[:] = False
         for rank in range(selected.shape[1]):
             used[selected[token, rank]] = True
+            depth[token, rank] = experts
             for place in range(filled):
                 if stack[place] == selected[token, rank]:
                     depth[token, rank] = place
-        others = [expert for expert in stack[:filled] if not used[expert]]
-        filled = 0
+        number, filled = filled, 0
+        for place in range(number):
+            before[place] = stack[place]
         for expert in range(experts):
             if used[expert]:
                 stack[filled] = expert
                 filled += 1
-        for expert in others:
-            stack[filled] = expert
-            filled += 1
+        for place in range(number):
+            if not used[before[place]]:
+                stack[filled] = before[place]
+                filled += 1
 
 
 @numba.njit(cache=True)
@@ -106,10 +109,14 @@ def _add_told(given, selected, votes, hits):
     score = np.zeros(votes.shape[1])
     for token in range(len(selected)):
         score[:] = 0
-        for expert in given[token]:
-            score += votes[expert]
+        for rank in range(given.shape[1]):
+            for expert in range(len(score)):
+                score[expert] += votes[given[token, rank], expert]
         for _ in range(selected.shape[1]):
-            best = score.argmax()
+            best = 0
+            for expert in range(len(score)):
+                if score[expert] > score[best]:
+                    best = expert
             score[best] = -1
-            for expert in selected[token]:
-                hits[token] += expert == best
+            for rank in range(selected.shape[1]):
+                hits[token] += selected[token, rank] == best

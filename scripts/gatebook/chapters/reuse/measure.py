@@ -46,13 +46,14 @@ def measure(
     Returns
     -------
     Measured
-        Over `dataset`, `layer` and `interval`, and as means over layers: `recent_hits`, `optimal_hits` (order, cache);
-        `frequent_hits`, `general_hits`, `own_gain`, `recent_gain`, `order_gain`, `document_gain` (cache);
-        `next_layer_hits`, `next_token_hits` (order); `next_layer_frequent`, `next_layer_gained`, `next_token_frequent`,
-        `next_token_gained`. Pooled is the mean over datasets. `cache_experts` (cache) int64: the experts of a cache;
-        `uniform_hits` (cache): what any but the optimum hits under uniform routing; `hot_expert` (dataset, layer, hot)
-        int64: the experts of the first cache that are selected most, -1 where nothing is known. What is about the next
-        layer is NaN in the first one. Of a dataset with no cluster in one of the halves all are NaN.
+        Over `dataset`, `layer` and `interval`, and as means over layers: `recent_hits`, `optimal_hits` (token_order,
+        cache); `frequent_hits`, `general_hits`, `own_gain`, `recent_gain`, `order_gain`, `document_gain` (cache);
+        `next_layer_hits`, `next_token_hits` (token_order); `next_layer_frequent`, `next_layer_gained`,
+        `next_token_frequent`, `next_token_gained`. Pooled is the mean over datasets. `cache_experts` (cache) int64: the
+        experts of a cache; `uniform_hits` (cache): what any but the optimum hits under uniform routing; `hot_expert`
+        (dataset, layer, hot) int64: the experts of the first cache, those that are selected most, -1 where nothing is
+        known. What is about the next layer is NaN in the first one. Of a dataset with no cluster in one of the halves
+        what needs it is NaN.
     """
     text = _text(study, token_sample.counted(study, tokens, seed), seed)
     per_layer, numbers, before = [], [], None
@@ -66,7 +67,7 @@ def measure(
         before = now
     names, top_k = study["name"].values.tolist(), layer.selected.shape[1]
     every = xr.concat(per_layer, dim="layer").assign_coords(
-        dataset=[POOLED, *names], layer=numbers, order=list(ORDERS), cache=list(sizes)
+        dataset=[POOLED, *names], layer=numbers, token_order=list(ORDERS), cache=list(sizes)
     )
     hot, draws = every["hot_expert"], _with_differences(every.drop_vars("hot_expert"))
     out = summarise(draws, MEASURES, Jackknife(confidence)).merge(token_sample.sizes(study, text.held.place))
@@ -181,8 +182,8 @@ def _of_caches(text: _Text, now: _Selected, experts: int, sizes: list[int]) -> d
         fixed.append(_stacked("cache", [_shares(hits, top_k, held.cell[known], text.datasets) for hits in of]))
     hot = np.argsort(-count, axis=1, kind="stable")[:, : _held(sizes, top_k, experts)[0]]
     return {
-        "recent_hits": _stacked("order", recent),
-        "optimal_hits": _stacked("order", best),
+        "recent_hits": _stacked("token_order", recent),
+        "optimal_hits": _stacked("token_order", best),
         "frequent_hits": fixed[0],
         "general_hits": fixed[1],
         "hot_expert": (("dataset", "hot"), np.where(count.any(axis=1)[:, None], hot, -1)),
@@ -232,7 +233,7 @@ def _told(
     Returns
     -------
     dict
-        `*_hits` (order, draw, dataset) and `*_frequent` (draw, dataset), NaN if nothing was learned.
+        `*_hits` (token_order, draw, dataset) and `*_frequent` (draw, dataset), NaN if nothing was learned.
     """
     count = _pairs(*learned, experts)
     frequent = np.broadcast_to(count.sum(axis=0), count.shape)
@@ -246,7 +247,7 @@ def _told(
         return _shares(hits, selected.shape[1], text.held.cell[after], text.datasets)
 
     return {
-        f"{name}_hits": _stacked("order", [shares(order, votes) for order in ORDERS]),
+        f"{name}_hits": _stacked("token_order", [shares(order, votes) for order in ORDERS]),
         f"{name}_frequent": shares(TEXT, frequent),
     }
 
@@ -262,9 +263,9 @@ def _pairs(given: np.ndarray, selected: np.ndarray, experts: int) -> np.ndarray:
 
 def _with_differences(draws: xr.Dataset) -> xr.Dataset:
     """The draws with those of the measures that are differences of others."""
-    orders = {name: draws["recent_hits"].sel(order=name, drop=True) for name in ORDERS}
+    orders = {name: draws["recent_hits"].sel(token_order=name, drop=True) for name in ORDERS}
     gained = {
-        f"{name}_gained": draws[f"{name}_hits"].sel(order=TEXT, drop=True) - draws[f"{name}_frequent"]
+        f"{name}_gained": draws[f"{name}_hits"].sel(token_order=TEXT, drop=True) - draws[f"{name}_frequent"]
         for name in ("next_layer", "next_token")
     }
     return draws.assign(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib.figure import Figure as Drawing
 
 from gatebook.chapters.base.page import (
     JACKKNIFE,
@@ -105,7 +106,7 @@ def _percents(metrics: xr.Dataset, *names: str, **where) -> list[str]:
 
 def _ordered(metrics: xr.Dataset, name: str) -> list[str]:
     """The mean over layers of a measure in every order, in percent."""
-    return [_percents(metrics, name, order=order)[0] for order in ORDERS]
+    return [_percents(metrics, name, token_order=order)[0] for order in ORDERS]
 
 
 def _uniform(metrics: xr.Dataset) -> Null:
@@ -148,7 +149,7 @@ def _finding_own(seen: Seen) -> Finding:
 def _finding_recent(seen: Seen) -> Finding:
     here = _at(seen)
     found = numbers(here, "recent_gain", Null("the fixed set", 0.0), "hits_effect")
-    recent, best = (_percents(here.metrics, name, order=TEXT)[0] for name in ("recent_hits", "optimal_hits"))
+    recent, best = (_percents(here.metrics, name, token_order=TEXT)[0] for name in ("recent_hits", "optimal_hits"))
     (fixed,) = _percents(here.metrics, "frequent_hits")
     return Finding(
         question="Is it better to keep the experts used last than the dataset's most frequent?",
@@ -236,7 +237,7 @@ def _over_sizes(seen: Seen, lines: dict[str, tuple[str, dict]]) -> list[Panel]:
     return panels
 
 
-def _sizes_drawing(panels: list[Panel], order: list[str]):
+def _sizes_drawing(panels: list[Panel], order: list[str]) -> Drawing:
     """The panels, over the experts of a cache."""
     label = "experts in the cache of a layer"
     return plotting.small_multiples(
@@ -246,7 +247,7 @@ def _sizes_drawing(panels: list[Panel], order: list[str]):
 
 def _by_size(seen: Seen) -> Figure:
     metrics = seen.metrics
-    places = {name: {"order": TEXT} if "order" in metrics[name].dims else {} for name in POLICIES.values()}
+    places = {name: {"token_order": TEXT} if "token_order" in metrics[name].dims else {} for name in POLICIES.values()}
     lines = {label: (name, places[name]) for label, name in POLICIES.items()}
     cache = int(metrics["cache"].values[0])
     known = [f"{label} {_text(metrics, name, cache=cache, **places[name])}" for label, name in POLICIES.items()]
@@ -266,11 +267,11 @@ def _by_size(seen: Seen) -> Figure:
 
 
 def _orders_by_size(seen: Seen) -> Figure:
-    metrics, names = seen.metrics, {"optimum": "optimal_hits", "used last": "recent_hits"}
-    lines = {order: ("recent_hits", {"order": order}) for order in ORDERS}
+    metrics = seen.metrics
+    lines = {order: ("recent_hits", {"token_order": order}) for order in ORDERS}
     here = _at(seen).metrics
-    known = [f"{order} {_text(here, 'recent_hits', order=order)}" for order in ORDERS]
-    best = [f"{order} {_text(here, 'optimal_hits', order=order)}" for order in ORDERS]
+    known = [f"{order} {_text(here, 'recent_hits', token_order=order)}" for order in ORDERS]
+    best = [f"{order} {_text(here, 'optimal_hits', token_order=order)}" for order in ORDERS]
     return Figure(
         name="orders_by_size",
         title="What the order of tokens gives to a cache",
@@ -281,7 +282,7 @@ def _orders_by_size(seen: Seen) -> Figure:
         how_to_read="What is left with the tokens of a dataset shuffled comes of uneven loads alone. Shuffled in "
         "documents it has what documents are about, and in text order what near tokens share.",
         drawing=_sizes_drawing(_over_sizes(seen, lines), list(ORDERS)),
-        data=table(metrics, [*names.values(), "order_gain", "document_gain"]),
+        data=table(metrics, ["recent_hits", "optimal_hits", "order_gain", "document_gain"]),
     )
 
 
@@ -325,7 +326,7 @@ def _by_dataset(metrics: xr.Dataset) -> Figure:
     drawn = []
     for label in labels:
         values = here[MEAN + POLICIES[label]].isel(dataset=slice(1, None))
-        drawn.append(Series(label, *ends(values.sel(order=TEXT) if "order" in values.dims else values)))
+        drawn.append(Series(label, *ends(values.sel(token_order=TEXT) if "token_order" in values.dims else values)))
     drawing, (ax,) = plotting.canvas(plotting.height_for(1.6 * len(rows)))
     uniform = Reference(UNIFORM, float(here["uniform_hits"]))
     plotting.dot_whiskers(ax, rows, drawn, [uniform], x_label="share of selections", order=list(POLICIES))
@@ -350,7 +351,7 @@ def _told_by_layer(seen: Seen) -> Figure:
     for name, title in TOLD.items():
         for label, metrics in checkpoints(seen.metrics, seen.untrained).items():
             values = metrics[f"{name}_hits"].sel(dataset=POOLED)
-            lines = [Series(order, *ends(values.sel(order=order))) for order in ORDERS]
+            lines = [Series(order, *ends(values.sel(token_order=order))) for order in ORDERS]
             frequent = metrics[f"{name}_frequent"].sel(dataset=POOLED, interval="estimate").values
             panels.append(
                 Panel(
@@ -363,7 +364,7 @@ def _told_by_layer(seen: Seen) -> Figure:
             )
     metrics = seen.metrics
     known = [
-        f"of the {title.lower()} {_text(metrics, f'{name}_hits', order=TEXT)}, most frequent "
+        f"of the {title.lower()} {_text(metrics, f'{name}_hits', token_order=TEXT)}, most frequent "
         f"{_text(metrics, f'{name}_frequent')}"
         for name, title in TOLD.items()
     ]
@@ -376,7 +377,7 @@ def _told_by_layer(seen: Seen) -> Figure:
         f"layer before, and from those of the token before; on average {'; '.join(known)}. In other orders what is "
         f"given is of another token. {counts_text(metrics, JACKKNIFE)}",
         how_to_read="What lies above the dashed line is worth fetching ahead. What another token of the document tells "
-        "as well is no more than what the text is about.",
+        "as well is no more than what the text is about, and one of the dataset tells which dataset it is.",
         drawing=plotting.small_multiples(panels, columns=len(panels) // 2, panel_height=2.2, order=list(ORDERS)),
         data=table(metrics, [f"{name}_{part}" for name in TOLD for part in ("hits", "frequent", "gained")]),
     )
