@@ -13,7 +13,7 @@ rule measure_reuse:
     conda:
         "../envs/study.yaml"
     resources:
-        mem_mb=growing(1000, per_million=1200),
+        mem_mb=growing(1000, per_million=500),
         runtime=growing(60, per_million=5),
     params:
         code=code("measure_reuse.py"),
