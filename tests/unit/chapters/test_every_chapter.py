@@ -99,6 +99,7 @@ FARTHEST = {
         None,
         "of attribution that has everything the wrong way round",
     ),
+    "next_layer_gained next_token_gained": (-1, None, "of guesses that miss what a fixed set hits"),
     "moved random_moved": (None, 1, "of vectors that change every choice"),
     "top_overlap": (0, None, "of lists that share nothing"),
 }

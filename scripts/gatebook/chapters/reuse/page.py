@@ -65,7 +65,7 @@ def brief(seen: Seen) -> Brief | None:
     if found.verdict != "yes":
         return Brief("Nothing shows that datasets have hot sets of experts.", found.figure)
     count = _experts(here.metrics)
-    text = f"{_some(count)} of each layer get {percent(vars(found))} of what texts of a dataset select"
+    text = f"{_some(count)} of each layer {_get(count)} {percent(vars(found))} of what texts of a dataset select"
     text += f"{before(here, 'frequent_hits', hundredfold, ' %')}; of all datasets together "
     text += f"{percent(over_layers(here.metrics, 'general_hits'))}."
     share = here.metrics["frequent_hits"].isel(dataset=slice(1, None)).transpose("layer", "dataset", "interval")
@@ -76,7 +76,7 @@ def brief(seen: Seen) -> Brief | None:
     most = share.isel(place)
     layer, dataset = int(most["layer"]), str(most["dataset"].values)
     experts = tuple(sorted(seen.metrics["hot_expert"].sel(layer=layer, dataset=dataset).values.tolist()))
-    example = f"In layer {layer} {_named(experts)} {'get' if count > 1 else 'gets'} {percent(ends(most))} of what "
+    example = f"In layer {layer} {_named(experts)} {_get(count)} {percent(ends(most))} of what "
     return Brief(text, "hits_by_dataset", f"{example}{dataset} selects.", layer, experts)
 
 
@@ -92,6 +92,10 @@ def _experts(metrics: xr.Dataset) -> int:
 
 def _some(count: int) -> str:
     return f"{count} experts" if count > 1 else "One expert"
+
+
+def _get(count: int) -> str:
+    return "get" if count > 1 else "gets"
 
 
 def _named(experts: tuple[int, ...]) -> str:
