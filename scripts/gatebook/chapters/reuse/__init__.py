@@ -122,6 +122,7 @@ class Chosen(Settings):
     sizes: list[Annotated[int, Field(ge=1)]] = Field(
         [1, 2, 4],
         min_length=1,
+        json_schema_extra={"uniqueItems": True},
         description="experts that the cache of a layer holds, times those of a token; findings are about the first one",
     )
 

@@ -229,7 +229,8 @@ def _text(metrics: xr.Dataset, name: str, **where) -> str:
 def _over_sizes(seen: Seen, lines: dict[str, tuple[str, dict]]) -> list[Panel]:
     """Means over layers by the experts of a cache: a panel for each checkpoint, of measures by their labels."""
     panels = []
-    for label, metrics in checkpoints(seen.metrics, seen.untrained).items():
+    for label, whole in checkpoints(seen.metrics, seen.untrained).items():
+        metrics = whole.sortby("cache")
         drawn = [
             Series(line, *ends(metrics[MEAN + name].sel(dataset=POOLED, **where)))
             for line, (name, where) in lines.items()
