@@ -53,6 +53,7 @@ def by_pairs(code, group, dataset, selected, experts, kept, datasets):
 token = st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 1), st.permutations(range(4)))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(token, min_size=2, max_size=30), st.integers(1, 3))
 def test_it_is_the_mean_over_pairs_of_tokens_also_without_each_group(made, rank):
@@ -269,6 +270,7 @@ def intervals(rng, share=0.4, context=0.2, own=0.25):
         yield uncertainty.jackknife(xr.DataArray(draw, dims="draw")).values, wanted
 
 
+@pytest.mark.slow
 def test_the_jackknife_over_groups_covers_shares_and_their_difference_where_tokens_come_in_sources():
     """80 sources of unequal length, in which tokens are alike: 93 to 96 % of the intervals hold the truth."""
     rng = np.random.default_rng(4)
@@ -276,6 +278,7 @@ def test_the_jackknife_over_groups_covers_shares_and_their_difference_where_toke
     assert (np.mean(inside, axis=0) >= 0.88).all()
 
 
+@pytest.mark.slow
 def test_a_class_that_adds_nothing_is_found_to_add_something_one_time_in_twenty():
     rng, found = np.random.default_rng(5), []
     for _ in range(100):

@@ -306,6 +306,7 @@ def test_contexts_are_the_source_text_of_tokens_that_select_the_expert(study, fo
             assert record["routing_weight"].values[mine] == pytest.approx([one["weight"]], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_compact_records_without_predictions_and_samples_give_the_same_profiles(study, found, tmp_path):
     compact = profiled({name: made.compact() for name, made in study.items()}, tmp_path)
     for one, other in zip(compact, found, strict=True):
@@ -323,6 +324,7 @@ def uniform_with_idle_expert() -> dict[str, Case]:
     return {name: case({0: made}, [80, 80, 80], np.arange(240) % 3) for name in ("one", "two")}
 
 
+@pytest.mark.slow
 def test_uniform_routing_has_its_known_values_and_an_idle_expert_none(tmp_path):
     busy, *_, idle = profiled(uniform_with_idle_expert(), tmp_path)
     assert busy["load"]["times_even"] == {"estimate": 1.5, "low": 1.5, "high": 1.5}

@@ -106,6 +106,7 @@ def test_random_tokens_by_hand():
     assert np.isnan(maps.random_share(np.zeros((1, 3), int), np.arange(3))).all()
 
 
+@pytest.mark.slow
 def test_random_tokens_are_the_mean_over_all_permutations_of_the_labels():
     rng = np.random.default_rng(3)
     points, labels, document = rng.standard_normal((6, 2)), np.array([0, 0, 0, 1, 1, 2]), np.arange(6)
@@ -260,6 +261,7 @@ def test_in_brief_inputs_lie_together_by_kind_of_text_or_nothing_shows_that_they
     assert (found.text, found.example) == ("Nothing shows that router inputs lie together by kind of text.", "")
 
 
+@pytest.mark.slow
 def test_figures_name_what_they_show(metrics):
     found = page.figures(Seen(metrics, metrics))
     assert len(found) == 4 and len({one.name for one in found}) == 4
@@ -379,6 +381,7 @@ def test_contexts_are_the_text_around_a_token_within_its_document(tokenizer, tmp
     assert found["before"].values[0] == "" and found["after"].values[-1] == ""
 
 
+@pytest.mark.slow
 def test_every_point_can_be_explored_with_its_text():
     rng = np.random.default_rng(3)
     sample = tokens_of(rng)
@@ -423,7 +426,7 @@ def run_measure(run_script, study, model_folder, folder, layers="first_middle_la
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_scripts_give_the_same_bytes_twice(run_script, study, model_folder, tmp_path):
     for name in ("one", "two"):
         run_measure(run_script, study, model_folder, tmp_path / name)

@@ -152,6 +152,7 @@ def test_rotated_scaled_and_shifted_outputs_have_cka_one_and_opposite_ones_cosin
     assert abs(found["mean_removed_cosine"][0, 0, 1]) < 0.5
 
 
+@pytest.mark.slow
 def test_debiased_cka_of_unrelated_outputs_is_zero_and_the_biased_one_is_not():
     rng = np.random.default_rng(1)
     found = [similar(rng.standard_normal((2, 12, 8)))[0] for _ in range(300)]
@@ -253,6 +254,7 @@ def test_processes_give_the_same_sums_and_leave_no_files(tmp_path, monkeypatch):
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_processes_that_match_neurons_import_nothing_heavy():
     code = "import sys, gatebook.chapters.similarity.matching; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
@@ -445,7 +447,7 @@ def test_intervals_over_experts_cover_the_truth():
     assert 0.93 < covered / 1500 < 0.97
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_of_outputs_over_documents_cover_the_truth():
     """Tokens of one document share the angle between two outputs, whose cosine is 0.2 on average."""
     rng, covered = np.random.default_rng(0), 0
@@ -658,6 +660,7 @@ def test_the_order_of_tokens_changes_nothing():
         np.testing.assert_allclose(two[f"permuted_{name}"], one[f"permuted_{name}"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and_layers():
     states, selected, group = routed()
     found = layer_of(block_of(), states, selected[:, :1], group, matched_pairs=1)
@@ -684,6 +687,7 @@ def moved(metrics, name, amount):
     return changed
 
 
+@pytest.mark.slow
 def test_every_matrix_of_the_metrics_can_be_explored(metrics):
     load = xr.DataArray(np.ones((2, EXPERTS)), {"layer": metrics["layer"]}, ("layer", "expert"))
     found = page.explored(Seen(metrics.assign(selected_share=load)))
@@ -702,6 +706,7 @@ def test_every_matrix_of_the_metrics_can_be_explored(metrics):
     assert between.across and between.nulls == {"random spaces": 1.0}
 
 
+@pytest.mark.slow
 def test_figures_say_their_numbers(metrics):
     untrained = moved(metrics, "cka", -0.1)
     figures = {figure.name: figure for figure in page.figures(Seen(metrics, untrained))}
@@ -805,7 +810,7 @@ def write_study(folder) -> dict:
     return paths
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_scripts_give_the_same_bytes_with_one_and_three_workers(run_script, model_folder, tmp_path):
     inputs = write_study(tmp_path) | {"folder": str(model_folder)}
     for name, untrained in (("one", []), ("two", []), ("both", [tmp_path / "one" / FILES[part] for part in PAIR])):

@@ -174,6 +174,7 @@ def test_experts_of_their_own_words_and_experts_that_are_always_selected(tmp_pat
     assert found["null_weighted_jaccard"].values[0, 1] > 0.6
 
 
+@pytest.mark.slow
 def test_routing_that_ignores_the_token_is_at_its_null(tmp_path):
     rng, found = np.random.default_rng(5), []
     for number in range(16):
@@ -210,6 +211,7 @@ def test_splitting_documents_changes_no_pair(study, metrics, tmp_path):
         xr.testing.assert_allclose(found[name], metrics[name], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_expected_value():
     """Documents with random subjects; the truth is the mean over samples."""
     rng, samples = np.random.default_rng(12), 600
