@@ -35,6 +35,7 @@ EMBEDDED = {
     "paths": (7, 0.9),
     "placement": (3, 1.5),
     "reach": (0, 1.6),
+    "reuse": (7, 1.8),
     "logit_lens": (0, 9.3),
     "expert_ablation": (0, 1.7),
     "expert_retention": (0, 4.2),

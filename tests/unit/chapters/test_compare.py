@@ -312,7 +312,22 @@ def test_verdicts_follow_from_the_interval_of_the_difference(metrics, interval, 
         assert "demo/a" in finding.question and "demo/b" in finding.question
 
 
+<<<<<<< HEAD
+def test_in_brief_runs_differ_or_nothing_shows_that_they_do(metrics):
+    same = metrics
+    for name, *_ in page.ASKED:
+        same = with_difference(same, name, (0, -1, 1))
+    found = page.brief(seen(same))
+    assert (found.text, found.example) == ("Nothing shows that routing differs from that of demo/a.", "")
+    small = with_difference(same, "normalised_entropy", (0.011, 0.01, 0.012))
+    found = page.brief(seen(with_difference(small, "domain_information", (5, 4, 6))))
+    assert found.text == "Routing differs between demo/a and demo/b in 2 of 4 comparisons."
+    assert found.example.startswith("The information about the domain is ") and found.example.endswith(" in demo/b.")
+
+
+=======
 @pytest.mark.slow
+>>>>>>> main
 def test_figures_say_which_runs_and_how_many_measures_differ(metrics):
     same = metrics.copy(deep=True)
     for name in COMPARED:

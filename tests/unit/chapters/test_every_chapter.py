@@ -102,6 +102,7 @@ FARTHEST = {
         None,
         "of attribution that has everything the wrong way round",
     ),
+    "next_layer_gained next_token_gained": (-1, None, "of guesses that miss what a fixed set hits"),
     "moved random_moved": (None, 1, "of vectors that change every choice"),
     "found_factors found_elsewhere": (0, 1, "of a fit that depends on its start alone, or not at all"),
     "found_variance variance component_variance": (None, 1, "of states that are sums of the directions"),

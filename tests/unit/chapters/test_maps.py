@@ -245,6 +245,22 @@ def test_findings_follow_from_the_intervals(metrics):
     assert all(one.reference_name == "untrained model" for one in found)
 
 
+def test_in_brief_inputs_lie_together_by_kind_of_text_or_nothing_shows_that_they_do(metrics):
+    changed = metrics.copy(deep=True)
+    names, at = changed["dataset"].values[1:].tolist(), {"space": "router input", "label": "dataset, other ids"}
+    changed["null_agreement"].loc[{"label": at["label"]}] = 0.3
+    mean = changed["mean_over_layers_agreement"]
+    mean.loc[at | {"dataset": "pooled"}] = [0.6, 0.5, 0.7]
+    for name, value, low in zip(names, (0.41, 0.5, 0.9), (0.31, 0.4, 0.2), strict=True):
+        mean.loc[at | {"dataset": name}] = [value, low, 0.95]  # the last one is the highest, and may be none
+    found = page.brief(seen(changed))
+    assert "of the nearest ones 60 % are of the same dataset, 30 % of random ones." in found.text
+    assert found.example.startswith(f"Those of {names[1]} do most surely: 50 % against 30 %")
+    mean.loc[at] = [0.3, 0.1, 0.5]
+    found = page.brief(seen(changed))
+    assert (found.text, found.example) == ("Nothing shows that router inputs lie together by kind of text.", "")
+
+
 @pytest.mark.slow
 def test_figures_name_what_they_show(metrics):
     found = page.figures(Seen(metrics, metrics))

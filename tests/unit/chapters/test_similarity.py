@@ -756,6 +756,18 @@ def test_verdicts_follow_the_interval_and_the_null(metrics, index, name):
     assert page.findings(seen(moved(metrics, name, null - centred), None))[index].verdict == "unclear"
 
 
+def test_in_brief_experts_react_alike_or_nothing_shows_that_they_do(metrics):
+    changed = moved(metrics, "mean_removed_cosine", 1.0).copy(deep=True)
+    layer = int(changed["layer"][1])
+    changed["pair_mean_removed_cosine"].loc[{"layer": layer, "expert": 2, "other": 5}] = 0.987
+    found = page.brief(seen(changed, metrics))
+    assert found.text.startswith("Experts of a layer react strongly alike") and "before training)" in found.text
+    assert found.example == f"Of all 56 pairs experts 2 and 5 of layer {layer} are most alike: 0.99."
+    assert (found.layer, found.experts) == (layer, (2, 5))
+    found = page.brief(seen(moved(metrics, "mean_removed_cosine", -1.0)))
+    assert found.text == "Nothing shows that experts of a layer react alike to the same token." and not found.experts
+
+
 def test_a_null_that_is_not_known_exactly_counts_with_its_interval(metrics):
     wide = metrics.copy(deep=True)
     random = wide["mean_over_layers_random_value"]

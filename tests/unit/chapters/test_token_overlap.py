@@ -318,6 +318,22 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
     assert f"{word} " in one.answer and rounded(vars(one)) in one.answer
 
 
+def test_in_brief_experts_share_less_than_chance_or_nothing_shows_that_they_do(pairs):
+    metrics = pairs[0][0].copy(deep=True)
+    layer = int(metrics["layer"][1])
+    mean = metrics["mean_over_layers_mean_weighted_jaccard"]
+    null = float(metrics["mean_over_layers_null_mean_weighted_jaccard"].sel(interval="estimate"))
+    mean.loc[{"dataset": "pooled"}] = [null / 4, null / 5, null / 3]
+    metrics["weighted_jaccard"].loc[{"layer": layer, "expert": 1, "other": 4}] = 0.987
+    found = page.brief(seen(metrics))
+    assert found.text.startswith("Two experts of a layer share less vocabulary than chance: they overlap by ")
+    assert found.example == f"Of all 30 pairs experts 1 and 4 of layer {layer} share most: 0.99."
+    assert (found.layer, found.experts) == (layer, (1, 4))
+    mean.loc[{"dataset": "pooled"}] = [null, null / 2, 2 * null]
+    found = page.brief(seen(metrics))
+    assert found.text == "Nothing shows that experts share less vocabulary than chance." and found.experts == ()
+
+
 @pytest.mark.parametrize(
     ("value", "verdict", "words"),
     [
