@@ -409,11 +409,11 @@ def of_agreeing(pattern, over):
     ]
 
 
-def agreeing_variants():
-    """The selections of the variants of the first run of `agreement`."""
+def agreeing_alternatives():
+    """The selections of the alternatives of the first run of `agreement`."""
     asked = agreeing()
     return [
-        f"results/variants/{asked.runs[0]['model']}/{asked.runs[0]['checkpoint']}/{name}.nc" for name in asked.variants
+        f"results/alternatives/{asked.runs[0]['model']}/{asked.runs[0]['checkpoint']}/{name}.nc" for name in asked.alternatives
     ]
 
 
@@ -427,11 +427,11 @@ def chosen_to_agree():
     return {key: config["agreement"][key] for key in ("tokens", "seed")}
 
 
-def variant_settings(wildcards):
-    """The settings of a model with those of a variant in their place."""
+def alternative_settings(wildcards):
+    """The settings of a model with those of a alternative in their place."""
     keys = ("id", "path", "layers", "dtype", "device", "attention", "experts", "gpus", "trust_remote_code")
     model = study.models[wildcards.model]
-    return {key: model[key] for key in keys if key in model} | agreeing().variants[wildcards.variant]
+    return {key: model[key] for key in keys if key in model} | agreeing().alternatives[wildcards.alternative]
 
 
 def answered_again():
@@ -703,5 +703,5 @@ wildcard_constraints:
     of=f"{MODEL}(/[A-Za-z0-9._-]+)?",
     checkpoint="[A-Za-z0-9._-]+",
     dataset="[A-Za-z0-9_-]+([.]question_only)?",
-    variant="[a-z0-9._-]+",
+    alternative="[a-z0-9._-]+",
     part=PART,

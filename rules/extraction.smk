@@ -61,15 +61,15 @@ rule select_experts:
         "../scripts/select_experts.py"
 
 
-rule select_variant:
+rule select_alternative:
     """Which experts some tokens of all datasets select if a model computes in another way, and nothing else."""
     input:
         folder=model_folder,
         tokens=tokens,
     output:
-        selections="results/variants/{model}/{checkpoint}/{variant}.nc",
+        selections="results/alternatives/{model}/{checkpoint}/{alternative}.nc",
     log:
-        "results/logs/select_variant/{model}/{checkpoint}/{variant}.log",
+        "results/logs/select_alternative/{model}/{checkpoint}/{alternative}.log",
     conda:
         "../envs/study.yaml"
     threads: config["extraction"]["threads"]
@@ -79,7 +79,7 @@ rule select_variant:
         runtime=growing(240),
     params:
         code=code("select_experts.py"),
-        model=variant_settings,
+        model=alternative_settings,
         tokens_per_batch=config["extraction"]["tokens_per_batch"],
         tokens=chosen_to_agree(),
         windows=True,

@@ -35,7 +35,7 @@ EXPERTS, HIDDEN, SAMPLED = 8, 16, 40
 FEWER = {
     "statistics": {"resamples": 100, "fewest_clusters": 2},
     "domain_specialization": {"permutations": 100},
-    "agreement": {"runs": [MODEL, f"{MODEL}/{CHECKPOINTS[0]}"], "variants": [], "draws": 100},
+    "agreement": {"runs": [MODEL, f"{MODEL}/{CHECKPOINTS[0]}"], "alternatives": [], "draws": 100},
     "similarity": {"permutations": 100},
     "maps": {"points": 60},
     "factors": {"tokens": 60, "number": 6, "passes": 2, "examples": 2},
