@@ -142,7 +142,10 @@ check_tracking()
 
 MODEL, NOTHING = "[A-Za-z0-9_-]+", "(?!)"
 MODEL_OF_COUNTS, MODEL_WITH_TOKENS = (MODEL, NOTHING) if study.of_counts else (NOTHING, MODEL)
-PART = "|".join(re.escape(part) for dataset in study.datasets for part in study.parts(dataset))
+DATASET = "[A-Za-z0-9_-]+([.]question_only)?"
+CONTINUED = "|".join(re.escape(name) for name, entry in study.datasets.items() if "generate" in entry) or NOTHING
+VARIANT = "|".join(map(re.escape, study.variants)) or NOTHING
+EXTRACTED = "|".join(re.escape(part) for dataset in study.datasets for part in study.parts(dataset))
 DATASET_IN_SHARDS = "|".join(re.escape(dataset) for dataset, shards in study.shards.items() if shards > 1) or NOTHING
 
 
@@ -234,6 +237,36 @@ def records(wildcards):
     """The records of every part of the study's datasets, in order."""
     folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
     return [f"{folder}{part}" for dataset in study.datasets for part in study.parts(dataset)]
+
+
+def by_variant(pattern):
+    """An input function: `pattern` filled in for every dataset of the study, or else for each of its variants."""
+    return lambda wildcards: [pattern.format(dataset=dataset, **wildcards) for dataset in study.told_apart]
+
+
+tallies_by_variant = by_variant("results/tallies/{model}/{checkpoint}/{dataset}.nc")
+tokens_by_variant = by_variant("results/inputs/{model}/{dataset}.nc")
+
+
+def records_by_variant(wildcards):
+    """The records of every part of the study's datasets, or else of each of its variants, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [
+        f"{folder}{part}"
+        for name in study.told_apart
+        for part in ([name] if name in study.variants else study.parts(name))
+    ]
+
+
+def tokens_of_whole(wildcards):
+    """The tokens of the dataset that a variant is of."""
+    return f"results/inputs/{wildcards.model}/{study.variants[wildcards.variant].dataset}.nc"
+
+
+def records_of_whole(wildcards):
+    """The records of every part of the dataset that a variant is of, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [f"{folder}{part}" for part in study.parts(study.variants[wildcards.variant].dataset)]
 
 
 def training_records(wildcards):
@@ -358,7 +391,9 @@ def growing(amount, per_million=0):
 
     def resource(wildcards, attempt):
         models = [wildcards.model] if "model" in wildcards.keys() else study.models
-        tokens = sum(study.most_tokens(model, wildcards.get("dataset")) for model in models) if per_million else 0
+        variant = study.variants.get(wildcards.get("variant"))
+        dataset = variant.dataset if variant else wildcards.get("dataset")
+        tokens = sum(study.most_tokens(model, dataset) for model in models) if per_million else 0
         return attempt * math.ceil(amount + per_million * tokens / 10**6)
 
     return resource
@@ -543,7 +578,8 @@ def perhaps_temporary(path):
 def deleted_records():
     """The folders of the study's records, below the results, if Snakemake deletes them."""
     folders = [] if config["storage"]["keep_records"] else every_model("routing/{model}/{checkpoint}")
-    return [f"{folder}/{part}" for folder in folders for dataset in study.datasets for part in study.parts(dataset)]
+    names = [*(part for dataset in study.datasets for part in study.parts(dataset)), *study.variants]
+    return [f"{folder}/{name}" for folder in folders for name in names]
 
 
 def removing(wildcards):
@@ -584,5 +620,6 @@ wildcard_constraints:
     chapter="|".join(CHAPTERS),
     of=f"{MODEL}(/[A-Za-z0-9._-]+)?",
     checkpoint="[A-Za-z0-9._-]+",
-    dataset="[A-Za-z0-9_-]+([.]question_only)?",
-    part=PART,
+    dataset=DATASET,
+    variant=VARIANT,
+    part=f"{EXTRACTED}|{VARIANT}",
