@@ -1,5 +1,6 @@
 """Conversations: the text that a chat template makes of messages, and which of its characters each role speaks."""
 
+import re
 from collections.abc import Sequence
 from datetime import date
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from gatebook.inputs.variants import ANSWERS, TEMPLATE
 
 DAY = date(2024, 7, 26)
 """The day that templates are told, so that the same messages are the same text on all days."""
+TODAY = re.compile(r"""strftime_now\((['"])(.*?)\1\)""")
 MARK = "\ue000{}\ue001"
 """Stands for a message's text where the places of texts are looked for; characters that mean nothing."""
 
@@ -80,15 +82,17 @@ class Chat(NamedTuple):
         from jinja2 import TemplateError
 
         if not (self.template or self.tokenizer.chat_template):
-            raise MisfitError(f"{self.tokenizer.name_or_path} has no chat template: set `chat_template`")
+            raise MisfitError(
+                f"the tokenizer in {self.tokenizer.name_or_path} has no chat template: set `chat_template`"
+            )
+        template = TODAY.sub(lambda call: repr(DAY.strftime(call[2])), self.tokenizer.get_chat_template(self.template))
         try:
             return self.tokenizer.apply_chat_template(
                 [each._asdict() for each in messages],
-                chat_template=self.template,
+                chat_template=template,
                 tokenize=False,
                 add_generation_prompt=self.continued,
                 date_string=DAY.strftime("%d %b %Y"),
-                strftime_now=DAY.strftime,
             )
         except TemplateError as error:
             raise MisfitError(

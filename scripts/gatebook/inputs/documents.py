@@ -22,7 +22,6 @@ from gatebook.inputs.windows import windows
 from gatebook.problem import Problem
 
 
-
 class Document(NamedTuple):
     """A document: the number of its row in the dataset's files, its identifier, its cluster, and its text.
 
@@ -173,7 +172,7 @@ def tokenize(
         kept.append(document)
         total += len(tokens) + continued
     if not kept:
-        longer = f", or longer than a window of {window} tokens with the {continued} of `generate`" if continued else ""
+        longer = f", or longer than a window of {window} with the {continued} of `generate`" if continued else ""
         raise Problem(
             f"datasets.{name} has no document ({left_out} left out by minimum_tokens{longer}): check its files, "
             "template and limits."
