@@ -245,7 +245,7 @@ def test_the_likeliest_token_is_written_up_to_an_end_of_text(model):
 
 @pytest.fixture
 def study(run_script, model_folder, tmp_path):
-    """The folder with what the scripts make of conversations that a tiny model continues: tokens, records and tallies."""
+    """The folder of what the scripts make of conversations that a tiny model continues: tokens, records, tallies."""
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHATS))
     entry = ENTRY | {"files": [str(tmp_path / "rows.jsonl")], "generate": {"tokens": 3, "seed": 1}}
     options = {"id": "tiny", "layers": "all", "dtype": "float32", "device": "cpu", "attention": "auto"}

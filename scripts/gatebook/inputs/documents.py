@@ -105,8 +105,9 @@ def tokenize(
 ) -> xr.Dataset:
     """Tokens of a dataset as a CF indexed ragged array.
 
-    Special tokens are those that the tokenizer adds by itself, and in conversations those of the chat template. A file cannot hold the character NUL (U+0000) in texts:
-    tokens are made of it, and the stored texts have its symbol in its place.
+    Special tokens are those that the tokenizer adds by itself, and in conversations those of the chat template. A file
+    cannot hold the character NUL (U+0000) in texts: tokens are made of it, and the stored texts have its symbol in its
+    place.
 
     Parameters
     ----------
@@ -133,10 +134,10 @@ def tokenize(
     xarray.Dataset
         `token_id(token)` int32; `document_index(token)` int32, the document that a token belongs to; `position(token)`
         int32, its place in its window; `role`, `phase` (token) int8, indices into the attribute `flag_meanings`: who
-        speaks, and whether a model generated it; "none" where nobody speaks, and where nothing is generated. `text(document)`, `document_tokens(document)`
-        int32, `row(document)` int64, the number of its row; coordinates `document_id`, `cluster`, `group` (document),
-        see `clusters`. The attribute `ids_repeated` says how many documents have the identifier of an earlier one:
-        theirs have a number after it.
+        speaks, and whether a model generated it; "none" where nobody speaks, and where nothing is generated.
+        `text(document)`, `document_tokens(document)` int32, `row(document)` int64, the number of its row; coordinates
+        `document_id`, `cluster`, `group` (document), see `clusters`. The attribute `ids_repeated` says how many
+        documents have the identifier of an earlier one: theirs have a number after it.
 
     Raises
     ------
