@@ -34,7 +34,7 @@ def said(*messages: tuple[str, str]) -> dict:
 
 CHATS = [
     said(("system", "Be brief."), ("user", "user"), ("assistant", " Omar got 9 "), ("user", "And?")),
-    said(("user", "naïve 漢字 🐍"), ("assistant", "")),
+    said(("user", "漢 🐍"), ("assistant", "")),
 ]
 
 
@@ -69,14 +69,14 @@ def test_who_speaks_is_known_of_every_character(made):
         ("template", "</>\n"),
     ]  # fmt: skip
     assert spoken(second.text, second.spoken)[1:] == [  # what the assistant says is empty
-        ("user", "naïve 漢字 🐍"), ("template", "</>\\n<assistant>"), ("template", "</>\\n"),
+        ("user", "漢 🐍"), ("template", "</>\n<assistant>"), ("template", "</>\n"),
     ]  # fmt: skip
 
 
 def test_what_is_to_be_continued_ends_where_an_answer_begins(made):
     first, second = made(CHATS, generate={"tokens": 3})
     assert first.text.endswith("<user>And?</>\n<assistant>")
-    assert second.text == "<user>naïve 漢字 🐍</>\n<assistant>"
+    assert second.text == "<user>漢 🐍</>\n<assistant>"
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,14 @@ def test_the_likeliest_token_is_written_up_to_an_end_of_text(model):
 @pytest.fixture
 def study(run_script, model_folder, tmp_path):
     """The folder of what the scripts make of conversations that a tiny model continues: tokens, records, tallies."""
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHATS))
-    entry = ENTRY | {"files": [str(tmp_path / "rows.jsonl")], "generate": {"tokens": 3, "seed": 1}}
+    first = said(("system", "Be brief."), ("user", "And?"), ("assistant", "no"), ("user", "9"))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (first, CHATS[1])))
+    short = TEMPLATE.replace("message.role", "message.role[0]").replace("<assistant>", "<a>")
+    entry = ENTRY | {
+        "files": [str(tmp_path / "rows.jsonl")],
+        "generate": {"tokens": 3, "seed": 1},
+        "chat_template": short,
+    }
     options = {"id": "tiny", "layers": "all", "dtype": "float32", "device": "cpu", "attention": "auto"}
     options |= {"experts": "eager", "gpus": 1, "trust_remote_code": False}
     sampled = {"size": 0, "seed": 0}
@@ -256,12 +262,13 @@ def study(run_script, model_folder, tmp_path):
     place, folder = {"shard": 1, "shards": 1}, str(model_folder)
 
     def run(script: str, given: dict, made: dict, params: dict, **wildcards):
-        paths = [
-            {key: [str(tmp_path / each) for each in value] if isinstance(value, list) else str(tmp_path / value)}
-            for key, value in (*given.items(), *made.items())
-        ]
-        named = {key: value for each in paths for key, value in each.items()}
-        input, output = ({key: named[key] for key in part} for part in (given, made))
+        input, output = (
+            {
+                key: [str(tmp_path / each) for each in value] if isinstance(value, list) else str(tmp_path / value)
+                for key, value in part.items()
+            }
+            for part in (given, made)
+        )
         wildcards = {"model": "tiny", "checkpoint": "final", "dataset": "chats", "part": "chats"} | wildcards
         params = {"code": "c0de"} | params
         run_script(script, tmp_path, input=input, output=output, params=params, wildcards=wildcards, threads=1)
@@ -293,6 +300,9 @@ def study(run_script, model_folder, tmp_path):
 def test_tallies_of_variants_add_up_to_that_of_the_whole(study):
     assert (study / "chats.nc").read_bytes() == (study / "again.nc").read_bytes()
     tokens, whole = netcdf.load(study / "chats.nc"), netcdf.load(study / "chats_tally.nc")
+    made = {"chats.nc": "generate", "chats.user.nc": "split_tokens", "chats.user/layer_0.nc": "split_records"}
+    for path, script in made.items():
+        assert script in json.loads(netcdf.load(study / path).attrs["provenance"])["rule"]
     assert (tokens["phase"].values == 1).sum() in range(2, 7)
     parts = [netcdf.load(study / f"{name}_tally.nc") for name in variants.of("chats", ENTRY | {"generate": {}})]
     assert sorted(part.attrs["dataset"] for part in parts) == [
