@@ -79,6 +79,14 @@ def test_what_is_to_be_continued_ends_where_an_answer_begins(made):
     assert second.text == "<user>漢 🐍</>\n<assistant>"
 
 
+def test_a_template_may_trim_one_side_of_what_one_speaker_says(made):
+    template = "{{ messages[0].content }}|{{ (messages[1].content ~ '|').strip() }}"
+    (document,) = made([said(("system", " a "), ("user", "  b "))], chat_template=template)
+    assert spoken(document.text, document.spoken) == [
+        ("system", " a "), ("template", "|"), ("user", "b "), ("template", "|"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("row", "template", "sentence"),
     [

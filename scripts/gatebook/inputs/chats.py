@@ -50,11 +50,8 @@ class Chat(NamedTuple):
             raise MisfitError(f"{self.column.name} holds U+E000 or U+E001, which no text means: remove them")
         text = self._rendered(messages)
         marked = self._rendered([Message(each.role, MARK.format(number)) for number, each in enumerate(messages)])
-        for trimmed in (False, True):
-            spoken = [each.content.strip() if trimmed else each.content for each in messages]
-            stretches = _stretches(marked, [(each.role, said) for each, said in zip(messages, spoken, strict=True)])
-            if stretches and "".join(part for part, _ in stretches) == text:
-                return text, _ends(stretches)
+        if stretches := _stretches(text, marked, messages):
+            return text, _ends(stretches)
         raise MisfitError(
             f"the chat template{self._whose} changes, leaves out or reorders the messages, so who speaks is unknown: "
             "set `chat_template` to one that writes each message once, in order"
@@ -100,16 +97,27 @@ class Chat(NamedTuple):
             ) from None
 
 
-def _stretches(marked: str, spoken: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """(text, role) one after another, from a text with marks for what is spoken; none unless each is there once."""
-    found, rest = [], marked
-    for number, (role, said) in enumerate(spoken):
-        before, *others = rest.split(MARK.format(number))
-        if len(others) != 1:
+def _stretches(text: str, marked: str, messages: list[Message]) -> list[tuple[str, str]]:
+    """(text, role) one after another, from a text, and the same with a mark in place of what each message says.
+
+    Nothing if a mark is not there once, in order, or the text does not hold what is said, trimmed or not.
+    """
+    between = [marked]
+    for number in range(len(messages)):
+        parts = between.pop().split(MARK.format(number))
+        if len(parts) != 2:
             return []
-        found += [(before, TEMPLATE), (said, role)]
-        rest = others[0]
-    return [*found, (rest, TEMPLATE)]
+        between += parts
+    found, end = [(between[0], TEMPLATE)], len(between[0])
+    for message, after in zip(messages, between[1:], strict=True):
+        said = message.content
+        trimmed = said, said.rstrip(), said.lstrip(), said.strip()
+        written = next((each for each in trimmed if text.startswith(each + after, end)), None)
+        if written is None:
+            return []
+        found += [(written, message.role), (after, TEMPLATE)]
+        end += len(written) + len(after)
+    return found if "".join(part for part, _ in found) == text else []
 
 
 def _ends(stretches: list[tuple[str, str]]) -> tuple[tuple[int, str], ...]:
