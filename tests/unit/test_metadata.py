@@ -11,7 +11,7 @@ from gatebook.run.metadata import ADOPTED
 
 LIBRARY = ROOT / "scripts" / "gatebook"
 RULES = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
-HASHED = dict(re.findall(r'code\("(\w+\.py)"(.*)\),$', RULES, flags=re.MULTILINE))
+HASHED = dict(re.findall(r'(?:code|content_of)\("(\w+\.py)"(.*)\),$', RULES, flags=re.MULTILINE))
 """Every script whose hash is a parameter of its rule, and what else is said of the hash."""
 
 

@@ -107,9 +107,7 @@ ROUNDING = 1e-6
 BEYOND = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
 """What a value is beyond each kind of limit, when it is added to it."""
 STUDY = "ordinary"
-"""The study on which `make check` tries the chapters."""
-MARKS = {"collapsed": pytest.mark.slow}
-"""Of the other studies, those that `make test` tries; the rest is tried by `make test-long`."""
+"""The study on which `make check` and `make test` try the chapters; `make test-long` tries them on the others."""
 ALONE = ("collapsed", "whole")
 """The studies whose pages are made without the untrained model."""
 CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
@@ -261,7 +259,7 @@ def finished(shared_folder, model_folder, restoring) -> Callable[[str], Path]:
 
 @pytest.fixture(
     scope="session",
-    params=[STUDY, *(pytest.param(name, marks=MARKS.get(name, pytest.mark.long)) for name in STUDIES if name != STUDY)],
+    params=[STUDY, *(pytest.param(name, marks=pytest.mark.long) for name in STUDIES if name != STUDY)],
 )
 def study(request, finished) -> Path:
     """The folder of each finished study."""
