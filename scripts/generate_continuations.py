@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gatebook.files import netcdf, origin
+from gatebook.files import netcdf
 from gatebook.inputs import phases
 from gatebook.inputs.model_folder import load_tokenizer
 from gatebook.routing import continuations, extraction, models
@@ -36,7 +36,5 @@ with job.progress(total=len(prompts), unit=" documents", description=f"continue 
 
     extraction.with_less_memory(extraction.batch_tokens(per_batch, model.config, device, window), run)
 texts = [tokenizer.decode(ids).replace("\0", "\N{SYMBOL FOR NULL}") for ids in made]
-whole = phases.continued(tokens, made, texts)
-whole.attrs = origin.unsigned(whole.attrs)
-netcdf.save(whole, snakemake.output.tokens)
+netcdf.save(phases.continued(tokens, made, texts), snakemake.output.tokens)
 job.log(f"{name}: {sum(map(len, made))} tokens after {len(made)} documents by {description['checkpoint']} on {device}")

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from gatebook.files import atomic, netcdf, origin
+from gatebook.files import atomic, netcdf
+from gatebook.inputs import phases
 from gatebook.inputs.documents import load_tokens
 from gatebook.routing import records
 from gatebook.run import job
@@ -15,6 +16,6 @@ with atomic.atomic_directory(snakemake.output.records) as unfinished:
     for layer in job.progress(layers, unit=" layers", description=f"split {named['dataset']}"):
         with records.open_layer(folders, layer) as whole:
             found = records.taken(whole, tokens["place"].values)
-        found.attrs = origin.unsigned(found.attrs) | named
+        found.attrs = phases.unsigned(found.attrs) | named
         netcdf.save(found, unfinished / f"layer_{layer}.nc")
 job.log(f"{named['dataset']}: {tokens.sizes['token']} tokens, {len(layers)} layers")

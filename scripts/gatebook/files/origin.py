@@ -41,11 +41,6 @@ def provenance_attributes() -> dict[str, str]:
     }
 
 
-def unsigned(attributes: dict) -> dict:
-    """The attributes of a file without what made it, for another file that a job makes of it."""
-    return {name: value for name, value in attributes.items() if name not in provenance_attributes()}
-
-
 def identity(attributes: dict) -> dict:
     """The attributes that say which model and which data: handed on from inputs to records, tallies and metrics."""
     return {name: attributes[name] for name in IDENTITY if name in attributes}

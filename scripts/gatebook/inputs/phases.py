@@ -5,9 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from gatebook.files.origin import provenance_attributes
 from gatebook.inputs.documents import tokens_sha256
 from gatebook.inputs.variants import ANSWERS, GENERATED, Variant
 from gatebook.problem import Problem
+
+
+def unsigned(attributes: dict) -> dict:
+    """The attributes of a file without what made it, for another file that a job makes of it."""
+    return {name: value for name, value in attributes.items() if name not in provenance_attributes()}
 
 
 def split(tokens: xr.Dataset, name: str, variant: Variant) -> xr.Dataset:
@@ -36,7 +42,8 @@ def split(tokens: xr.Dataset, name: str, variant: Variant) -> xr.Dataset:
         document_tokens=("document", length.astype(np.int32), tokens["document_tokens"].attrs),
         place=("token", place, {"long_name": "place among the tokens of the dataset", "units": "1"}),
     )
-    return found.assign_attrs(dataset=name, tokens_sha256=tokens_sha256(found))
+    found.attrs = unsigned(tokens.attrs) | {"dataset": name, "tokens_sha256": tokens_sha256(found)}
+    return found
 
 
 def continued(tokens: xr.Dataset, written: Sequence[np.ndarray], texts: Sequence[str]) -> xr.Dataset:
@@ -64,4 +71,5 @@ def continued(tokens: xr.Dataset, written: Sequence[np.ndarray], texts: Sequence
     text = [before + more for before, more in zip(tokens["text"].values, texts, strict=True)]
     whole["text"] = ("document", np.array(text, dtype=object), tokens["text"].attrs)
     found = tokens.drop_dims("token").assign(whole)
-    return found.assign_attrs(tokens_sha256=tokens_sha256(found))
+    found.attrs = unsigned(tokens.attrs) | {"tokens_sha256": tokens_sha256(found)}
+    return found
