@@ -146,7 +146,10 @@ check_tracking()
 
 MODEL, NOTHING = "[A-Za-z0-9_-]+", "(?!)"
 MODEL_OF_COUNTS, MODEL_WITH_TOKENS = (MODEL, NOTHING) if study.of_counts else (NOTHING, MODEL)
-PART = "|".join(re.escape(part) for dataset in study.datasets for part in study.parts(dataset))
+DATASET = "[A-Za-z0-9_-]+([.]question_only)?"
+CONTINUED = "|".join(re.escape(name) for name, entry in study.datasets.items() if "generate" in entry) or NOTHING
+VARIANT = "|".join(map(re.escape, study.variants)) or NOTHING
+EXTRACTED = "|".join(re.escape(part) for dataset in study.datasets for part in study.parts(dataset))
 DATASET_IN_SHARDS = "|".join(re.escape(dataset) for dataset, shards in study.shards.items() if shards > 1) or NOTHING
 
 
@@ -278,6 +281,36 @@ def how_exported(wildcards):
     if model["source"] == "demo":
         chosen = {"seed": config["demo"]["training"]["seed"]} | chosen
     return {key: str(value) for key, value in chosen.items()} | {"records": config["extraction"]["records"]}
+
+
+def by_variant(pattern):
+    """An input function: `pattern` filled in for every dataset of the study, or else for each of its variants."""
+    return lambda wildcards: [pattern.format(dataset=dataset, **wildcards) for dataset in study.told_apart]
+
+
+tallies_by_variant = by_variant("results/tallies/{model}/{checkpoint}/{dataset}.nc")
+tokens_by_variant = by_variant("results/inputs/{model}/{dataset}.nc")
+
+
+def records_by_variant(wildcards):
+    """The records of every part of the study's datasets, or else of each of its variants, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [
+        f"{folder}{part}"
+        for name in study.told_apart
+        for part in ([name] if name in study.variants else study.parts(name))
+    ]
+
+
+def tokens_of_whole(wildcards):
+    """The tokens of the dataset that a variant is of."""
+    return f"results/inputs/{wildcards.model}/{study.variants[wildcards.variant].dataset}.nc"
+
+
+def records_of_whole(wildcards):
+    """The records of every part of the dataset that a variant is of, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [f"{folder}{part}" for part in study.parts(study.variants[wildcards.variant].dataset)]
 
 
 def training_records(wildcards):
@@ -428,7 +461,7 @@ def chosen_to_agree():
 
 
 def alternative_settings(wildcards):
-    """The settings of a model with those of a alternative in their place."""
+    """The settings of a model with those of an alternative in their place."""
     keys = ("id", "path", "layers", "dtype", "device", "attention", "experts", "gpus", "trust_remote_code")
     model = study.models[wildcards.model]
     return {key: model[key] for key in keys if key in model} | agreeing().alternatives[wildcards.alternative]
@@ -467,7 +500,9 @@ def growing(amount, per_million=0):
 
     def resource(wildcards, attempt):
         models = [wildcards.model] if "model" in wildcards.keys() else study.models
-        tokens = sum(study.most_tokens(model, wildcards.get("dataset")) for model in models) if per_million else 0
+        variant = study.variants.get(wildcards.get("variant"))
+        dataset = variant.dataset if variant else wildcards.get("dataset")
+        tokens = sum(study.most_tokens(model, dataset) for model in models) if per_million else 0
         return attempt * math.ceil(amount + per_million * tokens / 10**6)
 
     return resource
@@ -653,7 +688,8 @@ def perhaps_temporary(path):
 def deleted_records():
     """The folders of the study's records, below the results, if Snakemake deletes them."""
     folders = [] if config["storage"]["keep_records"] else every_model("routing/{model}/{checkpoint}")
-    return [f"{folder}/{part}" for folder in folders for dataset in study.datasets for part in study.parts(dataset)]
+    names = [*(part for dataset in study.datasets for part in study.parts(dataset)), *study.variants]
+    return [f"{folder}/{name}" for folder in folders for name in names]
 
 
 def removing(wildcards):
@@ -702,6 +738,7 @@ wildcard_constraints:
     chapter="|".join(CHAPTERS),
     of=f"{MODEL}(/[A-Za-z0-9._-]+)?",
     checkpoint="[A-Za-z0-9._-]+",
-    dataset="[A-Za-z0-9_-]+([.]question_only)?",
+    dataset=DATASET,
+    variant=VARIANT,
+    part=f"{EXTRACTED}|{VARIANT}",
     alternative="[a-z0-9._-]+",
-    part=PART,

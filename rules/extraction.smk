@@ -17,6 +17,8 @@ rule extract_routing:
         "results/logs/extract_routing/{model}/{checkpoint}/{part}.log",
     benchmark:
         "results/benchmarks/extract_routing/{model}/{checkpoint}/{part}.tsv"
+    wildcard_constraints:
+        part=EXTRACTED,
     conda:
         "../envs/study.yaml"
     threads: config["extraction"]["threads"]
@@ -85,6 +87,26 @@ rule select_alternative:
         windows=True,
     script:
         "../scripts/select_experts.py"
+
+
+rule split_records:
+    """The records of a dataset's tokens that have one role or phase: one file per layer."""
+    input:
+        tokens="results/inputs/{model}/{variant}.nc",
+        records=records_of_whole,
+    output:
+        records=perhaps_temporary(directory("results/routing/{model}/{checkpoint}/{variant}")),
+    log:
+        "results/logs/split_records/{model}/{checkpoint}/{variant}.log",
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=growing(2000, per_million=2000),
+        runtime=growing(60),
+    params:
+        code=code("split_records.py"),
+    script:
+        "../scripts/split_records.py"
 
 
 rule tally_routing:

@@ -299,6 +299,20 @@ def test_what_the_study_does_not_select_is_one_sentence():
         study.folder("demo", "best")
 
 
+def test_roles_and_phases_are_variants_in_place_of_their_dataset():
+    whole = changed("study/datasets", ["talk", "python"])
+    whole["datasets"]["talk"] = {"source": "files", "files": ["a.jsonl"], "chat": True}
+    whole["datasets"]["python"]["generate"] = {"tokens": 4}
+    study = resolved(whole)
+    roles = [f"talk.{role}" for role in ("system", "user", "assistant", "template")]
+    assert list(study.datasets) == ["talk", "python"]
+    assert study.told_apart == list(study.variants) == [*roles, "python.given", "python.generated"]
+    assert "roles" not in study.missing("demo") and "roles" in resolved(config()).missing("demo")
+    whole["datasets"]["talk"]["roles"] = ["user"]
+    whole["datasets"]["python"] = config()["datasets"]["python"]
+    assert resolved(whole).told_apart == ["talk.user", "talk.template", "python"]
+
+
 @pytest.mark.parametrize(
     ("stated", "columns"), [(DELETE, []), ("url", ["url"]), (["url", "author"], ["url", "author"])]
 )
@@ -589,6 +603,8 @@ WRONG = [
         ["python.question_only"],
         "study.datasets: 'python.question_only' needs a template: add datasets.python.question_only.",
     ),
+    ("datasets/python/roles", ["user"], "datasets.python: the key 'roles' does not go with `source: demo`: remove it."),
+    ("datasets/c4/generate", {}, "datasets.c4.generate: the key 'tokens' is missing: add it."),
     (
         "datasets/python/domain",
         "cpp",

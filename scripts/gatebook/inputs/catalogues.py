@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 
 from gatebook.files import parts
-from gatebook.inputs import domains, templates
+from gatebook.inputs import domains, templates, variants
 from gatebook.inputs.limits import token_limit
 from gatebook.inputs.sources import counts, demo, files, hub
 from gatebook.inputs.tasks.sources import SOURCES as TASKS
@@ -16,6 +16,9 @@ MODELS = {"demo": demo.Models(), "hub": hub.Models(), "local": files.Models(), "
 DATASETS = {"demo": demo.Datasets(), "hub": hub.Datasets(), "files": files.Datasets(), "counts": counts.Datasets()}
 """By the word after `source:` in the config."""
 VARIANT = ".question_only"
+ROLES = ["system", "user", "assistant"]
+"""Of the messages of a conversation, where the config does not say them."""
+
 TOKENS_WITHOUT_LIMIT = 10**6
 """As so many tokens a dataset without a limit counts where memory and time are asked for."""
 
@@ -64,7 +67,7 @@ class Study:
     def missing(self, model: str) -> dict[str, str]:
         """The capabilities that a model's data lack (see `capabilities`), each with the reason."""
         settings = self.models[model]
-        lacks = {"roles": "no dataset says who speaks"}
+        lacks = {} if self.variants else {"roles": "no dataset says who speaks"}
         if len(settings["training_checkpoints"]) == 1:
             lacks["checkpoints"] = "the model has one checkpoint"
         if not self.extraction["sample"]["size"]:
@@ -78,6 +81,17 @@ class Study:
     def parts(self, dataset: str) -> list[str]:
         """The parts in which a dataset is read by extraction: its shards, or itself."""
         return parts.names(dataset, self.shards[dataset])
+
+    @property
+    def variants(self) -> dict[str, variants.Variant]:
+        """The variants by name that roles and phases make of datasets, see `variants`."""
+        found = [variants.of(name, entry) for name, entry in self.datasets.items()]
+        return {name: variant for each in found for name, variant in each.items()}
+
+    @property
+    def told_apart(self) -> list[str]:
+        """The datasets by name, those of which there are variants replaced by these."""
+        return [each for name, entry in self.datasets.items() for each in variants.of(name, entry) or [name]]
 
     def most_tokens(self, model: str, dataset: str | None = None) -> int:
         """How many tokens a dataset, or all together, have at most for a model (see `TOKENS_WITHOUT_LIMIT`)."""
@@ -215,7 +229,9 @@ def _datasets(config: dict) -> dict[str, dict]:
 
 
 def _dataset(name: str, only_question: bool, catalogue: dict[str, dict], config: dict) -> dict:
-    dataset = dict(_choose(catalogue, "datasets", name))
+    dataset = _choose(catalogue, "datasets", name)
+    dataset = ({"roles": ROLES} if "chat" in dataset else {}) | dataset
+    variants.check(name, dataset, config["extraction"]["records"])
     question, key = dataset.pop("question_only", None), f"config: datasets.{name}"
     if only_question:
         if question is None:
