@@ -44,9 +44,8 @@ for name, sets in {names[0]: compared.first, **compared.others}.items():
     answers[name] = survival.answers(tallies, snakemake.params.answers, fewest)
 metrics = summary.of_enough(measured, fewest).metrics
 metrics = metrics.merge(survival.survive(answers, snakemake.params.thresholds, snakemake.params.unordered))
-identified = dict(
-    zip(names, [*studies, *(first for _ in alternatives)], strict=True)
-)  # an alternative is the first run's model
+# An alternative is the first run's model.
+identified = dict(zip(names, [*studies, *(first for _ in alternatives)], strict=True))
 metrics = metrics.assign_attrs(
     untrained=json.dumps(list(snakemake.params.untrained)),
     left_out=int((~common).sum()),

@@ -48,8 +48,23 @@ def spread(study: xr.Dataset, tokens: int, seed: int) -> np.ndarray:
 def in_turn(place: np.ndarray, dataset: np.ndarray, cluster: np.ndarray, names: list[str], seed: int) -> np.ndarray:
     """The tokens `place` in the order in which they are drawn: one of each cluster before a second one.
 
-    Datasets take turns. dataset, cluster (token,) are of all tokens of the study. The order within a dataset is random,
-    by `seed` and the dataset's name.
+    Datasets take turns; the order within a dataset is random, by `seed` and the dataset's name.
+
+    Parameters
+    ----------
+    place
+        Of the tokens to be ordered, among those of the study: (chosen,) int64.
+    dataset, cluster
+        Of all tokens of the study: (token,) int64.
+    names
+        Of the datasets.
+    seed
+        Of the order.
+
+    Returns
+    -------
+    numpy.ndarray
+        `place` in the new order: (chosen,) int64.
     """
     chosen, turns, ranks = [], [], []
     for index, name in enumerate(names):
