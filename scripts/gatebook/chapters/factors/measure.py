@@ -88,10 +88,10 @@ def measure(
     Measured
         `found_factors`, `found_elsewhere` (layer,); `found_variance`, `variance`, `component_variance`, `active`,
         `expert_correlation` (layer, interval); `explained` (class, layer, interval); and their means over layers;
-        `null_*` of Gaussian vectors, and of `expert_correlation` of tokens permuted within datasets. Of each factor
-        that is found again, the most active first (layer, factor): `factor_cosine`, `factor_share` of its activation
-        among that of all factors, `factor_tokens`, the share of tokens in which it is active, `factor_explained`
-        (class, layer, factor), `factor_expert`, `factor_correlation` with all experts (layer, factor, expert),
+        `null_*` of Gaussian vectors, and of `expert_correlation` of tokens permuted in datasets. Of each factor that
+        is found again, the most active first (layer, factor): `factor_cosine`, `factor_share` of its activation among
+        that of all factors, `factor_tokens`, the share of tokens in which it is active, `factor_explained` (class,
+        layer, factor), `factor_expert`, `factor_correlation` with all experts (layer, factor, expert),
         `factor_expert_correlation` (layer, factor, interval), `factor_null`, `factor_q_value`, and `factor_example`
         (layer, factor, example) int64, places among the study's tokens with the highest activation. Where a layer has
         fewer factors they are NaN, or -1.
