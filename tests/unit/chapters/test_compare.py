@@ -312,7 +312,6 @@ def test_verdicts_follow_from_the_interval_of_the_difference(metrics, interval, 
         assert "demo/a" in finding.question and "demo/b" in finding.question
 
 
-<<<<<<< HEAD
 def test_in_brief_runs_differ_or_nothing_shows_that_they_do(metrics):
     same = metrics
     for name, *_ in page.ASKED:
@@ -325,9 +324,7 @@ def test_in_brief_runs_differ_or_nothing_shows_that_they_do(metrics):
     assert found.example.startswith("The information about the domain is ") and found.example.endswith(" in demo/b.")
 
 
-=======
 @pytest.mark.slow
->>>>>>> main
 def test_figures_say_which_runs_and_how_many_measures_differ(metrics):
     same = metrics.copy(deep=True)
     for name in COMPARED:
