@@ -61,7 +61,7 @@ rule describe_model:
     log:
         "results/logs/describe_model/{model}/{checkpoint}.log",
     wildcard_constraints:
-        model=MODEL_WITH_TOKENS,
+        model=MODEL_TO_RUN,
     priority: 1  # the sooner all are there, the more parts a job extracts by the model that it loaded
     conda:
         "../envs/study.yaml"
@@ -85,6 +85,8 @@ rule tokenize_dataset:
         tokens="results/inputs/{model}/{dataset}.nc",
     log:
         "results/logs/tokenize_dataset/{model}/{dataset}.log",
+    wildcard_constraints:
+        model=MODEL_TO_RUN,
     priority: 1
     conda:
         "../envs/study.yaml"

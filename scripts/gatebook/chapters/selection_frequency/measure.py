@@ -99,11 +99,13 @@ def measure(
     tokens = uncertainty.dataset_draws(dataset_tallies, ["tokens"], resampling)["tokens"]
     names = [name for name in SUMS if name in first]
     draws, per_layer = [], []
-    for tally in tallies.by_layer(dataset_tallies, [*names, *(["rank_count"] if of_documents else [])]):
+    of_ranks = ["rank_count"] if "rank_count" in first else []
+    for tally in tallies.by_layer(dataset_tallies, [*names, *of_ranks]):
         sums = uncertainty.dataset_draws(tally, names, resampling)
         found, shares = measures_of_draws(sums, tokens), _shares(sums, tokens, confidence)
         if of_documents:
             found["dropped_share"] = _dropped(tally, sizes, batch_tokens, capacity_factors)
+        if of_ranks:
             rank_count = sum(layer["rank_count"] for layer in tally.values())
             shares["rank_share"] = rank_count / rank_count.sum("rank").where(rank_count.sum("rank") > 0)
             shares["rank_share"].attrs = {"long_name": "share of an expert's selections at each rank", "units": "1"}
@@ -112,8 +114,9 @@ def measure(
     values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer", data_vars="minimal")
     out = out.merge(summarise(values, MEASURES, Bootstrap(confidence)))
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
-    if of_documents:
+    if "probability_sum" in first:
         out.attrs["probability"] = tallies.probability_name(first.attrs)
+    if of_documents:
         long_name = f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens"
         dropped = values["dropped_share"].rename(draw_of_groups="draw")
         for name, each in (("dropped_share", dropped), ("mean_over_layers_dropped_share", dropped.mean("layer"))):
