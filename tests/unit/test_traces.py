@@ -151,9 +151,9 @@ def test_without_documents_all_tokens_are_one_which_the_config_must_say(tmp_path
     np.savez(tmp_path / "bare.npz", indices=traced.ids, token_ids=traced.token_id)
     made, *_ = read(tmp_path / "bare.npz", wanted(), lacks=["documents"])
     assert made["document_tokens"].values.tolist() == [100] and made["cluster"].values.tolist() == ["all"]
-    with pytest.raises(Problem, match="datasets.a.lacks: its files have no document: add 'documents'"):
+    with pytest.raises(Problem, match=r"datasets\.a\.lacks: its files have no document: add 'documents'"):
         read(tmp_path / "bare.npz", wanted())
-    with pytest.raises(Problem, match="datasets.a.lacks: its files have a token_id: remove 'tokens'"):
+    with pytest.raises(Problem, match=r"datasets\.a\.lacks: its files have a token_id: remove 'tokens'"):
         read(tmp_path / "bare.npz", wanted(), lacks=["documents", "tokens"])
     np.save(tmp_path / "ids.npy", traced.ids)
     made, ids, *_ = read(tmp_path / "ids.npy", wanted(), lacks=["documents", "tokens"])

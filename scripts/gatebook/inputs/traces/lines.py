@@ -39,8 +39,13 @@ def _request(line: str, where: str, name: str, wanted: Wanted) -> Block:
     token_id, phase = _tokens(given, wanted)
     ids = _experts(given, wanted, where)
     if ids is None:
+        lost = 0 if token_id is None else len(token_id)
         none = np.empty((0, len(wanted.kept), wanted.top_k), dtype=np.int64)
-        return Block(none, token_id=None if token_id is None else token_id[:0], dropped={NULL: 0 if token_id is None else len(token_id)})
+        return Block(
+            none,
+            token_id=None if token_id is None else token_id[:0],
+            dropped={NULL: lost},
+        )
     start, unrecorded = int(given.get(START) or 0), None
     if start:
         ids = np.concatenate([np.full((start, *ids.shape[1:]), -1, dtype=ids.dtype), ids])

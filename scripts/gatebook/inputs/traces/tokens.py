@@ -64,8 +64,8 @@ class Gathered:
         -------
         xarray.Dataset
             `source_token(token)` int64 says where in the files each token is. A new window begins with a document,
-            after tokens that are left out, and where positions do not go on. The attribute `dropped` (JSON) has the numbers
-            of tokens that were left out with their documents.
+            after tokens that are left out, and where positions do not go on. The attribute `dropped` (JSON) has the
+            numbers of tokens that were left out with their documents.
         """
         starts = np.array(self._starts, dtype=np.int64)
         place, document, left_out = _limited(kept, starts, limits, tokens, self._key)
