@@ -7,11 +7,14 @@ import pytest
 import trace_cases as cases
 from trace_cases import EXPERTS, LAYERS, TOP_K
 
+from gatebook.files import netcdf
 from gatebook.inputs.traces import forms
 from gatebook.inputs.traces.base import Wanted, rows, taken
 from gatebook.inputs.traces.checks import LAST, SHARED, UNRECORDED, ZEROS, Checks, narrowed, ordered
 from gatebook.inputs.traces.tokens import SHORT, Gathered
 from gatebook.problem import Problem
+from gatebook.routing import traced as traced_models
+from gatebook.routing.records import layer_files
 
 WITH_SCORES = {
     "npz": cases.npz,
@@ -247,3 +250,77 @@ def test_what_is_wrong_is_one_sentence(name, tmp_path):
         read(path, wanted(**other))
     assert str(found.value).startswith("datasets.a") or str(path) in str(found.value)
     assert "\n" not in str(found.value)
+
+
+MODEL = {
+    "id": "some/model",
+    "revision": "v1",
+    "layers": "all",
+    "trace_layers": ["1", 3],
+    "experts_per_layer": EXPERTS,
+    "experts_per_token": TOP_K,
+    "trust_remote_code": False,
+    "tokens_per_dataset": "all",
+    "router": {"scores": "softmax", "normalised": False},
+}
+NAMES = {"model": "served", "checkpoint": "v1", "dataset": "a", "part": "a"}
+
+
+def imported(run_script, out, path, holds, steps=("describe_traces", "read_traces", "import_traces")):
+    """Run the scripts from files of traces to records."""
+    tokens, description = str(out / "tokens.nc"), str(out / "model.json")
+    given = {"code": "c0de", "model": MODEL | {"holds": holds}, "dataset": {"limits": {}}}
+    files = {"description": description, "traces": [str(path)]}
+    parts = {
+        "describe_traces": ({"config": []}, {"description": description}, {}),
+        "read_traces": (files | {"tokenizer": []}, {"tokens": tokens}, {"order": {"v1": [0]}}),
+        "import_traces": (files | {"tokens": tokens}, {"records": out / "records"}, {"place": {}}),
+    }
+    for name in steps:
+        input, output, params = parts[name]
+        output = {key: str(value) for key, value in output.items()}
+        run_script(name, out, input=input, output=output, params=given | params, wildcards=NAMES, threads=1)
+    return netcdf.load(tokens), {layer: netcdf.load(file) for layer, file in layer_files(out / "records").items()}
+
+
+@pytest.mark.parametrize("holds", ["ids", "order", "weights", "logits"])
+def test_traces_become_the_records_of_extraction(holds, run_script, tmp_path):
+    traced = cases.made()
+    path = cases.npz(tmp_path, traced, router_logits=traced.logits)
+    tokens, records = imported(run_script, tmp_path, path, holds)
+    assert list(records) == list(LAYERS) and tokens.attrs["dropped"] == "{}"
+    expected = np.sort(traced.ids, axis=-1) if holds == "ids" else traced.ids
+    for place, record in enumerate(records.values()):
+        np.testing.assert_array_equal(record["selected_expert"], expected[:, place])
+        assert record["selected_expert"].dtype == np.uint8
+        assert record.attrs["contents"] == ("exact" if holds == "logits" else holds)
+        others = {"weights": {"routing_weight"}, "logits": {"router_logits"}}.get(holds, set())
+        assert set(record.data_vars) == {"selected_expert"} | others
+        if holds == "weights":
+            np.testing.assert_array_equal(record["routing_weight"], traced.scores[:, place])
+        if holds == "logits":
+            np.testing.assert_array_equal(record["router_logits"], traced.logits[:, place])
+        assert record.attrs["dataset"] == "a" and record.attrs["model_id"] == "some/model"
+
+
+def test_logits_that_select_other_experts_are_refused(run_script, tmp_path):
+    traced = cases.made()
+    path = cases.npz(tmp_path, traced, router_logits=-traced.logits)
+    with pytest.raises(Problem, match=r"of a token's logits .* are the largest, and the traces say .* correct `router`"):
+        imported(run_script, tmp_path, path, "logits")
+
+
+def test_facts_of_a_model_are_those_of_its_config_with_which_keys_must_agree(model_folder):
+    known = {"layers": "all", "trust_remote_code": False}
+    found = traced_models.describe("models.a", known, model_folder)
+    assert (found["experts"], found["top_k"], found["layers"]) == (8, 3, [0, 1, 2, 3])
+    assert found["trace_layers"] == [0, 1, 2, 3] and found["rule"]["experts"] == 8
+    found = traced_models.describe("models.a", known | {"trace_layers": "1-3", "layers": [3, 1]}, model_folder)
+    assert found["trace_layers"] == [1, 2, 3] and found["layers"] == [1, 3]
+    for other, sentence in (
+        ({"experts_per_token": 2}, r"models\.a\.experts_per_token: it is 2, and .*config.json says 3: correct it"),
+        ({"trace_layers": "0-5"}, r"models\.a\.trace_layers: the model of config.json has no layer 4"),
+        ({"layers": 7}, r"models\.a\.layers: layer 7 is not among the layers with experts"),
+    ):
+        with pytest.raises(Problem, match=sentence):
+            traced_models.describe("models.a", known | other, model_folder)
