@@ -429,7 +429,7 @@ def model_pages():
 def profiled(model):
     """Whether the chapters of a model's report say enough of its experts for profiles."""
     parts_known = {part for name in chapters(model) for part in CHAPTERS[name].expert_page}
-    return parts_known.issuperset(profiles_page.NEEDS) and "scores" not in study.missing(model)
+    return parts_known.issuperset(profiles_page.NEEDS) and not {"scores", "text"} & study.missing(model).keys()
 
 
 def browsed(model):

@@ -801,7 +801,7 @@ def test_wrong_settings_of_traces(changes, sentence):
 def test_traces_are_studied_by_themselves_and_compared_only_with_logits():
     whole = traces()
     whole["study"]["models"].append("demo")
-    with pytest.raises(Problem, match=r"models\.served has `source: traces` and models.demo `source: demo`: select only"):
+    with pytest.raises(Problem, match=r"models\.served has `source: traces` and models.demo `source: demo`: select"):
         resolved(whole)
     whole = traces(checkpoints=["v1", "v2"]) | {"compare": ["served/v1", "served/v2"]}
     with pytest.raises(Problem, match="config: compare: served/v1: its traces hold no router logits"):

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import trace_cases as cases
+from safetensors.torch import save_file
 from trace_cases import EXPERTS, LAYERS, TOP_K
 
 from gatebook.files import netcdf
@@ -98,6 +100,15 @@ def test_blocks_do_not_change_what_is_read(tmp_path, monkeypatch):
         np.testing.assert_array_equal(ids, traced.ids)
         np.testing.assert_array_equal(scores, traced.scores)
         assert made["document_tokens"].values.tolist() == list(cases.LENGTHS)
+
+
+def test_bfloat16_of_safetensors_is_read_as_it_is(tmp_path):
+    traced = cases.made()
+    scores = torch.from_numpy(traced.scores).to(torch.bfloat16)
+    arrays = {name: torch.from_numpy(each) for name, each in traced.arrays.items()} | {"scores": scores}
+    save_file(arrays, tmp_path / "t.safetensors")
+    found = next(forms.read([tmp_path / "t.safetensors"], wanted(("scores",))))[1].scores
+    np.testing.assert_array_equal(found, scores.float().numpy())
 
 
 def test_what_is_not_recorded_is_left_out_counted_and_begins_a_window(tmp_path):
@@ -238,6 +249,8 @@ BROKEN = {
     ),
     "pickle": (_text("a.pt", "no archive"), {}, r"cannot be read with weights_only"),
     "ending": (_text("a.xlsx", ""), {}, r"has the ending '.xlsx': use one of .npz"),
+    "zip": (_text("a.npz", "no archive"), {}, r"a.npz cannot be read \(File is not a zip file\)"),
+    "npy": (_text("a.npy", "no array"), {}, r"a.npy has no array in numpy's format"),
     "safetensors": (_text("a.safetensors", "x" * 40), {}, r"cannot be read as safetensors"),
 }
 
@@ -306,7 +319,7 @@ def test_traces_become_the_records_of_extraction(holds, run_script, tmp_path):
 def test_logits_that_select_other_experts_are_refused(run_script, tmp_path):
     traced = cases.made()
     path = cases.npz(tmp_path, traced, router_logits=-traced.logits)
-    with pytest.raises(Problem, match=r"of a token's logits .* are the largest, and the traces say .* correct `router`"):
+    with pytest.raises(Problem, match=r"of a token's logits .* are the largest, and the traces .* correct `router`"):
         imported(run_script, tmp_path, path, "logits")
 
 

@@ -108,7 +108,9 @@ def records(block: Block, holds: str, rule: RoutingRule, tokens: np.ndarray, win
     if holds == "logits":
         found = {"selected_expert": _selected(block, rule, key).astype(dtype), "router_logits": block.logits}
     else:
-        found = {"selected_expert": ids.astype(dtype)} | ({"routing_weight": scores} if holds == "weights" else {})
+        found = {"selected_expert": ids.astype(dtype)} | (
+            {"routing_weight": scores.astype(np.float32, copy=False)} if holds == "weights" else {}
+        )
     by_layer = {name: np.ascontiguousarray(np.moveaxis(values, 1, 0)) for name, values in found.items()}
     return Records(tokens, windows, by_layer, {})
 

@@ -73,6 +73,8 @@ class Models(base.Models):
 
     def tokenizer(self, model: dict) -> str:
         """See `base.Models`."""
+        if "tokenizer" not in model:
+            raise Problem(f"config: models: the traces of {model['id']} have no `tokenizer`, which this needs: add it.")
         return model["tokenizer"]["folder"]
 
     def local_paths(self, model: dict) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Traces as arrays: `.npz`, `.npy` and `.safetensors`, (token, layer, rank), read in blocks."""
 
+import json
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -10,6 +11,13 @@ import numpy as np
 
 from gatebook.inputs.traces.base import OF_TOKENS, TOKENS_PER_BLOCK, Block, Blocks, Wanted, check_layers, check_shape
 from gatebook.problem import Problem
+
+BFLOAT16 = "bfloat16"
+DTYPES = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
+    "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": BFLOAT16,
+}  # fmt: skip
+"""The types of safetensors in numpy's words."""
 
 
 class Array(NamedTuple):
@@ -37,42 +45,54 @@ def read_npy(path: Path, wanted: Wanted) -> Blocks:
 
 
 def read_safetensors(path: Path, wanted: Wanted) -> Blocks:
-    """The blocks of a `.safetensors` file."""
-    from safetensors import SafetensorError, safe_open
+    """The blocks of a `.safetensors` file, which is not mapped: it would be in memory as far as it was read."""
+    size = path.stat().st_size
+    with path.open("rb") as file, ExitStack() as files:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length)) if length <= size else {}
+            places = {
+                name: (DTYPES[each["dtype"]], *map(tuple, (each["shape"], each["data_offsets"])))
+                for name, each in header.items()
+                if name != "__metadata__"
+            }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Problem(f"{wanted.key}: {path} cannot be read as safetensors ({error!r}): get it again.") from error
+        if not places or size < 8 + length + max(stop for *_, (_, stop) in places.values()):
+            raise Problem(f"{wanted.key}: {path} cannot be read as safetensors (it is cut off): get it again.")
 
-    def opened(name: str) -> Array:
-        part, done = file.get_slice(name), 0
-        bfloat16 = part.get_dtype() == "BF16"
+        def opened(name: str) -> Array:
+            dtype, shape, (start, _) = places[name]
+            stream = files.enter_context(path.open("rb"))
+            stream.seek(8 + length + start)
+            rows = _rows_of(stream, shape, np.dtype("<u2" if dtype == BFLOAT16 else dtype), path)
+            return Array(shape, (lambda number: _float32(rows(number))) if dtype == BFLOAT16 else rows)
 
-        def following(rows: int) -> np.ndarray:
-            nonlocal done
-            done += rows
-            return _of_bfloat16(raw, name, done - rows, done) if bfloat16 else part[done - rows : done]
+        yield from _blocks(path, list(places), opened, wanted)
 
-        return Array(tuple(part.get_shape()), following)
 
-    def _of_bfloat16(raw, name: str, start: int, stop: int) -> np.ndarray:
-        return raw.get_slice(name)[start:stop].float().numpy()  # numpy has no such type
-
-    try:
-        with safe_open(path, framework="numpy") as file, ExitStack() as files:
-            raw, names = None, list(file.keys())
-            if any(file.get_slice(name).get_dtype() == "BF16" for name in names):
-                raw = files.enter_context(safe_open(path, framework="pt"))
-            yield from _blocks(path, names, opened, wanted)
-    except SafetensorError as error:
-        raise Problem(f"{wanted.key}: {path} cannot be read as safetensors ({error}): get it again.") from error
+def _float32(bits: np.ndarray) -> np.ndarray:
+    """Numbers in bfloat16, of which numpy has the bits alone."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _of_stream(stream, path: Path) -> Array:
     """An array in numpy's format, read row by row from a stream, without ever being whole in memory."""
-    version = np.lib.format.read_magic(stream)
-    header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-    shape, fortran, dtype = header(stream)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(stream)
+    except ValueError as error:
+        raise Problem(f"{path} has no array in numpy's format ({error}): save it anew.") from error
     if fortran and len(shape) > 1:
         raise Problem(f"{path} has an array in Fortran order: save it in C order (numpy.ascontiguousarray).")
     if dtype.hasobject:
         raise Problem(f"{path} has an array of Python objects, which is not read: save numbers or text.")
+    return Array(shape, _rows_of(stream, shape, dtype, path))
+
+
+def _rows_of(stream, shape: tuple[int, ...], dtype: np.dtype, path: Path) -> Callable[[int], np.ndarray]:
+    """What reads the next rows of an array from a stream."""
 
     def following(rows: int) -> np.ndarray:
         part = np.empty((rows, *shape[1:]), dtype=dtype)
@@ -85,7 +105,7 @@ def _of_stream(stream, path: Path) -> Array:
             done += got
         return part
 
-    return Array(shape, following)
+    return following
 
 
 def _blocks(path: Path, names: list[str], opened: Callable[[str], Array], wanted: Wanted) -> Blocks:

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from zipfile import BadZipFile
+
+from pyarrow import ArrowInvalid
 
 from gatebook.inputs.traces import arrays, lines, parquet, recorder, table
 from gatebook.inputs.traces.base import Block, Wanted
@@ -22,7 +25,11 @@ FORMS = {
 def read(paths: Sequence[str], wanted: Wanted) -> Iterator[tuple[int, Block]]:
     """The blocks of files or folders, one after another, each with the number of its file."""
     for number, path in enumerate(map(Path, paths)):
-        yield from ((number, block) for block in _form(path, wanted)(path, wanted))
+        try:
+            yield from ((number, block) for block in _form(path, wanted)(path, wanted))
+        except (BadZipFile, ArrowInvalid, UnicodeDecodeError) as error:
+            reason = str(error).splitlines()[0]
+            raise Problem(f"{wanted.key}: {path} cannot be read ({reason}): get it again.") from error
 
 
 def files(paths: Sequence[str]) -> list[Path]:
