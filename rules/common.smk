@@ -146,6 +146,8 @@ check_tracking()
 
 MODEL, NOTHING = "[A-Za-z0-9_-]+", "(?!)"
 MODEL_OF_COUNTS, MODEL_WITH_TOKENS = (MODEL, NOTHING) if study.of_counts else (NOTHING, MODEL)
+MODEL_OF_TRACES = MODEL if study.of_traces else NOTHING
+MODEL_TO_RUN = NOTHING if study.of_traces else MODEL_WITH_TOKENS
 DATASET = "[A-Za-z0-9_-]+([.]question_only)?"
 CONTINUED = "|".join(re.escape(name) for name, entry in study.datasets.items() if "generate" in entry) or NOTHING
 VARIANT = "|".join(map(re.escape, study.variants)) or NOTHING
@@ -226,6 +228,44 @@ def dataset_files(wildcards):
 def counts_files(wildcards):
     """The files that hold the published counts of a model."""
     return study.models[wildcards.model]["files"]
+
+
+def traced_config(wildcards):
+    """The config.json of a model whose routing was traced, if the study's config names its folder."""
+    model = study.models[wildcards.model]
+    return [f"{model['path']}/config.json"] if "path" in model else []
+
+
+def traced_tokenizer(wildcards):
+    """The folder with the tokenizer of a model whose routing was traced, if it has one."""
+    return study.tokenizer(wildcards.model) if "tokenizer" in study.models[wildcards.model] else []
+
+
+def traced_paths(wildcards):
+    """Where the traces of a dataset are, by checkpoint."""
+    checkpoints = study.models[wildcards.model]["checkpoints"]
+    return {each: study.traces(wildcards.model, wildcards.dataset, each) for each in checkpoints}
+
+
+def traces_of_dataset(wildcards):
+    """The traces of a dataset at all checkpoints, each file or folder once."""
+    return list(dict.fromkeys(path for paths in traced_paths(wildcards).values() for path in paths))
+
+
+def traced_order(wildcards):
+    """Which of the traces of a dataset are those of each checkpoint, by their places among all of them."""
+    every = traces_of_dataset(wildcards)
+    return {each: [every.index(path) for path in paths] for each, paths in traced_paths(wildcards).items()}
+
+
+def dataset_of_part(wildcards):
+    """The settings of the dataset that a part is of."""
+    return study.datasets[parts.dataset_of(wildcards.part)]
+
+
+def traces_of_part(wildcards):
+    """The traces of the dataset that a part is of, at a checkpoint."""
+    return study.traces(wildcards.model, parts.dataset_of(wildcards.part), wildcards.checkpoint)
 
 
 def of_datasets(pattern):
@@ -521,7 +561,7 @@ def described_datasets():
 
 def model_pages():
     """The folders of the pages about one model, which need tokens."""
-    kinds = {"experts": profiled, "browser": lambda model: not study.of_counts}
+    kinds = {"experts": profiled, "browser": browsed}
     return [
         f"results/{kind}/{model}/{study.studied_checkpoint(model)}"
         for kind, known in kinds.items()
@@ -533,7 +573,12 @@ def model_pages():
 def profiled(model):
     """Whether the chapters of a model's report say enough of its experts for profiles."""
     parts_known = {part for name in chapters(model) for part in CHAPTERS[name].expert_page}
-    return parts_known.issuperset(profiles_page.NEEDS)
+    return parts_known.issuperset(profiles_page.NEEDS) and not {"scores", "text"} & study.missing(model).keys()
+
+
+def browsed(model):
+    """Whether a model's tokens, their text and their experts' weights are known, which the expert browser shows."""
+    return not {"tokens", "text", "weights"} & study.missing(model).keys()
 
 
 def size_limits():
@@ -545,7 +590,9 @@ def size_limits():
 
 def expert_sets():
     """The tables of expert sets that are specific to a dataset, which the pages of the expert browser link to."""
-    return [] if study.of_counts else studied("results/tables/{model}/{checkpoint}/expert_sets.csv")
+    pattern = "results/tables/{model}/{checkpoint}/expert_sets.csv"
+    models = [model for model in study.models if browsed(model)]
+    return [pattern.format(model=model, checkpoint=study.studied_checkpoint(model)) for model in models]
 
 
 def studied_of(wildcards):

@@ -61,7 +61,7 @@ rule describe_model:
     log:
         "results/logs/describe_model/{model}/{checkpoint}.log",
     wildcard_constraints:
-        model=MODEL_WITH_TOKENS,
+        model=MODEL_TO_RUN,
     priority: 1  # the sooner all are there, the more parts a job extracts by the model that it loaded
     conda:
         "../envs/study.yaml"
@@ -86,6 +86,7 @@ rule tokenize_dataset:
     log:
         "results/logs/tokenize_dataset/{model}/{dataset}.log",
     wildcard_constraints:
+        model=MODEL_TO_RUN,
         dataset=f"(?!(?:{CONTINUED})[.]nc){DATASET}",
     priority: 1
     conda:

@@ -778,6 +778,63 @@ def test_wrong_settings_of_published_counts(changes, sentence):
         resolved(counts(**changes))
 
 
+def traces(**changes) -> dict:
+    """The config of a study of routing traces, with changes to its model."""
+    whole = config()
+    facts = {"trace_layers": "2-9", "experts_per_layer": 8, "experts_per_token": 2}
+    whole["models"]["served"] = {"source": "traces", "id": "a/b", "revision": "v1"} | facts | changes
+    whole["models"]["served"] = {key: value for key, value in whole["models"]["served"].items() if value is not DELETE}
+    whole["datasets"]["chat"] = {"source": "traces", "traces": ["t/{checkpoint}/{model}.npz", "more"]}
+    return whole | {"study": {"title": "Traces", "models": ["served"], "datasets": ["chat"], "tasks": [], "probes": []}}
+
+
+def test_a_study_of_traces_says_where_they_are_and_what_they_lack():
+    study = resolved(traces(tokenizer={"path": "tok"}))
+    assert study.of_traces and not study.of_counts and not resolved(config()).of_traces
+    files = {"datasets.chat.traces[0] (v1)": "t/v1/served.npz", "datasets.chat.traces[1] (v1)": "more"}
+    assert study.local_paths() == {"models.served.tokenizer.path": "tok"} | files
+    lacks = study.missing("served")
+    assert {"order", "weights", "scores", "logits", "sample", "model", "tasks", "training"} <= lacks.keys()
+    assert not {"selections", "tokens", "documents", "clusters", "text"} & lacks.keys()
+    assert lacks["order"] == "the traces hold experts in no order (models.served.holds)"
+    assert "order" not in resolved(traces(holds="order")).missing("served")
+    held = resolved(traces(holds="logits", router={"normalised": True})).missing("served")
+    assert (
+        not {"order", "weights", "scores", "logits"} & held.keys() and held["text"] == "models.served has no tokenizer"
+    )
+    bare = traces(tokenizer={"id": "a/b", "revision": "v1"})
+    bare["datasets"]["chat"]["lacks"] = ["tokens", "documents"]
+    lacks = resolved(bare).missing("served")
+    assert lacks["text"] == "the traces of chat hold no token ids"
+    assert lacks["clusters"] == lacks["documents"] == "the traces of chat hold no document boundaries"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"trace_layers": DELETE}, "models.served.trace_layers: traces do not say it: write it, or a `path` with"),
+        ({"experts_per_token": 9}, "models.served.experts_per_token: 9 is more than experts_per_layer (8): lower it."),
+        ({"holds": "logits"}, "models.served.holds: of logits it is not known how the router weighs them: write"),
+        ({"holds": "all"}, "models.served.holds: 'all' is not allowed"),
+        ({"tokenizer": {"path": "a", "id": "b", "revision": "c"}}, "models.served.tokenizer: it has `path` and `id`"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_of_traces(changes, sentence):
+    with pytest.raises(Problem, match=re.escape(f"config: {sentence}")):
+        resolved(traces(**changes))
+
+
+def test_traces_are_studied_by_themselves_and_compared_only_with_logits():
+    whole = traces()
+    whole["study"]["models"].append("demo")
+    with pytest.raises(Problem, match=r"models\.served has `source: traces` and models.demo `source: demo`: select"):
+        resolved(whole)
+    whole = traces(checkpoints=["v1", "v2"]) | {"compare": ["served/v1", "served/v2"]}
+    with pytest.raises(Problem, match="config: compare: served/v1: its traces hold no router logits"):
+        resolved(whole)
+
+
 def test_only_what_the_study_selects_must_fit_together():
     whole = changed("datasets/other", {"source": "demo", "domain": "cpp"})
     assert list(resolved(whole).datasets) == ["python"]

@@ -20,6 +20,7 @@ from gatebook.inputs.clusters import GROUPS
 from gatebook.routing import extraction
 from gatebook.routing import records as records_on_disk
 from gatebook.routing.families import routing_rule
+from gatebook.routing.following import complete
 from gatebook.routing.records import BITS
 from gatebook.routing.rule import routing_rule_of
 from gatebook.study import counting, tallies
@@ -104,6 +105,32 @@ def test_counts_and_sums_equal_a_loop_over_tokens(made: Case):
 
 
 @pytest.mark.slow
+@facts
+@given(small_cases)
+def test_of_records_without_logits_the_tally_has_what_follows_from_them(made: Case):
+    tally = made.tally()
+    weights = {layer: _with_weights(full) for layer, full in made.layers.items()}
+    ids = {layer: full.drop_vars("routing_weight") for layer, full in weights.items()}
+    in_no_order = {
+        layer: full.map(lambda array: array.copy(data=np.sort(array, axis=-1))) for layer, full in ids.items()
+    }
+    for contents, layers in (("weights", weights), ("order", ids), ("ids", in_no_order)):
+        layers = {layer: each.assign_attrs(contents=contents) for layer, each in layers.items()}
+        found = replace(made, layers=layers).tally()
+        assert set(found.data_vars) == set(tallies.KNOWN[contents])
+        for name in found.data_vars:
+            np.testing.assert_array_equal(found[name], tally[name], err_msg=name)
+    halves = [found, found]
+    np.testing.assert_array_equal(tallies.combine(halves)["pair_count"], 2 * found["pair_count"])
+
+
+def _with_weights(full: xr.Dataset) -> xr.Dataset:
+    """Records of the selected experts and their weights alone."""
+    block = {name: full[name].values for name in ("router_logits", "selected_expert")}
+    weight = complete(block, routing_rule_of(full.attrs))["routing_weight"]
+    return full[["selected_expert"]].assign(routing_weight=(("token", "rank"), weight))
+
+
 @facts
 @given(small_cases)
 def test_scalars_and_their_histograms_equal_a_loop_over_tokens(made: Case):

@@ -8,13 +8,27 @@ from dataclasses import dataclass, field
 from gatebook.files import parts
 from gatebook.inputs import domains, templates, variants
 from gatebook.inputs.limits import token_limit
-from gatebook.inputs.sources import counts, demo, files, hub
+from gatebook.inputs.sources import counts, demo, files, hub, traces
 from gatebook.inputs.tasks.sources import SOURCES as TASKS
 from gatebook.problem import Problem
 
-MODELS = {"demo": demo.Models(), "hub": hub.Models(), "local": files.Models(), "counts": counts.Models()}
-DATASETS = {"demo": demo.Datasets(), "hub": hub.Datasets(), "files": files.Datasets(), "counts": counts.Datasets()}
+MODELS = {
+    "demo": demo.Models(),
+    "hub": hub.Models(),
+    "local": files.Models(),
+    "counts": counts.Models(),
+    "traces": traces.Models(),
+}
+DATASETS = {
+    "demo": demo.Datasets(),
+    "hub": hub.Datasets(),
+    "files": files.Datasets(),
+    "counts": counts.Datasets(),
+    "traces": traces.Datasets(),
+}
 """By the word after `source:` in the config."""
+WITHOUT_MODEL = {"counts": "published counts", "traces": "routing traces"}
+"""Sources whose models are not run, which a study has alone or not at all, and what they are in words."""
 VARIANT = ".question_only"
 ROLES = ["system", "user", "assistant"]
 """Of the messages of a conversation, where the config does not say them."""
@@ -64,6 +78,11 @@ class Study:
         """Whether this is a study of published counts; then all of its models and datasets are."""
         return any(model["source"] == "counts" for model in self.models.values())
 
+    @property
+    def of_traces(self) -> bool:
+        """Whether this is a study of routing traces; then all of its models and datasets are."""
+        return any(model["source"] == "traces" for model in self.models.values())
+
     def missing(self, model: str) -> dict[str, str]:
         """The capabilities that a model's data lack (see `capabilities`), each with the reason."""
         settings = self.models[model]
@@ -76,7 +95,8 @@ class Study:
             lacks["logits"] = "extraction.records is compact"
         if not self.tasks:
             lacks["tasks"] = "study.tasks names none for this model"
-        return lacks | MODELS[settings["source"]].lacks
+        lacks |= MODELS[settings["source"]].lacks
+        return lacks | (MODELS["traces"].missing(model, settings, self.datasets) if self.of_traces else {})
 
     def parts(self, dataset: str) -> list[str]:
         """The parts in which a dataset is read by extraction: its shards, or itself."""
@@ -127,6 +147,10 @@ class Study:
         settings = self.datasets[dataset]
         return DATASETS[settings["source"]].files(dataset.removesuffix(VARIANT), settings)
 
+    def traces(self, model: str, dataset: str, checkpoint: str) -> list[str]:
+        """The files and folders with the routing traces of a dataset at a checkpoint of a model."""
+        return DATASETS["traces"].of(self.datasets[dataset], model, checkpoint)
+
     def local_paths(self) -> dict[str, str]:
         """Config keys of the files and folders that must be there before the study starts, and their paths."""
         found = {}
@@ -139,6 +163,11 @@ class Study:
             for name, entry in entries.items():
                 given = sources[entry["source"]].local_paths(entry)
                 found |= {f"{catalogue}.{name}.{key}": path for key, path in given.items()}
+        for model, settings in self.models.items() if self.of_traces else ():
+            for checkpoint in settings["checkpoints"]:
+                for name in self.datasets:
+                    given = self.traces(model, name, checkpoint)
+                    found |= {f"datasets.{name}.traces[{at}] ({checkpoint})": path for at, path in enumerate(given)}
         return found
 
 
@@ -179,13 +208,14 @@ def resolve(config: dict, chapters: Mapping) -> Study:
     datasets = _datasets(config)
     entries = {f"models.{name}": model for name, model in models.items()}
     entries |= {f"datasets.{name}": dataset for name, dataset in datasets.items()}
-    of_counts = {key: entry["source"] == "counts" for key, entry in entries.items()}
-    if any(of_counts.values()) and not all(of_counts.values()):
-        key, other = (next(key for key, value in of_counts.items() if value is wanted) for wanted in (True, False))
-        raise Problem(
-            f"config: study: {key} has `source: counts` and {other} `source: {entries[other]['source']}`: select only "
-            "models and datasets of counts, or none."
-        )
+    for source in WITHOUT_MODEL:
+        of_source = {key: entry["source"] == source for key, entry in entries.items()}
+        if any(of_source.values()) and not all(of_source.values()):
+            key, other = (next(key for key, value in of_source.items() if value is wanted) for wanted in (True, False))
+            raise Problem(
+                f"config: study: {key} has `source: {source}` and {other} `source: {entries[other]['source']}`: select "
+                f"only models and datasets of {source}, or none."
+            )
     _check_pairs(datasets)
     shards = {
         name: _shards(dataset, models, config["storage"]["tokens_per_shard"]) for name, dataset in datasets.items()
@@ -292,6 +322,11 @@ def _compared(config: dict, models: dict[str, dict]) -> list[dict[str, str]]:
             raise Problem(
                 f"config: compare: {name}/{checkpoint}: {checkpoint!r} is not among the model's checkpoints: use one "
                 f"of {', '.join(models[name]['checkpoints'])}, or add it to models.{name}.checkpoints."
+            )
+        if models[name].get("holds", "logits") != "logits":
+            raise Problem(
+                f"config: compare: {name}/{checkpoint}: its traces hold no router logits from which a comparison could "
+                "be made: remove it."
             )
         if models[name]["source"] == "counts":
             raise Problem(

@@ -180,7 +180,7 @@ def tokenize(
         )
     lengths = np.array([len(tokens) for tokens in ids], dtype=np.int32)
     stated = _of(kept, "id")
-    names = _told_apart(stated)
+    names = told_apart(stated)
     return xr.Dataset(
         {
             "token_id": ("token", np.concatenate(ids), {"long_name": "token id"}),
@@ -246,7 +246,7 @@ def _of(documents: list[Document], part: str) -> np.ndarray:
     return np.array(texts, dtype=object)
 
 
-def _told_apart(names: np.ndarray) -> np.ndarray:
+def told_apart(names: np.ndarray) -> np.ndarray:
     """The names (document,), one that came before with a number after it."""
     found: dict[str, None] = {}
     times: Counter[str] = Counter()
