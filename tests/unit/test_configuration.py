@@ -815,7 +815,7 @@ def test_a_study_of_traces_says_where_they_are_and_what_they_lack():
         ({"trace_layers": DELETE}, "models.served.trace_layers: traces do not say it: write it, or a `path` with"),
         ({"experts_per_token": 9}, "models.served.experts_per_token: 9 is more than experts_per_layer (8): lower it."),
         ({"holds": "logits"}, "models.served.holds: of logits it is not known how the router weighs them: write"),
-        ({"holds": "all"}, "models.served.holds: 'all' is not allowed"),
+        ({"holds": "all"}, "models.served.holds: 'all' is not known: use one of ids"),
         ({"tokenizer": {"path": "a", "id": "b", "revision": "c"}}, "models.served.tokenizer: it has `path` and `id`"),
     ],
     ids=str,

@@ -31,10 +31,23 @@ def fetch_model(
 ) -> Path:
     """Download a model's config, tokenizer and safetensors weights into the hub's cache; the folder of the snapshot.
 
-    `name` is the model's name in the config, for the sentences of a `Problem`; `files` are patterns. A broken
-    connection is taken up where it broke, files that are complete are not fetched again, and when the hub cannot be
-    asked, a complete snapshot in the cache will do. Pickled weights are never fetched, Python files only with
-    `trust_remote_code`.
+    A broken connection is taken up where it broke, files that are complete are not fetched again, and when the hub
+    cannot be asked, a complete snapshot in the cache will do. Pickled weights are never fetched.
+
+    Parameters
+    ----------
+    name
+        Of the model in the config, for the sentences of a `Problem`.
+    repository, revision
+        On the hub.
+    trust_remote_code
+        Whether Python files are fetched.
+    files
+        Patterns of the others.
+
+    Returns
+    -------
+    pathlib.Path
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import DryRunError
