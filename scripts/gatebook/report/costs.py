@@ -44,7 +44,7 @@ EMBEDDED = {
     "attention_heads": (0, 1.1),
     "meaning": (0, 1.0),
     "similarity": (0, 2.6),
-    "factors": (5, 0.8),
+    "factors": (100, 1.3),
     "maps": (40, 3.6),
     "router_decisiveness": (0, 5.7),
     "selection_frequency": (0, 4.1),

@@ -17,7 +17,7 @@ OTHERS = {
     "logit_lens": (450_000, 3_000, 1_300_000, 45_000),
     "expert_retention": (150_000, 0, 235_000, 0),
     "attention_heads": (250_000, 0, 450_000, 0),
-    "factors": (250_000, 0, 400_000, 0),
+    "factors": (330_000, 0, 650_000, 0),
     "interventions": (125_000, 0, 160_000, 0),
     "expert_circuits": (460_000, 0, 400_000, 0),
     "activation_patching": (570_000, 0, 820_000, 0),
