@@ -46,10 +46,23 @@ def spread(study: xr.Dataset, tokens: int, seed: int) -> np.ndarray:
 
 
 def in_turn(place: np.ndarray, dataset: np.ndarray, cluster: np.ndarray, names: list[str], seed: int) -> np.ndarray:
-    """The tokens `place` in the order in which they are drawn: one of each cluster before a second one.
+    """Tokens in the order in which they are drawn: one of each cluster before a second one, datasets in turn.
 
-    Datasets take turns. dataset, cluster (token,) are of all tokens of the study. The order within a dataset is random,
-    by `seed` and the dataset's name.
+    Parameters
+    ----------
+    place
+        The tokens, by their places in a study: (token,) int64.
+    dataset, cluster
+        Of all tokens of the study: (token,) int.
+    names
+        Of its datasets.
+    seed
+        Of the order within a dataset, with the dataset's name.
+
+    Returns
+    -------
+    numpy.ndarray
+        The same places: (token,) int64.
     """
     chosen, turns, ranks = [], [], []
     for index, name in enumerate(names):
