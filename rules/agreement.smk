@@ -3,7 +3,7 @@ rule measure_agreement:
     input:
         tokens=of_agreeing("results/inputs/{model}/{dataset}.nc", over="dataset"),
         records=of_agreeing("results/routing/{model}/{checkpoint}/{part}", over="part"),
-        variants=agreeing_variants(),
+        alternatives=agreeing_alternatives(),
     output:
         metrics="results/metrics/runs/agreement.nc",
         table="results/tables/runs/agreement.csv",

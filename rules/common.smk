@@ -51,11 +51,14 @@ def kept(files):
     return copy
 
 
+def yaml_of(path):
+    """What a YAML file of the project holds; the parser in C, where PyYAML has it, takes a tenth of the time."""
+    return yaml.load(Path(path).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 library = kept(FETCHED) / "scripts" / "gatebook"
 REPORT_FILES = [path for file, path in FETCHED.items() if file.startswith("report/")]
-REFERENCES = [
-    yaml.safe_load(path.read_text()) for file, path in FETCHED.items() if file.startswith("config/reference/")
-]
+REFERENCES = [yaml_of(path) for file, path in FETCHED.items() if file.startswith("config/reference/")]
 FOLDERS = [Path(file).parts[3] for file in FILES if fnmatch(file, "scripts/gatebook/chapters/*/measure.py")]
 sys.path.insert(0, str(library.parent))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
@@ -96,8 +99,8 @@ def overlays():
 def checked():
     """The config, complete and right, the study and the probes that it selects; or one sentence on what is wrong."""
     try:
-        schema = yaml.safe_load(Path(workflow.source_path("../config/schemas/config.schema.yaml")).read_text())
-        default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
+        schema = yaml_of(workflow.source_path("../config/schemas/config.schema.yaml"))
+        default = yaml_of(workflow.source_path("../config/config.yaml"))
         schema = catalogues.with_sources(configuration.with_chapters(schema, KNOWN_CHAPTERS))
         complete = configuration.check(reduce(configuration.laid_over, overlays(), default), schema)
         return complete, catalogues.resolve(complete, KNOWN_CHAPTERS), probe_sources.selected(complete)
@@ -143,13 +146,23 @@ check_tracking()
 
 MODEL, NOTHING = "[A-Za-z0-9_-]+", "(?!)"
 MODEL_OF_COUNTS, MODEL_WITH_TOKENS = (MODEL, NOTHING) if study.of_counts else (NOTHING, MODEL)
-PART = "|".join(re.escape(part) for dataset in study.datasets for part in study.parts(dataset))
+MODEL_OF_TRACES = MODEL if study.of_traces else NOTHING
+MODEL_TO_RUN = NOTHING if study.of_traces else MODEL_WITH_TOKENS
+DATASET = "[A-Za-z0-9_-]+([.]question_only)?"
+CONTINUED = "|".join(re.escape(name) for name, entry in study.datasets.items() if "generate" in entry) or NOTHING
+VARIANT = "|".join(map(re.escape, study.variants)) or NOTHING
+EXTRACTED = "|".join(re.escape(part) for dataset in study.datasets for part in study.parts(dataset))
 DATASET_IN_SHARDS = "|".join(re.escape(dataset) for dataset, shards in study.shards.items() if shards > 1) or NOTHING
 
 
+def code(script, run=False):
+    """A params function: the `content_of` a rule's script, which is read only if one of its jobs is planned."""
+    return lambda wildcards: content_of(script, run=run)
+
+
 @cache
-def code(script, *also, run=False):
-    """Content hash of a rule's script and of the library modules that it uses, so that editing them runs it again.
+def content_of(script, *also, run=False):
+    """Content hash of a script and of the library modules that it uses, so that editing them runs its jobs again.
 
     `also` are modules that it imports by a name made up at run time. How a run is recorded changes no result, so the
     modules in run/ count only for the scripts that show it (`run`).
@@ -217,6 +230,44 @@ def counts_files(wildcards):
     return study.models[wildcards.model]["files"]
 
 
+def traced_config(wildcards):
+    """The config.json of a model whose routing was traced, if the study's config names its folder."""
+    model = study.models[wildcards.model]
+    return [f"{model['path']}/config.json"] if "path" in model else []
+
+
+def traced_tokenizer(wildcards):
+    """The folder with the tokenizer of a model whose routing was traced, if it has one."""
+    return study.tokenizer(wildcards.model) if "tokenizer" in study.models[wildcards.model] else []
+
+
+def traced_paths(wildcards):
+    """Where the traces of a dataset are, by checkpoint."""
+    checkpoints = study.models[wildcards.model]["checkpoints"]
+    return {each: study.traces(wildcards.model, wildcards.dataset, each) for each in checkpoints}
+
+
+def traces_of_dataset(wildcards):
+    """The traces of a dataset at all checkpoints, each file or folder once."""
+    return list(dict.fromkeys(path for paths in traced_paths(wildcards).values() for path in paths))
+
+
+def traced_order(wildcards):
+    """Which of the traces of a dataset are those of each checkpoint, by their places among all of them."""
+    every = traces_of_dataset(wildcards)
+    return {each: [every.index(path) for path in paths] for each, paths in traced_paths(wildcards).items()}
+
+
+def dataset_of_part(wildcards):
+    """The settings of the dataset that a part is of."""
+    return study.datasets[parts.dataset_of(wildcards.part)]
+
+
+def traces_of_part(wildcards):
+    """The traces of the dataset that a part is of, at a checkpoint."""
+    return study.traces(wildcards.model, parts.dataset_of(wildcards.part), wildcards.checkpoint)
+
+
 def of_datasets(pattern):
     """An input function: `pattern` filled in for a checkpoint and every dataset of the study."""
     return lambda wildcards: [pattern.format(dataset=dataset, **wildcards) for dataset in study.datasets]
@@ -270,6 +321,36 @@ def how_exported(wildcards):
     if model["source"] == "demo":
         chosen = {"seed": config["demo"]["training"]["seed"]} | chosen
     return {key: str(value) for key, value in chosen.items()} | {"records": config["extraction"]["records"]}
+
+
+def by_variant(pattern):
+    """An input function: `pattern` filled in for every dataset of the study, or else for each of its variants."""
+    return lambda wildcards: [pattern.format(dataset=dataset, **wildcards) for dataset in study.told_apart]
+
+
+tallies_by_variant = by_variant("results/tallies/{model}/{checkpoint}/{dataset}.nc")
+tokens_by_variant = by_variant("results/inputs/{model}/{dataset}.nc")
+
+
+def records_by_variant(wildcards):
+    """The records of every part of the study's datasets, or else of each of its variants, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [
+        f"{folder}{part}"
+        for name in study.told_apart
+        for part in ([name] if name in study.variants else study.parts(name))
+    ]
+
+
+def tokens_of_whole(wildcards):
+    """The tokens of the dataset that a variant is of."""
+    return f"results/inputs/{wildcards.model}/{study.variants[wildcards.variant].dataset}.nc"
+
+
+def records_of_whole(wildcards):
+    """The records of every part of the dataset that a variant is of, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [f"{folder}{part}" for part in study.parts(study.variants[wildcards.variant].dataset)]
 
 
 def training_records(wildcards):
@@ -401,11 +482,11 @@ def of_agreeing(pattern, over):
     ]
 
 
-def agreeing_variants():
-    """The selections of the variants of the first run of `agreement`."""
+def agreeing_alternatives():
+    """The selections of the alternatives of the first run of `agreement`."""
     asked = agreeing()
     return [
-        f"results/variants/{asked.runs[0]['model']}/{asked.runs[0]['checkpoint']}/{name}.nc" for name in asked.variants
+        f"results/alternatives/{asked.runs[0]['model']}/{asked.runs[0]['checkpoint']}/{name}.nc" for name in asked.alternatives
     ]
 
 
@@ -419,11 +500,11 @@ def chosen_to_agree():
     return {key: config["agreement"][key] for key in ("tokens", "seed")}
 
 
-def variant_settings(wildcards):
-    """The settings of a model with those of a variant in their place."""
+def alternative_settings(wildcards):
+    """The settings of a model with those of an alternative in their place."""
     keys = ("id", "path", "layers", "dtype", "device", "attention", "experts", "gpus", "trust_remote_code")
     model = study.models[wildcards.model]
-    return {key: model[key] for key in keys if key in model} | agreeing().variants[wildcards.variant]
+    return {key: model[key] for key in keys if key in model} | agreeing().alternatives[wildcards.alternative]
 
 
 def answered_again():
@@ -459,7 +540,9 @@ def growing(amount, per_million=0):
 
     def resource(wildcards, attempt):
         models = [wildcards.model] if "model" in wildcards.keys() else study.models
-        tokens = sum(study.most_tokens(model, wildcards.get("dataset")) for model in models) if per_million else 0
+        variant = study.variants.get(wildcards.get("variant"))
+        dataset = variant.dataset if variant else wildcards.get("dataset")
+        tokens = sum(study.most_tokens(model, dataset) for model in models) if per_million else 0
         return attempt * math.ceil(amount + per_million * tokens / 10**6)
 
     return resource
@@ -478,7 +561,7 @@ def described_datasets():
 
 def model_pages():
     """The folders of the pages about one model, which need tokens."""
-    kinds = {"experts": profiled, "browser": lambda model: not study.of_counts}
+    kinds = {"experts": profiled, "browser": browsed}
     return [
         f"results/{kind}/{model}/{study.studied_checkpoint(model)}"
         for kind, known in kinds.items()
@@ -490,7 +573,12 @@ def model_pages():
 def profiled(model):
     """Whether the chapters of a model's report say enough of its experts for profiles."""
     parts_known = {part for name in chapters(model) for part in CHAPTERS[name].expert_page}
-    return parts_known.issuperset(profiles_page.NEEDS)
+    return parts_known.issuperset(profiles_page.NEEDS) and not {"scores", "text"} & study.missing(model).keys()
+
+
+def browsed(model):
+    """Whether a model's tokens, their text and their experts' weights are known, which the expert browser shows."""
+    return not {"tokens", "text", "weights"} & study.missing(model).keys()
 
 
 def size_limits():
@@ -502,7 +590,9 @@ def size_limits():
 
 def expert_sets():
     """The tables of expert sets that are specific to a dataset, which the pages of the expert browser link to."""
-    return [] if study.of_counts else studied("results/tables/{model}/{checkpoint}/expert_sets.csv")
+    pattern = "results/tables/{model}/{checkpoint}/expert_sets.csv"
+    models = [model for model in study.models if browsed(model)]
+    return [pattern.format(model=model, checkpoint=study.studied_checkpoint(model)) for model in models]
 
 
 def studied_of(wildcards):
@@ -529,6 +619,7 @@ def probe_files():
     return list(probe_sources.files(PROBES).values())
 
 
+@cache
 def missing(model):
     """The capabilities that a model's data lack, each with the reason."""
     lacks = {} if asked(model) else {"asked": "interventions.asked is empty"}
@@ -537,6 +628,7 @@ def missing(model):
     return lacks | study.missing(model)
 
 
+@cache
 def left_out(model):
     """The chapters that a model's report lacks, each with the reason, which the report states."""
     lacks = missing(model)
@@ -643,7 +735,8 @@ def perhaps_temporary(path):
 def deleted_records():
     """The folders of the study's records, below the results, if Snakemake deletes them."""
     folders = [] if config["storage"]["keep_records"] else every_model("routing/{model}/{checkpoint}")
-    return [f"{folder}/{part}" for folder in folders for dataset in study.datasets for part in study.parts(dataset)]
+    names = [*(part for dataset in study.datasets for part in study.parts(dataset)), *study.variants]
+    return [f"{folder}/{name}" for folder in folders for name in names]
 
 
 def removing(wildcards):
@@ -659,6 +752,14 @@ def scanned(wildcards):
     """What removing experts does to documents, where the report of the model has the chapter about it."""
     known = "expert_ablation" in chapters(wildcards.model)
     return f"results/ablation/{wildcards.model}/{wildcards.checkpoint}.nc" if known else []
+
+
+def named_experts(wildcards):
+    """What a model says that its experts are for, of the studied checkpoint, where it can be run."""
+    wanted = config["annotation"]["named"] and "model" not in missing(wildcards.model)
+    if not wanted or study.studied_checkpoint(wildcards.model) != wildcards.checkpoint:
+        return []
+    return f"results/named/{wildcards.model}/{wildcards.checkpoint}.nc"
 
 
 def choice_files():
@@ -684,6 +785,7 @@ wildcard_constraints:
     chapter="|".join(CHAPTERS),
     of=f"{MODEL}(/[A-Za-z0-9._-]+)?",
     checkpoint="[A-Za-z0-9._-]+",
-    dataset="[A-Za-z0-9_-]+([.]question_only)?",
-    variant="[a-z0-9._-]+",
-    part=PART,
+    dataset=DATASET,
+    variant=VARIANT,
+    part=f"{EXTRACTED}|{VARIANT}",
+    alternative="[a-z0-9._-]+",

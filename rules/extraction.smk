@@ -17,6 +17,9 @@ rule extract_routing:
         "results/logs/extract_routing/{model}/{checkpoint}/{part}.log",
     benchmark:
         "results/benchmarks/extract_routing/{model}/{checkpoint}/{part}.tsv"
+    wildcard_constraints:
+        model=MODEL_TO_RUN,
+        part=EXTRACTED,
     conda:
         "../envs/study.yaml"
     threads: config["extraction"]["threads"]
@@ -61,15 +64,15 @@ rule select_experts:
         "../scripts/select_experts.py"
 
 
-rule select_variant:
+rule select_alternative:
     """Which experts some tokens of all datasets select if a model computes in another way, and nothing else."""
     input:
         folder=model_folder,
         tokens=tokens,
     output:
-        selections="results/variants/{model}/{checkpoint}/{variant}.nc",
+        selections="results/alternatives/{model}/{checkpoint}/{alternative}.nc",
     log:
-        "results/logs/select_variant/{model}/{checkpoint}/{variant}.log",
+        "results/logs/select_alternative/{model}/{checkpoint}/{alternative}.log",
     conda:
         "../envs/study.yaml"
     threads: config["extraction"]["threads"]
@@ -79,12 +82,32 @@ rule select_variant:
         runtime=growing(240),
     params:
         code=code("select_experts.py"),
-        model=variant_settings,
+        model=alternative_settings,
         tokens_per_batch=config["extraction"]["tokens_per_batch"],
         tokens=chosen_to_agree(),
         windows=True,
     script:
         "../scripts/select_experts.py"
+
+
+rule split_records:
+    """The records of a dataset's tokens that have one role or phase: one file per layer."""
+    input:
+        tokens="results/inputs/{model}/{variant}.nc",
+        records=records_of_whole,
+    output:
+        records=perhaps_temporary(directory("results/routing/{model}/{checkpoint}/{variant}")),
+    log:
+        "results/logs/split_records/{model}/{checkpoint}/{variant}.log",
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=growing(2000, per_million=2000),
+        runtime=growing(60),
+    params:
+        code=code("split_records.py"),
+    script:
+        "../scripts/split_records.py"
 
 
 rule tally_routing:

@@ -14,15 +14,23 @@ from gatebook.run import job, receipts
 
 job.start(snakemake)
 source = Path(gatebook.__file__).parents[2] / "report"
-without_documents = all("documents" in lacking for lacking in snakemake.params.missing.values())
+without_documents = all("selections" in lacking for lacking in snakemake.params.missing.values())
 sections = []
+
+
+def model_lacks(section: dict) -> bool:
+    """Whether a section is about a model of which not all is known that routers decide."""
+    return "weights" in snakemake.params.missing.get(section["of"].split("/")[0], {})
+
+
 for section, path, metrics in zip(
     snakemake.params.sections, snakemake.input.figures, snakemake.input.metrics, strict=True
 ):
     words = json.loads(Path(path, "chapter.json").read_text(encoding="utf-8"))
     with netcdf.open_lazily(metrics) as found:
         printed = [published.beside(found, section["chapter"], each) for each in snakemake.params.references]
-        absent = assemble.absent(section["chapter"], found) if without_documents else []
+        partial = without_documents or model_lacks(section)
+        absent = assemble.absent(section["chapter"], found) if partial else []
     sections.append(section | {"words": words, "absent": absent, "published": [each for each in printed if each]})
 model_pages = []
 for path in map(Path, snakemake.input.pages):

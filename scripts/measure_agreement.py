@@ -14,8 +14,8 @@ from gatebook.run import job
 from gatebook.study import routed
 
 job.start(snakemake)
-names, variants = list(snakemake.params.runs), list(snakemake.input.variants)
-count = len(names) - len(variants)
+names, alternatives = list(snakemake.params.runs), list(snakemake.input.alternatives)
+count = len(names) - len(alternatives)
 tokens, records = (
     np.array_split(np.array(list(paths)), count) for paths in (snakemake.input.tokens, snakemake.input.records)
 )
@@ -27,7 +27,7 @@ common = np.all([place != aligned.NOWHERE for place in places], axis=0)
 compared = measure.read(
     names,
     [(study, list(folders), place[common]) for study, folders, place in zip(studies, records, places, strict=True)],
-    variants,
+    alternatives,
     chosen,
     common,
     unordered=snakemake.params.unordered,
@@ -44,7 +44,8 @@ for name, sets in {names[0]: compared.first, **compared.others}.items():
     answers[name] = survival.answers(tallies, snakemake.params.answers, fewest)
 metrics = summary.of_enough(measured, fewest).metrics
 metrics = metrics.merge(survival.survive(answers, snakemake.params.thresholds, snakemake.params.unordered))
-identified = dict(zip(names, [*studies, *(first for _ in variants)], strict=True))  # a variant is the first run's model
+# An alternative is the first run's model.
+identified = dict(zip(names, [*studies, *(first for _ in alternatives)], strict=True))
 metrics = metrics.assign_attrs(
     untrained=json.dumps(list(snakemake.params.untrained)),
     left_out=int((~common).sum()),

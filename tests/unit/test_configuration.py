@@ -108,6 +108,17 @@ def test_shards_are_those_stated_or_follow_from_the_limits(dataset, models, shar
     assert len(study.parts("gsm8k")) == shards and study.parts("gsm8k")[-1].startswith("gsm8k")
 
 
+def test_a_language_is_that_of_a_dataset_and_makes_no_tokens_again():
+    whole = changed("datasets/gsm8k/language", "de")
+    whole["study"]["datasets"] = ["python", "gsm8k"]
+    study = resolved(whole)
+    assert study.languages == {"gsm8k": "de"} and "language" not in study.datasets["gsm8k"]
+    with pytest.raises(
+        Problem, match=r"datasets\.gsm8k\.language: 'xx' is not known: use one of en, fr, de, es, zh, ja\."
+    ):
+        resolved(changed("datasets/gsm8k/language", "xx"))
+
+
 def test_the_most_tokens_of_a_model_are_those_of_its_limits():
     whole = config()
     whole["datasets"]["gsm8k"]["limits"] = {"tokens": 700}
@@ -286,6 +297,20 @@ def test_what_the_study_does_not_select_is_one_sentence():
         study.folder("other", "local")
     with pytest.raises(Problem, match=r"^config: models\.demo has no checkpoint 'best': use one of .*, or add it\.$"):
         study.folder("demo", "best")
+
+
+def test_roles_and_phases_are_variants_in_place_of_their_dataset():
+    whole = changed("study/datasets", ["talk", "python"])
+    whole["datasets"]["talk"] = {"source": "files", "files": ["a.jsonl"], "chat": True}
+    whole["datasets"]["python"]["generate"] = {"tokens": 4}
+    study = resolved(whole)
+    roles = [f"talk.{role}" for role in ("system", "user", "assistant", "template")]
+    assert list(study.datasets) == ["talk", "python"]
+    assert study.told_apart == list(study.variants) == [*roles, "python.given", "python.generated"]
+    assert "roles" not in study.missing("demo") and "roles" in resolved(config()).missing("demo")
+    whole["datasets"]["talk"]["roles"] = ["user"]
+    whole["datasets"]["python"] = config()["datasets"]["python"]
+    assert resolved(whole).told_apart == ["talk.user", "talk.template", "python"]
 
 
 @pytest.mark.parametrize(
@@ -578,6 +603,8 @@ WRONG = [
         ["python.question_only"],
         "study.datasets: 'python.question_only' needs a template: add datasets.python.question_only.",
     ),
+    ("datasets/python/roles", ["user"], "datasets.python: the key 'roles' does not go with `source: demo`: remove it."),
+    ("datasets/c4/generate", {}, "datasets.c4.generate: the key 'tokens' is missing: add it."),
     (
         "datasets/python/domain",
         "cpp",
@@ -749,6 +776,63 @@ def test_published_counts_are_studied_by_themselves(catalogue, name, sentence):
 def test_wrong_settings_of_published_counts(changes, sentence):
     with pytest.raises(Problem, match=re.escape(f"config: {sentence}")):
         resolved(counts(**changes))
+
+
+def traces(**changes) -> dict:
+    """The config of a study of routing traces, with changes to its model."""
+    whole = config()
+    facts = {"trace_layers": "2-9", "experts_per_layer": 8, "experts_per_token": 2}
+    whole["models"]["served"] = {"source": "traces", "id": "a/b", "revision": "v1"} | facts | changes
+    whole["models"]["served"] = {key: value for key, value in whole["models"]["served"].items() if value is not DELETE}
+    whole["datasets"]["chat"] = {"source": "traces", "traces": ["t/{checkpoint}/{model}.npz", "more"]}
+    return whole | {"study": {"title": "Traces", "models": ["served"], "datasets": ["chat"], "tasks": [], "probes": []}}
+
+
+def test_a_study_of_traces_says_where_they_are_and_what_they_lack():
+    study = resolved(traces(tokenizer={"path": "tok"}))
+    assert study.of_traces and not study.of_counts and not resolved(config()).of_traces
+    files = {"datasets.chat.traces[0] (v1)": "t/v1/served.npz", "datasets.chat.traces[1] (v1)": "more"}
+    assert study.local_paths() == {"models.served.tokenizer.path": "tok"} | files
+    lacks = study.missing("served")
+    assert {"order", "weights", "scores", "logits", "sample", "model", "tasks", "training"} <= lacks.keys()
+    assert not {"selections", "tokens", "documents", "clusters", "text"} & lacks.keys()
+    assert lacks["order"] == "the traces hold experts in no order (models.served.holds)"
+    assert "order" not in resolved(traces(holds="order")).missing("served")
+    held = resolved(traces(holds="logits", router={"normalised": True})).missing("served")
+    assert (
+        not {"order", "weights", "scores", "logits"} & held.keys() and held["text"] == "models.served has no tokenizer"
+    )
+    bare = traces(tokenizer={"id": "a/b", "revision": "v1"})
+    bare["datasets"]["chat"]["lacks"] = ["tokens", "documents"]
+    lacks = resolved(bare).missing("served")
+    assert lacks["text"] == "the traces of chat hold no token ids"
+    assert lacks["clusters"] == lacks["documents"] == "the traces of chat hold no document boundaries"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"trace_layers": DELETE}, "models.served.trace_layers: traces do not say it: write it, or a `path` with"),
+        ({"experts_per_token": 9}, "models.served.experts_per_token: 9 is more than experts_per_layer (8): lower it."),
+        ({"holds": "logits"}, "models.served.holds: of logits it is not known how the router weighs them: write"),
+        ({"holds": "all"}, "models.served.holds: 'all' is not known: use one of ids"),
+        ({"tokenizer": {"path": "a", "id": "b", "revision": "c"}}, "models.served.tokenizer: it has `path` and `id`"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_of_traces(changes, sentence):
+    with pytest.raises(Problem, match=re.escape(f"config: {sentence}")):
+        resolved(traces(**changes))
+
+
+def test_traces_are_studied_by_themselves_and_compared_only_with_logits():
+    whole = traces()
+    whole["study"]["models"].append("demo")
+    with pytest.raises(Problem, match=r"models\.served has `source: traces` and models.demo `source: demo`: select"):
+        resolved(whole)
+    whole = traces(checkpoints=["v1", "v2"]) | {"compare": ["served/v1", "served/v2"]}
+    with pytest.raises(Problem, match="config: compare: served/v1: its traces hold no router logits"):
+        resolved(whole)
 
 
 def test_only_what_the_study_selects_must_fit_together():

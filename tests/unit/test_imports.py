@@ -18,7 +18,19 @@ ORDER = [
     "problem", "capabilities", "files", "run", "inputs", "routing", "study", "measures", "figures", "chapters", "atlas",
     "report", "lists",
 ]  # fmt: skip
-WITHOUT_FIGURES = ["measure", "extract", "train", "tokenize", "fetch", "tally", "combine", "describe", "harvest"]
+WITHOUT_FIGURES = [
+    "measure",
+    "extract",
+    "train",
+    "tokenize",
+    "fetch",
+    "tally",
+    "combine",
+    "describe",
+    "harvest",
+    "read",
+    "import",
+]
 FILES = sorted(LIBRARY.rglob("*.py"))
 
 

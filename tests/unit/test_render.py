@@ -434,7 +434,7 @@ def test_published_values_stand_beside_those_of_the_study():
 
 def test_what_was_not_measured_is_named_and_never_compared():
     text = {name: " ".join(page.text.split()) for name, page in pages(make_site()).items()}
-    assert "Not measured, because published counts do not hold what it takes: Loss." in text["decisiveness.html"]
+    assert "Not measured, because the data do not hold what it takes: Loss." in text["decisiveness.html"]
     assert "Saturation 10 % of training 0.6923" in text["methods.html"]
     assert not any("Saturation" in page for name, page in text.items() if name != "methods.html")
 

@@ -20,6 +20,7 @@ from gatebook.inputs.clusters import GROUPS
 from gatebook.routing import extraction
 from gatebook.routing import records as records_on_disk
 from gatebook.routing.families import routing_rule
+from gatebook.routing.following import complete
 from gatebook.routing.records import BITS
 from gatebook.routing.rule import routing_rule_of
 from gatebook.study import counting, tallies
@@ -101,6 +102,33 @@ def test_counts_and_sums_equal_a_loop_over_tokens(made: Case):
             for rank in range(top_k):
                 assert here["rank_weight_sum"].values[rank] == pytest.approx(rank_weight[document, rank], rel=1e-5)
         assert {index: n for index, n in np.ndenumerate(found["rank_count"].values) if n} == dict(rank_count)
+
+
+@pytest.mark.slow
+@facts
+@given(small_cases)
+def test_of_records_without_logits_the_tally_has_what_follows_from_them(made: Case):
+    tally = made.tally()
+    weights = {layer: _with_weights(full) for layer, full in made.layers.items()}
+    ids = {layer: full.drop_vars("routing_weight") for layer, full in weights.items()}
+    in_no_order = {
+        layer: full.map(lambda array: array.copy(data=np.sort(array, axis=-1))) for layer, full in ids.items()
+    }
+    for contents, layers in (("weights", weights), ("order", ids), ("ids", in_no_order)):
+        layers = {layer: each.assign_attrs(contents=contents) for layer, each in layers.items()}
+        found = replace(made, layers=layers).tally()
+        assert set(found.data_vars) == set(tallies.KNOWN[contents])
+        for name in found.data_vars:
+            np.testing.assert_array_equal(found[name], tally[name], err_msg=name)
+    halves = [found, found]
+    np.testing.assert_array_equal(tallies.combine(halves)["pair_count"], 2 * found["pair_count"])
+
+
+def _with_weights(full: xr.Dataset) -> xr.Dataset:
+    """Records of the selected experts and their weights alone."""
+    block = {name: full[name].values for name in ("router_logits", "selected_expert")}
+    weight = complete(block, routing_rule_of(full.attrs))["routing_weight"]
+    return full[["selected_expert"]].assign(routing_weight=(("token", "rank"), weight))
 
 
 @facts
@@ -200,6 +228,7 @@ def test_documents_keep_their_cluster_row_and_group():
     assert tally["pair_count"].sizes["group"] == GROUPS
 
 
+@pytest.mark.slow
 @facts
 @given(small_cases)
 def test_sums_agree_with_one_another(made: Case):
@@ -236,11 +265,13 @@ def test_the_size_of_blocks_changes_no_bit(made: Case, tokens_per_block: int):
     xr.testing.assert_identical(made.tally(tokens_per_block), made.tally())
 
 
+@pytest.mark.slow
 def test_the_size_of_blocks_changes_no_bit_of_long_documents():
     made = random_case(np.random.default_rng(0), [901, 17, 2000, 3, 4096, 250], experts=64, top_k=8, layers=(0,))
     xr.testing.assert_identical(made.tally(1), made.tally(10**9))
 
 
+@pytest.mark.slow
 @facts
 @given(small_cases, st.data())
 def test_parts_combine_into_the_tally_of_the_whole(made: Case, data):
@@ -462,6 +493,7 @@ def test_the_bin_of_a_probability_is_that_of_its_logarithm_even_at_an_edge(value
 # ---------------------------------------------------------------- windows, memory, kinds of routers and records
 
 
+@pytest.mark.slow
 @facts
 @given(small_cases, st.integers(1, 4), st.integers(1, 12))
 def test_windows_change_nothing_but_the_order_of_sums(made: Case, window: int, tokens_per_block: int):
@@ -508,6 +540,7 @@ def test_a_sigmoid_router_by_hand():
     assert tallies.probability_name(tally.attrs) == "normalised sigmoid scores"
 
 
+@pytest.mark.slow
 @facts
 @given(small_cases, st.sampled_from(["softmax", "sigmoid"]), st.integers(2, 9))
 def test_compact_records_give_the_same_tally(made: Case, scores: str, window: int):

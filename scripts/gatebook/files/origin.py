@@ -25,7 +25,8 @@ def signature(attributes: dict) -> str:
     code = json.loads(attributes["provenance"])["code"]
     if "runs" in attributes:
         return f"Gatebook; runs {', '.join(json.loads(attributes['runs']))}; code {code}"
-    weights = f"weights sha256 {attributes['weights_sha256'][:16]}" if "weights_sha256" in attributes else "counts"
+    known = "traces" if "routing_rule" in attributes else "counts"
+    weights = f"weights sha256 {attributes['weights_sha256'][:16]}" if "weights_sha256" in attributes else known
     return (
         f"Gatebook; model {attributes['model']} ({attributes['model_id']}), checkpoint "
         f"{attributes['checkpoint']}, {weights}; code {code}"

@@ -3,19 +3,36 @@
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gatebook.files import parts
-from gatebook.inputs import domains, templates
+from gatebook.inputs import domains, templates, variants
 from gatebook.inputs.limits import token_limit
-from gatebook.inputs.sources import counts, demo, files, hub
+from gatebook.inputs.sources import counts, demo, files, hub, traces
 from gatebook.inputs.tasks.sources import SOURCES as TASKS
 from gatebook.problem import Problem
 
-MODELS = {"demo": demo.Models(), "hub": hub.Models(), "local": files.Models(), "counts": counts.Models()}
-DATASETS = {"demo": demo.Datasets(), "hub": hub.Datasets(), "files": files.Datasets(), "counts": counts.Datasets()}
+MODELS = {
+    "demo": demo.Models(),
+    "hub": hub.Models(),
+    "local": files.Models(),
+    "counts": counts.Models(),
+    "traces": traces.Models(),
+}
+DATASETS = {
+    "demo": demo.Datasets(),
+    "hub": hub.Datasets(),
+    "files": files.Datasets(),
+    "counts": counts.Datasets(),
+    "traces": traces.Datasets(),
+}
 """By the word after `source:` in the config."""
+WITHOUT_MODEL = {"counts": "published counts", "traces": "routing traces"}
+"""Sources whose models are not run, which a study has alone or not at all, and what they are in words."""
 VARIANT = ".question_only"
+ROLES = ["system", "user", "assistant"]
+"""Of the messages of a conversation, where the config does not say them."""
+
 TOKENS_WITHOUT_LIMIT = 10**6
 """As so many tokens a dataset without a limit counts where memory and time are asked for."""
 
@@ -45,7 +62,7 @@ class Study:
     training read selections; `folders` says where the files of each are. `shards` says into how many shards each
     dataset is split. `compared` names the runs to compare, {model, checkpoint}, the first one against
     all others; there are at least two, or none. `extraction` is that section of the config. `tasks` are the settings of
-    the selected tasks by name, with the `files` of each.
+    the selected tasks by name, with the `files` of each. `languages` are those of datasets, where the config says so.
     """
 
     models: Selected
@@ -54,16 +71,22 @@ class Study:
     compared: list[dict[str, str]]
     extraction: dict
     tasks: Selected
+    languages: dict[str, str] = field(default_factory=dict)
 
     @property
     def of_counts(self) -> bool:
         """Whether this is a study of published counts; then all of its models and datasets are."""
         return any(model["source"] == "counts" for model in self.models.values())
 
+    @property
+    def of_traces(self) -> bool:
+        """Whether this is a study of routing traces; then all of its models and datasets are."""
+        return any(model["source"] == "traces" for model in self.models.values())
+
     def missing(self, model: str) -> dict[str, str]:
         """The capabilities that a model's data lack (see `capabilities`), each with the reason."""
         settings = self.models[model]
-        lacks = {"roles": "no dataset says who speaks"}
+        lacks = {} if self.variants else {"roles": "no dataset says who speaks"}
         if len(settings["training_checkpoints"]) == 1:
             lacks["checkpoints"] = "the model has one checkpoint"
         if not self.extraction["sample"]["size"]:
@@ -72,11 +95,23 @@ class Study:
             lacks["logits"] = "extraction.records is compact"
         if not self.tasks:
             lacks["tasks"] = "study.tasks names none for this model"
-        return lacks | MODELS[settings["source"]].lacks
+        lacks |= MODELS[settings["source"]].lacks
+        return lacks | (MODELS["traces"].missing(model, settings, self.datasets) if self.of_traces else {})
 
     def parts(self, dataset: str) -> list[str]:
         """The parts in which a dataset is read by extraction: its shards, or itself."""
         return parts.names(dataset, self.shards[dataset])
+
+    @property
+    def variants(self) -> dict[str, variants.Variant]:
+        """The variants by name that roles and phases make of datasets, see `variants`."""
+        found = [variants.of(name, entry) for name, entry in self.datasets.items()]
+        return {name: variant for each in found for name, variant in each.items()}
+
+    @property
+    def told_apart(self) -> list[str]:
+        """The datasets by name, those of which there are variants replaced by these."""
+        return [each for name, entry in self.datasets.items() for each in variants.of(name, entry) or [name]]
 
     def most_tokens(self, model: str, dataset: str | None = None) -> int:
         """How many tokens a dataset, or all together, have at most for a model (see `TOKENS_WITHOUT_LIMIT`)."""
@@ -112,6 +147,10 @@ class Study:
         settings = self.datasets[dataset]
         return DATASETS[settings["source"]].files(dataset.removesuffix(VARIANT), settings)
 
+    def traces(self, model: str, dataset: str, checkpoint: str) -> list[str]:
+        """The files and folders with the routing traces of a dataset at a checkpoint of a model."""
+        return DATASETS["traces"].of(self.datasets[dataset], model, checkpoint)
+
     def local_paths(self) -> dict[str, str]:
         """Config keys of the files and folders that must be there before the study starts, and their paths."""
         found = {}
@@ -124,6 +163,11 @@ class Study:
             for name, entry in entries.items():
                 given = sources[entry["source"]].local_paths(entry)
                 found |= {f"{catalogue}.{name}.{key}": path for key, path in given.items()}
+        for model, settings in self.models.items() if self.of_traces else ():
+            for checkpoint in settings["checkpoints"]:
+                for name in self.datasets:
+                    given = self.traces(model, name, checkpoint)
+                    found |= {f"datasets.{name}.traces[{at}] ({checkpoint})": path for at, path in enumerate(given)}
         return found
 
 
@@ -164,13 +208,14 @@ def resolve(config: dict, chapters: Mapping) -> Study:
     datasets = _datasets(config)
     entries = {f"models.{name}": model for name, model in models.items()}
     entries |= {f"datasets.{name}": dataset for name, dataset in datasets.items()}
-    of_counts = {key: entry["source"] == "counts" for key, entry in entries.items()}
-    if any(of_counts.values()) and not all(of_counts.values()):
-        key, other = (next(key for key, value in of_counts.items() if value is wanted) for wanted in (True, False))
-        raise Problem(
-            f"config: study: {key} has `source: counts` and {other} `source: {entries[other]['source']}`: select only "
-            "models and datasets of counts, or none."
-        )
+    for source in WITHOUT_MODEL:
+        of_source = {key: entry["source"] == source for key, entry in entries.items()}
+        if any(of_source.values()) and not all(of_source.values()):
+            key, other = (next(key for key, value in of_source.items() if value is wanted) for wanted in (True, False))
+            raise Problem(
+                f"config: study: {key} has `source: {source}` and {other} `source: {entries[other]['source']}`: select "
+                f"only models and datasets of {source}, or none."
+            )
     _check_pairs(datasets)
     shards = {
         name: _shards(dataset, models, config["storage"]["tokens_per_shard"]) for name, dataset in datasets.items()
@@ -180,9 +225,10 @@ def resolve(config: dict, chapters: Mapping) -> Study:
             f"config: storage.tokens_per_shard: datasets.{many[0]} would have {shards[many[0]]:,} shards, more than "
             f"{MOST_SHARDS:,}: raise it."
         )
+    languages = {name: entry.pop("language") for name, entry in datasets.items() if "language" in entry}
     selected = Selected("models", models), Selected("datasets", datasets)
     tasks = Selected("tasks", _tasks(config, models))
-    return Study(*selected, shards, _compared(config, models), config["extraction"], tasks)
+    return Study(*selected, shards, _compared(config, models), config["extraction"], tasks, languages)
 
 
 def _model(name: str, config: dict) -> dict:
@@ -213,7 +259,9 @@ def _datasets(config: dict) -> dict[str, dict]:
 
 
 def _dataset(name: str, only_question: bool, catalogue: dict[str, dict], config: dict) -> dict:
-    dataset = dict(_choose(catalogue, "datasets", name))
+    dataset = _choose(catalogue, "datasets", name)
+    dataset = ({"roles": ROLES} if "chat" in dataset else {}) | dataset
+    variants.check(name, dataset, config["extraction"]["records"])
     question, key = dataset.pop("question_only", None), f"config: datasets.{name}"
     if only_question:
         if question is None:
@@ -274,6 +322,11 @@ def _compared(config: dict, models: dict[str, dict]) -> list[dict[str, str]]:
             raise Problem(
                 f"config: compare: {name}/{checkpoint}: {checkpoint!r} is not among the model's checkpoints: use one "
                 f"of {', '.join(models[name]['checkpoints'])}, or add it to models.{name}.checkpoints."
+            )
+        if models[name].get("holds", "logits") != "logits":
+            raise Problem(
+                f"config: compare: {name}/{checkpoint}: its traces hold no router logits from which a comparison could "
+                "be made: remove it."
             )
         if models[name]["source"] == "counts":
             raise Problem(

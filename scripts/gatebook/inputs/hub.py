@@ -15,6 +15,7 @@ from gatebook.problem import Problem, causes
 from gatebook.run import job
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+TOKENIZER = [pattern for pattern in FILES if pattern != "*.safetensors"]
 REMOTE_CODE = ["*.py"]
 BESIDE = ["*/*", "consolidated*"]
 """Never fetched: subfolders and consolidated files, where some repositories keep the same weights once more."""
@@ -25,34 +26,56 @@ READ = ("features", "sep", "delimiter", "chunksize")
 are, or that are followed."""
 
 
-def fetch_model(name: str, repository: str, revision: str, *, trust_remote_code: bool = False) -> Path:
+def fetch_model(
+    name: str, repository: str, revision: str, *, trust_remote_code: bool = False, files: Sequence[str] = FILES
+) -> Path:
     """Download a model's config, tokenizer and safetensors weights into the hub's cache; the folder of the snapshot.
 
-    `name` is the model's name in the config, for the sentences of a `Problem`. A broken connection is taken up where
-    it broke, files that are complete are not fetched again, and when the hub cannot be asked, a complete snapshot in
-    the cache will do. Pickled weights are never fetched, Python files only with `trust_remote_code`.
+    A broken connection is taken up where it broke, files that are complete are not fetched again, and when the hub
+    cannot be asked, a complete snapshot in the cache will do. Pickled weights are never fetched.
+
+    Parameters
+    ----------
+    name
+        Of the model in the config, for the sentences of a `Problem`.
+    repository, revision
+        On the hub.
+    trust_remote_code
+        Whether Python files are fetched.
+    files
+        Patterns of the others.
+
+    Returns
+    -------
+    pathlib.Path
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import DryRunError
 
     options = {
         "revision": revision,
-        "allow_patterns": FILES + (REMOTE_CODE if trust_remote_code else []),
+        "allow_patterns": [*files] + (REMOTE_CODE if trust_remote_code else []),
         "ignore_patterns": BESIDE,
         "tqdm_class": _bar(f"fetch {name}"),
     }
     try:
         try:
-            files = snapshot_download(repository, dry_run=True, **options)
+            planned = snapshot_download(repository, dry_run=True, **options)
         except DryRunError:  # the hub cannot be asked: what its cache holds is returned below, or what is wrong raised
             job.log(f"models.{name}: the hub cannot be asked for {repository} at {revision}, looking in its cache")
         else:
-            _check_files(f"models.{name}: {repository} at revision {revision}", files)
+            if "*.safetensors" in files:
+                _check_files(f"models.{name}: {repository} at revision {revision}", planned)
         return Path(snapshot_download(repository, **options))
     except Problem:
         raise
     except Exception as error:
         raise _problem(f"models.{name}", "id", repository, revision, error) from error
+
+
+def fetch_tokenizer(name: str, repository: str, revision: str, *, trust_remote_code: bool = False) -> Path:
+    """Download a model's tokenizer and config, without its weights, into the hub's cache: see `fetch_model`."""
+    return fetch_model(name, repository, revision, trust_remote_code=trust_remote_code, files=TOKENIZER)
 
 
 def link_snapshot(snapshot: Path, folder: Path) -> None:

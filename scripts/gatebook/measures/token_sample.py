@@ -46,23 +46,25 @@ def spread(study: xr.Dataset, tokens: int, seed: int) -> np.ndarray:
 
 
 def in_turn(place: np.ndarray, dataset: np.ndarray, cluster: np.ndarray, names: list[str], seed: int) -> np.ndarray:
-    """Tokens in the order in which they are drawn: one of each cluster before a second one, datasets in turn.
+    """The tokens `place` in the order in which they are drawn: one of each cluster before a second one.
+
+    Datasets take turns; the order within a dataset is random, by `seed` and the dataset's name.
 
     Parameters
     ----------
     place
-        The tokens, by their places in a study: (token,) int64.
+        Of the tokens to be ordered, among those of the study: (chosen,) int64.
     dataset, cluster
-        Of all tokens of the study: (token,) int.
+        Of all tokens of the study: (token,) int64.
     names
-        Of its datasets.
+        Of the datasets.
     seed
-        Of the order within a dataset, with the dataset's name.
+        Of the order.
 
     Returns
     -------
     numpy.ndarray
-        The same places: (token,) int64.
+        `place` in the new order: (chosen,) int64.
     """
     chosen, turns, ranks = [], [], []
     for index, name in enumerate(names):
@@ -90,6 +92,42 @@ def sizes(study: xr.Dataset, place: np.ndarray) -> xr.Dataset:
     found = sample_sizes_of([len(each) for each in of], [study["cluster"].values[each] for each in of])
     tokens = np.append(held.sum(), held)
     return found.assign(tokens=("dataset", tokens, {"long_name": "tokens", "units": "tokens"}))
+
+
+def of_windows(study: xr.Dataset, tokens: int, per_window: int, seed: int) -> np.ndarray:
+    """Tokens of a study from as many clusters as can be: at most so many of each dataset, (token,) int64, increasing.
+
+    Parameters
+    ----------
+    study
+        Its tokens, see `routed.read_tokens`.
+    tokens
+        Of each dataset, at most.
+    per_window
+        Of one window, at most, at random. Windows are taken in a random order, one of each cluster before a second one.
+    seed
+        Of the draw, with the dataset's name.
+
+    Returns
+    -------
+    numpy.ndarray
+    """
+    start = np.flatnonzero(windows(study)[1] == 0)
+    length = np.diff(start, append=study.sizes["token"])
+    dataset, cluster = study["dataset"].values[start], study["cluster"].values[documents_of(study)[start]]
+    chosen = []
+    for index, name in enumerate(study["name"].values.tolist()):
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        mine = rng.permutation(np.flatnonzero(dataset == index))
+        turn = pd.Series(cluster[mine]).groupby(cluster[mine]).cumcount().to_numpy()
+        drawn = [np.zeros(0, np.int64)]
+        for window in mine[np.argsort(turn, kind="stable")]:
+            room = min(per_window, tokens - sum(map(len, drawn)), int(length[window]))
+            if not room:
+                break
+            drawn.append(start[window] + rng.choice(length[window], room, replace=False))
+        chosen.append(np.sort(np.concatenate(drawn)))
+    return np.concatenate(chosen)
 
 
 def beginnings(

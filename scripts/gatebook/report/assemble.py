@@ -93,7 +93,7 @@ def assemble(
     names = list(dict.fromkeys(section["chapter"] for section in sections))
     browsers = _browsers(model_pages)
     pages = [_chapter(number, name, sections, browsers) for number, name in enumerate(names, start=1)]
-    without_documents = all("documents" in lacking for lacking in missing.values())
+    without_documents = all("selections" in lacking for lacking in missing.values())
     findings = [
         finding
         for page in pages
@@ -338,6 +338,17 @@ def _identity(
         documents, clusters, dropped = (
             sum(int(dataset[part]) for dataset in mine) for part in ("documents", "clusters", "documents_left_out")
         )
+        data = f"{len(mine)} datasets, {documents:,} documents of {clusters:,} clusters, {tokens:,} tokens"
+        if "weights_sha256" not in model:
+            rows += [
+                ("Model", f"{model['model']} ({model['model_id']}), checkpoint {model['checkpoint']}"),
+                ("Revision", model["model_revision"]),
+                ("Architecture", f"{model['family']}: {model['experts']} experts per layer, top {model['top_k']}"),
+                ("Layers studied", ", ".join(map(str, model["layers"]))),
+                ("Data", f"routing traces of {data}"),
+                ("Left out", "; ".join([*reasons, f"{dropped:,} documents of the datasets", *_dropped(mine)])),
+            ]
+            continue
         rows += [
             ("Model", f"{model['model']} ({model['model_id']}), checkpoint {model['checkpoint']}"),
             ("Revision", model["model_revision"]),
@@ -349,11 +360,24 @@ def _identity(
                 f"of which a token uses {model['active_parameters']:,}",
             ),
             ("Layers studied", ", ".join(map(str, model["layers"]))),
-            ("Data", f"{len(mine)} datasets, {documents:,} documents of {clusters:,} clusters, {tokens:,} tokens"),
+            ("Data", data),
             ("Left out", "; ".join([*reasons, f"{dropped:,} documents of the datasets"])),
         ]
     rows += [("Intervals", _intervals(config, names, without_documents)), ("Code", commit)]
     return [{"label": label, "value": value} for label, value in rows]
+
+
+def _dropped(datasets: list[dict]) -> list[str]:
+    """Tokens of traces that were left out, by dataset and reason, and selections that had to be sorted."""
+    found = []
+    for dataset in datasets:
+        reasons = json.loads(dataset.get("dropped", "{}"))
+        found += [f"{number:,} tokens of {dataset['dataset']}: {reason}" for reason, number in reasons.items()]
+        if dataset.get("sorted_selections"):
+            found.append(
+                f"{dataset['sorted_selections']:,} selections of {dataset['dataset']} were sorted by their scores"
+            )
+    return found
 
 
 def _intervals(config: dict, names: list[str], without_documents: bool) -> str:
@@ -394,6 +418,7 @@ def _inputs(without_documents: bool, models: list[dict], datasets: list[dict]) -
             "bytes": model["weights_bytes"],
         }
         for model in models
+        if "weights_sha256" in model
     ]
     return rows + [
         {
@@ -401,7 +426,7 @@ def _inputs(without_documents: bool, models: list[dict], datasets: list[dict]) -
             "kind": "dataset",
             "identity": f"{dataset['dataset_id']}, revision {dataset['dataset_revision']}; {dataset['documents']:,} "
             f"documents of {dataset['clusters']:,} clusters, {dataset['tokens']:,} tokens, "
-            f"{dataset['documents_left_out']} documents left out",
+            + "; ".join([f"{dataset['documents_left_out']} documents left out", *_dropped([dataset])]),
             "sha256": dataset["dataset_sha256"],
             "bytes": int(dataset["dataset_bytes"]),
         }

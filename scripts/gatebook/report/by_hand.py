@@ -81,6 +81,8 @@ def chosen(given: Mapping, purpose: str) -> Chosen:
         raise Problem(f"--model: the study has no model {name!r}: use one of {', '.join(study.models)}.")
     if study.of_counts:
         raise Problem(f"published counts have no model {purpose}.")
+    if study.of_traces:
+        raise Problem(f"routing traces have no model {purpose}.")
     return Chosen(name, study.studied_checkpoint(name), study, config)
 
 

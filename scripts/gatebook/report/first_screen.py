@@ -132,6 +132,9 @@ def in_one_line(model: dict, without_documents: bool, datasets: list[dict]) -> s
     if without_documents:
         layers = len(model["layers"])
         return f"{model['model']}: {layers} layers × {shape}; published counts of {len(mine)} datasets, {tokens} tokens"
+    if "parameters" not in model:
+        data = f"routing traces of {len(mine)} datasets, {tokens} tokens"
+        return f"{model['model']}, {model['checkpoint']}: {len(model['layers'])} layers × {shape}; {data}"
     return (
         f"{model['model']}, {model['checkpoint']}: {len(model['moe_layers'])} layers × {shape}; "
         f"{format_large(model['parameters'])} parameters, of which a token uses "

@@ -38,6 +38,12 @@ TOTALS = {
     "expert_probability_histogram": (np.int64, ("expert", "bin"), "log10 p by bin (bins.py)", "tokens"),
 }
 """What compact records keep of the router logits: dtype, dimensions, long name, units."""
+IN_TRACES = {
+    "ids": ["selected_expert"],
+    "order": ["selected_expert"],
+    "weights": ["selected_expert", "routing_weight"],
+}
+"""Contents of records of traces without logits: the variables that they hold; of "ids", experts are in no order."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Records:
 
 def contents_of(rule: RoutingRule, contents: str) -> list[str]:
     """The variables of `PER_TOKEN` that records of these contents hold."""
+    if contents in IN_TRACES:
+        return IN_TRACES[contents]
     if contents != "compact":
         return ["router_logits", "selected_expert"]
     return ["selected_expert", "routing_weight", *(name for name in SCALARS if name not in rule.in_the_weights)]
@@ -363,7 +371,7 @@ class RecordWriter(LayerWriter):
 
     Dimensions token, expert, rank, and window in compact records. `contents` says what is kept: "exact" the router
     logits as they are, "rounded" the logits with 10 bits after the leading one, "compact" no logits but `TOTALS`, and
-    weights and scalars with 7 bits after the leading one, as bfloat16 has.
+    weights and scalars with 7 bits after the leading one, as bfloat16 has; of traces, those of `IN_TRACES`.
     """
 
     def __init__(
@@ -391,7 +399,9 @@ class RecordWriter(LayerWriter):
         for name in contents_of(rule, contents):
             whole = name == "selected_expert" or (contents != "compact" and name != "router_logits")
             dtype = expert_dtype(rule.experts) if name == "selected_expert" else np.float32
-            variables[name] = Variable(dtype, *PER_TOKEN[name], bits=None if whole else BITS.get(contents))
+            dims, long_name, units = PER_TOKEN[name]
+            long_name = "selected experts, in the order of their numbers" if contents == "ids" else long_name
+            variables[name] = Variable(dtype, dims, long_name, units, bits=None if whole else BITS.get(contents))
         self.totals: dict[str, np.ndarray] = {}
         if contents == "compact":
             for name, meaning in TOTALS.items():
@@ -497,3 +507,12 @@ def layer_files(folder: str | Path) -> dict[int, Path]:
 def open_layer(folders: list[Path], layer: int) -> AbstractContextManager[xr.Dataset]:
     """One layer's records of a dataset, from the folders of its parts."""
     return open_joined([layer_files(folder)[layer] for folder in folders], along="token")
+
+
+def taken(records: xr.Dataset, place: np.ndarray) -> xr.Dataset:
+    """The records of the tokens `place` (token,), in order, of a layer; full ones, because totals are of all tokens."""
+    found = {}
+    for name, array in records.data_vars.items():
+        values = array.values
+        found[name] = (array.dims, values[place] if "token" in array.dims else values, array.attrs)
+    return xr.Dataset(found, attrs=records.attrs)

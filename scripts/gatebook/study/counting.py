@@ -14,7 +14,7 @@ from gatebook.routing.bins import BINS, LOGIT_EDGES, PROBABILITY_EDGES, UNIT_EDG
 from gatebook.routing.following import complete
 from gatebook.routing.records import TOKENS_PER_CHUNK, TOTALS
 from gatebook.routing.rule import RoutingRule, routing_rule_of
-from gatebook.study.tallies import DIMENSIONS, PER_DOCUMENT, SCALARS, UNITS, scalar_edges
+from gatebook.study.tallies import DIMENSIONS, KNOWN, PER_DOCUMENT, SCALARS, UNITS, scalar_edges
 
 TOKENS_PER_BLOCK = TOKENS_PER_CHUNK
 """As records are chunked, so that a tally taken while they are written is the same to the last bit."""
@@ -48,13 +48,16 @@ class Tally:
     Sums are taken token by token, so that the length of the runs changes no bit.
     """
 
-    def __init__(self, tokens: xr.Dataset, rule: RoutingRule, bias: np.ndarray | None = None):
+    def __init__(
+        self, tokens: xr.Dataset, rule: RoutingRule, bias: np.ndarray | None = None, contents: str | None = None
+    ):
         """Nothing is counted yet.
 
         `tokens` has `position` (token), `document_tokens`, `document_id`, `cluster`, `row`, `group` (document); `bias`
-        (expert,) is the router's selection bias, if it has one.
+        (expert,) is the router's selection bias, if it has one; `contents` are those of the records: of those of
+        `tallies.KNOWN` only what it names is counted.
         """
-        self._rule, self._bias = rule, bias
+        self._rule, self._bias, self._known = rule, bias, KNOWN.get(contents)
         self._documents = tokens[["document_tokens", "document_id", "cluster", "row", "group"]].load()
         self._edges, document_tokens = scalar_edges(rule.experts, rule.top_k), self._documents["document_tokens"].values
         self._follows = tokens["position"].values > 0
@@ -65,11 +68,22 @@ class Tally:
 
     def add(self, record: dict[str, np.ndarray]) -> None:
         """Add the records of the next tokens, full or compact, by name: (token, ...)."""
-        out, record = self._sums, complete(record, self._rule, self._bias)
-        selected, weight = record["selected_expert"], record["routing_weight"]
+        out = self._sums
+        if self._known is None:
+            record = complete(record, self._rule, self._bias)
+        selected = record["selected_expert"]
+        weight = record["routing_weight"] if "routing_weight" in record else np.zeros(selected.shape, np.float32)
         place = np.arange(self._tokens, self._tokens + len(selected))
         document = np.searchsorted(self._document_ends, place, side="right")
+        self._add_choices(selected, weight, place, document)
+        self._tokens += len(selected)
+        if self._known is not None and "weight_sum" not in self._known:
+            return
         share = _shares(weight)
+        _add_histogram(out["rank_share_histogram"], share, *_scale(UNIT_EDGES))
+        _add_sums(out["rank_weight_sum"], document, weight)
+        if self._known is not None:
+            return
         if "router_logits" in record:
             probability = record["probability"]
             chosen = _chosen(probability, selected)
@@ -78,18 +92,18 @@ class Tally:
             _add_probabilities(out["expert_probability_histogram"], probability.view(np.int32), BIN_OF_CELL, NEXT_BIN)
         else:
             chosen = share * record["top_k_mass"][:, None]
-        for name, values in {"probability": chosen, "share": share}.items():
-            _add_histogram(out[f"rank_{name}_histogram"], values, *_scale(UNIT_EDGES))
-        group = self._documents["group"].values[document]
-        _add_selected(*(out[name] for name in OF_SELECTED), selected, weight, document, group)
-        follows, repeated = self._follows[place], (out["repeated_first"], out["repeated_any"])
-        _add_repetitions(*repeated, selected, document, follows, self._tokens, self._latest)
-        _add_sums(out["rank_weight_sum"], document, weight)
+        _add_histogram(out["rank_probability_histogram"], chosen, *_scale(UNIT_EDGES))
         _add_margins(out["tied_tokens"], out["z_loss_sum"], document, record["boundary_margin"], record["log_sum_exp"])
         scalars = np.stack(list(token_scalars(record, share).values()))
         sums = (out[f"scalar_{name}"] for name in ("sum", "count", "histogram"))
         _add_scalars(*sums, document, scalars, *_scale(self._edges.values))
-        self._tokens += len(selected)
+
+    def _add_choices(self, selected: np.ndarray, weight: np.ndarray, place: np.ndarray, document: np.ndarray) -> None:
+        """Add what the next tokens select, (token, rank); `place`, `document` (token,) are theirs."""
+        out, group = self._sums, self._documents["group"].values[document]
+        _add_selected(*(out[name] for name in OF_SELECTED), selected, weight, document, group)
+        follows, repeated = self._follows[place], (out["repeated_first"], out["repeated_any"])
+        _add_repetitions(*repeated, selected, document, follows, self._tokens, self._latest)
 
     def result(self, attrs: dict, totals: dict[str, np.ndarray] | None = None) -> xr.Dataset:
         """The tally, with the variables that `tallies` describes; the dimension `layer` has size 1.
@@ -111,6 +125,8 @@ class Tally:
         windows = np.bincount(window_document, minlength=len(document_tokens))
         data = {"tokens": ("document", document_tokens), "neighbours": ("document", document_tokens - windows)}
         data |= {name: (dims, np.expand_dims(out[name], dims.index("layer"))) for name, dims in DIMENSIONS.items()}
+        if self._known is not None:
+            data = {name: data[name] for name in data if name in self._known}
         tally = xr.Dataset(
             data,
             coords={
@@ -120,14 +136,20 @@ class Tally:
                 "expert": np.arange(self._rule.experts),
                 "other": np.arange(self._rule.experts),
                 "rank": np.arange(self._rule.top_k),
-                "scalar": list(SCALARS),
-                "scalar_edge": self._edges.variable,
-                "logit_edge": ("logit_bin_edge", LOGIT_EDGES),
-                "log10_probability_edge": ("edge", PROBABILITY_EDGES),
-                "unit_edge": ("edge", UNIT_EDGES),
             },
             attrs=identity(attrs),
         )
+        if self._known is None:
+            tally = tally.assign_coords(
+                {
+                    "scalar": list(SCALARS),
+                    "scalar_edge": self._edges.variable,
+                    "logit_edge": ("logit_bin_edge", LOGIT_EDGES),
+                    "log10_probability_edge": ("edge", PROBABILITY_EDGES),
+                }
+            )
+        if "rank_share_histogram" in tally:
+            tally = tally.assign_coords(unit_edge=("edge", UNIT_EDGES))
         for name in tally.data_vars:
             tally[name].attrs = {"long_name": name.replace("_", " "), "units": UNITS.get(name, "tokens")}
         return tally
@@ -140,7 +162,7 @@ def tally_layer(records: xr.Dataset, tokens: xr.Dataset, tokens_per_block: int =
     as exact as the routing weights are.
     """
     bias = records["selection_bias"].values if "selection_bias" in records else None
-    tally = Tally(tokens, routing_rule_of(records.attrs), bias)
+    tally = Tally(tokens, routing_rule_of(records.attrs), bias, records.attrs.get("contents"))
     per_token = {name: array.variable for name, array in records.items() if "token" in array.dims}
     for start in range(0, records.sizes["token"], tokens_per_block):
         tally.add({name: array[start : start + tokens_per_block].values for name, array in per_token.items()})

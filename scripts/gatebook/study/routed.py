@@ -17,7 +17,7 @@ from gatebook.inputs.clusters import sources
 from gatebook.inputs.documents import load_tokens
 from gatebook.problem import Problem
 from gatebook.routing.records import layer_files
-from gatebook.study.tallies import study_identity
+from gatebook.study.tallies import routing_rule, study_identity
 
 KINDS = ("input", "next", "predicted")
 NONE = -1
@@ -115,7 +115,7 @@ def read_layers(tokens: xr.Dataset, records: list[str], *wanted: str) -> Iterato
         done = 0
         for folder in records:
             with netcdf.open_lazily(layer_files(folder)[number]) as record:
-                experts = record.sizes["expert"]
+                experts = routing_rule(record.attrs)["experts"]
                 done += record.sizes["token"]
                 if done > tokens.sizes["token"]:
                     break

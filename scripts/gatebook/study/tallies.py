@@ -17,6 +17,8 @@ of share q per rank (layer, expert or rank, bin). Counts are integers, sums floa
 Every sum is taken document by document and histograms have fixed bins, so tallies of two parts of a dataset combine
 exactly into the tally of the whole (`combine`). `counting` makes them.
 
+Traces may hold no logits: their tallies have what `KNOWN` names for the contents of their records, and no `scalar`.
+
 Published counts have a tally too, made by `published_counts`, that holds only `tokens`, `selected_count` and, if it is
 known, `first_count`. All documents of a dataset are one entry along `document`, without `document_id`.
 """
@@ -53,6 +55,12 @@ PER_DATASET = (
     "rank_probability_histogram", "rank_share_histogram",
 )  # fmt: skip
 
+OF_IDS = ("tokens", "neighbours", "selected_count", "repeated_any", "pair_count")
+OF_ORDER = (*OF_IDS, "first_count", "repeated_first", "adjacent_count", "rank_count")
+OF_WEIGHTS = (*OF_ORDER, "weight_sum", "rank_weight_sum", "rank_share_histogram")
+KNOWN = {"ids": OF_IDS, "order": OF_ORDER, "weights": OF_WEIGHTS}
+"""The variables of the tallies of records without logits, by the contents of these."""
+
 
 def scalar_edges(experts: int, top_k: int) -> xr.DataArray:
     """Edges of the fixed histogram bins of each scalar: (scalar, edge); the outer bins also hold what lies beyond."""
@@ -75,9 +83,12 @@ def combine(tallies: list[xr.Dataset]) -> xr.Dataset:
     """The tally of a dataset from the tallies of its parts: documents one after another, everything else added."""
     first = tallies[0]
     whole = xr.concat(
-        [part.drop_vars(PER_DATASET) for part in tallies], dim="document", join="exact", combine_attrs="override"
+        [part.drop_vars(PER_DATASET, errors="ignore") for part in tallies],
+        dim="document",
+        join="exact",
+        combine_attrs="override",
     )
-    for name in PER_DATASET:
+    for name in (name for name in PER_DATASET if name in first):
         whole[name] = sum(part[name] for part in tallies).assign_attrs(first[name].attrs)
     return whole
 

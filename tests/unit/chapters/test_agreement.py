@@ -30,32 +30,32 @@ BFLOAT = {"dtype": "bfloat16"}
 # ---------------------------------------------------------------- what is compared
 
 
-def of_study(runs: list[str], variants: list[dict] = (), models=MODELS, lacks=LACKS) -> asked.Asked:
-    return asked.of_study({"runs": runs, "variants": list(variants)}, models, ["a", "b", "c"], lacks)
+def of_study(runs: list[str], alternatives: list[dict] = (), models=MODELS, lacks=LACKS) -> asked.Asked:
+    return asked.of_study({"runs": runs, "alternatives": list(alternatives)}, models, ["a", "b", "c"], lacks)
 
 
 def test_runs_are_named_by_model_and_checkpoint_and_the_untrained_one_is_beside_them():
     found = of_study(["a", "b"], [BFLOAT, {"experts": "eager", "dtype": "float32"}])
     assert found.names == ["a/9", "b/main", "a/0", "dtype bfloat16", "dtype float32, experts eager"]
-    assert list(found.variants) == ["dtype-bfloat16", "dtype-float32.experts-eager"] and found.untrained == ["a/0"]
+    assert list(found.alternatives) == ["dtype-bfloat16", "dtype-float32.experts-eager"] and found.untrained == ["a/0"]
     assert of_study(["a/9", "a/0"]).names == ["a/9", "a/0"] and of_study(["b", "a"]).untrained == []
     assert of_study(["c", "a"], [BFLOAT]) == of_study([]) == asked.NOTHING
 
 
 @pytest.mark.parametrize(
-    ("runs", "variants", "words"),
+    ("runs", "alternatives", "words"),
     [
-        ([], [BFLOAT], "agreement.runs: it is empty, but there are variants: write the run"),
+        ([], [BFLOAT], "agreement.runs: it is empty, but there are alternatives: write the run"),
         (["a"], [], "agreement.runs: a is a single run: add another one"),
         (["a", "a/9"], [], "agreement.runs: a/9 occurs twice: remove one"),
         (["a", "d"], [], "agreement.runs: d: the study has no model 'd': use one of a, b"),
         (["a/3", "b"], [], "agreement.runs: a/3: '3' is not among the model's checkpoints: use one of 0, 9"),
-        (["b", "a"], [BFLOAT], "agreement.variants: b cannot be run again (traces have none): write []"),
+        (["b", "a"], [BFLOAT], "agreement.alternatives: b cannot be run again (traces have none): write []"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(runs, variants, words):
+def test_what_cannot_be_compared_is_refused(runs, alternatives, words):
     with pytest.raises(Problem, match=re.escape(f"config: {words}")):
-        of_study(runs, variants)
+        of_study(runs, alternatives)
     with pytest.raises(Problem, match=r"config: agreement\.runs: b: counts: remove it"):
         of_study(["a", "b"], lacks=LACKS | {"b": {"selections": "counts"}})
 

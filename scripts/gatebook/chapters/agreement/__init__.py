@@ -75,7 +75,7 @@ RUNS = {
         "description": "a model, with one of its checkpoints if it is not the studied one, such as demo/step400",
     },
 }
-VARIANTS = {
+ALTERNATIVES = {
     "type": "array",
     "uniqueItems": True,
     "items": {
@@ -101,7 +101,7 @@ class Chosen(Settings):
         "held against the first one, as is the untrained checkpoint of its model",
         json_schema_extra={"wanted": "a list of runs, such as [vllm, sglang]"},
     )
-    variants: Annotated[list, WithJsonSchema(VARIANTS)] = Field(
+    alternatives: Annotated[list, WithJsonSchema(ALTERNATIVES)] = Field(
         [],
         description="the first run once more with other settings of its model; only the experts that tokens select are "
         "kept",

@@ -9,18 +9,18 @@ from gatebook.problem import Problem
 class Asked(NamedTuple):
     """What is compared; all is empty where nothing is.
 
-    runs: {model, checkpoint}, the first one against all others; variants: of the first one, settings by name;
+    runs: {model, checkpoint}, the first one against all others; alternatives: of the first one, settings by name;
     untrained: the names of the runs that are the untrained checkpoints of their models.
     """
 
     runs: list[dict[str, str]]
-    variants: dict[str, dict[str, str]]
+    alternatives: dict[str, dict[str, str]]
     untrained: list[str]
 
     @property
     def names(self) -> list[str]:
         """What the runs are called, the first one first."""
-        return [*map(name_of_run, self.runs), *map(words_of, self.variants.values())]
+        return [*map(name_of_run, self.runs), *map(words_of, self.alternatives.values())]
 
 
 NOTHING = Asked([], {}, [])
@@ -32,19 +32,19 @@ def name_of_run(run: Mapping[str, str]) -> str:
 
 
 def name_of(settings: Mapping[str, str]) -> str:
-    """What a variant with these settings is called in paths: "dtype-bfloat16"."""
+    """What an alternative with these settings is called in paths: "dtype-bfloat16"."""
     return ".".join(f"{key}-{settings[key]}" for key in sorted(settings))
 
 
 def words_of(settings: Mapping[str, str]) -> str:
-    """What a variant with these settings is called: "dtype bfloat16"."""
+    """What an alternative with these settings is called: "dtype bfloat16"."""
     return ", ".join(f"{key} {settings[key]}" for key in sorted(settings))
 
 
 def of_study(
     settings: Mapping, models: Mapping[str, Mapping], catalogue: Collection[str], lacks: Mapping[str, Mapping[str, str]]
 ) -> Asked:
-    """The runs and variants of the section `agreement` of the config.
+    """The runs and alternatives of the section `agreement` of the config.
 
     Parameters
     ----------
@@ -65,13 +65,13 @@ def of_study(
     Raises
     ------
     Problem
-        For a run that the study does not have, or a single one; and for variants of no run, or of one that cannot be
-        run again.
+        For a run that the study does not have, or a single one; and for alternatives of no run, or of one that cannot
+        be run again.
     """
     if not settings["runs"]:
-        if settings["variants"]:
+        if settings["alternatives"]:
             raise Problem(
-                "config: agreement.runs: it is empty, but there are variants: write the run that they are of."
+                "config: agreement.runs: it is empty, but there are alternatives: write the run that they are of."
             )
         return NOTHING
     if (first := settings["runs"][0].partition("/")[0]) not in models and first in catalogue:
@@ -79,19 +79,19 @@ def of_study(
     runs = [_run(name, models, lacks) for name in settings["runs"]]
     if twice := [run for index, run in enumerate(runs) if run in runs[:index]]:
         raise Problem(f"config: agreement.runs: {name_of_run(twice[0])} occurs twice: remove one.")
-    variants = {name_of(each): dict(each) for each in settings["variants"]}
-    if variants and "model" in lacks[first]:
+    alternatives = {name_of(each): dict(each) for each in settings["alternatives"]}
+    if alternatives and "model" in lacks[first]:
         raise Problem(
-            f"config: agreement.variants: {first} cannot be run again ({lacks[first]['model']}): write [], or another "
-            "run first."
+            f"config: agreement.alternatives: {first} cannot be run again ({lacks[first]['model']}): write [], or "
+            "another run first."
         )
-    if len(runs) + len(variants) == 1:
+    if len(runs) + len(alternatives) == 1:
         raise Problem(f"config: agreement.runs: {settings['runs'][0]} is a single run: add another one, or write [].")
     untrained = [
         {"model": name, "checkpoint": each["untrained"]} for name, each in models.items() if "untrained" in each
     ]
     runs += [run for run in untrained if run["model"] == first and run not in runs]
-    return Asked(runs, variants, [name_of_run(run) for run in runs if run in untrained])
+    return Asked(runs, alternatives, [name_of_run(run) for run in runs if run in untrained])
 
 
 def _run(name: str, models: Mapping[str, Mapping], lacks: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -278,7 +278,7 @@ def table(metrics: xr.Dataset) -> pd.DataFrame:
 def read(
     names: list[str],
     runs: list[tuple[xr.Dataset, list[str], np.ndarray]],
-    variants: list[str],
+    alternatives: list[str],
     chosen: np.ndarray,
     common: np.ndarray,
     *,
@@ -289,10 +289,10 @@ def read(
     Parameters
     ----------
     names
-        Of all runs, those of the variants last.
+        Of all runs, those of the alternatives last.
     runs
         Study, folders of records and places of the tokens of each run with records.
-    variants
+    alternatives
         The files of the others.
     chosen
         The places of the tokens for which these are, in the study of the first run: (token,) int64.
@@ -320,7 +320,7 @@ def read(
         margin = margins if margin is None else margin
         found.append(sets)
         sizes_of.append((layer.experts, layer.selected.shape[1]))
-    for path in variants:
+    for path in alternatives:
         layers = list(routed.read_selected(path, chosen))
         found.append({layer.number: layer.selected[common] for layer in layers})
         sizes_of.append((layers[0].experts, layers[0].selected.shape[1]))

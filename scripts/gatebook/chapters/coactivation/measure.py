@@ -133,7 +133,8 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
     groups = {name: np.unique(tally["document_group"].values) for name, tally in dataset_tallies.items()}
     groups = {uncertainty.POOLED: np.unique(np.concatenate(list(groups.values())))} | groups
     summaries, matrices, shares = {name: [] for name in names}, [], []
-    for tally in tallies.by_layer(dataset_tallies, ["pair_count", "adjacent_count"]):
+    counts = [name for name in ("pair_count", "adjacent_count") if name in first]  # traces may hold no order
+    for tally in tallies.by_layer(dataset_tallies, counts):
         parts = {name: uncertainty.without_each(layer["pair_count"].isel(layer=0)) for name, layer in tally.items()}
         observed = {name: part.transpose("draw", "expert", "other").values for name, part in parts.items()}
         expected = {name: expected_pairs(counts, top_k) for name, counts in observed.items()}
@@ -142,7 +143,9 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
         expected = {uncertainty.POOLED: expected_pairs(observed[uncertainty.POOLED], top_k)} | expected
         for name in names:
             summaries[name].append(_summary(observed[name], expected[name], within[name], groups[name]))
-        adjacent = sum(layer["adjacent_count"].isel(layer=0).values for layer in tally.values())
+        adjacent = None
+        if "adjacent_count" in first:
+            adjacent = sum(layer["adjacent_count"].isel(layer=0).values for layer in tally.values())
         whole = observed[uncertainty.POOLED], expected[uncertainty.POOLED]
         matrices.append(_matrices(*whole, adjacent, groups[uncertainty.POOLED], top_k, confidence))
         shares.append(np.diagonal(whole[0][0]) / max(np.trace(whole[0][0]) / top_k, 1))
@@ -184,7 +187,7 @@ def measure(dataset_tallies: dict[str, xr.Dataset], *, confidence: float) -> Mea
         out[f"mean_over_layers_{name}"] = out[name].mean("layer").assign_attrs(attributes)
     stacked = {name: np.stack([layer[name] for layer in matrices]) for name in matrices[0]}
     stacked["adjusted_p"] = _square(significant[0]["adjusted"], experts)
-    for name, long_name in MATRICES.items():
+    for name, long_name in ((name, MATRICES[name]) for name in MATRICES if name in stacked):
         out[name] = (("layer", "expert", "other"), stacked[name], {"long_name": long_name, "units": "1"})
     attributes = {"long_name": "share of the tokens that selects an expert", "units": "1"}
     out["selected_share"] = (("layer", "expert"), np.stack(shares), attributes)
@@ -289,9 +292,33 @@ def _significant(layers: list[_Summary], level: float) -> dict[str, np.ndarray]:
 
 
 def _matrices(
-    observed: np.ndarray, expected: np.ndarray, adjacent: np.ndarray, groups: np.ndarray, top_k: int, confidence: float
+    observed: np.ndarray,
+    expected: np.ndarray,
+    adjacent: np.ndarray | None,
+    groups: np.ndarray,
+    top_k: int,
+    confidence: float,
 ) -> dict[str, np.ndarray]:
-    """The matrices (expert, other) of one layer but for the adjusted p-values, see `MATRICES`."""
+    """The matrices (expert, other) of one layer but for the adjusted p-values, see `MATRICES`.
+
+    Parameters
+    ----------
+    observed, expected
+        Pairs, (draw, expert, other).
+    adjacent
+        Tokens that select both at neighbouring ranks, (expert, other); None if ranks are not known.
+    groups
+        Of clusters that there are.
+    top_k
+        Experts of a token.
+    confidence
+        Of the intervals.
+
+    Returns
+    -------
+    dict[str, np.ndarray]
+        By name.
+    """
     whole = [0, *groups + 1]
     root, error, _ = lift_tests(observed[whole], expected[whole])
     half = scipy.stats.t.ppf((1 + confidence) / 2, max(len(groups) - 1, 1)) * error[0]
@@ -308,8 +335,9 @@ def _matrices(
             "lift_high": (root[0] + half) ** 2,
             "normalised_pmi": np.where(both > 0, np.log(root[0] ** 2) / -np.log(both), np.where(both == 0, -1, np.nan)),
             "phi": (both - np.outer(share, share)) / np.outer(spread, spread),
-            "adjacent_rank": _ratio(adjacent, count[0][:, None]),
         }
+    if adjacent is not None:
+        found["adjacent_rank"] = _ratio(adjacent, count[0][:, None])
     found["normalised_pmi"][~np.isfinite(root[0])] = np.nan
     for name, part in (("coactivation", "estimate"), ("coactivation_low", "low"), ("coactivation_high", "high")):
         found[name] = directed.sel(interval=part).values

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy.special
 import xarray as xr
 
 from gatebook.chapters.base.page import (
@@ -47,6 +47,11 @@ from gatebook.measures.summary import spread, table
 LARGEST_DOUBLINGS = 6
 LEAST = 2.0**-LARGEST_DOUBLINGS
 PAIRS_SHOWN, PAIRS_LISTED = 10, 100
+NEIGHBOURING = (
+    "right: the variant adjacent_rank, which counts only pairs at neighbouring ranks, rows sum to at most 2; the "
+    "figure that was published with the paper shows this one."
+)
+NO_RANKS = "the variant of neighbouring ranks, which the paper's figure shows, needs the order of a token's experts."
 
 
 def figures(seen: Seen) -> list[Figure]:
@@ -98,7 +103,7 @@ def explored(seen: Seen) -> Matrices | None:
     if metrics.attrs["top_k"] == 1 or not metrics["tested_pairs"].sel(dataset="pooled").any():
         return None
     top_k, experts = metrics.attrs["top_k"], metrics.sizes["expert"]
-    matrices = metrics[["lift", "lift_low", "lift_high", "adjusted_p", "coactivation", "adjacent_rank"]]
+    matrices = metrics[["lift", "lift_low", "lift_high", "adjusted_p", *_published(metrics)]]
     found, uniform = matrices.transpose("layer", "expert", "other"), (top_k - 1) / (experts - 1)
     lift = Matrix(
         "lift",
@@ -123,8 +128,14 @@ def explored(seen: Seen) -> Matrices | None:
             ("coactivation", "Co-activation C(row → column), Eq. 6", uniform),
             ("adjacent_rank", "Co-activation at neighbouring ranks", 2 * uniform / top_k),
         )
+        if name in found
     ]
     return Matrices([lift, *published], clustered="lift", load=metrics["selected_share"])
+
+
+def _published(metrics: xr.Dataset) -> list[str]:
+    """The matrices that are published as co-activation and are there: without an order of experts only one is."""
+    return [name for name in ("coactivation", "adjacent_rank") if name in metrics]
 
 
 def _finding_lift(seen: Seen) -> Finding:
@@ -280,7 +291,7 @@ def _strongest(metrics: xr.Dataset) -> tuple[float, float, float]:
     value, high = (metrics[name].sel(at).item() for name in ("lift", "lift_high"))
     tail, degrees = (1 - metrics.attrs["confidence"]) / 2, max(metrics.attrs["groups"] - 1, 1)
     tests = int(metrics["tested_pairs"].sel(dataset="pooled").sum())
-    wider = scipy.stats.t.isf(tail / tests, degrees) / scipy.stats.t.isf(tail, degrees)
+    wider = scipy.special.stdtrit(degrees, tail / tests) / scipy.special.stdtrit(degrees, tail)
     half = wider * (math.sqrt(high) - math.sqrt(value))
     return value, max(math.sqrt(value) - half, 0) ** 2, (math.sqrt(value) + half) ** 2
 
@@ -482,10 +493,14 @@ def _published_variant(metrics: xr.Dataset) -> Figure:
     chosen = metrics.sel(layer=layer)
     order = _clustered(chosen["lift"].transpose("expert", "other").values)
     uniform = (top_k - 1) / (experts - 1)
-    panels = {"coactivation": ("C(i → j), Eq. 6", uniform), "adjacent_rank": ("adjacent_rank", 2 * uniform / top_k)}
-    titles = ["Any ranks (Eq. 6)", "Neighbouring ranks only"]
-    drawing, axes = plotting.canvas(4.1, columns=2, titles=titles)
-    for ax, (name, (label, even)) in zip(axes, panels.items(), strict=True):
+    panels = {
+        "coactivation": ("C(i → j), Eq. 6", uniform, "Any ranks (Eq. 6)"),
+        "adjacent_rank": ("adjacent_rank", 2 * uniform / top_k, "Neighbouring ranks only"),
+    }
+    panels = {name: panels[name] for name in _published(metrics)}
+    both = len(panels) == 2
+    drawing, axes = plotting.canvas(4.1, columns=len(panels), titles=[title for *_, title in panels.values()])
+    for ax, (name, (label, even, _)) in zip(axes, panels.items(), strict=True):
         values = chosen[name].transpose("expert", "other").values[np.ix_(order, order)]
         plotting.matrix(
             ax,
@@ -499,25 +514,24 @@ def _published_variant(metrics: xr.Dataset) -> Figure:
             x_label="Expert j, clustered",
         )
     largest = float(chosen["coactivation"].max())
+    columns = ["coactivation", "coactivation_low", "coactivation_high", *_published(metrics)[1:]]
     return Figure(
         explores=f"coactivation, {layer}",
         name="published_variant",
         title=f"Co-activation as published, layer {layer}",
-        alt=f"Two matrices of co-activation in layer {layer}: the share of one expert's tokens that also select "
-        f"another, at most {largest:.2f} with uniform routing at {uniform:.3f}; and that at neighbouring ranks only.",
-        caption="In the picture, left: C(i → j) = N_ij / N_i, Eq. 6 of the OLMoE paper; rows sum to k - 1 = "
-        f"{top_k - 1}; right: the variant adjacent_rank, which counts only pairs at neighbouring ranks, rows sum to at "
-        "most 2; the figure that was published with the paper shows this one. Layer "
+        alt=f"{'Two matrices' if both else 'A matrix'} of co-activation in layer {layer}: the share of one expert's "
+        f"tokens that also select another, at most {largest:.2f} with uniform routing at {uniform:.3f}"
+        f"{'; and that at neighbouring ranks only' if both else ''}.",
+        caption=f"In the picture{', left' if both else ''}: C(i → j) = N_ij / N_i, Eq. 6 of the OLMoE paper; rows sum "
+        f"to k - 1 = {top_k - 1}; {NEIGHBOURING if both else NO_RANKS} Layer "
         f"{layer} has the largest mean |log₂ lift|; the CSV has intervals of C, the netCDF file all layers. "
         f"{size_text(metrics)}.",
         how_to_read="Row i: of the tokens that select expert i, the share that also selects j. Bright columns are busy "
         "experts, which everyone meets: compare with the lift, where loads are taken out.",
         drawing=drawing,
-        data=metrics.sel(layer=[layer])[["coactivation", "coactivation_low", "coactivation_high", "adjacent_rank"]]
+        data=metrics.sel(layer=[layer])[columns]
         .to_dataframe()
         .reset_index()
         .query("expert != other")
-        .sort_values(["layer", "expert", "other"], ignore_index=True)[
-            ["layer", "expert", "other", "coactivation", "coactivation_low", "coactivation_high", "adjacent_rank"]
-        ],
+        .sort_values(["layer", "expert", "other"], ignore_index=True)[["layer", "expert", "other", *columns]],
     )

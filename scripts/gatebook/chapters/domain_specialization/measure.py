@@ -115,6 +115,7 @@ def measure(
     lengths = ["tokens", "neighbours"] if of_documents else ["tokens"]
     sizes = {name: tally[lengths].load() for name, tally in dataset_tallies.items()}
     tokens = uncertainty.dataset_draws(sizes, ["tokens"], resampling)["tokens"]
+    repeats = of_documents and set(COUNTS) <= set(first)
     if of_documents:
         dealing = permutation.deal(dataset_tallies, permutations, permutation_seed)
         dealt_tokens = permutation.dealt_draws(sizes, ["tokens"], dealing)["tokens"]
@@ -126,10 +127,11 @@ def measure(
         if not of_documents:
             chance_draws.append(domain_measures(_alike(sums, tokens, sizes, resampling), tokens))
         else:
-            dealt = permutation.dealt_draws(tally, COUNTS, dealing)
+            dealt = permutation.dealt_draws(tally, [name for name in COUNTS if name in first], dealing)
             chance_draws.append(domain_measures(dealt, dealt_tokens))
             distance = permutation.studentised(dealing.of_items(tally, "selected_count"), item_tokens, dealing)
             found["p_value"] = permutation.p_value(np.abs(distance)).reindex(dataset=sums["dataset"])
+        if repeats:
             repetition = _repetition(tally, sizes, resampling)
             measures = measures.merge(repetition[[*REPEATED, "excess_repetition"]])
             observed = (sums["first_count"] / tokens).isel(draw=0, drop=True)

@@ -49,13 +49,13 @@ def figures(seen: Seen) -> list[Figure]:
         _strongest_specialists(metrics),
         _divergence_by_dataset(metrics),
     ]
-    return of_domains if without_documents(metrics) else [*of_domains, _repetition_by_layer(metrics, untrained)]
+    return of_domains if "excess_repetition" not in metrics else [*of_domains, _repetition_by_layer(metrics, untrained)]
 
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
     of_domains = [_finding_information(seen), _finding_strongest(seen)]
-    return of_domains if without_documents(seen.metrics) else [*of_domains, _finding_repetition(seen)]
+    return of_domains if "excess_repetition" not in seen.metrics else [*of_domains, _finding_repetition(seen)]
 
 
 def brief(seen: Seen) -> Brief:

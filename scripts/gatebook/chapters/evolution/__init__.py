@@ -226,7 +226,7 @@ CHAPTER = Chapter(
     reads="tokens",
     scope="model",
     beside=("reach",),
-    needs=("tokens", "checkpoints"),
+    needs=("tokens", "text", "checkpoints", "order"),
     settings=Chosen,
     thresholds=Thresholds,
 )

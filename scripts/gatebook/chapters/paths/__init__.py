@@ -116,7 +116,7 @@ CHAPTER = Chapter(
     also="of the shares that datasets have of a path by Fieller's theorem",
     null="The null of paths is what token ids alone give; a second one takes layers to be independent.",
     reads="tokens",
-    needs=("tokens",),
+    needs=("tokens", "order"),
     settings=Chosen,
     thresholds=Thresholds,
 )

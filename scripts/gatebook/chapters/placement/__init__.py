@@ -161,7 +161,7 @@ CHAPTER = Chapter(
     null="The null of placement is placements at random: for traffic and moves their exact mean, which is also that "
     "of uniform routing, for stragglers 20 of them.",
     reads="tokens",
-    needs=("tokens", "clusters"),
+    needs=("tokens", "clusters", "order"),
     settings=Chosen,
     thresholds=Thresholds,
 )

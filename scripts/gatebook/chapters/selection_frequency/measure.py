@@ -99,11 +99,13 @@ def measure(
     tokens = uncertainty.dataset_draws(dataset_tallies, ["tokens"], resampling)["tokens"]
     names = [name for name in SUMS if name in first]
     draws, per_layer = [], []
-    for tally in tallies.by_layer(dataset_tallies, [*names, *(["rank_count"] if of_documents else [])]):
+    of_ranks = ["rank_count"] if "rank_count" in first else []
+    for tally in tallies.by_layer(dataset_tallies, [*names, *of_ranks]):
         sums = uncertainty.dataset_draws(tally, names, resampling)
         found, shares = measures_of_draws(sums, tokens), _shares(sums, tokens, confidence)
         if of_documents:
-            found["dropped_share"] = _dropped(tally, sizes, batch_tokens, capacity_factors)
+            found["dropped_share"] = _dropped(tally, sizes, top_k, batch_tokens, capacity_factors)
+        if of_ranks:
             rank_count = sum(layer["rank_count"] for layer in tally.values())
             shares["rank_share"] = rank_count / rank_count.sum("rank").where(rank_count.sum("rank") > 0)
             shares["rank_share"].attrs = {"long_name": "share of an expert's selections at each rank", "units": "1"}
@@ -112,8 +114,9 @@ def measure(
     values, out = xr.concat(draws, dim="layer"), xr.concat(per_layer, dim="layer", data_vars="minimal")
     out = out.merge(summarise(values, MEASURES, Bootstrap(confidence)))
     out.attrs = {"resamples": resamples, "seed": seed, "confidence": confidence}
-    if of_documents:
+    if "probability_sum" in first:
         out.attrs["probability"] = tallies.probability_name(first.attrs)
+    if of_documents:
         long_name = f"share of selections beyond the experts' capacity, batches of {batch_tokens} tokens"
         dropped = values["dropped_share"].rename(draw_of_groups="draw")
         for name, each in (("dropped_share", dropped), ("mean_over_layers_dropped_share", dropped.mean("layer"))):
@@ -186,7 +189,7 @@ def document_batches(document_tokens: np.ndarray, batch_tokens: int) -> np.ndarr
 
 
 def _dropped(
-    layer: dict[str, xr.Dataset], sizes: dict[str, np.ndarray], batch_tokens: int, factors: list[float]
+    layer: dict[str, xr.Dataset], sizes: dict[str, np.ndarray], top_k: int, batch_tokens: int, factors: list[float]
 ) -> xr.DataArray:
     """Share of selections beyond the capacity, with all documents and without each group: (dataset, draw, ...).
 
@@ -202,7 +205,7 @@ def _dropped(
             if len(starts):
                 tokens = np.add.reduceat(sizes[name][kept], starts)
                 loads = np.add.reduceat(count[kept], starts, axis=0, dtype=np.int64)
-                shares = dropped_share(loads, tokens, tally.sizes["rank"], factors)
+                shares = dropped_share(loads, tokens, top_k, factors)
                 parts[0, index, 1 + left_out], parts[1, index, 1 + left_out] = tokens @ shares, tokens.sum()
     parts[:, 0] = parts[:, 1:].sum(axis=1)
     with np.errstate(invalid="ignore"):  # without the only group nothing is left

@@ -27,7 +27,6 @@ from gatebook.chapters.base.page import (
     side,
     size_text,
     verdict,
-    without_documents,
 )
 from gatebook.chapters.selection_frequency import MEASURES
 from gatebook.figures import plotting
@@ -48,15 +47,17 @@ def figures(seen: Seen) -> list[Figure]:
         _balance_by_dataset(metrics),
         _sorted_loads(metrics),
     ]
-    if without_documents(metrics):
-        return of_loads
-    return [*of_loads, _first_choice_share(metrics), _capacity(metrics), _losses(metrics, untrained)]
+    if "rank_share" in metrics:
+        of_loads.append(_first_choice_share(metrics))
+    if "dropped_share" in metrics:
+        of_loads.append(_capacity(metrics))
+    return [*of_loads, _losses(metrics, untrained)] if "load_balancing_loss" in metrics else of_loads
 
 
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
     of_loads = [_finding_balance(seen), _finding_overload(seen), _finding_dead(seen)]
-    return of_loads if without_documents(seen.metrics) else [*of_loads, _finding_capacity(seen)]
+    return of_loads if "dropped_share" not in seen.metrics else [*of_loads, _finding_capacity(seen)]
 
 
 def brief(seen: Seen) -> Brief:

@@ -132,7 +132,7 @@ CHAPTER = Chapter(
     interval="jackknife",
     null="The null of transitions is what token ids alone give.",
     reads="tokens",
-    needs=("tokens",),
+    needs=("tokens", "order"),
     settings=Chosen,
     thresholds=Thresholds,
 )
