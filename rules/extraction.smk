@@ -15,10 +15,10 @@ rule extract_routing:
         records=perhaps_temporary(directory("results/routing/{model}/{checkpoint}/{part}")),
     log:
         "results/logs/extract_routing/{model}/{checkpoint}/{part}.log",
-    wildcard_constraints:
-        model=MODEL_TO_RUN,
     benchmark:
         "results/benchmarks/extract_routing/{model}/{checkpoint}/{part}.tsv"
+    wildcard_constraints:
+        model=MODEL_TO_RUN,
     conda:
         "../envs/study.yaml"
     threads: config["extraction"]["threads"]
