@@ -17,6 +17,8 @@ include: "rules/inputs.smk"
 include: "rules/tasks.smk"
 include: "rules/extraction.smk"
 include: "rules/ablation.smk"
+include: "rules/states.smk"
+include: "rules/naming.smk"
 include: "rules/shelf.smk"
 include: "rules/counts.smk"
 include: "rules/traces.smk"
@@ -24,6 +26,7 @@ include: "rules/figures.smk"
 include: "rules/browser.smk"
 include: "rules/experts.smk"
 include: "rules/report.smk"
+include: "rules/parquet.smk"
 
 
 for chapter in CHAPTERS:

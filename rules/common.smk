@@ -51,11 +51,14 @@ def kept(files):
     return copy
 
 
+def yaml_of(path):
+    """What a YAML file of the project holds; the parser in C, where PyYAML has it, takes a tenth of the time."""
+    return yaml.load(Path(path).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 library = kept(FETCHED) / "scripts" / "gatebook"
 REPORT_FILES = [path for file, path in FETCHED.items() if file.startswith("report/")]
-REFERENCES = [
-    yaml.safe_load(path.read_text()) for file, path in FETCHED.items() if file.startswith("config/reference/")
-]
+REFERENCES = [yaml_of(path) for file, path in FETCHED.items() if file.startswith("config/reference/")]
 FOLDERS = [Path(file).parts[3] for file in FILES if fnmatch(file, "scripts/gatebook/chapters/*/measure.py")]
 sys.path.insert(0, str(library.parent))
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")])))
@@ -65,6 +68,7 @@ if shlex.quote(sys.executable) != sys.executable:  # Snakemake writes it into co
 
 from gatebook import chapters as declarations
 from gatebook.atlas import profiles_page
+from gatebook.chapters.agreement import asked as agreement
 from gatebook.chapters.interventions.asked import of_model
 from gatebook.chapters.steering.asked import of_study
 from gatebook.files import parts
@@ -95,8 +99,8 @@ def overlays():
 def checked():
     """The config, complete and right, the study and the probes that it selects; or one sentence on what is wrong."""
     try:
-        schema = yaml.safe_load(Path(workflow.source_path("../config/schemas/config.schema.yaml")).read_text())
-        default = yaml.safe_load(Path(workflow.source_path("../config/config.yaml")).read_text())
+        schema = yaml_of(workflow.source_path("../config/schemas/config.schema.yaml"))
+        default = yaml_of(workflow.source_path("../config/config.yaml"))
         schema = catalogues.with_sources(configuration.with_chapters(schema, KNOWN_CHAPTERS))
         complete = configuration.check(reduce(configuration.laid_over, overlays(), default), schema)
         return complete, catalogues.resolve(complete, KNOWN_CHAPTERS), probe_sources.selected(complete)
@@ -144,13 +148,21 @@ MODEL, NOTHING = "[A-Za-z0-9_-]+", "(?!)"
 MODEL_OF_COUNTS, MODEL_WITH_TOKENS = (MODEL, NOTHING) if study.of_counts else (NOTHING, MODEL)
 MODEL_OF_TRACES = MODEL if study.of_traces else NOTHING
 MODEL_TO_RUN = NOTHING if study.of_traces else MODEL_WITH_TOKENS
-PART = "|".join(re.escape(part) for dataset in study.datasets for part in study.parts(dataset))
+DATASET = "[A-Za-z0-9_-]+([.]question_only)?"
+CONTINUED = "|".join(re.escape(name) for name, entry in study.datasets.items() if "generate" in entry) or NOTHING
+VARIANT = "|".join(map(re.escape, study.variants)) or NOTHING
+EXTRACTED = "|".join(re.escape(part) for dataset in study.datasets for part in study.parts(dataset))
 DATASET_IN_SHARDS = "|".join(re.escape(dataset) for dataset, shards in study.shards.items() if shards > 1) or NOTHING
 
 
+def code(script, run=False):
+    """A params function: the `content_of` a rule's script, which is read only if one of its jobs is planned."""
+    return lambda wildcards: content_of(script, run=run)
+
+
 @cache
-def code(script, *also, run=False):
-    """Content hash of a rule's script and of the library modules that it uses, so that editing them runs it again.
+def content_of(script, *also, run=False):
+    """Content hash of a script and of the library modules that it uses, so that editing them runs its jobs again.
 
     `also` are modules that it imports by a name made up at run time. How a run is recorded changes no result, so the
     modules in run/ count only for the scripts that show it (`run`).
@@ -276,6 +288,71 @@ def records(wildcards):
     return [f"{folder}{part}" for dataset in study.datasets for part in study.parts(dataset)]
 
 
+def records_of_dataset(wildcards):
+    """The records of every part of a dataset, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [f"{folder}{part}" for part in study.parts(wildcards.dataset)]
+
+
+def exported_cards(wildcards):
+    """The data card of every model whose records are exported."""
+    if study.of_counts:
+        raise Problem("config: study: published counts have no records: routing_parquet has nothing to export.")
+    return [f"results/parquet/{model}/README.md" for model in study.models]
+
+
+def exported_actives(wildcards):
+    """What is exported of the records of a model, at all of its checkpoints."""
+    checkpoints = study.models[wildcards.model]["checkpoints"]
+    folder = f"results/parquet/{wildcards.model}"
+    return [f"{folder}/{dataset}/actives/{each}" for dataset in study.datasets for each in checkpoints]
+
+
+def descriptions_of_model(wildcards):
+    """What is known of a model's checkpoints of which records are made, in training order."""
+    folder = f"results/inputs/{wildcards.model}/checkpoints"
+    return [f"{folder}/{checkpoint}.json" for checkpoint in study.models[wildcards.model]["checkpoints"]]
+
+
+def how_exported(wildcards):
+    """How the records of a model were made, in words, for their data card."""
+    model = study.models[wildcards.model]
+    chosen = {key: model[key] for key in ("dtype", "device", "window", "attention", "experts", "seed") if key in model}
+    if model["source"] == "demo":
+        chosen = {"seed": config["demo"]["training"]["seed"]} | chosen
+    return {key: str(value) for key, value in chosen.items()} | {"records": config["extraction"]["records"]}
+
+
+def by_variant(pattern):
+    """An input function: `pattern` filled in for every dataset of the study, or else for each of its variants."""
+    return lambda wildcards: [pattern.format(dataset=dataset, **wildcards) for dataset in study.told_apart]
+
+
+tallies_by_variant = by_variant("results/tallies/{model}/{checkpoint}/{dataset}.nc")
+tokens_by_variant = by_variant("results/inputs/{model}/{dataset}.nc")
+
+
+def records_by_variant(wildcards):
+    """The records of every part of the study's datasets, or else of each of its variants, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [
+        f"{folder}{part}"
+        for name in study.told_apart
+        for part in ([name] if name in study.variants else study.parts(name))
+    ]
+
+
+def tokens_of_whole(wildcards):
+    """The tokens of the dataset that a variant is of."""
+    return f"results/inputs/{wildcards.model}/{study.variants[wildcards.variant].dataset}.nc"
+
+
+def records_of_whole(wildcards):
+    """The records of every part of the dataset that a variant is of, in order."""
+    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
+    return [f"{folder}{part}" for part in study.parts(study.variants[wildcards.variant].dataset)]
+
+
 def training_records(wildcards):
     """The records of those of a model's training checkpoints of which some are made, one checkpoint after another."""
     checkpoints = study.models[wildcards.model]["checkpoints"]
@@ -383,6 +460,72 @@ def trained(pattern):
     return [pattern.format(model=name) for name in names if study.models[name]["source"] == "demo"]
 
 
+ANSWERED = ("selection_frequency", "domain_specialization", "coactivation")
+"""The chapters whose findings the chapter agreement makes anew."""
+
+
+@cache
+def agreeing():
+    """The runs over the same tokens that the config holds against each other, as the chapter agreement has them."""
+    lacks = {model: study.missing(model) for model in study.models}
+    return agreement.of_study(config["agreement"], study.models, list(config["models"]), lacks)
+
+
+def of_agreeing(pattern, over):
+    """`pattern` filled in for every run of `agreement` and its datasets, or their parts."""
+    parts_of = {"dataset": lambda dataset: [dataset], "part": study.parts}[over]
+    return [
+        pattern.format(**run, **{over: part})
+        for run in agreeing().runs
+        for dataset in study.datasets
+        for part in parts_of(dataset)
+    ]
+
+
+def agreeing_alternatives():
+    """The selections of the alternatives of the first run of `agreement`."""
+    asked = agreeing()
+    return [
+        f"results/alternatives/{asked.runs[0]['model']}/{asked.runs[0]['checkpoint']}/{name}.nc"
+        for name in asked.alternatives
+    ]
+
+
+def agreeing_unordered():
+    """The runs of `agreement` of which the order of a token's experts is not known."""
+    return [agreement.name_of_run(run) for run in agreeing().runs if "order" in study.missing(run["model"])]
+
+
+def chosen_to_agree():
+    """Which tokens the chapter agreement counts."""
+    return {key: config["agreement"][key] for key in ("tokens", "seed")}
+
+
+def alternative_settings(wildcards):
+    """The settings of a model with those of an alternative in their place."""
+    keys = ("id", "path", "layers", "dtype", "device", "attention", "experts", "gpus", "trust_remote_code")
+    model = study.models[wildcards.model]
+    return {key: model[key] for key in keys if key in model} | agreeing().alternatives[wildcards.alternative]
+
+
+def answered_again():
+    """The arguments of the measures of `ANSWERED`, by chapter."""
+    draws, confidence = config["agreement"]["draws"], statistics("confidence")
+    made = statistics("seed", "confidence") | {"resamples": draws}
+    return {
+        "selection_frequency": settings("selection_frequency") | made,
+        "domain_specialization": settings("domain_specialization") | made | {"permutations": draws},
+        "coactivation": settings("coactivation") | confidence,
+    }
+
+
+def compared_runs(chapter):
+    """The names of the runs that a chapter about several of them compares; none if there are none."""
+    if chapter == "agreement":
+        return agreeing().names
+    return [f"{run['model']}/{run['checkpoint']}" for run in study.compared]
+
+
 def compared_untrained():
     """The runs of `compare` that are the untrained checkpoints of their models."""
     untrained = [run for run in study.compared if study.models[run["model"]].get("untrained") == run["checkpoint"]]
@@ -398,7 +541,9 @@ def growing(amount, per_million=0):
 
     def resource(wildcards, attempt):
         models = [wildcards.model] if "model" in wildcards.keys() else study.models
-        tokens = sum(study.most_tokens(model, wildcards.get("dataset")) for model in models) if per_million else 0
+        variant = study.variants.get(wildcards.get("variant"))
+        dataset = variant.dataset if variant else wildcards.get("dataset")
+        tokens = sum(study.most_tokens(model, dataset) for model in models) if per_million else 0
         return attempt * math.ceil(amount + per_million * tokens / 10**6)
 
     return resource
@@ -475,6 +620,7 @@ def probe_files():
     return list(probe_sources.files(PROBES).values())
 
 
+@cache
 def missing(model):
     """The capabilities that a model's data lack, each with the reason."""
     lacks = {} if asked(model) else {"asked": "interventions.asked is empty"}
@@ -483,6 +629,7 @@ def missing(model):
     return lacks | study.missing(model)
 
 
+@cache
 def left_out(model):
     """The chapters that a model's report lacks, each with the reason, which the report states."""
     lacks = missing(model)
@@ -510,9 +657,8 @@ def sections():
             found += [{"chapter": name, "of": run, "label": ", ".join(Path(run).parts)} for run in runs]
         elif chapter.scope == "model":
             found += [{"chapter": name, "of": model, "label": model} for model in models]
-        elif study.compared:
-            label = ", ".join(f"{run['model']}/{run['checkpoint']}" for run in study.compared)
-            found.append({"chapter": name, "of": "runs", "label": label})
+        elif runs := compared_runs(name):
+            found.append({"chapter": name, "of": "runs", "label": ", ".join(runs)})
     return found
 
 
@@ -590,7 +736,8 @@ def perhaps_temporary(path):
 def deleted_records():
     """The folders of the study's records, below the results, if Snakemake deletes them."""
     folders = [] if config["storage"]["keep_records"] else every_model("routing/{model}/{checkpoint}")
-    return [f"{folder}/{part}" for folder in folders for dataset in study.datasets for part in study.parts(dataset)]
+    names = [*(part for dataset in study.datasets for part in study.parts(dataset)), *study.variants]
+    return [f"{folder}/{name}" for folder in folders for name in names]
 
 
 def removing(wildcards):
@@ -606,6 +753,14 @@ def scanned(wildcards):
     """What removing experts does to documents, where the report of the model has the chapter about it."""
     known = "expert_ablation" in chapters(wildcards.model)
     return f"results/ablation/{wildcards.model}/{wildcards.checkpoint}.nc" if known else []
+
+
+def named_experts(wildcards):
+    """What a model says that its experts are for, of the studied checkpoint, where it can be run."""
+    wanted = config["annotation"]["named"] and "model" not in missing(wildcards.model)
+    if not wanted or study.studied_checkpoint(wildcards.model) != wildcards.checkpoint:
+        return []
+    return f"results/named/{wildcards.model}/{wildcards.checkpoint}.nc"
 
 
 def choice_files():
@@ -631,5 +786,7 @@ wildcard_constraints:
     chapter="|".join(CHAPTERS),
     of=f"{MODEL}(/[A-Za-z0-9._-]+)?",
     checkpoint="[A-Za-z0-9._-]+",
-    dataset="[A-Za-z0-9_-]+([.]question_only)?",
-    part=PART,
+    dataset=DATASET,
+    variant=VARIANT,
+    part=f"{EXTRACTED}|{VARIANT}",
+    alternative="[a-z0-9._-]+",

@@ -1,8 +1,8 @@
 rule measure_determinants:
     """What decides where a token goes: its id, the tokens before it, its dataset, or its position."""
     input:
-        tokens=tokens,
-        records=records,
+        tokens=tokens_by_variant,
+        records=records_by_variant,
         untrained=untrained("determinants"),
     output:
         metrics="results/metrics/{model}/{checkpoint}/determinants.nc",

@@ -1,7 +1,7 @@
 rule measure_domain_specialization:
     """Whether experts serve particular kinds of text, per layer and dataset."""
     input:
-        tallies=tallies,
+        tallies=tallies_by_variant,
         untrained=untrained("domain_specialization"),
     output:
         metrics="results/metrics/{model}/{checkpoint}/domain_specialization.nc",

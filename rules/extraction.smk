@@ -19,6 +19,7 @@ rule extract_routing:
         "results/benchmarks/extract_routing/{model}/{checkpoint}/{part}.tsv"
     wildcard_constraints:
         model=MODEL_TO_RUN,
+        part=EXTRACTED,
     conda:
         "../envs/study.yaml"
     threads: config["extraction"]["threads"]
@@ -58,8 +59,55 @@ rule select_experts:
         ),
         tokens_per_batch=config["extraction"]["tokens_per_batch"],
         tokens={key: config["evolution"][key] for key in ("tokens", "seed")},
+        windows=False,
     script:
         "../scripts/select_experts.py"
+
+
+rule select_alternative:
+    """Which experts some tokens of all datasets select if a model computes in another way, and nothing else."""
+    input:
+        folder=model_folder,
+        tokens=tokens,
+    output:
+        selections="results/alternatives/{model}/{checkpoint}/{alternative}.nc",
+    log:
+        "results/logs/select_alternative/{model}/{checkpoint}/{alternative}.log",
+    conda:
+        "../envs/study.yaml"
+    threads: config["extraction"]["threads"]
+    resources:
+        gpu=gpus,
+        mem_mb=growing(8000, per_million=300),
+        runtime=growing(240),
+    params:
+        code=code("select_experts.py"),
+        model=alternative_settings,
+        tokens_per_batch=config["extraction"]["tokens_per_batch"],
+        tokens=chosen_to_agree(),
+        windows=True,
+    script:
+        "../scripts/select_experts.py"
+
+
+rule split_records:
+    """The records of a dataset's tokens that have one role or phase: one file per layer."""
+    input:
+        tokens="results/inputs/{model}/{variant}.nc",
+        records=records_of_whole,
+    output:
+        records=perhaps_temporary(directory("results/routing/{model}/{checkpoint}/{variant}")),
+    log:
+        "results/logs/split_records/{model}/{checkpoint}/{variant}.log",
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=growing(2000, per_million=2000),
+        runtime=growing(60),
+    params:
+        code=code("split_records.py"),
+    script:
+        "../scripts/split_records.py"
 
 
 rule tally_routing:

@@ -19,7 +19,7 @@ rule plot_chapter:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        code=lambda wildcards: code("plot_chapter.py", f"chapters/{wildcards.chapter}/page.py"),
+        code=lambda wildcards: content_of("plot_chapter.py", f"chapters/{wildcards.chapter}/page.py"),
         title=lambda wildcards: CHAPTERS[wildcards.chapter].title,
         thresholds=thresholds,
     script:

@@ -87,6 +87,7 @@ rule tokenize_dataset:
         "results/logs/tokenize_dataset/{model}/{dataset}.log",
     wildcard_constraints:
         model=MODEL_TO_RUN,
+        dataset=f"(?!(?:{CONTINUED})[.]nc){DATASET}",
     priority: 1
     conda:
         "../envs/study.yaml"
@@ -99,6 +100,81 @@ rule tokenize_dataset:
         model=model_settings("window", "tokens_per_dataset", "trust_remote_code"),
     script:
         "../scripts/tokenize_dataset.py"
+
+
+rule tokenize_prompts:
+    """The documents of a dataset that the studied checkpoint is to continue as the tokens that it sees."""
+    input:
+        tokenizer=tokenizer_folder,
+        files=dataset_files,
+    output:
+        tokens="results/prompts/{model}/{dataset}.nc",
+    log:
+        "results/logs/tokenize_prompts/{model}/{dataset}.log",
+    wildcard_constraints:
+        dataset=CONTINUED,
+    priority: 1
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=growing(2000, per_million=60),
+        runtime=growing(60),
+    params:
+        code=code("tokenize_dataset.py"),
+        dataset=dataset_settings,
+        model=model_settings("window", "tokens_per_dataset", "trust_remote_code"),
+    script:
+        "../scripts/tokenize_dataset.py"
+
+
+rule generate_continuations:
+    """The tokens of a dataset with what the studied checkpoint writes after each document, the same for all checkpoints."""
+    input:
+        folder=studied_folder,
+        description=studied_description,
+        tokenizer=tokenizer_folder,
+        tokens="results/prompts/{model}/{dataset}.nc",
+    output:
+        tokens="results/inputs/{model}/{dataset}.nc",
+    log:
+        "results/logs/generate_continuations/{model}/{dataset}.log",
+    wildcard_constraints:
+        dataset=CONTINUED,
+    priority: 1
+    conda:
+        "../envs/study.yaml"
+    threads: config["extraction"]["threads"]
+    resources:
+        gpu=gpus,
+        mem_mb=growing(8000),
+        runtime=growing(240),
+    params:
+        code=code("generate_continuations.py"),
+        model=model_settings("dtype", "device", "attention", "experts", "gpus", "trust_remote_code"),
+        tokens_per_batch=config["extraction"]["tokens_per_batch"],
+        generate=lambda wildcards: dataset_settings(wildcards)["generate"],
+    script:
+        "../scripts/generate_continuations.py"
+
+
+rule split_tokens:
+    """The tokens of a dataset that have one role or phase."""
+    input:
+        tokens=tokens_of_whole,
+    output:
+        tokens="results/inputs/{model}/{variant}.nc",
+    log:
+        "results/logs/split_tokens/{model}/{variant}.log",
+    conda:
+        "../envs/study.yaml"
+    resources:
+        mem_mb=growing(1000, per_million=60),
+        runtime=growing(20),
+    params:
+        code=code("split_tokens.py"),
+        variant=lambda wildcards: study.variants[wildcards.variant]._asdict(),
+    script:
+        "../scripts/split_tokens.py"
 
 
 rule list_vocabulary:

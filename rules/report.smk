@@ -21,7 +21,7 @@ rule estimate_report:
         runtime=growing(5),
     params:
         code=code("estimate_report.py"),
-        datasets=len(study.datasets),
+        datasets=len(study.told_apart),
         tokens={model: study.most_tokens(model) for model in study.models},
         chapters=list(CHAPTERS),
         browser=config["browser"],

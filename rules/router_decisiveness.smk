@@ -1,7 +1,7 @@
 rule measure_router_decisiveness:
     """How sure the router is of its choice, per layer and dataset."""
     input:
-        tallies=tallies,
+        tallies=tallies_by_variant,
         untrained=untrained("router_decisiveness"),
     output:
         metrics="results/metrics/{model}/{checkpoint}/router_decisiveness.nc",

@@ -1,7 +1,7 @@
 rule measure_selection_frequency:
     """How evenly each layer spreads its tokens over the experts."""
     input:
-        tallies=tallies,
+        tallies=tallies_by_variant,
         untrained=untrained("selection_frequency"),
     output:
         metrics="results/metrics/{model}/{checkpoint}/selection_frequency.nc",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gatebook.files import netcdf, origin
-from gatebook.measures.token_sample import counted
+from gatebook.measures.token_sample import counted, spread
 from gatebook.routing import extraction, models, selections
 from gatebook.run import job
 from gatebook.study import routed
@@ -16,7 +16,7 @@ name, checkpoint, settings = snakemake.wildcards.model, snakemake.wildcards.chec
 folder, device = Path(snakemake.input.folder), models.choose_device(settings["device"])
 torch.set_num_threads(snakemake.threads if device.type == "cpu" else 1)
 study = routed.read_tokens(snakemake.input.tokens)
-place = counted(study, **snakemake.params.tokens)
+place = (spread if snakemake.params.windows else counted)(study, **snakemake.params.tokens)
 ids, following = (study["token_id"].sel(kind=kind).values for kind in ("input", "next"))
 window_start = np.flatnonzero(np.append(True, following[:-1] == routed.NONE)[place])
 description = models.describe(folder, settings["trust_remote_code"])

@@ -16,7 +16,7 @@ files, folder = [str(file) for file in snakemake.input.files], str(snakemake.inp
 limits, trust = settings["limits"], {"trust_remote_code": model["trust_remote_code"]}
 with job.without_torch(unless=model["trust_remote_code"]):
     tokenizer = load_tokenizer(folder, **trust)
-texts = documents.of_dataset(name, files, settings)
+texts = documents.of_dataset(name, files, settings, tokenizer)
 tokens = documents.tokenize(
     name,
     job.progress(texts, unit=" documents", description=f"tokenize {name}"),
@@ -24,6 +24,8 @@ tokens = documents.tokenize(
     window=window_size(model["window"], folder, **trust),
     token_limit=token_limit(settings, model),
     minimum_tokens=limits.get("minimum_tokens"),
+    roles=settings.get("roles", ()),
+    continued=settings.get("generate", {}).get("tokens", 0),
 )
 source = settings.get("path") or settings.get("domain") or ", ".join(settings["files"])
 tokens.attrs |= {

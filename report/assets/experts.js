@@ -109,6 +109,7 @@
       ({ nearest }) => nearest[0]?.[1] ?? null,
     ],
     Promotes: [({ promoted }) => codes(promoted)],
+    Label: [({ label: [name, ...its] }) => (name ? [`${name} `, ...share(its)] : []), ({ label }) => label[1] ?? null],
     Ranks: [ranks],
   };
 

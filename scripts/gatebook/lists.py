@@ -19,6 +19,10 @@ FOLDERS = ("scripts/gatebook", "report", "config/reference")
 PAGES = {
     "Expert profiles": ("a page of the report", "What is known of one expert: load, datasets, tokens, partners?"),
     "Expert browser": ("a page of the report", "What do experts and sets of experts receive, token by token?"),
+    "Roles and phases": (
+        "variants of a dataset, `chat` and `generate`",
+        "Do system, user, assistant and what the model itself writes go to other experts?",
+    ),
     "Routing traces": ("`source: traces`", "What do traces of another engine say about the model that it serves?"),
     "Published counts": ("`source: counts`", "What do published counts of selected experts say about a model?"),
 }

@@ -261,7 +261,7 @@ def test_snakemakes_own_report_opens_with_every_figure_and_the_site(browser, sna
     with zipfile.ZipFile(snakemake_report) as archive:
         archive.extractall(tmp_path)
     folders = sorted({figure.parent for figure in (site / "figures").rglob("*.svg")})
-    assert len(folders) == 26
+    assert len(folders) == 30
     for folder in folders:
         browser.open(tmp_path / "report" / "report.html")
         browser.run(CLICK, folder.parent.relative_to(site / "figures").as_posix())

@@ -35,8 +35,11 @@ EXPERTS, HIDDEN, SAMPLED = 8, 16, 40
 FEWER = {
     "statistics": {"resamples": 100, "fewest_clusters": 2},
     "domain_specialization": {"permutations": 100},
+    "agreement": {"runs": [MODEL, f"{MODEL}/{CHECKPOINTS[0]}"], "alternatives": [], "draws": 100},
     "similarity": {"permutations": 100},
     "maps": {"points": 60},
+    "factors": {"tokens": 60, "number": 6, "passes": 2, "examples": 2},
+    "annotation": {"pairs": 3, "permutations": 1, "examples": 3, "named": 2, "listed": 4, "written": 2},
     "meaning": {"permutations": 19, "told_permutations": 19, "splits": 2},
     "reach": {"tokens": 40, "lengths": [1, 2, 4], "windows": 3},
     "logit_lens": {"windows": 3, "fitted_windows": 2, "removal_windows": 2},
@@ -217,6 +220,13 @@ def run_jobs(folder: Path) -> None:
                 alone.job(workflow, "scan_ablation", {"model": MODEL, "checkpoint": checkpoint})
                 for checkpoint in CHECKPOINTS
             ]
+        if "factors" in known:
+            jobs += [
+                alone.job(workflow, "sample_states", {"model": MODEL, "checkpoint": checkpoint})
+                for checkpoint in CHECKPOINTS
+            ]
+        if "annotation" in known:
+            jobs.append(alone.job(workflow, "name_experts", {"model": MODEL, "checkpoint": CHECKPOINTS[-1]}))
         before = {name: known & {*CHAPTERS[name].chapters, *CHAPTERS[name].beside} for name in sorted(known)}
         for name in TopologicalSorter(before).static_order():
             jobs += [alone.job(workflow, f"measure_{name}", wildcards) for wildcards in places(name)]

@@ -179,6 +179,7 @@ def test_the_command_line_says_what_is_wrong(counts, words, sentence):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_problem_in_the_script_is_one_sentence(counts):
     (counts / "data" / "counts.csv").write_text(COUNTS.replace("arxiv,0,0,", "arxiv,0,0,1"))
     done = run_line(counts, "tally_counts", "model=published", "checkpoint=v1", "--configfile", "counts.yaml")

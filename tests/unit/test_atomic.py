@@ -142,6 +142,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "name"), [("netcdf", "a.nc"), ("parts", "a.nc"), ("table", "a.csv"), ("records", "records")]
 )

@@ -246,7 +246,7 @@ def test_the_whole_report_of_a_synthetic_study_is_made_and_weighed(tmp_path, job
     assert int(tally["tokens"].sum()) == 700 and tally.sizes["layer"] == 2 and tally.sizes["expert"] == 64
     for chapter in analysis.CHAPTERS:
         metrics = files.load(tmp_path / "metrics" / analysis.RUN / f"{chapter}.nc")
-        of = 560 if chapter == "placement" else 1400  # tokens of the clusters that placements are not fitted on
+        of = 560 if chapter in ("placement", "reuse") else 1400  # tokens of the clusters that nothing is learned on
         assert int(metrics["tokens"].sel(dataset="pooled")) == of
         assert metrics.sizes["layer"] == (
             1 if chapter in ("transitions", "paths") else 2

@@ -108,7 +108,7 @@ def test_needed_chapters_come_first_and_once():
 
 
 WRONG = {
-    "no chapter": (["x"], "there is no chapter 'x': use one of coactivation, compare, "),
+    "no chapter": (["x"], "there is no chapter 'x': use one of activation_patching, "),
     "no model": (["maps", "--model", "x"], "there is no model 'x': use one of demo."),
     "no dataset": (
         ["maps", "--datasets", "x"],

@@ -108,6 +108,17 @@ def test_shards_are_those_stated_or_follow_from_the_limits(dataset, models, shar
     assert len(study.parts("gsm8k")) == shards and study.parts("gsm8k")[-1].startswith("gsm8k")
 
 
+def test_a_language_is_that_of_a_dataset_and_makes_no_tokens_again():
+    whole = changed("datasets/gsm8k/language", "de")
+    whole["study"]["datasets"] = ["python", "gsm8k"]
+    study = resolved(whole)
+    assert study.languages == {"gsm8k": "de"} and "language" not in study.datasets["gsm8k"]
+    with pytest.raises(
+        Problem, match=r"datasets\.gsm8k\.language: 'xx' is not known: use one of en, fr, de, es, zh, ja\."
+    ):
+        resolved(changed("datasets/gsm8k/language", "xx"))
+
+
 def test_the_most_tokens_of_a_model_are_those_of_its_limits():
     whole = config()
     whole["datasets"]["gsm8k"]["limits"] = {"tokens": 700}
@@ -286,6 +297,20 @@ def test_what_the_study_does_not_select_is_one_sentence():
         study.folder("other", "local")
     with pytest.raises(Problem, match=r"^config: models\.demo has no checkpoint 'best': use one of .*, or add it\.$"):
         study.folder("demo", "best")
+
+
+def test_roles_and_phases_are_variants_in_place_of_their_dataset():
+    whole = changed("study/datasets", ["talk", "python"])
+    whole["datasets"]["talk"] = {"source": "files", "files": ["a.jsonl"], "chat": True}
+    whole["datasets"]["python"]["generate"] = {"tokens": 4}
+    study = resolved(whole)
+    roles = [f"talk.{role}" for role in ("system", "user", "assistant", "template")]
+    assert list(study.datasets) == ["talk", "python"]
+    assert study.told_apart == list(study.variants) == [*roles, "python.given", "python.generated"]
+    assert "roles" not in study.missing("demo") and "roles" in resolved(config()).missing("demo")
+    whole["datasets"]["talk"]["roles"] = ["user"]
+    whole["datasets"]["python"] = config()["datasets"]["python"]
+    assert resolved(whole).told_apart == ["talk.user", "talk.template", "python"]
 
 
 @pytest.mark.parametrize(
@@ -578,6 +603,8 @@ WRONG = [
         ["python.question_only"],
         "study.datasets: 'python.question_only' needs a template: add datasets.python.question_only.",
     ),
+    ("datasets/python/roles", ["user"], "datasets.python: the key 'roles' does not go with `source: demo`: remove it."),
+    ("datasets/c4/generate", {}, "datasets.c4.generate: the key 'tokens' is missing: add it."),
     (
         "datasets/python/domain",
         "cpp",

@@ -18,7 +18,7 @@ HELD_OUT_FRAMES = scenes.FRAMES["held_out"].values()
 DEFAULT = yaml.safe_load((Path(__file__).parents[2] / "config/config.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module", params=[pytest.param("default", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[pytest.param("default", marks=pytest.mark.long)])
 def harvested():
     """The corpora of the default study."""
     return corpora.harvest(**DEFAULT["demo"]["corpora"])

@@ -187,6 +187,7 @@ def test_loss_starts_at_that_of_guessing_and_falls(run):
     assert history[-1].cross_entropy < 0.5 * history[0].cross_entropy
 
 
+@pytest.mark.slow
 def test_two_trainings_are_the_same_to_the_last_bit(run, tokenizer, stream):
     model, _, history = run
     again, _, again_history = trained(tokenizer, stream)

@@ -103,7 +103,7 @@ def test_tokens_decode_to_the_documents(tokenizer):
     assert tokens["row"].values.tolist() == [0, 2, 3]
     assert tokens["cluster"].values.tolist() == ["sales", "Omar", "sales"]
     assert tokens["group"].values.tolist() == [0, 1, 0]
-    for index, (*_, text) in enumerate(DOCUMENTS):
+    for index, (*_, text, _) in enumerate(DOCUMENTS):
         ids = tokens["token_id"].values[tokens["document_index"].values == index]
         assert tokenizer.decode(ids) == text
         assert tokens["document_tokens"].values[index] == len(ids)
@@ -129,7 +129,7 @@ def test_documents_longer_than_the_window_are_cut_into_even_windows(tokenizer):
 
 @given(limit=st.integers(2, 60))
 def test_the_token_limit_cuts_exactly_there(tokenizer, limit):
-    lengths = np.array([len(tokenizer(text)["input_ids"]) for *_, text in DOCUMENTS])
+    lengths = np.array([len(tokenizer(text)["input_ids"]) for *_, text, _ in DOCUMENTS])
     tokens = tokenize(DOCUMENTS, tokenizer, token_limit=limit)
     alone = limit - 1 in np.cumsum(lengths)[:-1]  # one more token would be a document of one
     assert tokens.sizes["token"] == min(limit - alone, lengths.sum())
@@ -174,7 +174,7 @@ def test_a_nul_is_a_token_and_its_symbol_in_the_file(tokenizer, tmp_path):
 
 
 def test_minimum_tokens_leaves_short_documents_out_and_counts_them(tokenizer):
-    lengths = [len(tokenizer(text)["input_ids"]) for *_, text in DOCUMENTS]
+    lengths = [len(tokenizer(text)["input_ids"]) for *_, text, _ in DOCUMENTS]
     tokens = tokenize([alone(""), *DOCUMENTS, alone("a")], tokenizer, minimum_tokens=min(lengths[:2]))
     assert tokens["document_id"].values.tolist() == ["a", "b"]
     assert tokens.attrs["documents_left_out"] == 3

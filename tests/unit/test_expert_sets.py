@@ -124,6 +124,7 @@ def simulated(rng, rates, documents, evenness):
     return counts, tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("datasets, documents, evenness", [(4, 60, 2), (3, 15, 0.5)])
 def test_false_discoveries_are_rare_although_documents_differ(datasets, documents, evenness):
     rng = np.random.default_rng(1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gatebook.inputs import clusters
 from gatebook.inputs.clusters import GROUPS
 from gatebook.measures import uncertainty
-from gatebook.measures.explained import Explained, partners, share_explained, shared_experts
+from gatebook.measures.explained import Explained, partners, share_explained, shared_experts, variance_explained
 
 
 def explained(code, group, selected, experts, dataset=None, among=None) -> Explained:
@@ -53,6 +53,7 @@ def by_pairs(code, group, dataset, selected, experts, kept, datasets):
 token = st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 1), st.permutations(range(4)))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(token, min_size=2, max_size=30), st.integers(1, 3))
 def test_it_is_the_mean_over_pairs_of_tokens_also_without_each_group(made, rank):
@@ -269,6 +270,7 @@ def intervals(rng, share=0.4, context=0.2, own=0.25):
         yield uncertainty.jackknife(xr.DataArray(draw, dims="draw")).values, wanted
 
 
+@pytest.mark.slow
 def test_the_jackknife_over_groups_covers_shares_and_their_difference_where_tokens_come_in_sources():
     """80 sources of unequal length, in which tokens are alike: 93 to 96 % of the intervals hold the truth."""
     rng = np.random.default_rng(4)
@@ -276,6 +278,7 @@ def test_the_jackknife_over_groups_covers_shares_and_their_difference_where_toke
     assert (np.mean(inside, axis=0) >= 0.88).all()
 
 
+@pytest.mark.slow
 def test_a_class_that_adds_nothing_is_found_to_add_something_one_time_in_twenty():
     rng, found = np.random.default_rng(5), []
     for _ in range(100):
@@ -290,3 +293,36 @@ def test_no_partner_at_all():
     one = explained(np.zeros(6, int), np.arange(6) % 3, np.zeros((6, 1), np.uint8), 4)
     assert np.isnan(one.share).all() and (one.coverage[0] == 1).all()
     assert all(low <= high for low, high in pairwise(partners(np.zeros(6), np.zeros(6), np.zeros(6), 1).starts))
+
+
+def test_numbers_are_explained_from_all_pairs():
+    rng = np.random.default_rng(0)
+    code, group, values = rng.integers(0, 8, 40), rng.integers(0, 4, 40), rng.random((40, 2))
+    values[:, 1] = code == 3
+    found = variance_explained(code, group, values)
+    for left_out in (-1, 0, 2, 9):
+        kept = group != left_out
+        apart = (group[:, None] != group) & kept & kept[:, None]
+        alike = apart & (code[:, None] == code)
+        has = alike.any(axis=1)
+        for column, y in enumerate(values.T):
+            same = np.mean([y[t] * y[alike[t]].mean() for t in np.flatnonzero(has)])
+            any_two = np.mean([y[t] * y[apart[t] & has].mean() for t in np.flatnonzero(has)])
+            wanted = (same - any_two) / ((y[has] ** 2).mean() - any_two)
+            assert found[left_out + 1, column] == pytest.approx(wanted)
+    assert found[0, 1] == pytest.approx(1)
+    assert np.isnan(variance_explained(np.arange(4), np.arange(4), values[:4])).all()
+
+
+def test_intervals_of_explained_numbers_cover_what_is_planted():
+    """Half of the variance is that of 30 values; clusters have an effect of their own, which is no explanation."""
+    rng, inside, found = np.random.default_rng(1), [], []
+    for _ in range(100):
+        group, code = np.repeat(np.arange(GROUPS), 30), rng.integers(0, 30, 30 * GROUPS)
+        of_group = 0.5 * rng.standard_normal(GROUPS)[group]
+        y = np.tile([-1.0, 1.0], 15)[code] + of_group + np.sqrt(0.75) * rng.standard_normal(len(code))
+        draws = xr.DataArray(variance_explained(code, group, y[:, None])[:, 0], dims="draw")
+        estimate, low, high = uncertainty.jackknife(draws).values
+        inside.append(low <= 0.5 <= high)
+        found.append(estimate)
+    assert np.mean(inside) >= 0.9 and np.mean(found) == pytest.approx(0.5, abs=0.01)

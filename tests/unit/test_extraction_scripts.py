@@ -171,6 +171,7 @@ def test_from_rows_to_a_tally(pipeline, model_folder, tokenizer):
     assert "tokens x 4 layers on cpu" in (out / "extract_routing.log").read_text()
 
 
+@pytest.mark.slow
 def test_two_runs_write_identical_bytes(pipeline):
     first = pipeline("tally_routing")
     kept = {path.name: path.read_bytes() for path in sorted(first.rglob("*.nc"))}
@@ -283,6 +284,7 @@ def test_a_failed_extraction_leaves_no_records(pipeline, monkeypatch, tmp_path):
     assert [path.name for path in tmp_path.rglob("*records*")] == []
 
 
+@pytest.mark.slow
 def test_rounded_logits_change_nothing_else(pipeline):
     exact = pipeline("extract_routing")
     rounded = pipeline("extract_routing", extraction={"records": "rounded"}, place="rounded")

@@ -38,6 +38,7 @@ def test_an_experts_values_are_those_of_its_profile(found):  # noqa: F811
     assert content["q"] == [0.0123] * 15 and content["low"] == [0.5] * 15
 
 
+@pytest.mark.slow
 def test_expected_tokens_are_those_of_uniform_loads(tmp_path):
     found = profiled(uniform_with_idle_expert(), tmp_path)  # noqa: F811
     content = hub.of_layer(found, pairs(6))

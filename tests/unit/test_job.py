@@ -51,6 +51,7 @@ def run(tmp_path):
     return finish
 
 
+@pytest.mark.slow
 def test_a_problem_is_one_sentence_on_stderr_and_in_the_log(run):
     code, stderr, log = run("raise Problem('data/a.jsonl has no column: add it.')")
     assert code == 1
@@ -83,6 +84,7 @@ def test_a_problem_raised_from_another_error_is_still_one_sentence(run):
     )
 
 
+@pytest.mark.slow
 def test_lines_of_the_log_go_to_both_and_a_new_run_starts_a_new_log(run):
     for word in ("first", "second"):
         code, stderr, log = run(f"job.log('{word} 漢字')")
@@ -115,6 +117,7 @@ def test_the_keyboard_ends_a_job_without_a_traceback(run):
     assert stderr == log == "Stopped from the keyboard.\n"
 
 
+@pytest.mark.slow
 def test_provenance_names_rule_wildcards_settings_code_and_software(run):
     code, stderr, _ = run("""
         import json

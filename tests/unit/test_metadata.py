@@ -11,7 +11,7 @@ from gatebook.run.metadata import ADOPTED
 
 LIBRARY = ROOT / "scripts" / "gatebook"
 RULES = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "rules").glob("*.smk")))
-HASHED = dict(re.findall(r'code\("(\w+\.py)"(.*)\),$', RULES, flags=re.MULTILINE))
+HASHED = dict(re.findall(r'(?:code|content_of)\("(\w+\.py)"(.*)\),$', RULES, flags=re.MULTILINE))
 """Every script whose hash is a parameter of its rule, and what else is said of the hash."""
 
 
@@ -31,6 +31,7 @@ def test_every_rule_with_a_script_has_its_hash_but_the_one_that_writes_nothing()
     assert scripts - HASHED.keys() == {"verify_results.py"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", sorted(name for name, more in HASHED.items() if "run=True" not in more))
 def test_a_script_whose_hash_leaves_out_run_uses_nothing_of_it_that_makes_results(script):
     """So what is in gatebook/run can change without a change to what the script writes."""

@@ -157,6 +157,7 @@ print(*tokenizer(document.text)["input_ids"])
 """
 
 
+@pytest.mark.slow
 def test_a_job_tokenizes_without_torch_as_with_it(model_folder, tokenizer, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "scripts")}
     command = [sys.executable, "-c", WITHOUT_TORCH, str(model_folder), str(tmp_path)]

@@ -134,6 +134,7 @@ PLACE = st.integers(-7, 6)
 SPAN = st.builds(slice, st.none() | PLACE, st.none() | PLACE, st.sampled_from([None, 1, 2, 3]))
 
 
+@pytest.mark.slow
 @given(SPAN | PLACE | st.lists(PLACE, max_size=4))
 def test_joined_files_are_read_like_the_whole(joined, token):
     whole, paths = joined

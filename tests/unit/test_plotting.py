@@ -1,13 +1,16 @@
 """What the figure primitives draw: read back from the artists, in data units."""
 
 import itertools
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib import font_manager
 from matplotlib.collections import LineCollection
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import PathPatch
 from matplotlib.text import Text
 
@@ -156,6 +159,11 @@ def test_global_settings_stay_as_they_are():
     before = dict(mpl.rcParams)
     single(lambda ax: plotting.layer_lines(ax, LAYERS, [rising("a"), rising("b")])).draw_without_rendering()
     assert dict(mpl.rcParams) == before
+
+
+def test_fonts_are_those_of_matplotlib_whatever_the_system_brings():
+    found = [FontProperties(family="DejaVu Sans", weight=weight) for weight in ("normal", "bold")]
+    assert [Path(font_manager.findfont(font)).parent for font in found] == [Path(mpl.get_data_path(), "fonts/ttf")] * 2
 
 
 def test_dollar_signs_stay_text():

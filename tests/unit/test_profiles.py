@@ -131,6 +131,19 @@ def removed(layers: list[int], experts: int) -> xr.Dataset:
     return xr.Dataset({"loss_change": (dims, values), "adjusted_p_value": (dims[1:3], p)}, coords)
 
 
+def labelled(layers: list[int], experts: int) -> xr.Dataset:
+    """Expert e has the label number e, with a balanced accuracy of 0.9; the last one has none, the model names one."""
+    best, named = np.tile(np.arange(experts), (len(layers), 1)), np.full((len(layers), experts), -1)
+    best[:, -1], named[:, 0] = -1, 2
+    interval_of = np.where(best[..., None] < 0, np.nan, [0.9, 0.8, 1.0])
+    dims = ("layer", "expert")
+    parts = dict.fromkeys(("expert_accuracy", "expert_precision"), ((*dims, "interval"), interval_of))
+    parts |= {"best_label": (dims, best), "named_label": (dims, named)}
+    parts["written"] = dims, np.where(named < 0, "", "words").astype(object)
+    names = np.array([f"label {one}" for one in range(experts)], dtype=object)
+    return xr.Dataset(parts, {"layer": layers, "interval": list(INTERVAL), "label": names})
+
+
 @pytest.fixture(scope="module")
 def study() -> dict[str, Case]:
     return made_up()
@@ -141,7 +154,7 @@ def found(study, tmp_path_factory) -> list[dict]:
     rng = np.random.default_rng(5)
     predicted = {name: rng.integers(0, len(TEXTS), len(made.token_id)) for name, made in study.items()}
     more = {"similarity": outputs_alike([0, 2], 6), "expert_ablation": removed([0, 2], 6)}
-    more["logit_lens"] = promoting([0, 2], 6)
+    more |= {"logit_lens": promoting([0, 2], 6), "annotation": labelled([0, 2], 6)}
     return profiled(study, tmp_path_factory.mktemp("study"), predicted, **more)
 
 
@@ -285,6 +298,21 @@ def test_what_removing_an_expert_does_is_that_of_the_chapter(found):
     assert profiles.table(found)["loss_change_low"].tolist() == pytest.approx([0.005 * one for one in range(6)] * 2)
 
 
+def test_the_label_is_that_of_the_chapter(found):
+    known = {"estimate": 0.9, "low": 0.8, "high": 1.0}
+    first, last = found[0]["label"], found[5]["label"]
+    assert first == {"name": "label 0", "accuracy": known, "precision": known} | {
+        "by_model": "label 2",
+        "in_its_own_words": "words",
+    }
+    nothing = dict.fromkeys(known)
+    assert last == {"name": None, "accuracy": nothing, "precision": nothing, "by_model": None, "in_its_own_words": ""}
+    rows = profiles.page(found, 0.05)["rows"]
+    assert rows[0]["label"] == ["label 0", 0.9, 0.8, 1.0] and rows[5]["label"] == []
+    table = profiles.table(found)
+    assert table["label"].tolist()[:2] == ["label 0", "label 1"] and table["label_accuracy"][0] == 0.9
+
+
 def test_contexts_are_the_source_text_of_tokens_that_select_the_expert(study, found):
     for profile in found:
         shown = profile["contexts"]
@@ -306,6 +334,7 @@ def test_contexts_are_the_source_text_of_tokens_that_select_the_expert(study, fo
             assert record["routing_weight"].values[mine] == pytest.approx([one["weight"]], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_compact_records_without_predictions_and_samples_give_the_same_profiles(study, found, tmp_path):
     compact = profiled({name: made.compact() for name, made in study.items()}, tmp_path)
     for one, other in zip(compact, found, strict=True):
@@ -323,6 +352,7 @@ def uniform_with_idle_expert() -> dict[str, Case]:
     return {name: case({0: made}, [80, 80, 80], np.arange(240) % 3) for name in ("one", "two")}
 
 
+@pytest.mark.slow
 def test_uniform_routing_has_its_known_values_and_an_idle_expert_none(tmp_path):
     busy, *_, idle = profiled(uniform_with_idle_expert(), tmp_path)
     assert busy["load"]["times_even"] == {"estimate": 1.5, "low": 1.5, "high": 1.5}

@@ -71,6 +71,7 @@ def sizes(cases: dict) -> tuple[int, int]:
 # ---------------------------------------------------------------- values
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_documents(cases, published):
     """Before the correction for noise, which is another one."""
     tallies = {name: case.tally() for name, case in cases.items()}
@@ -117,6 +118,7 @@ def test_what_needs_documents_or_weights_is_absent_or_nan(published):
     assert not {"repeated_first", "excess_repetition", "p_value"} & set(domains)
 
 
+@pytest.mark.slow
 def test_without_first_choices_their_measures_are_absent_too(cases):
     table = rows(cases).drop(columns="first_count")
     load, domains = measured(tallied(table, *sizes(cases)))
@@ -173,7 +175,7 @@ def test_at_a_million_tokens_verdicts_are_clear(design_effect):
     assert [finding.effect for finding in findings] == ["large", "large", "negligible", "large", "small"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_uniform_routing_is_not_found_to_be_uneven_or_specialized():
     rng, verdicts = np.random.default_rng(0), []
     for _ in range(20):

@@ -127,6 +127,7 @@ def test_the_numbers_of_a_token_are_a_distribution_and_the_selected_have_ranks(m
         np.testing.assert_array_equal(mine["probability"], one.set_index("expert")["probability"][largest])
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_other_file_and_the_numbers_say_the_same(model_folder, tmp_path):
     found = route.of_prompt(chosen(model_folder), TEXT + "</p><script>alert(1)</script>", {})
     token = int(found["place"].values[-1])

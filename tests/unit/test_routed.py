@@ -95,7 +95,8 @@ def test_predictions_of_some_datasets_only_are_left_out(made, predicted, tmp_pat
 
 @pytest.mark.parametrize("block", [5, 1000])
 @pytest.mark.parametrize(
-    "wanted", [(), ("routing_weight",), ("routing_weight", "entropy"), ("entropy",), ("router_logits",)]
+    "wanted",
+    [(), ("routing_weight",), ("routing_weight", "entropy"), ("entropy",), ("router_logits",), ("boundary_margin",)],
 )
 def test_layers_are_read_dataset_after_dataset(made, tmp_path, monkeypatch, wanted, block):
     monkeypatch.setattr(routed, "TOKENS_PER_BLOCK", block)
@@ -106,11 +107,12 @@ def test_layers_are_read_dataset_after_dataset(made, tmp_path, monkeypatch, want
         whole = [completed(one.layers[layer.number]) for one in made.values()]
         expected = {
             name: np.concatenate([one[name].values for one in whole])
-            for name in ("selected_expert", "routing_weight", "entropy", "router_logits")
+            for name in ("selected_expert", "routing_weight", "entropy", "router_logits", "boundary_margin")
         }
         np.testing.assert_array_equal(layer.selected, expected["selected_expert"])
         assert layer.experts == 6 and layer.selected.dtype == np.uint8
         names = {"routing_weight": layer.weight, "entropy": layer.entropy, "router_logits": layer.logits}
+        names["boundary_margin"] = layer.margin
         for name, found in names.items():
             if name in wanted:
                 np.testing.assert_allclose(found, expected[name], rtol=1e-5, atol=1e-6)
@@ -128,6 +130,7 @@ def test_compact_records_say_the_same_but_for_rounding(made, tmp_path):
         np.testing.assert_allclose(exact.weight, compact.weight, rtol=2**-7)
         np.testing.assert_allclose(exact.entropy, compact.entropy, rtol=2**-7)
     assert [routed.hold_logits(one["records"]) for one in paths] == [True, False]
+    assert all(hold(one["records"]) for one in paths for hold in (routed.hold_weights, routed.hold_margins))
     assert not routed.hold_logits([*paths[0]["records"], *paths[1]["records"]])
 
 

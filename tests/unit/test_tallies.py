@@ -104,6 +104,7 @@ def test_counts_and_sums_equal_a_loop_over_tokens(made: Case):
         assert {index: n for index, n in np.ndenumerate(found["rank_count"].values) if n} == dict(rank_count)
 
 
+@pytest.mark.slow
 @facts
 @given(small_cases)
 def test_of_records_without_logits_the_tally_has_what_follows_from_them(made: Case):
@@ -227,6 +228,7 @@ def test_documents_keep_their_cluster_row_and_group():
     assert tally["pair_count"].sizes["group"] == GROUPS
 
 
+@pytest.mark.slow
 @facts
 @given(small_cases)
 def test_sums_agree_with_one_another(made: Case):
@@ -263,11 +265,13 @@ def test_the_size_of_blocks_changes_no_bit(made: Case, tokens_per_block: int):
     xr.testing.assert_identical(made.tally(tokens_per_block), made.tally())
 
 
+@pytest.mark.slow
 def test_the_size_of_blocks_changes_no_bit_of_long_documents():
     made = random_case(np.random.default_rng(0), [901, 17, 2000, 3, 4096, 250], experts=64, top_k=8, layers=(0,))
     xr.testing.assert_identical(made.tally(1), made.tally(10**9))
 
 
+@pytest.mark.slow
 @facts
 @given(small_cases, st.data())
 def test_parts_combine_into_the_tally_of_the_whole(made: Case, data):
@@ -489,6 +493,7 @@ def test_the_bin_of_a_probability_is_that_of_its_logarithm_even_at_an_edge(value
 # ---------------------------------------------------------------- windows, memory, kinds of routers and records
 
 
+@pytest.mark.slow
 @facts
 @given(small_cases, st.integers(1, 4), st.integers(1, 12))
 def test_windows_change_nothing_but_the_order_of_sums(made: Case, window: int, tokens_per_block: int):
@@ -535,6 +540,7 @@ def test_a_sigmoid_router_by_hand():
     assert tallies.probability_name(tally.attrs) == "normalised sigmoid scores"
 
 
+@pytest.mark.slow
 @facts
 @given(small_cases, st.sampled_from(["softmax", "sigmoid"]), st.integers(2, 9))
 def test_compact_records_give_the_same_tally(made: Case, scores: str, window: int):

@@ -81,6 +81,7 @@ def test_tokens_are_those_of_the_texts(model_folder, tokenizer):
     assert routing["routing_weight"].dtype == np.float32 and routing["selected_expert"].dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_chosen_layers_are_those_of_all_and_threads_are_put_back(model_folder):
     before = torch.get_num_threads()
     whole, part = gatebook.route(model_folder, TEXTS), gatebook.route(model_folder, TEXTS, layers=[0, "2"], threads=2)

@@ -44,3 +44,16 @@ def test_sizes_are_of_the_tokens_that_count(tmp_path):
     found = token_sample.sizes(read, np.array([0, 1, 11, 12, 13, 24, 41]))
     assert found["tokens"].values.tolist() == [7, 3, 4]
     assert found["documents"].values.tolist() == [5, 2, 3] and found["clusters"].values.tolist() == [4, 2, 2]
+
+
+def test_tokens_of_windows_are_of_as_many_clusters_as_can_be(tmp_path):
+    read = routed.read(**written({"w": clustered((9, 3), ("k", "l")), "x": clustered()}, tmp_path))
+    cluster = np.repeat([0, 1, 0, 2, 1], [5, 7, 4, 6, 8])
+    for seed in range(5):
+        place = token_sample.of_windows(read, 9, 3, seed)
+        assert (np.diff(place) > 0).all() and (place < 12).sum() == 6  # 3 of each of its windows, and no more
+        assert np.bincount(cluster[place[place >= 12] - 12]).tolist() == [3, 3, 3]
+        alone = token_sample.of_windows(routed.read(**written({"x": clustered()}, tmp_path)), 9, 3, seed)
+        assert (alone + 12).tolist() == place[place >= 12].tolist()
+    assert token_sample.of_windows(read, 100, 100, 0).tolist() == list(range(42))
+    assert len(token_sample.of_windows(read, 5, 3, 0)) == 10

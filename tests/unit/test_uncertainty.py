@@ -375,6 +375,7 @@ def covered(limits: np.ndarray, truth: float) -> bool:
     return limits[0] - 1e-9 <= truth <= limits[1] + 1e-9
 
 
+@pytest.mark.slow
 def test_intervals_of_a_mean_cover_the_truth_of_dependent_tokens():
     hits, naive = [], []
     for seed in range(200):
@@ -407,6 +408,7 @@ def test_intervals_of_a_spread_cover_the_truth_and_percentile_intervals_do_not(s
         assert np.mean(hits) <= 0.995
 
 
+@pytest.mark.slow
 def test_near_even_loads_only_the_squared_interval_covers_the_truth():
     hits = {"square": [], "level": []}
     for seed in range(200):
@@ -536,7 +538,7 @@ def test_an_unknown_value_does_not_make_an_empty_group_count():
     assert np.isnan(unknown).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_jackknife_covers_the_mean_of_documents():
     rng, covered = np.random.default_rng(0), 0
     for _ in range(2000):

@@ -35,7 +35,8 @@ def test_only_what_runs_experts_asks_for_a_gpu(olmoe):
     asking = {name for name, text in blocks.items() if re.search(r"gpu=[1-9]", text)}
     chapters = {"attention_heads", "expert_retention", "logit_lens", "maps", "meaning", "multiple_choice", "reach"}
     chapters |= {"similarity"}
-    assert asking == {"extract_routing", "scan_ablation", *(f"measure_{name}" for name in chapters)}
+    models = {"extract_routing", "name_experts", "sample_states", "scan_ablation"}
+    assert asking == models | {f"measure_{name}" for name in chapters}
 
 
 @pytest.mark.parametrize(
@@ -87,11 +88,17 @@ def test_a_large_study_in_shards_is_planned(workflow):
     models = {f"m{name}": {"source": "local", "path": f"model_{name}"} for name in range(5)}
     limits = {"tokens": 80_000_000}
     datasets = {f"d{name}": {"source": "files", "files": ["rows.jsonl"], "limits": limits} for name in range(20)}
+    talk = {"chat": True, "roles": ["user"], "generate": {"tokens": 5}, "limits": {"tokens": 20_000_000}}
+    datasets["talk"] = datasets["d0"] | talk
     study = {"title": "Large", "models": list(models), "datasets": list(datasets)}
     overlay = workflow.overlay("large.yaml", {"study": study, "models": models, "datasets": datasets})
     jobs = planned(workflow.finish("--dry-run", "--quiet", "rules", configs=[overlay]))
-    assert jobs["extract_routing"] == jobs["tally_routing"] == 5 * 20 * 8
-    assert jobs["tokenize_dataset"] == jobs["combine_tallies"] == 5 * 20
+    assert jobs["extract_routing"] == 5 * (20 * 8 + 2)
+    assert jobs["tokenize_dataset"] == 5 * 20 and jobs["combine_tallies"] == 5 * 21
+    # what users say, what stands between, and what the model writes: made of one extraction of `talk`
+    assert jobs["tokenize_prompts"] == jobs["generate_continuations"] == 5
+    assert jobs["split_tokens"] == jobs["split_records"] == 5 * 3
+    assert jobs["tally_routing"] == 5 * (20 * 8 + 2 + 3)
     assert jobs["measure_maps"] == 5
 
 

@@ -119,6 +119,7 @@ def outer(tmp_path):
     return write
 
 
+@pytest.mark.long
 def test_another_workflow_imports_this_one_under_a_prefix(outer, study):
     folder = outer('config: config["atlas"]\n    prefix: "routing"', "routing/")
     (folder / "routing/data").mkdir(parents=True)

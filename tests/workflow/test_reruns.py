@@ -80,7 +80,7 @@ def test_nothing_is_to_be_done_from_another_folder_either(clone, snakefile, tmp_
 
 
 EDITS = {
-    "a colour": ("scripts/gatebook/figures/style.py", '"#2741e1"', '"#2741e2"', {"plot_chapter": 26} | REPORT),
+    "a colour": ("scripts/gatebook/figures/style.py", '"#2741e1"', '"#2741e2"', {"plot_chapter": 30} | REPORT),
     "the page of a chapter": ("scripts/gatebook/chapters/maps/page.py", "", "NEW = 1\n", {"plot_chapter": 1} | REPORT),
     "a helper of the report": ("scripts/gatebook/report/manifest.py", "", "NEW = 1\n", REPORT),
     "a template of the report": ("report/templates/index.html.j2", "", "\n", REPORT),

@@ -75,3 +75,20 @@ def test_the_report_has_what_is_known_and_says_what_was_left_out_and_why(study):
     assert "Transitions: the traces hold experts in no order (models.served.holds)" in page
     assert "Router decisiveness: the traces hold no router logits (models.served.holds)" in page
     assert "1 tokens of chat: not recorded (-1)" in page and "Reach: traces hold no model" in page
+
+
+def test_what_is_exported_as_parquet_and_imported_again_has_the_same_metrics(study):
+    study.finish("--cores", "2", "routing_parquet", configs=[study.folder / "data/traces.yaml"])
+    chat = {"source": "traces", "traces": "results/parquet/served/chat"}
+    model = STUDY["models"]["served"] | {"holds": "ids"}
+    again = STUDY | {
+        "study": STUDY["study"] | {"models": ["again"]},
+        "models": {"again": model},
+        "datasets": {"chat": chat},
+    }
+    files = [f"{{}}/again/v1/{name}.nc" for name in ("selection_frequency", "coactivation")]
+    metrics = [file.format("results/metrics") for file in files]
+    study.finish("--cores", "2", *metrics, configs=[study.overlay("data/again.yaml", again)])
+    for path in metrics:
+        found, first = (xr.load_dataset(study.folder / each) for each in (path, path.replace("again", "served")))
+        xr.testing.assert_equal(found, first)

@@ -94,7 +94,7 @@ def profiles(
         Types of the input tokens: (token,).
     metrics
         Those of the chapters selection_frequency, domain_specialization, vocabulary_specialization and coactivation,
-        and, if there are any, similarity, logit_lens and expert_ablation.
+        and, if there are any, similarity, logit_lens, expert_ablation and annotation.
     decode
         Turns token ids into text.
     confidence
@@ -132,6 +132,8 @@ def profiles(
         per_expert["logits"] = _logits(found["logit_lens"])
     if "expert_ablation" in found and found["expert_ablation"]["loss_change"].notnull().any():
         per_expert["ablation"] = _ablation(found["expert_ablation"])
+    if "annotation" in found:
+        per_expert["label"] = _labels(found["annotation"])
     top_k = layer.selected.shape[1]
     out = []
     for expert in range(layer.experts):
@@ -346,6 +348,21 @@ def _ablation(removed: xr.Dataset) -> list[dict]:
     ]
 
 
+def _labels(annotation: xr.Dataset) -> list[dict]:
+    names, named = annotation["label"].values.tolist(), annotation["named_label"].values.tolist()
+    accuracy, precision = (_values(annotation[f"expert_{name}"], "expert") for name in ("accuracy", "precision"))
+    return [
+        {
+            "name": names[label] if label >= 0 else None,
+            "accuracy": interval(accuracy[expert]),
+            "precision": interval(precision[expert]),
+            "by_model": names[named[expert]] if named[expert] >= 0 else None,
+            "in_its_own_words": str(annotation["written"].values[expert]),
+        }
+        for expert, label in enumerate(annotation["best_label"].values.tolist())
+    ]
+
+
 def _largest(values: np.ndarray, most: int) -> list[int]:
     """Places of the `most` largest values, largest first; NaN are left out, ties keep their order."""
     order = np.argsort(-values, kind="stable")
@@ -384,14 +401,18 @@ def decoder(tokenizer) -> Callable[[np.ndarray], str]:
     return decode
 
 
-def types(token_id: np.ndarray, tokenizer) -> np.ndarray:
-    """The types of tokens (token,), int8 (token,), see `token_types.classify`; `tokenizer` is one of transformers."""
-    ids, place = np.unique(token_id, return_inverse=True)
+def texts(ids: np.ndarray, tokenizer) -> tuple[list[str], list[bool]]:
+    """The texts of token ids (id,), as `decoder` gives them, and which ids are special; `tokenizer` of transformers."""
     decode = decoder(tokenizer)
     added = tokenizer.added_tokens_decoder
     special = set(tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
-    texts = [decode(ids[[index]]) for index in range(len(ids))]
-    return classify(texts, [one in special for one in ids.tolist()])[place]
+    return [decode(ids[[index]]) for index in range(len(ids))], [one in special for one in ids.tolist()]
+
+
+def types(token_id: np.ndarray, tokenizer) -> np.ndarray:
+    """The types of tokens (token,), int8 (token,), see `token_types.classify`; `tokenizer` is one of transformers."""
+    ids, place = np.unique(token_id, return_inverse=True)
+    return classify(*texts(ids, tokenizer))[place]
 
 
 def table(found: list[dict]) -> pd.DataFrame:
@@ -426,6 +447,8 @@ def _row(profile: dict) -> dict:
         | {"attribution": logits.get("attribution", {}).get("estimate")}
         | {f"{kind}_token": first(logits.get(kind, [])).get("text") for kind in ("promoted", "suppressed")}
         | (parts("loss_change", profile["ablation"]["loss_change"]) if "ablation" in profile else {})
+        | ({"label": profile["label"]["name"]} if "label" in profile else {})
+        | (parts("label_accuracy", profile["label"]["accuracy"]) if "label" in profile else {})
     )
 
 
@@ -450,7 +473,8 @@ def page(found: list[dict], false_discovery_rate: float) -> dict:
     dataset of whose tokens the largest share does, with this share; `own` are its own tokens, which the page searches;
     `shares`, for every dataset the share of its tokens that select the expert, the ends of its interval, and whether it
     stands out at the false discovery rate (between 0 and 1), 1 or 0; `partners` and `nearest` are other experts with
-    lift and cosine; `promoted` the tokens whose logits it raises most.
+    lift and cosine; `promoted` the tokens whose logits it raises most; `label` what it is for, with the balanced
+    accuracy, or nothing.
     """
     most, shown = IN_A_ROW["partners"], IN_A_ROW["tokens"]
     return {
@@ -462,6 +486,7 @@ def page(found: list[dict], false_discovery_rate: float) -> dict:
         "own": OWN,
         "similarity": "nearest" in found[0],
         "logits": "logits" in found[0],
+        "labels": "label" in found[0],
         "rows": [
             {name: profile[name] for name in ("layer", "expert", "ranks")}
             | {"file": file_name(profile), "load": _ends(profile["load"]["selected_share"])}
@@ -477,6 +502,7 @@ def page(found: list[dict], false_discovery_rate: float) -> dict:
             | {"partners": [[one["expert"], one["lift"]["estimate"]] for one in profile["partners"]][:most]}
             | {"nearest": [[one["expert"], one["mean_removed_cosine"]] for one in profile.get("nearest", [])][:most]}
             | {"promoted": [token["text"] for token in profile.get("logits", {}).get("promoted", [])][:shown]}
+            | {"label": _of_label(profile.get("label", {}))}
             for profile in found
         ],
     }
@@ -488,6 +514,10 @@ def _texts(profile: dict, kind: str) -> list[str]:
 
 def _of_domain(domain: dict) -> list:
     return [domain["dataset"], *_ends(domain["share"])]
+
+
+def _of_label(label: dict) -> list:
+    return [label["name"], *_ends(label["accuracy"])] if label.get("name") else []
 
 
 def _marked(domain: dict, rate: float) -> list:

@@ -26,7 +26,7 @@ from gatebook.run import receipts
 from gatebook.run.alone import SNAKEFILE, read_workflow
 
 PROGRAM = "python -m gatebook.chapters"
-UPSTREAM = ("demo", "models", "datasets", "inputs", "routing", "selections", "tallies")
+UPSTREAM = ("demo", "models", "datasets", "inputs", "routing", "selections", "variants", "tallies")
 """Folders of the results that hold what chapters are made from."""
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -180,7 +180,7 @@ def run(given: Mapping, declared: Mapping[str, Chapter], more: Sequence[str]) ->
     places = [section["of"] for section in sections if section["chapter"] == name]
     if not places:
         reason = "; ".join(f"{model}: {reason}" for model, reason in reasons.items() if reason)
-        raise Problem(f"{name} cannot be answered: {reason or 'the config lists no runs under `compare`'}.")
+        raise Problem(f"{name} cannot be answered: {reason or 'the config lists no runs for it'}.")
     prepare(folder, [*study.local_paths().values(), "config/config.yaml"])
     own = folder / "study.yaml"
     own.write_text(yaml.safe_dump(made, sort_keys=False), encoding="utf-8")

@@ -14,8 +14,6 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import ArrayLike
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 
 from gatebook.figures.style import MUTED, house_style, inches, number, say_no_data, thinned
 from gatebook.figures.told import MOST, Told
@@ -286,6 +284,9 @@ def clustered_order(similarity: np.ndarray) -> np.ndarray:
 
     similarity (expert, other), symmetric, at most 1; undefined pairs count as 0, the diagonal does not count.
     """
+    from scipy.cluster.hierarchy import leaves_list, linkage  # half a second, which most figures need not spend
+    from scipy.spatial.distance import squareform
+
     distance = 1 - np.nan_to_num(similarity)
     np.fill_diagonal(distance, 0)
     return leaves_list(linkage(squareform(distance, checks=False), "average", optimal_ordering=True))

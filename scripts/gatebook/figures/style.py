@@ -1,15 +1,18 @@
 """House style of the figures: colours, sizes, layout, labels at line ends and the legend.
 
 The style lives in STYLE and is active only inside functions decorated with `house_style`, so matplotlib's global
-settings stay as they are. pyplot is never used, so no figure stays registered.
+settings stay as they are. pyplot is never used, so no figure stays registered. Fonts are those that matplotlib
+brings: a system's own of the same name may be of another version, and figures of other bytes.
 """
 
 import math
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +22,6 @@ from matplotlib.text import Annotation, Text
 from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import offset_copy
 from numpy.typing import ArrayLike
-from scipy.optimize import isotonic_regression
 
 WIDTH = 6.8  # inches: the text width of an A4 page; 653 px in a browser, which scales it to the page
 PALETTE = ("#2741e1", "#d18400", "#00a973", "#9c78b9", "#9d2001", "#441f68")
@@ -68,6 +70,17 @@ STYLE = {
     "svg.hashsalt": "gatebook",
     "pdf.fonttype": 42,
 }
+
+
+def _prefer_own_fonts() -> None:
+    """Of fonts that fit equally, matplotlib takes the first in its list: its own come first from now on."""
+    own, fonts = Path(mpl.get_data_path(), "fonts/ttf"), font_manager.fontManager
+    for path in sorted(own.glob("DejaVuSans*.ttf")):
+        fonts.addfont(path)
+    fonts.ttflist.sort(key=lambda font: not Path(font.fname).is_relative_to(own))
+
+
+_prefer_own_fonts()
 # A decorator: the house style is current for the duration of a call.
 house_style = mpl.rc_context(STYLE)
 
@@ -171,6 +184,8 @@ def spread_labels(wanted: ArrayLike, heights: ArrayLike, low: float, high: float
     wanted, heights: (n,) in one unit. The order is kept (equal positions: order of the arguments). All labels lie in
     [low, high] when they fit there; otherwise the stack is centred on that range. Returns (n,) float64.
     """
+    from scipy.optimize import isotonic_regression  # half a second, which most figures need not spend
+
     wanted, heights = np.asarray(wanted, float), np.asarray(heights, float)
     order = np.argsort(wanted, kind="stable")
     stacked = np.cumsum(heights[order]) - heights[order] / 2

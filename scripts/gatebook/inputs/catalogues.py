@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gatebook.files import parts
-from gatebook.inputs import domains, templates
+from gatebook.inputs import domains, templates, variants
 from gatebook.inputs.limits import token_limit
 from gatebook.inputs.sources import counts, demo, files, hub, traces
 from gatebook.inputs.tasks.sources import SOURCES as TASKS
@@ -30,6 +30,9 @@ DATASETS = {
 WITHOUT_MODEL = {"counts": "published counts", "traces": "routing traces"}
 """Sources whose models are not run, which a study has alone or not at all, and what they are in words."""
 VARIANT = ".question_only"
+ROLES = ["system", "user", "assistant"]
+"""Of the messages of a conversation, where the config does not say them."""
+
 TOKENS_WITHOUT_LIMIT = 10**6
 """As so many tokens a dataset without a limit counts where memory and time are asked for."""
 
@@ -59,7 +62,7 @@ class Study:
     training read selections; `folders` says where the files of each are. `shards` says into how many shards each
     dataset is split. `compared` names the runs to compare, {model, checkpoint}, the first one against
     all others; there are at least two, or none. `extraction` is that section of the config. `tasks` are the settings of
-    the selected tasks by name, with the `files` of each.
+    the selected tasks by name, with the `files` of each. `languages` are those of datasets, where the config says so.
     """
 
     models: Selected
@@ -68,6 +71,7 @@ class Study:
     compared: list[dict[str, str]]
     extraction: dict
     tasks: Selected
+    languages: dict[str, str] = field(default_factory=dict)
 
     @property
     def of_counts(self) -> bool:
@@ -82,7 +86,7 @@ class Study:
     def missing(self, model: str) -> dict[str, str]:
         """The capabilities that a model's data lack (see `capabilities`), each with the reason."""
         settings = self.models[model]
-        lacks = {"roles": "no dataset says who speaks"}
+        lacks = {} if self.variants else {"roles": "no dataset says who speaks"}
         if len(settings["training_checkpoints"]) == 1:
             lacks["checkpoints"] = "the model has one checkpoint"
         if not self.extraction["sample"]["size"]:
@@ -97,6 +101,17 @@ class Study:
     def parts(self, dataset: str) -> list[str]:
         """The parts in which a dataset is read by extraction: its shards, or itself."""
         return parts.names(dataset, self.shards[dataset])
+
+    @property
+    def variants(self) -> dict[str, variants.Variant]:
+        """The variants by name that roles and phases make of datasets, see `variants`."""
+        found = [variants.of(name, entry) for name, entry in self.datasets.items()]
+        return {name: variant for each in found for name, variant in each.items()}
+
+    @property
+    def told_apart(self) -> list[str]:
+        """The datasets by name, those of which there are variants replaced by these."""
+        return [each for name, entry in self.datasets.items() for each in variants.of(name, entry) or [name]]
 
     def most_tokens(self, model: str, dataset: str | None = None) -> int:
         """How many tokens a dataset, or all together, have at most for a model (see `TOKENS_WITHOUT_LIMIT`)."""
@@ -210,9 +225,10 @@ def resolve(config: dict, chapters: Mapping) -> Study:
             f"config: storage.tokens_per_shard: datasets.{many[0]} would have {shards[many[0]]:,} shards, more than "
             f"{MOST_SHARDS:,}: raise it."
         )
+    languages = {name: entry.pop("language") for name, entry in datasets.items() if "language" in entry}
     selected = Selected("models", models), Selected("datasets", datasets)
     tasks = Selected("tasks", _tasks(config, models))
-    return Study(*selected, shards, _compared(config, models), config["extraction"], tasks)
+    return Study(*selected, shards, _compared(config, models), config["extraction"], tasks, languages)
 
 
 def _model(name: str, config: dict) -> dict:
@@ -243,7 +259,9 @@ def _datasets(config: dict) -> dict[str, dict]:
 
 
 def _dataset(name: str, only_question: bool, catalogue: dict[str, dict], config: dict) -> dict:
-    dataset = dict(_choose(catalogue, "datasets", name))
+    dataset = _choose(catalogue, "datasets", name)
+    dataset = ({"roles": ROLES} if "chat" in dataset else {}) | dataset
+    variants.check(name, dataset, config["extraction"]["records"])
     question, key = dataset.pop("question_only", None), f"config: datasets.{name}"
     if only_question:
         if question is None:

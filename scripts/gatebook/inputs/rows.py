@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from gatebook.inputs.chats import Chat
 from gatebook.inputs.templates import Column, MisfitError, Template
 from gatebook.problem import Problem
 
@@ -43,8 +44,13 @@ class Row(NamedTuple):
         with self._told(key):
             return part.text(self.columns)
 
+    def written(self, key: str, chat: Chat) -> tuple[str, tuple[tuple[int, str], ...]]:
+        """The text of a conversation and its stretches, see `Chat.written`; likewise."""
+        with self._told(key):
+            return chat.written(self.columns)
+
     def label(self, key: str, column: Column) -> str:
-        """The same, but empty text is a `Problem`, too."""
+        """The text of a column, likewise, but empty text is a `Problem`, too."""
         with self._told(key):
             return column.label(self.columns)
 

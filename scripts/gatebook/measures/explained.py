@@ -23,6 +23,7 @@ import numba
 import numpy as np
 
 from gatebook.inputs.clusters import GROUPS
+from gatebook.measures.uncertainty import cluster_sums
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,46 @@ def shared_experts(found: Partners, selected: np.ndarray, others: np.ndarray, ex
     known = np.isfinite(value)
     whole = np.where(known, value, 0).sum(axis=1) / np.where(known.any(axis=1), known.sum(axis=1), np.nan)
     return np.concatenate([whole[:, None], value], axis=1)
+
+
+def variance_explained(code: np.ndarray, group: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """R^2 of a class for numbers in place of expert sets: (E_c mu_c^2 - mu^2) / (E y^2 - mu^2), from the same pairs.
+
+    Parameters
+    ----------
+    code
+        The value of each token's class, (token,) int.
+    group
+        The group of its cluster, (token,) int from 0 to `GROUPS` - 1.
+    values
+        What is to be explained, (token, column) float64; all tokens count the same.
+
+    Returns
+    -------
+    numpy.ndarray
+        (draw, column) float64, draws as those of `Explained`; NaN where no two tokens of different groups share a value
+        or nothing varies.
+    """
+    cells, cell = np.unique(np.array([code, group], dtype=np.int64), axis=1, return_inverse=True)
+    value, group = np.unique(cells[0], return_inverse=True)[1], cells[1]
+    number = np.bincount(cell, minlength=len(group)).astype(np.float64)
+    sums, squares = (cluster_sums(each, cell, len(group)) for each in (values, values**2))
+    columns = np.concatenate([sums, number[:, None]], axis=1)
+    found = []
+    for left_out in range(-1, GROUPS):
+        kept = columns * (group != left_out)[:, None]
+        others = cluster_sums(kept, value, value.max(initial=-1) + 1)[value] - kept
+        covered = (kept[:, -1] > 0) & (others[:, -1] > 0)
+        if not covered.any():
+            found.append(np.full(values.shape[1], np.nan))
+            continue
+        kept, others, of = kept[covered], others[covered], group[covered]
+        same = (kept[:, :-1] * others[:, :-1] / others[:, -1:]).sum(axis=0)
+        loads = cluster_sums(kept, of, GROUPS)
+        rest = loads.sum(axis=0) - loads
+        any_two = (loads[:, :-1] * rest[:, :-1] / np.maximum(rest[:, -1:], 1)).sum(axis=0)
+        found.append(_ratio(same - any_two, squares[covered].sum(axis=0) - any_two))
+    return np.array(found)
 
 
 def _sums(

@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 
 from gatebook.measures.uncertainty import sample_sizes_of
+from gatebook.study.routed import windows
 
 
 def counted(study: xr.Dataset, tokens: int, seed: int) -> np.ndarray:
@@ -25,6 +26,57 @@ def counted(study: xr.Dataset, tokens: int, seed: int) -> np.ndarray:
     return np.concatenate(chosen)
 
 
+def spread(study: xr.Dataset, tokens: int, seed: int) -> np.ndarray:
+    """Whole windows of a study that count, one of each cluster before a second one: (token,) int64, increasing.
+
+    At most so many tokens of each dataset, but at least one window. The order depends on `seed` and the dataset's name.
+    """
+    window, position = windows(study)
+    first = np.flatnonzero(position == 0)
+    length = np.diff(first, append=len(window))
+    dataset, cluster = study["dataset"].values, study["cluster"].values[documents_of(study)]
+    order = in_turn(first, dataset, cluster, study["name"].values.tolist(), seed)
+    chosen = np.zeros(len(first), bool)
+    for index in range(study.sizes["name"]):
+        mine = window[order[dataset[order] == index]]
+        held = np.cumsum(length[mine]) <= tokens
+        held[:1] = True
+        chosen[mine[held]] = True
+    return np.flatnonzero(chosen[window])
+
+
+def in_turn(place: np.ndarray, dataset: np.ndarray, cluster: np.ndarray, names: list[str], seed: int) -> np.ndarray:
+    """The tokens `place` in the order in which they are drawn: one of each cluster before a second one.
+
+    Datasets take turns; the order within a dataset is random, by `seed` and the dataset's name.
+
+    Parameters
+    ----------
+    place
+        Of the tokens to be ordered, among those of the study: (chosen,) int64.
+    dataset, cluster
+        Of all tokens of the study: (token,) int64.
+    names
+        Of the datasets.
+    seed
+        Of the order.
+
+    Returns
+    -------
+    numpy.ndarray
+        `place` in the new order: (chosen,) int64.
+    """
+    chosen, turns, ranks = [], [], []
+    for index, name in enumerate(names):
+        mine = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(place[dataset[place] == index])
+        turn = pd.Series(cluster[mine]).groupby(cluster[mine]).cumcount().to_numpy()
+        order = np.argsort(turn, kind="stable")
+        chosen.append(mine[order])
+        turns.append(turn[order])
+        ranks.append(np.arange(len(mine)))
+    return np.concatenate(chosen)[np.lexsort(tuple(map(np.concatenate, (ranks, turns))))]
+
+
 def documents_of(study: xr.Dataset) -> np.ndarray:
     """The document of every token of a study: (token,) int64."""
     lengths = np.diff(study["start"].values, append=study.sizes["token"])
@@ -40,6 +92,42 @@ def sizes(study: xr.Dataset, place: np.ndarray) -> xr.Dataset:
     found = sample_sizes_of([len(each) for each in of], [study["cluster"].values[each] for each in of])
     tokens = np.append(held.sum(), held)
     return found.assign(tokens=("dataset", tokens, {"long_name": "tokens", "units": "tokens"}))
+
+
+def of_windows(study: xr.Dataset, tokens: int, per_window: int, seed: int) -> np.ndarray:
+    """Tokens of a study from as many clusters as can be: at most so many of each dataset, (token,) int64, increasing.
+
+    Parameters
+    ----------
+    study
+        Its tokens, see `routed.read_tokens`.
+    tokens
+        Of each dataset, at most.
+    per_window
+        Of one window, at most, at random. Windows are taken in a random order, one of each cluster before a second one.
+    seed
+        Of the draw, with the dataset's name.
+
+    Returns
+    -------
+    numpy.ndarray
+    """
+    start = np.flatnonzero(windows(study)[1] == 0)
+    length = np.diff(start, append=study.sizes["token"])
+    dataset, cluster = study["dataset"].values[start], study["cluster"].values[documents_of(study)[start]]
+    chosen = []
+    for index, name in enumerate(study["name"].values.tolist()):
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        mine = rng.permutation(np.flatnonzero(dataset == index))
+        turn = pd.Series(cluster[mine]).groupby(cluster[mine]).cumcount().to_numpy()
+        drawn = [np.zeros(0, np.int64)]
+        for window in mine[np.argsort(turn, kind="stable")]:
+            room = min(per_window, tokens - sum(map(len, drawn)), int(length[window]))
+            if not room:
+                break
+            drawn.append(start[window] + rng.choice(length[window], room, replace=False))
+        chosen.append(np.sort(np.concatenate(drawn)))
+    return np.concatenate(chosen)
 
 
 def beginnings(

@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 import scipy.sparse
 import scipy.special
-import scipy.stats
 import xarray as xr
 
 from gatebook.inputs.clusters import sources
@@ -56,7 +55,7 @@ def drawn(tokens: np.ndarray) -> int:
     if clusters < 3:
         return 1
     seen = 1 - 2 * (share**3).sum() / (share**2).sum() + (share**2).sum()
-    wider = scipy.stats.t.ppf(0.975, clusters - 1) / scipy.stats.norm.ppf(0.975)
+    wider = scipy.special.stdtrit(clusters - 1, 0.975) / scipy.special.ndtri(0.975)
     return max(round(clusters * seen / wider**2), 1)
 
 
@@ -346,7 +345,7 @@ def _without_groups(draws: np.ndarray, confidence: float, bounds: tuple[float, f
     spread = np.full(estimate.shape, np.nan if len(filled) == 1 else 0.0)
     if len(filled) > 1:
         spread = ((filled - filled.mean(axis=0)) ** 2).sum(axis=0)
-    error = np.sqrt((groups - 1) / groups * spread) * scipy.stats.t.ppf((1 + confidence) / 2, groups - 1)
+    error = np.sqrt((groups - 1) / groups * spread) * scipy.special.stdtrit(groups - 1, (1 + confidence) / 2)
     return np.array([estimate, *np.clip([estimate - error, estimate + error], *bounds)])
 
 

@@ -28,12 +28,14 @@ ANALYSIS = {
 }
 """Core-seconds for a million tokens of 16 layers and 64 experts, of which 8 are selected (the same file)."""
 EMBEDDED = {
+    "annotation": (4, 1.1),
     "determinants": (17, 2.1),
     "evolution": (51, 3.7),
     "transitions": (9, 1.9),
     "paths": (7, 0.9),
     "placement": (3, 1.5),
     "reach": (0, 1.6),
+    "reuse": (7, 1.8),
     "logit_lens": (0, 9.3),
     "expert_ablation": (0, 1.7),
     "expert_retention": (0, 4.2),
@@ -42,6 +44,7 @@ EMBEDDED = {
     "attention_heads": (0, 1.1),
     "meaning": (0, 1.0),
     "similarity": (0, 2.6),
+    "factors": (100, 1.3),
     "maps": (40, 3.6),
     "router_decisiveness": (0, 5.7),
     "selection_frequency": (0, 4.1),
@@ -64,6 +67,12 @@ LACKING = {
     "contrast": "no two of its datasets are contrasted",
 }
 """What chapters may need and this study does not have."""
+MADE_BY = {
+    "annotation": ("naming", "name_experts"),
+    "expert_ablation": ("ablation", "scan_ablation"),
+    "factors": ("states", "sample_states"),
+}
+"""The files and rules of the jobs that run the model for a chapter, if not its own."""
 MORE_EXPERTS = LAYERS * EXPERTS / (4 * 32)
 """Times as many as in the embedded study."""
 
@@ -104,6 +113,8 @@ def passes(name: str, settings: Mapping, datasets: int, tokens: int, window: int
             * len(settings["keep"])
             * (5 + settings["random"])
         ),
+        # A list of tokens and a form, some 30 labels of 5 tokens each after it, and what is written.
+        "annotation": lambda: LAYERS * settings["named"] * (250 + settings["written"]),
         "multiple_choice": lambda: (
             datasets
             * 4
@@ -115,6 +126,7 @@ def passes(name: str, settings: Mapping, datasets: int, tokens: int, window: int
         # Every expert for every sampled token, as 64 / 8 passes; and as many for experts of random weights.
         "similarity": lambda: 2 * datasets * 150 * EXPERTS / TOP_K,
         "maps": lambda: datasets * 150,
+        "factors": lambda: datasets * window * settings["tokens"] / min(settings["per_window"], window),
     }
     return known[name]() if name in known else None
 
@@ -152,9 +164,8 @@ def table(declared: Mapping[str, Chapter], root: Path) -> str:
     ]
     for name, chapter in declared.items():
         settings = {key: field.default for key, field in chapter.settings.model_fields.items()} | config.get(name, {})
-        rule, made_by = root / "rules" / f"{name}.smk", f"measure_{name}"
-        if name == "expert_ablation":
-            rule, made_by = root / "rules/ablation.smk", "scan_ablation"
+        file, made_by = MADE_BY.get(name, (name, f"measure_{name}"))
+        rule = root / "rules" / f"{file}.smk"
         needs_gpu = "gpu=gpus" in rule.read_text(encoding="utf-8")
         through = passes(name, settings, datasets, tokens, window) if needs_gpu else 0
         megabytes = f"{EMBEDDED[name][1] * MORE_EXPERTS:.0f} MB" if name in EMBEDDED else "not estimated"

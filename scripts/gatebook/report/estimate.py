@@ -12,10 +12,13 @@ from gatebook.files.sizes import format_bytes
 from gatebook.problem import Problem
 
 OTHERS = {
+    "agreement": (330_000, 0, 570_000, 0),
+    "annotation": (340_000, 0, 900_000, 0),
     "evolution": (520_000, 54_000, 520_000, 0),
     "logit_lens": (450_000, 3_000, 1_300_000, 45_000),
     "expert_retention": (150_000, 0, 235_000, 0),
     "attention_heads": (250_000, 0, 450_000, 0),
+    "factors": (330_000, 0, 650_000, 0),
     "interventions": (125_000, 0, 160_000, 0),
     "expert_circuits": (460_000, 0, 400_000, 0),
     "activation_patching": (570_000, 0, 820_000, 0),
@@ -25,6 +28,7 @@ OTHERS = {
     "paths": (210_000, 12_000, 370_000, 7_000),
     "placement": (500_000, 0, 900_000, 0),
     "reach": (160_000, 8_500, 280_000, 51_000),
+    "reuse": (265_000, 1_000, 400_000, 32_000),
     "steering": (285_000, 0, 260_000, 0),
     "transitions": (250_000, 32_000, 500_000, 0),
 }

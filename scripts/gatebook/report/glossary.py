@@ -25,7 +25,9 @@ TERMS = {
     "translator": "An affine map from a state inside the model to its final one, fitted on text of other clusters.",
     "untrained model": "The same model with the random weights that its training started from.",
     "clusters": "Independent sources of text, such as files: the unit of inference.",
+    "hot set": "The experts of a layer that the texts of a dataset select most.",
     "false discovery rate": "The share of findings expected to be false among those called significant.",
+    "balanced accuracy": "The mean of how often a guess is right of what is so and of what is not: half is a coin.",
     "unigram model": "Predicts every token by its frequency alone.",
 }
 """What each term means, in one sentence."""

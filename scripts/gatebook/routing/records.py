@@ -507,3 +507,12 @@ def layer_files(folder: str | Path) -> dict[int, Path]:
 def open_layer(folders: list[Path], layer: int) -> AbstractContextManager[xr.Dataset]:
     """One layer's records of a dataset, from the folders of its parts."""
     return open_joined([layer_files(folder)[layer] for folder in folders], along="token")
+
+
+def taken(records: xr.Dataset, place: np.ndarray) -> xr.Dataset:
+    """The records of the tokens `place` (token,), in order, of a layer; full ones, because totals are of all tokens."""
+    found = {}
+    for name, array in records.data_vars.items():
+        values = array.values
+        found[name] = (array.dims, values[place] if "token" in array.dims else values, array.attrs)
+    return xr.Dataset(found, attrs=records.attrs)

@@ -10,7 +10,7 @@ from snakemake.persistence import RECORD_FORMAT_VERSION, MetadataRecord
 from snakemake.persistence.file import FilePersistence
 
 ADOPTED = {
-    "fetch_model.py": ("d3f5a6db56d4a7d2", "2af46e00941fa51b", "051f0f5e0ec6e020", "2fdccca9cbe19028"),
+    "fetch_model.py": ("5a7b45af66975bf9", "2af46e00941fa51b", "051f0f5e0ec6e020", "2fdccca9cbe19028"),
 }
 """Scripts that compute what they did in version 0.1, where their code stood elsewhere: the hash of that code, and those
 of version 0.1 on Python 3.11, 3.12 and 3.13. What 0.1 made stands as long as a script has the hash that it has here."""

@@ -33,8 +33,8 @@ class Layer:
 
     number: the layer; experts: how many it has; selected (token, rank) unsigned integers: the selected experts, the
     largest weight first; weight (token, rank) float32: their routing weights; entropy (token,) float32: router entropy
-    in nats; logits (token, expert) float32: the raw router logits. The last three are None unless `read_layers` is
-    asked for them.
+    in nats; logits (token, expert) float32: the raw router logits; margin (token,) float32: the boundary margin. The
+    last four are None unless `read_layers` is asked for them.
     """
 
     number: int
@@ -43,6 +43,7 @@ class Layer:
     weight: np.ndarray | None = None
     entropy: np.ndarray | None = None
     logits: np.ndarray | None = None
+    margin: np.ndarray | None = None
 
 
 def read(records: list[str], tokens: list[str]) -> xr.Dataset:
@@ -105,9 +106,9 @@ def read_tokens(tokens: list[str]) -> xr.Dataset:
 def read_layers(tokens: xr.Dataset, records: list[str], *wanted: str) -> Iterator[Layer]:
     """One layer after another of the `tokens` that `read` gives, from the record folders of their datasets.
 
-    `wanted`: what is needed beside the selected experts, "routing_weight" and "entropy", which are computed if the
-    records hold router logits, and these, "router_logits" (see `hold_logits`). Raises a `Problem` if a layer has
-    records of more or fewer tokens.
+    `wanted`: what is needed beside the selected experts, "routing_weight", "entropy" and "boundary_margin", which are
+    computed if the records hold router logits, and these, "router_logits" (see `hold_logits`). Raises a `Problem` if a
+    layer has records of more or fewer tokens.
     """
     for number in tokens["layer"].values.tolist():
         values: dict[str, np.ndarray] = {}
@@ -129,15 +130,30 @@ def read_layers(tokens: xr.Dataset, records: list[str], *wanted: str) -> Iterato
                 f"{Path(records[0]).parent}: the records of layer {number} and the token files have different numbers "
                 "of tokens: delete the folder and run the workflow again."
             )
-        names = ("selected_expert", "routing_weight", "entropy", "router_logits")
+        names = ("selected_expert", "routing_weight", "entropy", "router_logits", "boundary_margin")
         yield Layer(number, experts, *map(values.get, names))
 
 
 def hold_logits(records: list[str]) -> bool:
     """Whether the records of all datasets hold router logits: compact ones do not."""
+    return _hold(records, "router_logits")
+
+
+def hold_weights(records: list[str]) -> bool:
+    """Whether the records of all datasets say what the routing weights are."""
+    return _hold(records, "router_logits", "routing_weight")
+
+
+def hold_margins(records: list[str]) -> bool:
+    """Whether the records of all datasets say how close the router's decisions were."""
+    return _hold(records, "router_logits", "boundary_margin")
+
+
+def _hold(records: list[str], *names: str) -> bool:
+    """Whether the records of all datasets hold any of the variables `names`."""
     for folder in records:
         with netcdf.open_lazily(next(iter(layer_files(folder).values()))) as record:
-            if "router_logits" not in record:
+            if not any(name in record for name in names):
                 return False
     return True
 
@@ -188,14 +204,14 @@ def _blocks(record: xr.Dataset, names: tuple[str, ...]) -> Iterator[tuple[int, d
 
 
 def _computed(block: dict[str, np.ndarray], record: xr.Dataset, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """What follows from a block of records with router logits: routing weights and, among `names`, the entropy."""
+    """What follows from a block of records with router logits: routing weights and, among `names`, scalars."""
     import torch  # takes a second, and chapters that read only selected experts do without it
 
     from gatebook.routing.following import complete
     from gatebook.routing.rule import routing_rule_of
 
     rule = routing_rule_of(record.attrs)
-    if "entropy" in names:
+    if {"entropy", "boundary_margin"} & set(names):
         bias = record["selection_bias"].values if "selection_bias" in record else None
         return complete(block, rule, bias)
     selected = torch.from_numpy(block["selected_expert"].astype(np.int64))

@@ -117,6 +117,7 @@ def test_the_page_says_so(seen):
     assert names == ["answers", "positions_mine", "experts_mine", "exchanged_mine", "attribution_mine"]
 
 
+@pytest.mark.slow
 def test_parts_of_the_pairs_give_the_same(model, outcome):
     few = run.study(model, PAIRS, halves(PAIRS, 1), tokens_per_batch=20, **STUDY)
     for name in ("clean", "positions", "experts", "attention", "chosen", "differ"):

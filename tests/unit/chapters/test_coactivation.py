@@ -202,6 +202,7 @@ def test_matrices_equal_their_definitions(study, metrics):
         np.testing.assert_allclose(found["coactivation"].values[off].mean(), 2 / 5, atol=0.02)
 
 
+@pytest.mark.slow
 def test_summaries_equal_their_definitions(study, metrics):
     upper = np.triu_indices(6, 1)
     for layer in (0, 1):
@@ -302,7 +303,7 @@ def test_p_values_are_uniform_when_loads_explain_all():
     assert 0.02 < np.mean(np.array(p) < 0.05) < 0.08
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_cover_the_true_lift_of_clustered_text():
     rng, covered, mean_covered = np.random.default_rng(5), [], []
     mixture = [rng.dirichlet(np.full(10, 2.0)) for _ in range(2)]
@@ -415,6 +416,7 @@ def test_the_page_of_a_study(metrics, tmp_path):
     assert len(findings) == 4
 
 
+@pytest.mark.slow
 def test_the_lift_of_every_pair_can_be_explored_with_its_interval_and_q(study, metrics):
     found = page.explored(Seen(metrics, None, THRESHOLDS))
     lift, *published = found.matrices

@@ -108,6 +108,7 @@ def test_values_between_layers_by_hand():
     assert found["depth"].values.tolist() == [0, 0.25, 0.5, 0.9]
 
 
+@pytest.mark.slow
 def test_runs_with_different_layers_are_compared_at_the_depths_of_the_shorter_one():
     three, five = run(3), run(4, layers=(2, 4, 6, 7, 9), name="other/b")
     found = measure(three, five)
@@ -118,6 +119,7 @@ def test_runs_with_different_layers_are_compared_at_the_depths_of_the_shorter_on
         np.testing.assert_allclose(values, expected[name].transpose("dataset", "layer"), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_depth_between_two_layers_is_interpolated():
     three, four = run(3), run(4, layers=(0, 1, 2, 3), name="other/b")
     found = measure(four, three)["top_k_mass"].sel(run="A", interval="estimate", depth=0.5)
@@ -134,6 +136,7 @@ def test_runs_without_a_common_depth_are_refused():
 # ---------------------------------------------------------------- values
 
 
+@pytest.mark.slow
 def test_both_runs_have_the_values_and_intervals_of_the_chapters(runs, metrics):
     for label, one in zip("AB", runs, strict=True):
         expected, found = chapters(one), metrics.sel(run=label)
@@ -166,6 +169,7 @@ def test_a_run_does_not_differ_from_itself(runs):
         assert (metrics[f"mean_over_depths_difference_{name}"] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unpaired", [[], ["poems"]])
 def test_exchanging_the_runs_changes_the_sign(runs, unpaired):
     first, second = runs[0], of_other_files(runs[1], unpaired)
@@ -193,6 +197,7 @@ def test_expert_numbers_mean_nothing(runs, metrics):
     xr.testing.assert_allclose(measure(runs[0], other), metrics, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_runs_with_different_numbers_of_experts():
     one, other = run(5), run(6, name="large/b", experts=12, top_k=3)
     found = measure(one, other)["difference_top_k_mass"].sel(interval="estimate")
@@ -307,6 +312,19 @@ def test_verdicts_follow_from_the_interval_of_the_difference(metrics, interval, 
         assert "demo/a" in finding.question and "demo/b" in finding.question
 
 
+def test_in_brief_runs_differ_or_nothing_shows_that_they_do(metrics):
+    same = metrics
+    for name, *_ in page.ASKED:
+        same = with_difference(same, name, (0, -1, 1))
+    found = page.brief(seen(same))
+    assert (found.text, found.example) == ("Nothing shows that routing differs from that of demo/a.", "")
+    small = with_difference(same, "normalised_entropy", (0.011, 0.01, 0.012))
+    found = page.brief(seen(with_difference(small, "domain_information", (5, 4, 6))))
+    assert found.text == "Routing differs between demo/a and demo/b in 2 of 4 comparisons."
+    assert found.example.startswith("The information about the domain is ") and found.example.endswith(" in demo/b.")
+
+
+@pytest.mark.slow
 def test_figures_say_which_runs_and_how_many_measures_differ(metrics):
     same = metrics.copy(deep=True)
     for name in COMPARED:
@@ -322,6 +340,7 @@ def test_figures_say_which_runs_and_how_many_measures_differ(metrics):
             assert {finding.figure for finding in page.findings(seen(source))} <= set(figures)
 
 
+@pytest.mark.slow
 def test_captions_name_the_datasets_whose_documents_differ(runs, metrics):
     found = measure(runs[0], of_other_files(runs[1], ["code"]))
     assert "unpaired, because documents differ, in code." in page.figures(seen(found))[0].caption
@@ -390,6 +409,7 @@ def test_the_spread_is_over_runs_that_differ_in_their_seed_alone(several):
     assert found.loc["wide/end":].isna().all(axis=None)
 
 
+@pytest.mark.slow
 def test_other_checkpoints_of_the_same_model_are_not_alike():
     one, other = run(1, name="a/end"), run(1, name="a/start")
     metrics = compare.measure(one, [other], **SETTINGS)

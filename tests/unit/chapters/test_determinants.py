@@ -359,6 +359,7 @@ def test_answers_name_the_untrained_model(found):
     assert said["context"].reference_value == pytest.approx(value(found["nothing"], "context_added"))
 
 
+@pytest.mark.slow
 def test_bars_are_the_common_shares(found):
     figures = {figure.name: figure for figure in page.figures(seen(found["pair"], found["nothing"]))}
     data = figures["parts_by_layer"].data

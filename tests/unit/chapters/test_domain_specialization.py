@@ -151,7 +151,7 @@ def from_tokens(selections: dict[str, list[list[int]]]) -> float:
     return bits(experts) + bits(domains) - bits(joint)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -197,6 +197,7 @@ def test_pooled_is_the_mean_over_datasets_and_specialization_sums_to_k(study):
         xr.testing.assert_allclose(metrics[f"mean_over_layers_{name}"], metrics[name].mean("layer"))
 
 
+@pytest.mark.slow
 def test_renaming_experts_moves_the_shares_and_leaves_the_measures(study):
     new_number = np.array([3, 7, 0, 2, 6, 1, 5, 4])
     metrics = measure(study, resamples=10)
@@ -207,6 +208,7 @@ def test_renaming_experts_moves_the_shares_and_leaves_the_measures(study):
         np.testing.assert_allclose(renamed[name].isel(expert=new_number), metrics[name], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_order_and_the_parts_of_the_documents_change_nothing(study):
     metrics = measure(study, resamples=10)
     shuffled = {name: made.take(np.arange(len(made.lengths))[::-1]) for name, made in study.items()}
@@ -219,6 +221,7 @@ def test_the_order_and_the_parts_of_the_documents_change_nothing(study):
     xr.testing.assert_identical(measure(parts, resamples=10), metrics)
 
 
+@pytest.mark.slow
 def test_splitting_documents_leaves_the_shares_unchanged(study):
     split = {
         name: replace(
@@ -235,6 +238,7 @@ def test_splitting_documents_leaves_the_shares_unchanged(study):
     assert other["repeated_first"].isnull().all()
 
 
+@pytest.mark.slow
 def test_tallies_in_files_give_the_same_measures(study, tmp_path):
     with open_tallies(saved(study, tmp_path)) as opened:
         found = measure(opened)
@@ -244,6 +248,7 @@ def test_tallies_in_files_give_the_same_measures(study, tmp_path):
 # ---------------------------------------------------------------- the null and the intervals
 
 
+@pytest.mark.slow
 def test_the_null_is_that_of_clusters_dealt_out():
     rng, permutations = np.random.default_rng(2), 9
     lengths = {"poems": [5, 9, 3, 8, 7], "code": [4, 12, 6, 11], "tables": [3, 8, 5]}
@@ -338,6 +343,7 @@ def test_p_values_under_the_null_are_uniform(alike):
         assert scipy.stats.kstest(continuous, "uniform").pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     rng, trials = np.random.default_rng(3), 1000
     frequency = {"a": np.array([0.4, 0.3, 0.2, 0.1]), "b": np.array([0.1, 0.3, 0.2, 0.4])}
@@ -383,6 +389,7 @@ def pair_of_metrics(layers=(0, 2, 5, 7), datasets=("poems", "code", "tables"), t
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trained", "untrained"),
     [pair_of_metrics(), [pair_of_metrics((4,), ("poems",), 1)[0], None], pair_of_metrics(top_k=8)],
@@ -401,6 +408,7 @@ def test_every_figure_has_words_and_can_be_drawn(trained, untrained):
         assert one.question.endswith("?") and one.answer.endswith(".")
 
 
+@pytest.mark.slow
 def test_the_data_of_the_figures_are_the_metrics():
     trained, _ = pair_of_metrics()
     data = {figure.name: figure.data for figure in page.figures(Seen(trained))}
@@ -420,6 +428,7 @@ def test_the_data_of_the_figures_are_the_metrics():
         assert row.adjusted_p_value == found["adjusted_p_value"] and row.p_value == found["p_value"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "index", "null"),
     [("information", 0, None), ("largest_specialization", 1, None), ("excess_repetition", 2, 0)],
@@ -451,6 +460,7 @@ def specialists() -> xr.Dataset:
     return metrics
 
 
+@pytest.mark.slow
 def test_experts_serve_datasets_by_the_test_and_by_no_negligible_size():
     found = page.served(seen(specialists()))
     assert [(one.layer, one.expert, one.dataset, one.effect) for one in found] == [
@@ -461,6 +471,7 @@ def test_experts_serve_datasets_by_the_test_and_by_no_negligible_size():
     assert (found[0].low, found[0].high) == pytest.approx((0.85, 0.95))
 
 
+@pytest.mark.slow
 def test_in_brief_experts_specialize_or_nothing_shows_that_they_do():
     metrics = specialists()
     found = page.brief(seen(metrics))
@@ -474,6 +485,7 @@ def test_in_brief_experts_specialize_or_nothing_shows_that_they_do():
     assert (found.text, found.example) == ("Nothing shows that experts serve particular kinds of text.", "")
 
 
+@pytest.mark.slow
 def test_the_answer_compares_with_the_untrained_model():
     trained, untrained = pair_of_metrics()
     for interval, words in (

@@ -90,6 +90,9 @@ FARTHEST = {
     "head_score_beyond strongest_beyond mover_attention": (-1, 1, "of one that looks there, or to the other place"),
     "same_meaning other_meaning": (0, 1, "of meanings that share no expert, or all of them"),
     "meaning_share meaning_share_any_previous capability_share": (None, 1, "of tokens whose meaning alone decides"),
+    "label_accuracy lookup_accuracy pair_accuracy": (0, None, "of labels that tell the opposite on the other half"),
+    "named_accuracy": (0, 1, "of labels that tell the opposite, or all"),
+    "lookup_gap pair_gain named_gain": (-1, 1, "of a guess that is always right, and one that never is"),
     "layer_tells path_tells": (None, 1, "of meanings that have experts of their own"),
     "lift_correlation overlap_correlation": (-1, 1, "of opposite, or equal, orders of pairs"),
     "right flips": (0, None, "of a model that is always wrong"),
@@ -99,7 +102,13 @@ FARTHEST = {
         None,
         "of attribution that has everything the wrong way round",
     ),
+    "next_layer_gained next_token_gained": (-1, None, "of guesses that miss what a fixed set hits"),
     "moved random_moved": (None, 1, "of vectors that change every choice"),
+    "found_factors found_elsewhere": (0, 1, "of a fit that depends on its start alone, or not at all"),
+    "found_variance variance component_variance": (None, 1, "of states that are sums of the directions"),
+    "active": (0, None, "of states without any part"),
+    "factors.explained": (None, 1, "of factors that the class alone decides"),
+    "expert_correlation": (-1, 1, "of a factor that its expert shuns, or that alone decides who selects it"),
     "top_overlap": (0, None, "of lists that share nothing"),
 }
 """The ends of the ranges that no made-up study reaches: infimum, supremum, and of what they are one."""
@@ -107,9 +116,7 @@ ROUNDING = 1e-6
 BEYOND = {"ge": -1, "gt": 0, "le": 1, "lt": 0}
 """What a value is beyond each kind of limit, when it is added to it."""
 STUDY = "ordinary"
-"""The study on which `make check` tries the chapters."""
-MARKS = {"collapsed": pytest.mark.slow}
-"""Of the other studies, those that `make test` tries; the rest is tried by `make test-long`."""
+"""The study on which `make check` and `make test` try the chapters; `make test-long` tries them on the others."""
 ALONE = ("collapsed", "whole")
 """The studies whose pages are made without the untrained model."""
 CONFIG = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
@@ -261,7 +268,7 @@ def finished(shared_folder, model_folder, restoring) -> Callable[[str], Path]:
 
 @pytest.fixture(
     scope="session",
-    params=[STUDY, *(pytest.param(name, marks=MARKS.get(name, pytest.mark.long)) for name in STUDIES if name != STUDY)],
+    params=[STUDY, *(pytest.param(name, marks=pytest.mark.long) for name in STUDIES if name != STUDY)],
 )
 def study(request, finished) -> Path:
     """The folder of each finished study."""

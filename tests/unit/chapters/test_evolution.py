@@ -177,6 +177,7 @@ def test_steps_are_read_from_names():
     assert evolution.steps(["step7", "step3"]) is None
 
 
+@pytest.mark.slow
 def test_checkpoints_without_steps_have_no_time(tmp_path):
     run = run_of("own")
     metrics = measured({name: run[step] for name, step in zip(("a", "b", "c"), STEPS, strict=False)}, tmp_path)
@@ -372,6 +373,7 @@ def findings(metrics: xr.Dataset, **attrs) -> dict[str, object]:
     return {key: one for one in said for word, key in words.items() if word in one.question}
 
 
+@pytest.mark.slow
 def test_the_answers_to_planted_training(found):
     assert findings(found["own"])["settled"].verdict == "yes"
     assert findings(found["own"])["beyond"].verdict == "yes"

@@ -382,7 +382,7 @@ def test_excesses_of_nothing_are_hardly_ever_found():
     assert np.mean(found) < 0.15
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("clusters", [6, 12])
 def test_intervals_cover_what_is_planted(clusters):
     """Those of the mean change, the correlation with use and the excess; of predictions, what they are on average."""

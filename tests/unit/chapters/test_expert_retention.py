@@ -265,7 +265,7 @@ def test_datasets_without_a_sure_gain_are_told_apart():
     assert retention.learned(retention.gains({}, {}, resamples=9, seed=1), 0.5, 0.95) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_ranking_that_says_nothing_is_rarely_above_the_band_of_random_sets():
     """Experts that are used evenly: their sets differ by luck alone."""
     rng, above, trials = np.random.default_rng(2), 0, 100
@@ -280,7 +280,7 @@ def test_a_ranking_that_says_nothing_is_rarely_above_the_band_of_random_sets():
     assert above / trials < 0.13  # 2.5 % of many sets, and about 1 / 15 of 20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_hold_the_truth_of_clusters_that_differ():
     rng, inside = np.random.default_rng(3), []
     for _ in range(100):
@@ -328,6 +328,7 @@ def test_the_answers_to_planted_retention(found):
     assert "a (2)" in page.brief(seen(attributed(uneven), few=0.9)).example
 
 
+@pytest.mark.slow
 def test_without_effects_of_removal_nothing_is_said_of_them():
     of = orders_of((3, 0), (12, 6))
     of[RANKINGS.index(EFFECT)] = np.nan

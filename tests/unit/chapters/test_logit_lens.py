@@ -400,6 +400,7 @@ def test_a_study_without_other_clusters_gives_the_reason(study, model_folder):
     assert reasons == READ and np.isfinite(found.scored["lens"]).all()
 
 
+@pytest.mark.slow
 def test_where_experts_write_through_a_norm_the_lens_is_read_and_nothing_is_said_of_them(study):
     planned, read = logit_lens.plan(study, **DRAWN), Lens(families.causal_model("flex_olmo"))
     found = run.found(read, study, planned, SETTINGS, 256)
@@ -420,7 +421,7 @@ def test_where_experts_write_through_a_norm_the_lens_is_read_and_nothing_is_said
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_cover_planted_losses(study):
     """Clusters differ in their mean loss; the planted mean of all clusters is within the intervals often enough."""
     planned, inside = logit_lens.plan(study, **DRAWN), []

@@ -106,6 +106,7 @@ def test_random_tokens_by_hand():
     assert np.isnan(maps.random_share(np.zeros((1, 3), int), np.arange(3))).all()
 
 
+@pytest.mark.slow
 def test_random_tokens_are_the_mean_over_all_permutations_of_the_labels():
     rng = np.random.default_rng(3)
     points, labels, document = rng.standard_normal((6, 2)), np.array([0, 0, 0, 1, 1, 2]), np.arange(6)
@@ -244,6 +245,23 @@ def test_findings_follow_from_the_intervals(metrics):
     assert all(one.reference_name == "untrained model" for one in found)
 
 
+def test_in_brief_inputs_lie_together_by_kind_of_text_or_nothing_shows_that_they_do(metrics):
+    changed = metrics.copy(deep=True)
+    names, at = changed["dataset"].values[1:].tolist(), {"space": "router input", "label": "dataset, other ids"}
+    changed["null_agreement"].loc[{"label": at["label"]}] = 0.3
+    mean = changed["mean_over_layers_agreement"]
+    mean.loc[at | {"dataset": "pooled"}] = [0.6, 0.5, 0.7]
+    for name, value, low in zip(names, (0.41, 0.5, 0.9), (0.31, 0.4, 0.2), strict=True):
+        mean.loc[at | {"dataset": name}] = [value, low, 0.95]  # the last one is the highest, and may be none
+    found = page.brief(seen(changed))
+    assert "of the nearest ones 60 % are of the same dataset, 30 % of random ones." in found.text
+    assert found.example.startswith(f"Those of {names[1]} do most surely: 50 % against 30 %")
+    mean.loc[at] = [0.3, 0.1, 0.5]
+    found = page.brief(seen(changed))
+    assert (found.text, found.example) == ("Nothing shows that router inputs lie together by kind of text.", "")
+
+
+@pytest.mark.slow
 def test_figures_name_what_they_show(metrics):
     found = page.figures(Seen(metrics, metrics))
     assert len(found) == 4 and len({one.name for one in found}) == 4
@@ -363,6 +381,7 @@ def test_contexts_are_the_text_around_a_token_within_its_document(tokenizer, tmp
     assert found["before"].values[0] == "" and found["after"].values[-1] == ""
 
 
+@pytest.mark.slow
 def test_every_point_can_be_explored_with_its_text():
     rng = np.random.default_rng(3)
     sample = tokens_of(rng)
@@ -407,7 +426,7 @@ def run_measure(run_script, study, model_folder, folder, layers="first_middle_la
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_scripts_give_the_same_bytes_twice(run_script, study, model_folder, tmp_path):
     for name in ("one", "two"):
         run_measure(run_script, study, model_folder, tmp_path / name)

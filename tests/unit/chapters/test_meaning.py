@@ -134,6 +134,7 @@ def test_a_planted_meaning_is_found_and_its_null_is_not():
     assert low < told.sel(interval="estimate") < high and abs(average) < 0.1
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_many_samples_show():
     rng = np.random.default_rng(5)
     base, effect = rng.standard_normal(EXPERTS), 0.8 * rng.standard_normal((3, EXPERTS))

@@ -491,7 +491,7 @@ def simulated(rng: np.random.Generator, effect: float) -> xr.Dataset:
     ).metrics
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_cover_where_there_is_no_effect():
     rng, inside = np.random.default_rng(4), []
     for _ in range(80):

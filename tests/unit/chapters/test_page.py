@@ -320,6 +320,7 @@ def test_a_chapter_is_written_as_files_and_words(tmp_path):
     assert "A line from 1 to 2." in (tmp_path / "rise.svg").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_table_of_measures_has_what_the_untrained_checkpoint_has(tmp_path):
     metrics, untrained = (source["router_decisiveness"] for source in (TRAINED, UNTRAINED))
     figures = PAGES["router_decisiveness"].figures
@@ -352,6 +353,7 @@ def made(request):
     return page, metrics, reference, PAGES[page].figures(Seen(metrics, reference))
 
 
+@pytest.mark.slow
 def test_every_figure_has_words_and_can_be_drawn(made):
     page, _, untrained, figures = made
     number = {"router_decisiveness": 10, "selection_frequency": 7}[page]
@@ -482,6 +484,7 @@ def test_the_title_names_the_lowest_layer_only_if_it_is_clear(values, title):
     assert f"lowest {values[lowest][0]:.3f} in layer {LAYERS[lowest]}" in figure.alt
 
 
+@pytest.mark.slow
 def test_words_name_the_datasets_at_the_ends():
     metrics = TRAINED["router_decisiveness"].copy(deep=True)
     mean = metrics["mean_over_layers_normalised_entropy"]
@@ -501,6 +504,7 @@ def test_words_name_one_of_the_busiest_experts():
     assert "from 0.80 to 2.00 times, the largest in layer 2, expert 6." in alt
 
 
+@pytest.mark.slow
 def test_the_order_of_capacity_factors_does_not_matter():
     shuffled = metrics_of(1, expert_bias=1.0, factors=(2.0, 1.0, 1.2))["selection_frequency"]
     ordered = figure_of("selection_frequency", "dropped_by_capacity", TRAINED["selection_frequency"])
@@ -693,6 +697,7 @@ def test_an_estimate_in_a_sentence_has_the_decimals_of_its_interval(value, shown
     assert page.degree("small") == "somewhat" and page.degree("small to large") == "somewhat to strongly"
 
 
+@pytest.mark.slow
 def test_captions_say_what_the_probabilities_of_a_sigmoid_router_are():
     metrics = TRAINED["router_decisiveness"]
     sigmoid = metrics.assign_attrs(probability="normalised sigmoid scores")

@@ -14,9 +14,9 @@ from vocabulary_cases import written
 
 from gatebook.chapters.reach import AGAIN, DTYPE, KERNEL, page, rerun
 from gatebook.chapters.reach import measure as reach
-from gatebook.chapters.reach.measure import Cells
 from gatebook.inputs.clusters import GROUPS
-from gatebook.measures import uncertainty
+from gatebook.measures import stability, uncertainty
+from gatebook.measures.stability import Cells
 from gatebook.measures.token_sample import documents_of
 from gatebook.problem import Problem
 from gatebook.routing.families import routing_rule
@@ -127,14 +127,14 @@ def random_sets(rng: np.random.Generator, tokens: int, experts: int = 8, top_k: 
 
 def test_overlap_by_hand():
     one = np.array([[0, 1], [2, 3], [4, 5]])
-    assert reach.overlap(one, np.array([[1, 0], [3, 4], [6, 7]])).tolist() == [1, 0.5, 0]
-    assert reach.overlap(one, np.array([[0, 1, 2]] * 3)).tolist() == [1, 0.5, 0]
+    assert stability.overlap(one, np.array([[1, 0], [3, 4], [6, 7]])).tolist() == [1, 0.5, 0]
+    assert stability.overlap(one, np.array([[0, 1, 2]] * 3)).tolist() == [1, 0.5, 0]
 
 
 def test_chance_is_the_mean_over_pairs_of_different_groups():
     rng = np.random.default_rng(0)
     one, other, cells = random_sets(rng, 120), random_sets(rng, 120), cells_of(rng, 120)
-    found = reach.by_chance(one, other, 8, cells)
+    found = stability.by_chance(one, other, 8, cells)
     pairs = np.array([[len({*a} & {*b}) / 2 for b in other.tolist()] for a in one.tolist()])
     for draw in (0, 1, 8, 20):
         kept = cells.group != draw - 1
@@ -153,21 +153,21 @@ def test_chance_is_the_mean_over_pairs_of_different_groups():
 def test_means_leave_out_groups_and_weigh_datasets_alike():
     cells = Cells(np.array([0, 0, 1, 1, 2]), np.array([0, 0, 0, 1, 1]), 2)
     values, every = np.array([1.0, 2, 6, 4, 8]), np.ones(5, bool)
-    found = reach.mean(values, every, cells)
+    found = stability.mean(values, every, cells)
     assert found[0].tolist() == [4.5, 3, 6] and found[1].tolist() == [6, 6, 6]
     assert found[2].tolist() == pytest.approx([4.75, 1.5, 8]) and found[4].tolist() == found[0].tolist()
-    none = reach.mean(values, np.array([True, True, False, False, False]), cells)
+    none = stability.mean(values, np.array([True, True, False, False, False]), cells)
     assert none[0, :2].tolist() == pytest.approx([1.5, 1.5]) and np.isnan(none[0, 2]) and np.isnan(none[1]).all()
 
 
 def test_corrected_is_one_of_equal_sets_and_nothing_of_independent_ones():
     rng = np.random.default_rng(1)
     cells, sets = cells_of(rng, 400), random_sets(rng, 400)
-    assert reach.corrected(sets, sets[:, ::-1], 8, cells)[0] == pytest.approx([1, 1, 1])
-    found = [reach.corrected(sets, random_sets(rng, 400), 8, cells)[0] for _ in range(60)]
+    assert stability.corrected(sets, sets[:, ::-1], 8, cells)[0] == pytest.approx([1, 1, 1])
+    found = [stability.corrected(sets, random_sets(rng, 400), 8, cells)[0] for _ in range(60)]
     assert abs(np.mean(found, axis=0)).max() < 0.012
     every = np.tile(np.arange(8), (400, 1))
-    assert np.isnan(reach.corrected(every, every, 8, cells)).all()  # chance is all there is
+    assert np.isnan(stability.corrected(every, every, 8, cells)).all()  # chance is all there is
 
 
 def test_a_planted_share_of_equal_sets_is_found_whatever_the_loads():
@@ -175,13 +175,13 @@ def test_a_planted_share_of_equal_sets_is_found_whatever_the_loads():
     cells, sets = cells_of(rng, 4000), random_sets(rng, 4000)
     for share in (0.2, 0.7):
         other = np.where(rng.random((4000, 1)) < share, sets, sets[rng.permutation(4000)])
-        assert reach.corrected(sets, other, 8, cells)[0, 0] == pytest.approx(share, abs=0.03)
+        assert stability.corrected(sets, other, 8, cells)[0, 0] == pytest.approx(share, abs=0.03)
         # Experts that are renamed, and tokens in another order, change nothing.
         order, named = rng.permutation(4000), rng.permutation(8)
-        moved = reach.corrected(
+        moved = stability.corrected(
             named[sets][order], named[other][order], 8, Cells(cells.group[order], cells.dataset[order], 2)
         )
-        np.testing.assert_allclose(moved, reach.corrected(sets, other, 8, cells))
+        np.testing.assert_allclose(moved, stability.corrected(sets, other, 8, cells))
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ def test_intervals_cover_a_planted_share():
         other = np.where(
             rng.random((len(cluster), 1)) < share[:, None], sets, np.argsort(rng.random((len(cluster), 8)))[:, :2]
         )
-        draws = xr.DataArray(reach.corrected(sets, other, 8, cells)[:, 0], dims="draw")
+        draws = xr.DataArray(stability.corrected(sets, other, 8, cells)[:, 0], dims="draw")
         low, high = uncertainty.jackknife(draws).values[1:]
         inside.append(low <= 0.6 <= high)  # the others are uniform, and so share what chance gives
     assert np.mean(inside) >= 0.9

@@ -273,6 +273,7 @@ def test_intervals_are_those_of_repeated_documents(study):
         xr.testing.assert_allclose(metrics[name].sel(dataset="poems", drop=True), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_pooled_is_one_dataset_of_all_tokens(study):
     poems, code = study.values()
     lengths = [*poems.lengths, *code.lengths]
@@ -294,6 +295,7 @@ def test_means_over_layers_and_their_names(study):
         assert averaged.attrs["units"] == metrics[name].attrs["units"] != ""
 
 
+@pytest.mark.slow
 def test_renaming_experts_changes_no_measure(study):
     new_number = np.array([3, 7, 0, 2, 6, 1, 5, 4])
     metrics = measure(study)
@@ -305,6 +307,7 @@ def test_renaming_experts_changes_no_measure(study):
     )
 
 
+@pytest.mark.slow
 def test_the_order_and_the_parts_of_the_documents_change_nothing(study):
     metrics = measure(study, resamples=10)
     shuffled = {name: made.take(np.arange(len(made.lengths))[::-1]) for name, made in study.items()}
@@ -316,6 +319,7 @@ def test_the_order_and_the_parts_of_the_documents_change_nothing(study):
     xr.testing.assert_identical(measure(halves, resamples=10), metrics)
 
 
+@pytest.mark.slow
 def test_another_dataset_and_another_seed(study):
     metrics, alone = measure(study, resamples=10), measure({"code": study["code"]}, resamples=10)
     reseeded = measure(study, resamples=10, seed=2)
@@ -369,6 +373,7 @@ def test_densities_sum_to_one(study):
 # ---------------------------------------------------------------- files
 
 
+@pytest.mark.slow
 def test_tallies_in_files_give_the_same_measures_and_are_read_layer_by_layer(study, tmp_path):
     paths = saved(study, tmp_path)
     with open_tallies(paths) as opened:
@@ -376,7 +381,7 @@ def test_tallies_in_files_give_the_same_measures_and_are_read_layer_by_layer(stu
     xr.testing.assert_identical(found, measure(study, resamples=10))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_layers(tmp_path):
     made = random_case(np.random.default_rng(4), [3] * 40, experts=64, top_k=2, layers=(0,))
     peaks = []

@@ -235,6 +235,7 @@ def test_shares_sum_to_one_and_frequencies_to_k(study):
     np.testing.assert_allclose(metrics["rank_share"].sum("rank"), 1, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_intervals_are_those_of_repeated_documents(study):
     poems, resamples = study["poems"], 8
     metrics = measure({"poems": poems}, resamples)
@@ -282,6 +283,7 @@ def test_renaming_experts_moves_the_shares_and_leaves_the_measures(study):
         np.testing.assert_allclose(renamed[name].isel(expert=new_number), metrics[name], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_order_and_the_parts_of_the_documents_change_nothing(study):
     def without_batches(metrics):
         return metrics.drop_vars(["dropped_share", "mean_over_layers_dropped_share"])
@@ -379,6 +381,7 @@ def test_drops_fall_with_the_factor_and_end_at_e(count):
     assert found[-1] == 0 and (found >= 0).all() and (found < 1).all()
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 100))
 def test_batches_hold_all_documents_in_order(lengths, batch_tokens):
     batch = document_batches(np.array(lengths), batch_tokens)

@@ -152,6 +152,7 @@ def test_rotated_scaled_and_shifted_outputs_have_cka_one_and_opposite_ones_cosin
     assert abs(found["mean_removed_cosine"][0, 0, 1]) < 0.5
 
 
+@pytest.mark.slow
 def test_debiased_cka_of_unrelated_outputs_is_zero_and_the_biased_one_is_not():
     rng = np.random.default_rng(1)
     found = [similar(rng.standard_normal((2, 12, 8)))[0] for _ in range(300)]
@@ -253,6 +254,7 @@ def test_processes_give_the_same_sums_and_leave_no_files(tmp_path, monkeypatch):
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_processes_that_match_neurons_import_nothing_heavy():
     code = "import sys, gatebook.chapters.similarity.matching; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
@@ -445,7 +447,7 @@ def test_intervals_over_experts_cover_the_truth():
     assert 0.93 < covered / 1500 < 0.97
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_of_outputs_over_documents_cover_the_truth():
     """Tokens of one document share the angle between two outputs, whose cosine is 0.2 on average."""
     rng, covered = np.random.default_rng(0), 0
@@ -658,6 +660,7 @@ def test_the_order_of_tokens_changes_nothing():
         np.testing.assert_allclose(two[f"permuted_{name}"], one[f"permuted_{name}"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_expert_per_token_and_one_layer_leave_nothing_to_say_about_pairs_and_layers():
     states, selected, group = routed()
     found = layer_of(block_of(), states, selected[:, :1], group, matched_pairs=1)
@@ -684,6 +687,7 @@ def moved(metrics, name, amount):
     return changed
 
 
+@pytest.mark.slow
 def test_every_matrix_of_the_metrics_can_be_explored(metrics):
     load = xr.DataArray(np.ones((2, EXPERTS)), {"layer": metrics["layer"]}, ("layer", "expert"))
     found = page.explored(Seen(metrics.assign(selected_share=load)))
@@ -702,6 +706,7 @@ def test_every_matrix_of_the_metrics_can_be_explored(metrics):
     assert between.across and between.nulls == {"random spaces": 1.0}
 
 
+@pytest.mark.slow
 def test_figures_say_their_numbers(metrics):
     untrained = moved(metrics, "cka", -0.1)
     figures = {figure.name: figure for figure in page.figures(Seen(metrics, untrained))}
@@ -751,6 +756,18 @@ def test_verdicts_follow_the_interval_and_the_null(metrics, index, name):
     assert page.findings(seen(moved(metrics, name, null - centred), None))[index].verdict == "unclear"
 
 
+def test_in_brief_experts_react_alike_or_nothing_shows_that_they_do(metrics):
+    changed = moved(metrics, "mean_removed_cosine", 1.0).copy(deep=True)
+    layer = int(changed["layer"][1])
+    changed["pair_mean_removed_cosine"].loc[{"layer": layer, "expert": 2, "other": 5}] = 0.987
+    found = page.brief(seen(changed, metrics))
+    assert found.text.startswith("Experts of a layer react strongly alike") and "before training)" in found.text
+    assert found.example == f"Of all 56 pairs experts 2 and 5 of layer {layer} are most alike: 0.99."
+    assert (found.layer, found.experts) == (layer, (2, 5))
+    found = page.brief(seen(moved(metrics, "mean_removed_cosine", -1.0)))
+    assert found.text == "Nothing shows that experts of a layer react alike to the same token." and not found.experts
+
+
 def test_a_null_that_is_not_known_exactly_counts_with_its_interval(metrics):
     wide = metrics.copy(deep=True)
     random = wide["mean_over_layers_random_value"]
@@ -793,7 +810,7 @@ def write_study(folder) -> dict:
     return paths
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_scripts_give_the_same_bytes_with_one_and_three_workers(run_script, model_folder, tmp_path):
     inputs = write_study(tmp_path) | {"folder": str(model_folder)}
     for name, untrained in (("one", []), ("two", []), ("both", [tmp_path / "one" / FILES[part] for part in PAIR])):

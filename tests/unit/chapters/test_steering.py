@@ -265,6 +265,7 @@ def test_measures_by_hand():
     assert np.isnan(measured(made, fewest_clusters=5)["excess"].sel(interval="low")).all()
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_p_values_of_nothing_are_even():
     rng, covered, p = np.random.default_rng(3), [], []
     for _ in range(150):

@@ -174,6 +174,7 @@ def test_experts_of_their_own_words_and_experts_that_are_always_selected(tmp_pat
     assert found["null_weighted_jaccard"].values[0, 1] > 0.6
 
 
+@pytest.mark.slow
 def test_routing_that_ignores_the_token_is_at_its_null(tmp_path):
     rng, found = np.random.default_rng(5), []
     for number in range(16):
@@ -210,6 +211,7 @@ def test_splitting_documents_changes_no_pair(study, metrics, tmp_path):
         xr.testing.assert_allclose(found[name], metrics[name], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_expected_value():
     """Documents with random subjects; the truth is the mean over samples."""
     rng, samples = np.random.default_rng(12), 600
@@ -314,6 +316,22 @@ def test_findings_compare_with_token_independent_routing(pairs, shift, verdict, 
     assert (one.verdict, one.null_value) == (verdict, pytest.approx(null))
     assert (one.estimate, one.low, one.high) == tuple(null + np.array(shift))
     assert f"{word} " in one.answer and rounded(vars(one)) in one.answer
+
+
+def test_in_brief_experts_share_less_than_chance_or_nothing_shows_that_they_do(pairs):
+    metrics = pairs[0][0].copy(deep=True)
+    layer = int(metrics["layer"][1])
+    mean = metrics["mean_over_layers_mean_weighted_jaccard"]
+    null = float(metrics["mean_over_layers_null_mean_weighted_jaccard"].sel(interval="estimate"))
+    mean.loc[{"dataset": "pooled"}] = [null / 4, null / 5, null / 3]
+    metrics["weighted_jaccard"].loc[{"layer": layer, "expert": 1, "other": 4}] = 0.987
+    found = page.brief(seen(metrics))
+    assert found.text.startswith("Two experts of a layer share less vocabulary than chance: they overlap by ")
+    assert found.example == f"Of all 30 pairs experts 1 and 4 of layer {layer} share most: 0.99."
+    assert (found.layer, found.experts) == (layer, (1, 4))
+    mean.loc[{"dataset": "pooled"}] = [null, null / 2, 2 * null]
+    found = page.brief(seen(metrics))
+    assert found.text == "Nothing shows that experts share less vocabulary than chance." and found.experts == ()
 
 
 @pytest.mark.parametrize(

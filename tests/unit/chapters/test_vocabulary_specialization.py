@@ -148,6 +148,7 @@ def metrics(study, tmp_path_factory) -> xr.Dataset:
     return measured(chapter.measure, study, tmp_path_factory.mktemp("study"), predicted)
 
 
+@pytest.mark.slow
 def test_a_study_equals_the_definitions_with_every_group_left_out(study, metrics):
     for dataset, made in (("pooled", list(study.values())), ("poems", [study["poems"]]), ("code", [study["code"]])):
         for layer in (0, 2):
@@ -233,6 +234,7 @@ def test_ids_that_occur_once_are_specialized_by_necessity(tmp_path):
     assert found["split_half"].isnull().all() and found["macro_often"].isnull().all()
 
 
+@pytest.mark.slow
 def test_routing_that_ignores_the_token_is_at_its_null(tmp_path):
     rng, found = np.random.default_rng(5), defaultdict(list)
     for number in range(12):
@@ -361,6 +363,7 @@ def pairs(metrics, tmp_path_factory):
     return [(chapter.with_texts(metrics, texts), untrained), (few, None)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1])
 def test_every_figure_has_words_and_can_be_drawn(pairs, which):
     metrics, untrained = pairs[which]

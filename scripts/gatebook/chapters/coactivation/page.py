@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy.special
 import xarray as xr
 
 from gatebook.chapters.base.page import (
@@ -291,7 +291,7 @@ def _strongest(metrics: xr.Dataset) -> tuple[float, float, float]:
     value, high = (metrics[name].sel(at).item() for name in ("lift", "lift_high"))
     tail, degrees = (1 - metrics.attrs["confidence"]) / 2, max(metrics.attrs["groups"] - 1, 1)
     tests = int(metrics["tested_pairs"].sel(dataset="pooled").sum())
-    wider = scipy.stats.t.isf(tail / tests, degrees) / scipy.stats.t.isf(tail, degrees)
+    wider = scipy.special.stdtrit(degrees, tail / tests) / scipy.special.stdtrit(degrees, tail)
     half = wider * (math.sqrt(high) - math.sqrt(value))
     return value, max(math.sqrt(value) - half, 0) ** 2, (math.sqrt(value) + half) ** 2
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Drawing
 from gatebook.chapters.base.page import (
     BOOTSTRAP,
     ONE_RUN,
+    Brief,
     Figure,
     Finding,
     Null,
@@ -85,7 +86,35 @@ def figures(seen: Seen) -> list[Figure]:
 
 def findings(seen: Seen) -> list[Finding]:
     """The rows of the comparison in the table of key findings."""
-    return [_finding(metrics, *asked) for metrics in _pairs(seen.metrics) for asked in ASKED]
+    return [found for _, _, found in _findings(seen.metrics)]
+
+
+def brief(seen: Seen) -> Brief | None:
+    """In how many of the measures that are asked about runs differ, and the first of those that differ most."""
+    known = [(metrics, asked, found) for metrics, asked, found in _findings(seen.metrics) if found.is_known]
+    if not known:
+        return None
+    differ = [each for each in known if each[2].verdict != "unclear"]
+    first = seen.metrics.attrs["first"]
+    if not differ:
+        return Brief(f"Nothing shows that routing differs from that of {first}.", known[0][2].figure)
+    seconds = list(dict.fromkeys(metrics.attrs["second"] for metrics, *_ in known))
+    others = seconds[0] if len(seconds) == 1 else f"{len(seconds)} other runs"
+    text = f"Routing differs between {first} and {others} in {len(differ)} of {len(known)} comparisons."
+    metrics, (name, _, subject, *_), found = min(differ, key=lambda each: each[2].effect != "large")
+    one, other = _means(metrics, name)
+    return Brief(text, found.figure, f"The {subject} is {one} in {first} and {other} in {metrics.attrs['second']}.")
+
+
+def _findings(metrics: xr.Dataset) -> list[tuple[xr.Dataset, tuple[str, ...], Finding]]:
+    """Each finding with the comparison that it is about and what was asked."""
+    return [(each, asked, _finding(each, *asked)) for each in _pairs(metrics) for asked in ASKED]
+
+
+def _means(metrics: xr.Dataset, name: str) -> list[str]:
+    """A pooled measure in runs A and B, mean over depths."""
+    means = pooled(metrics[f"mean_over_depths_{name}"])
+    return [rounded(estimate(means.sel(run=run))) for run in ("A", "B")]
 
 
 def _pairs(metrics: xr.Dataset) -> list[xr.Dataset]:
@@ -102,8 +131,7 @@ def _finding(metrics: xr.Dataset, name: str, question: str, subject: str, yes: s
     null = Null("no difference", 0.0)
     found = held(_difference(metrics, name), null, EFFECTS[name])
     place = side(found)
-    means = pooled(metrics[f"mean_over_depths_{name}"])
-    one, other = (rounded(estimate(means.sel(run=run))) for run in ("A", "B"))
+    one, other = _means(metrics, name)
     doubt = "; the interval of the difference holds 0" if place == "around" else ""
     datasets = metrics[f"mean_over_depths_difference_{name}"].isel(dataset=slice(1, None))
     return Finding(

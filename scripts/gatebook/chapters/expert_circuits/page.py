@@ -353,7 +353,7 @@ def _gate(metrics: xr.Dataset) -> Figure:
         Series("flips when corrupted", *ends(metrics["flips"])),
     ]
     chance = [Reference("chance", CHANCE)]
-    plotting.dot_whiskers(ax, names, lines, chance, x_label="share of pairs", x_limits=(0, 1))
+    plotting.dot_whiskers(ax, names, lines, chance, x_label="share of pairs", x_limits=(0, 1.02))
     said = "; ".join(
         f"{name} {_text(_of(metrics, name)['right'])} and {_text(_of(metrics, name)['flips'])}" for name in names
     )

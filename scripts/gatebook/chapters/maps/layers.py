@@ -8,11 +8,11 @@ from gatebook.routing import models
 from gatebook.study.samples import Block
 
 
-def chosen(wanted: str | int | list, available: list[int]) -> list[int]:
+def chosen(wanted: str | int | list, available: list[int], key: str = "maps.layers") -> list[int]:
     """The layers with maps: "first_middle_last" of those `available`, or as `models.choose_layers` reads `wanted`."""
     if wanted == "first_middle_last":
         return spread(np.array(available), 3)
-    return models.choose_layers(wanted, available, "maps.layers")
+    return models.choose_layers(wanted, available, key)
 
 
 def of_block(block: Block) -> Layer:

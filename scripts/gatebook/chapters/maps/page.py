@@ -7,14 +7,17 @@ import xarray as xr
 from gatebook.chapters.base.page import (
     JACKKNIFE,
     ORDER,
+    Brief,
     Figure,
     Finding,
     Null,
     Seen,
+    before,
     change,
     counts_text,
     ends,
     estimate,
+    hundredfold,
     numbers,
     percent,
     sample_size,
@@ -63,11 +66,37 @@ def explored(seen: Seen) -> Points:
 def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings."""
     return [
-        _finding_agreement(seen, "dataset", "Do router inputs lie together by kind of text?"),
+        _finding_datasets(seen),
         _finding_agreement(seen, "first expert", "Do router inputs lie together by expert?"),
         _finding_separation(seen),
         _finding_plane(seen),
     ]
+
+
+def brief(seen: Seen) -> Brief | None:
+    """Whether router inputs lie together by kind of text, and the dataset whose inputs most surely do."""
+    found = _finding_datasets(seen)
+    if not found.is_known:
+        return None
+    if found.verdict != "yes":
+        return Brief("Nothing shows that router inputs lie together by kind of text.", found.figure)
+    here = seen.sel(space=SPACES[0], label="dataset, other ids")
+    text = f"Router inputs lie together by kind of text: of the nearest ones {percent(vars(found))} are of the same "
+    text += f"dataset{before(here, 'agreement', hundredfold, ' %')}, {_percent(found.null_value)} of random ones."
+    each = here.metrics["mean_over_layers_agreement"].isel(dataset=slice(1, None))
+    null = here.metrics["null_agreement"].isel(dataset=slice(1, None)).mean("layer")
+    beyond = (each.sel(interval="low", drop=True) - null).fillna(-np.inf)
+    if not (beyond > 0).any():
+        return Brief(text, found.figure)
+    most = each.isel(beyond.argmax(...))
+    dataset = str(most["dataset"].values)
+    random = _percent(float(null.sel(dataset=dataset)))
+    example = f"Those of {dataset} do most surely: {percent(estimate(most))} against {random}."
+    return Brief(text, "inputs_by_dataset", example)
+
+
+def _finding_datasets(seen: Seen) -> Finding:
+    return _finding_agreement(seen, "dataset", "Do router inputs lie together by kind of text?")
 
 
 def _finding_agreement(seen: Seen, label: str, question: str) -> Finding:

@@ -10,11 +10,14 @@ from matplotlib.figure import Figure as Drawing
 from gatebook.chapters.base.page import (
     JACKKNIFE,
     ORDER,
+    Brief,
     Figure,
     Finding,
     Null,
     Seen,
+    before,
     counts_text,
+    degree,
     ends,
     numbers,
     over_layers,
@@ -79,15 +82,7 @@ def findings(seen: Seen) -> list[Finding]:
     """The chapter's rows in the table of key findings; those that cannot be computed are left out."""
     metrics = seen.metrics
     found = [
-        _finding(
-            seen,
-            "mean_removed_cosine",
-            _permuted(metrics, "mean_removed_cosine"),
-            "cosine_effect",
-            question="Do two experts of a layer react alike to the same token?",
-            text="Beyond their means, outputs have a cosine of {value}, {place} for permuted tokens",
-            figure="outputs_by_layer",
-        ),
+        _finding_alike(seen),
         _finding(
             seen,
             "cka",
@@ -130,6 +125,24 @@ def findings(seen: Seen) -> list[Finding]:
     return [finding for finding in found if np.isfinite(finding.estimate)]
 
 
+def brief(seen: Seen) -> Brief | None:
+    """Whether experts react alike to the same token, and the two that do most."""
+    found, name = _finding_alike(seen), "mean_removed_cosine"
+    if not found.is_known:
+        return None
+    if found.verdict != "yes":
+        return Brief("Nothing shows that experts of a layer react alike to the same token.", found.figure)
+    text = f"Experts of a layer react {degree(found.effect)} alike to the same token: beyond their means, two outputs "
+    text += f"have a cosine of {rounded(vars(found))}{before(seen, name)}, "
+    text += f"{_permuted(seen.metrics, name).text()} for permuted tokens."
+    values = seen.metrics[f"pair_{name}"].transpose("layer", "expert", "other").values
+    values = np.where(np.triu(np.ones(values.shape[1:], bool), 1) & np.isfinite(values), values, -np.inf)
+    place, *pair = map(int, np.unravel_index(values.argmax(), values.shape))
+    layer = int(seen.metrics["layer"].values[place])
+    example = f"Of all {int(np.isfinite(values).sum()):,} pairs experts {pair[0]} and {pair[1]} of layer {layer} are "
+    return Brief(text, "output_matrices", f"{example}most alike: {values[place, *pair]:.2f}.", layer, tuple(pair))
+
+
 def explored(seen: Seen) -> Matrices:
     """Every matrix of all layers: over pairs of experts, over experts and router rows, and over pairs of layers."""
     metrics = seen.metrics
@@ -161,6 +174,18 @@ def explored(seen: Seen) -> Matrices:
         nulls={RANDOM_SPACES: 1.0},
     )
     return Matrices([*found, alignment, between], clustered="mean_removed_cosine", load=metrics.get("selected_share"))
+
+
+def _finding_alike(seen: Seen) -> Finding:
+    return _finding(
+        seen,
+        "mean_removed_cosine",
+        _permuted(seen.metrics, "mean_removed_cosine"),
+        "cosine_effect",
+        question="Do two experts of a layer react alike to the same token?",
+        text="Beyond their means, outputs have a cosine of {value}, {place} for permuted tokens",
+        figure="outputs_by_layer",
+    )
 
 
 def _finding(seen: Seen, name: str, null: Null, effect: str, *, question: str, text: str, figure: str) -> Finding:

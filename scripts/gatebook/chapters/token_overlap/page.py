@@ -7,10 +7,12 @@ import xarray as xr
 from gatebook.chapters.base.page import (
     JACKKNIFE,
     ORDER,
+    Brief,
     Figure,
     Finding,
     Null,
     Seen,
+    before,
     change,
     counts_text,
     estimate,
@@ -58,6 +60,24 @@ def findings(seen: Seen) -> list[Finding]:
     if seen.metrics.sizes["layer"] > 1:
         found.append(_finding_depth(seen))
     return [one for one in found if one.is_known]
+
+
+def brief(seen: Seen) -> Brief | None:
+    """How much vocabulary two experts share, and the two that share most."""
+    found = _finding_overlap(seen, "weighted_jaccard")
+    if not found.is_known:
+        return None
+    if found.verdict != "yes":
+        return Brief("Nothing shows that experts share less vocabulary than chance.", found.figure)
+    text = f"Two experts of a layer share less vocabulary than chance: they overlap by {rounded(vars(found))}"
+    chance = rounded((found.null_value, found.null_low, found.null_high))
+    text += f"{before(seen, 'mean_weighted_jaccard')}, {chance} under {NULL}."
+    overlap = seen.metrics["weighted_jaccard"].transpose("layer", "expert", "other")
+    apart = overlap.where(seen.metrics["expert"] < seen.metrics["other"])
+    most = apart.isel(apart.fillna(-1).argmax(...))
+    layer, *pair = (int(most[dim]) for dim in apart.dims)
+    example = f"Of all {int(apart.notnull().sum()):,} pairs experts {pair[0]} and {pair[1]} of layer {layer} share "
+    return Brief(text, "clustered_overlap", f"{example}most: {float(most):.2f}.", layer, tuple(pair))
 
 
 def _finding_overlap(seen: Seen, name: str) -> Finding:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-import scipy.stats
+import scipy.special
 import xarray as xr
 
 from gatebook.chapters.base.page import (
@@ -84,7 +84,9 @@ def _widened(metrics: xr.Dataset) -> list[np.ndarray]:
     """The lift of all flows, (layer, expert, other), and the interval that holds for all at once (Bonferroni)."""
     value, high = (np.sqrt(metrics["lift"].sel(interval=end).values) for end in ("estimate", "high"))
     tail, degrees = (1 - metrics.attrs["confidence"]) / 2, metrics.attrs["groups"] - 1
-    wider = scipy.stats.t.isf(tail / max(np.isfinite(high).sum(), 1), degrees) / scipy.stats.t.isf(tail, degrees)
+    wider = scipy.special.stdtrit(degrees, tail / max(np.isfinite(high).sum(), 1)) / scipy.special.stdtrit(
+        degrees, tail
+    )
     half = wider * (high - value)
     return [value**2, np.maximum(value - half, 0) ** 2, (value + half) ** 2]
 

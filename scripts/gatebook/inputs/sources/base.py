@@ -5,6 +5,9 @@ from types import MappingProxyType
 
 from gatebook.problem import Problem
 
+CHATS = ("chat", "roles", "chat_template", "generate")
+"""Keys of datasets of which roles and phases are told apart."""
+
 
 class Models:
     """A source of models.

@@ -62,7 +62,7 @@ class Models(base.Models):
 class Datasets(base.Datasets):
     """Held-out documents of one domain of the harvested text."""
 
-    required = ("domain",)
+    required, optional = ("domain",), ("generate",)
 
     def check(self, name: str, dataset: dict, config: dict) -> None:
         """See `base.Datasets`."""

@@ -31,7 +31,8 @@ class Models(base.Models):
 class Datasets(base.Datasets):
     """Datasets in files of this machine."""
 
-    required, optional = ("files",), ("format", "id", "cluster", "question_only", "where", "by", "values")
+    required = ("files",)
+    optional = ("format", "id", "cluster", "question_only", "where", "by", "values", *base.CHATS)
 
     def files(self, name: str, dataset: dict) -> list[str]:
         """See `base.Datasets`."""

@@ -30,7 +30,7 @@ class Datasets(base.Datasets):
     """Splits of datasets in repositories of the hub."""
 
     required = ("path", "split", "revision")
-    optional = ("name", "id", "cluster", "question_only", "where", "by", "values")
+    optional = ("name", "id", "cluster", "question_only", "where", "by", "values", *base.CHATS)
 
     def files(self, name: str, dataset: dict) -> list[str]:
         """See `base.Datasets`."""
