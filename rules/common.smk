@@ -71,7 +71,7 @@ from gatebook.atlas import profiles_page
 from gatebook.chapters.agreement import asked as agreement
 from gatebook.chapters.interventions.asked import of_model
 from gatebook.chapters.steering.asked import of_study
-from gatebook.files import parts
+from gatebook.files import atomic, parts
 from gatebook.files.checksums import sha256
 from gatebook.inputs import catalogues
 from gatebook.inputs.sources import probes as probe_sources
@@ -165,10 +165,15 @@ def content_of(script, *also, run=False):
     """Content hash of a script and of the library modules that it uses, so that editing them runs its jobs again.
 
     `also` are modules that it imports by a name made up at run time. How a run is recorded changes no result, so the
-    modules in run/ count only for the scripts that show it (`run`).
+    modules in run/ count only for the scripts that show it (`run`). The hash is kept beside the copy of the library.
     """
     path = Path(workflow.source_path(f"../scripts/{script}"))
-    return code_hash(path, library, also, ignored=() if run else ("run",))
+    asked = hashlib.sha256(f"{also} {run} ".encode() + path.read_bytes()).hexdigest()[:16]
+    known = library.parent.parent / "hashes" / asked
+    if not known.exists():
+        with atomic.atomic_file(known) as partial:
+            partial.write_text(code_hash(path, library, also, ignored=() if run else ("run",)), encoding="ascii")
+    return known.read_text(encoding="ascii")
 
 
 def settings(chapter):
