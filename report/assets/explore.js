@@ -495,7 +495,7 @@
   const sum = (numbers) => numbers.reduce((one, other) => one + other, 0);
   const ofTokens = (share) => `${plain(100 * share)} % of tokens`;
 
-  // Coloured by ratios, or by `kinds`: what each bar and all that goes from it means.
+  // Coloured by ratios, or by `kinds`, what a bar and what leaves it mean.
   const exploreRibbons = (host, { ribbons, layers, heads, colour, limits = [], colours = [], null: given }) => {
     const { browser } = host.dataset;
     let bars, steps, total, meanings, kinds, holds;
@@ -537,8 +537,7 @@
     const words = (each) => {
       const [one, other] = [worded(each.step, each.row), worded(each.step + 1, each.column)];
       const more = part("ratio", each) === null ? "" : `, ${times(each)} times as many as ${given} give`;
-      const tokens = part("tokens", each);
-      const many = kinds ? `${tokens} of ${meaning(each)[1]}` : ofTokens(tokens / total);
+      const many = kinds ? `${part("tokens", each)} of ${meaning(each)[1]}` : ofTokens(part("tokens", each) / total);
       return `L${one.slice(1)} → ${other}: ${many}${more}`;
     };
     // Colour and opacity of a ratio; what is no more than the null gives is faint on a light page and on a dark one.
@@ -655,7 +654,7 @@
       const next = marks[marks.indexOf(at) + down];
       if (down && next?.step === at.step) goTo(next);
       if (right > 0) goTo(largest(marks.filter(({ step, row }) => step === at.step + 1 && row === at.column)));
-      if (right < 0) goTo(largest(marks.filter(({ step, column }) => step === at.step - 1 && column === at.row)));
+      if (right < 0) goTo(largest(marks.filter(({ step, column }) => step === at.step - 1 && column === at.row)) ?? at, [at.step, at.row]);
     });
     for (const control of [word, tabs]) control.addEventListener("change", show);
     show();

@@ -262,9 +262,10 @@ class Word:
     def flows(self, layers: Sequence[int]) -> dict:
         """What goes from layer to layer.
 
-        bars, kinds, holds: by layer, the expert and meaning of each bar, from above as in `flow.flow`, and what all bars
-        of the expert hold, as a sentence; `MOST_BARS` experts have bars, all others, `OTHERS`, together. steps: from
-        each layer to the next, how many occurrences go from bar to bar. meanings: the name of each, and what has it.
+        bars, kinds, holds: by layer, the expert and meaning of each bar, from above as in `flow.flow`, and what all
+        bars of the expert hold, as a sentence; `MOST_BARS` experts have bars, all others, `OTHERS`, together. steps:
+        from each layer to the next, how many occurrences go from bar to bar. meanings: the name of each, and what has
+        it.
         """
         choices = np.stack([_busiest(chosen) for chosen in np.asarray(self.choices).T], axis=1)
         bars, place = [], np.zeros(choices.shape, int)
@@ -280,7 +281,9 @@ class Word:
         meanings = zip(self.meanings, every, strict=True)
         return {
             "name": self.name,
-            "meanings": [[name, f"{number} occurrences of “{self.name}” that mean {name}"] for name, number in meanings],
+            "meanings": [
+                [name, f"{number} occurrences of “{self.name}” that mean {name}"] for name, number in meanings
+            ],
             "bars": [[expert for expert, _ in one] for one in bars],
             "kinds": [[kind for _, kind in one] for one in bars],
             "holds": [

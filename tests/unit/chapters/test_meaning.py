@@ -185,7 +185,9 @@ def test_the_flow_of_every_word_can_be_explored_and_examples_are_drawn():
     found = measure.measure(words, sets, [0, 2, 3], experts=EXPERTS, confidence=0.95, **SETTINGS).metrics
     shown = page.explored(Seen(found))
     assert shown.layers == [0, 2, 3] and {word.name for word in shown.words} == set(made)
-    share = found["mean_over_layers_meaning_share"].sel(interval="estimate", dataset=[word.name for word in shown.words])
+    share = found["mean_over_layers_meaning_share"].sel(
+        interval="estimate", dataset=[word.name for word in shown.words]
+    )
     assert (np.diff(share) <= 0).all()
     for word in shown.words:
         (one, chosen), flows = made[word.name], word.flows(shown.layers)
