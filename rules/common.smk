@@ -486,7 +486,8 @@ def agreeing_alternatives():
     """The selections of the alternatives of the first run of `agreement`."""
     asked = agreeing()
     return [
-        f"results/alternatives/{asked.runs[0]['model']}/{asked.runs[0]['checkpoint']}/{name}.nc" for name in asked.alternatives
+        f"results/alternatives/{asked.runs[0]['model']}/{asked.runs[0]['checkpoint']}/{name}.nc"
+        for name in asked.alternatives
     ]
 
 

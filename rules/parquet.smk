@@ -63,7 +63,7 @@ rule describe_export:
         mem_mb=growing(2000),
         runtime=growing(20),
     params:
-        code=code("describe_export.py"),
+        code=code("describe_export.py", run=True),
         made=how_exported,
     script:
         "../scripts/describe_export.py"

@@ -108,7 +108,7 @@ def test_selections_are_those_of_the_records(pipeline, model_folder, run_script,
         out,
         input={"folder": str(model_folder), "tokens": [str(out / "tokens.nc")]},
         output={"selections": str(out / "selections.nc")},
-        params=params | {"tokens_per_batch": {"cpu": 64}},
+        params=params | {"tokens_per_batch": {"cpu": 64}, "windows": False},
         wildcards={"model": "tiny", "checkpoint": "step5"},
         threads=1,
     )

@@ -12,7 +12,6 @@ from gatebook.files.sizes import format_bytes
 from gatebook.problem import Problem
 
 OTHERS = {
-    "agreement": (330_000, 0, 570_000, 0),
     "annotation": (340_000, 0, 900_000, 0),
     "evolution": (520_000, 54_000, 520_000, 0),
     "logit_lens": (450_000, 3_000, 1_300_000, 45_000),

@@ -199,7 +199,7 @@ def _found(seen: Seen) -> Figure:
             [_null(metrics, "found_variance").reference()],
             "share",
         ),
-        Panel("of these, found in other documents", layers, _plain(seen, "found_elsewhere"), [], "share"),
+        Panel("of these, in other documents", layers, _plain(seen, "found_elsewhere"), [], "share"),
     ]
     value, bounds = format_estimate(*over_layers(metrics, "found_variance"))
     share, none = (_percent(_number(metrics, name)) for name in ("found_factors", "null_found_factors"))
