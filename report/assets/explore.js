@@ -495,16 +495,17 @@
   const sum = (numbers) => numbers.reduce((one, other) => one + other, 0);
   const ofTokens = (share) => `${plain(100 * share)} % of tokens`;
 
-  const exploreRibbons = (host, { ribbons, limits, colours, null: given }) => {
+  // Coloured by ratios, or by `kinds`, what a bar and what leaves it mean.
+  const exploreRibbons = (host, { ribbons, layers, heads, colour, limits = [], colours = [], null: given }) => {
     const { browser } = host.dataset;
-    const { layers, bars, steps } = ribbons;
-    const total = sum(steps[0].tokens.flat());
+    let bars, steps, total, meanings, kinds, holds;
     const [high, wide, gap] = [1060, 26, 8]; // of the picture, of a bar, between bars
-    let marks, at; // of the ribbons that are shown: {step, row, column, path}, from above in each step
+    let marks, at, end; // of the ribbons that are shown: {step, row, column, path}, from above in each step; the bar told
 
     const tabs = layerTabs(layers.slice(0, Math.max(1, layers.length - COLUMNS + 1)));
     tabs.querySelector("legend").textContent = "From layer";
     tabs.hidden = layers.length <= COLUMNS;
+    const word = select(ribbons.map(({ name }, i) => [i, name]));
     const svg = draw("svg", { viewBox: `-60 -32 1120 ${high + 40}`, "aria-hidden": "true" });
     const plot = pad("ribbons", svg);
     const told = make("output", { "aria-live": "polite" });
@@ -513,14 +514,15 @@
     strip.style.background = `linear-gradient(to right, ${colours.join(", ")})`;
     const [least, most] = limits.map(plain);
     const ends = make("p", { class: "ends" }, make("span", {}, `≤ ${least}`), make("span", {}, `≥ ${most}`));
+    const scale = make("div", {}, strip, ends);
     const about = make("p", { class: "about" });
     const rows = make("tbody");
-    const head = ["From", "To", "% of tokens", "Times as many"].map((text) => make("th", { scope: "col" }, text));
+    const head = ["From", "To", ...heads].map((text) => make("th", { scope: "col" }, text));
     const table = make("table", {}, make("thead", {}, make("tr", {}, ...head)), rows);
     host.replaceChildren(
-      make("div", { class: "choices" }, tabs),
+      make("div", { class: "choices" }, ribbons[1] ? labelled("Word", word) : "", tabs),
       plot,
-      make("div", { class: "beside" }, told, go, make("div", { class: "scale" }, strip, ends), about),
+      make("div", { class: "beside" }, told, go, scale, about),
       make("details", { class: "wide" }, make("summary", {}, "Table of these flows"), table),
     );
 
@@ -529,12 +531,14 @@
     const worded = (column, place) =>
       `layer ${layers[column]} ${bar(column, place) < 0 ? "others" : `expert ${bar(column, place)}`}`;
     const known = ({ step, row, column }) => bar(step, row) >= 0 && bar(step + 1, column) >= 0;
-    const part = (name, { step, row, column }) => steps[step][name][row][column];
+    const part = (name, { step, row, column }) => steps[step][name]?.[row][column] ?? null;
+    const meaning = ({ step, row }) => meanings[kinds[step][row]];
     const times = (each) => withInterval(...["ratio", "low", "high"].map((name) => part(name, each)));
     const words = (each) => {
       const [one, other] = [worded(each.step, each.row), worded(each.step + 1, each.column)];
       const more = part("ratio", each) === null ? "" : `, ${times(each)} times as many as ${given} give`;
-      return `L${one.slice(1)} → ${other}: ${ofTokens(part("tokens", each) / total)}${more}`;
+      const many = kinds ? `${part("tokens", each)} of ${meaning(each)[1]}` : ofTokens(part("tokens", each) / total);
+      return `L${one.slice(1)} → ${other}: ${many}${more}`;
     };
     // Colour and opacity of a ratio; what is no more than the null gives is faint on a light page and on a dark one.
     const lookOf = (ratio) => {
@@ -546,8 +550,8 @@
     const look = () => {
       for (const each of marks) each.path.classList.toggle("here", each === at);
       svg.querySelector("text").before(at.path); // above the other flows
-      told.textContent = words(at);
-      const shown = [[at.step + 1, at.column], [at.step, at.row]].find((where) => bar(...where) >= 0);
+      told.textContent = words(at) + (holds?.[end[0]][end[1]] ?? "");
+      const shown = [end, [at.step + 1, at.column], [at.step, at.row]].find((where) => bar(...where) >= 0);
       go.hidden = !browser || !shown;
       if (!shown) return;
       go.href = address(browser, layers[shown[0]], [bar(...shown)]);
@@ -559,17 +563,17 @@
       const cells = (each) => [
         worded(each.step, each.row),
         worded(each.step + 1, each.column),
-        plain((100 * part("tokens", each)) / total),
-        part("ratio", each) === null ? "not known" : times(each),
+        kinds ? part("tokens", each) : plain((100 * part("tokens", each)) / total),
+        kinds ? meaning(each)[0] : part("ratio", each) === null ? "not known" : times(each),
       ];
       rows.replaceChildren(
         ...found.slice(0, ROWS).map((each) => make("tr", {}, ...cells(each).map((text) => make("td", {}, text)))),
       );
     };
-    const goTo = (each) => {
-      if (!each || each === at) return;
+    const goTo = (each, where = each && [each.step + 1, each.column]) => {
+      if (!each || (each === at && `${where}` === `${end}`)) return;
       const before = at?.step;
-      at = each;
+      [at, end] = [each, where];
       look();
       if (before !== at.step) list();
     };
@@ -577,6 +581,10 @@
       found.reduce((one, other) => (one && part("tokens", one) >= part("tokens", other) ? one : other), undefined);
 
     const show = () => {
+      ({ bars, steps, meanings, kinds, holds } = ribbons[word.value]);
+      total = sum(steps[0].tokens.flat());
+      const by = (kind) => ({ class: `colour-${kind + 1}` });
+      if (kinds) scale.replaceChildren(...meanings.map(([text], kind) => make("mark", by(kind), text)));
       const first = layers.indexOf(chosen(tabs));
       const columns = Math.min(COLUMNS, layers.length - first);
       const x = (column) => ((column - first) * (1000 - wide)) / (columns - 1);
@@ -587,15 +595,17 @@
       };
       const [rects, texts, tops, scales] = [[], [], {}, {}];
       for (let column = first; column < first + columns; column++) {
-        scales[column] = high - gap * (bars[column].length - 1);
-        let y = 0;
-        tops[column] = bars[column].map((_, place) => {
+        scales[column] = high - gap * (new Set(bars[column]).size - 1);
+        let [y, start] = [0, 0];
+        tops[column] = bars[column].map((expert, place) => {
           const top = y;
           const tall = size(column, place) * scales[column];
-          rects.push(draw("rect", { x: x(column), y: top, width: wide, height: tall, "data-bar": `${column} ${place}` }));
+          rects.push(draw("rect", { x: x(column), y: top, width: wide, height: tall, "data-bar": `${column} ${place}`, ...(kinds && by(kinds[column][place])) }));
           const side = column === first ? { x: -6, "text-anchor": "end" } : { x: x(column) + wide + 6 };
-          if (tall > 15) texts.push(draw("text", { y: top + tall / 2 + 5, ...side }, named(column, place)));
-          y += tall + gap;
+          y += tall;
+          if (expert === bar(column, place + 1)) return top;
+          if (y - start > 15) texts.push(draw("text", { y: (start + y) / 2 + 5, ...side }, named(column, place)));
+          start = y += gap;
           return top;
         });
         texts.push(draw("text", { x: x(column), y: -10 }, `Layer ${layers[column]}`));
@@ -615,16 +625,15 @@
             const mid = (a + b) / 2;
             const d = `M${a} ${left}C${mid} ${left} ${mid} ${right} ${b} ${right}v${thin}C${mid} ${right + thin} ${mid} ${left + thick} ${a} ${left + thick}Z`;
             const each = { step, row: from, column: to };
-            const shown = known(each) && part("ratio", each) !== null ? lookOf(part("ratio", each)) : { class: "others" };
+            const ratio = known(each) ? part("ratio", each) : null;
+            const shown = kinds ? by(kinds[step][from]) : ratio === null ? { class: "others" } : lookOf(ratio);
             const path = draw("path", { d, "data-mark": marks.length, ...shown }, draw("title", {}, words(each)));
             marks.push({ ...each, path });
           }),
         );
       }
       svg.replaceChildren(...rects, ...marks.map(({ path }) => path), ...texts);
-      about.textContent =
-        `Up and down go along the flows between two layers, left and right follow them${browser ? ", Enter shows an expert in the browser" : ""}. ` +
-        "Colour: tokens by those that their ids alone give; grey: the other experts.";
+      about.textContent = `Up and down go along the flows between two layers, left and right follow them${browser ? ", Enter shows an expert in the browser" : ""}. ${colour}`;
       plot.setAttribute("aria-label", `Flows from layer ${layers[first]} to ${layers[first + columns - 1]}: ${about.textContent}`);
       at = undefined;
       goTo(largest(marks.filter(known)) ?? marks[0]);
@@ -635,7 +644,7 @@
       if (!target.dataset.bar) return undefined;
       const [column, place] = target.dataset.bar.split(" ").map(Number);
       const through = ({ step, row, column: to }) => (step === column && row === place) || (step + 1 === column && to === place);
-      return goTo(largest(marks.filter(through)));
+      return goTo(largest(marks.filter(through)), [column, place]);
     });
     plot.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && !go.hidden) location.href = go.href;
@@ -645,9 +654,9 @@
       const next = marks[marks.indexOf(at) + down];
       if (down && next?.step === at.step) goTo(next);
       if (right > 0) goTo(largest(marks.filter(({ step, row }) => step === at.step + 1 && row === at.column)));
-      if (right < 0) goTo(largest(marks.filter(({ step, column }) => step === at.step - 1 && column === at.row)));
+      if (right < 0) goTo(largest(marks.filter(({ step, column }) => step === at.step - 1 && column === at.row)) ?? at, [at.step, at.row]);
     });
-    tabs.addEventListener("change", show);
+    for (const control of [word, tabs]) control.addEventListener("change", show);
     show();
   };
 

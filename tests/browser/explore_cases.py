@@ -11,7 +11,7 @@ import xarray as xr
 
 from gatebook.chapters.base import page
 from gatebook.figures import explored, graph, plotting
-from gatebook.figures.explored import Explored, Graphs, Matrices, Matrix, Points, Ribbons, Step, Tree
+from gatebook.figures.explored import Explored, Graphs, Matrices, Matrix, Points, Ribbons, Step, Tree, Word, Words
 from gatebook.figures.graph import Edge, Node
 from gatebook.report import render
 from gatebook.report.places import slug
@@ -85,6 +85,13 @@ def made_ribbons(seed: int = 0) -> Ribbons:
         steps.append(Step(tokens, ratio, low, high))
         tokens = tokens.T
     return Ribbons([0, 1, 2, 4, 5, 6], [[7, 3, -1]] * 6, steps, (1 / 4, 4), "token ids alone")
+
+
+def made_words() -> Words:
+    """Two words in three layers; occurrences of "light" that mean lamp and weight part in the last one."""
+    choices = np.array([[4, 1, 7]] * 3 + [[4, 1, 2]] * 2 + [[6, 1, 2]])
+    light = Word("light", ["lamp", "weight"], choices, np.array([0, 0, 0, 1, 1, 1]))
+    return Words([0, 3, 7], [light, Word("bar", [HOSTILE], choices[:1], np.array([0]))])
 
 
 def made_tree() -> Tree:

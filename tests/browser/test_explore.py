@@ -512,6 +512,46 @@ def test_layers_that_do_not_fit_are_chosen(flow, ribbons):
     assert titles == ["Layer 2", "Layer 4", "Layer 5", "Layer 6"]
 
 
+def test_a_word_is_followed_by_meaning_and_another_one_chosen(browser, tmp_path):
+    path = explore_cases.write(tmp_path, explore_cases.made_words(), names=("light",))
+    browser.look(dark=True)
+    browser.open(path)
+    word = Figure(browser, "light")
+    assert browser.violations() == [] and not word.find("img").is_displayed()
+    flow = "Layer 0 expert 4 → layer 3 expert 1: 3 of 3 occurrences of “light” that mean lamp"
+    at_first = f"{flow}. Layer 3 expert 1: 3 of 3 that mean lamp, 3 of 3 that mean weight"
+    assert word.told == at_first
+    browser.run("arguments[0].focus()", word.find(".ribbons"))
+    for key, told in (
+        (Keys.ARROW_LEFT, f"{flow}. Layer 0 expert 4: 3 of 3 that mean lamp, 2 of 3 that mean weight"),
+        (Keys.ARROW_DOWN, "Layer 0 expert 4 → layer 3 expert 1: 2 of 3 occurrences of “light” that mean weight"),
+        (Keys.ARROW_RIGHT, "Layer 3 expert 1 → layer 7 expert 2: 3 of 3 occurrences of “light” that mean weight"),
+    ):
+        ActionChains(browser.driver).send_keys(key).perform()
+        assert word.told.startswith(told), key
+    ActionChains(browser.driver).move_to_element(word.find("[data-bar='2 0']")).perform()
+    assert word.told.endswith("that mean lamp. Layer 7 expert 7: 3 of 3 that mean lamp")
+    assert [len(word.all(f"path.colour-{number}")) for number in (1, 2)] == [2, 3]
+    assert [label.text for label in word.all(".ribbons text")] == [
+        "4",
+        "6",
+        "Layer 0",
+        "1",
+        "Layer 3",
+        "7",
+        "2",
+        "Layer 7",
+    ]
+    word.find("summary").click()
+    rows = [[cell.text for cell in row.find_elements("css selector", "td")] for row in word.all("tbody tr")]
+    assert rows == [
+        ["layer 3 expert 1", f"layer 7 expert {to}", "3", name] for to, name in ((7, "lamp"), (2, "weight"))
+    ]
+    word.choose("Word", "1")
+    assert "1 of 1 occurrences of “bar” that mean </b>" in word.told and not browser.run("return window.hacked")
+    assert len(word.all(".ribbons path")) == 2 and browser.errors() == []
+
+
 # ---------------------------------------------------------------- circuits
 
 

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from gatebook.figures import explored
-from gatebook.figures.explored import Explored, Matrices, Matrix, Points, Ribbons, Step, Tree
+from gatebook.figures.explored import Explored, Matrices, Matrix, Points, Ribbons, Step, Tree, Word, Words
 from gatebook.figures.matrix import clustered_order
 
 LAYERS, EXPERTS = [1, 4, 6, 9], 6
@@ -171,11 +171,31 @@ def test_flows_have_a_number_for_every_pair_of_bars():
     step = Step(tokens, np.array([[1.23456, 2], [np.nan, 0.5]]), *np.full((2, 2, 2), np.nan))
     found = contents(Ribbons([1, 4], [[7, -1], [2, 3]], [step], (1 / 4, 4), "ids"))
     assert list(found) == ["index"] and found["index"]["null"] == "ids" and found["index"]["limits"] == [0.25, 4]
-    shown = found["index"]["ribbons"]
-    assert shown["layers"] == [1, 4] and shown["bars"] == [[7, -1], [2, 3]]
+    (shown,) = found["index"]["ribbons"]
+    assert found["index"]["layers"] == [1, 4] and shown["bars"] == [[7, -1], [2, 3]]
     assert shown["steps"][0]["tokens"] == tokens.tolist()
     assert shown["steps"][0]["ratio"] == [[1.23, 2], [None, 0.5]] and shown["steps"][0]["low"] == [[None] * 2] * 2
     assert len(found["index"]["colours"]) == explored.SHADES
+
+
+def test_words_have_a_bar_for_every_expert_and_meaning():
+    choices = np.array([[5, 2], [5, 7], [3, 7], [3, 7]])
+    found = contents(Words([1, 4], [Word("light", ["lamp", "weight"], choices, np.array([0, 1, 1, 1]))]))["index"]
+    (shown,) = found["ribbons"]
+    assert found["layers"] == [1, 4] and shown["name"] == "light"
+    assert [name for name, _ in shown["meanings"]] == ["lamp", "weight"]
+    assert shown["meanings"][1][1] == "3 occurrences of “light” that mean weight"
+    assert shown["bars"] == [[5, 5, 3], [2, 7]] and shown["kinds"] == [[0, 1, 1], [0, 1]]
+    assert shown["steps"] == [{"tokens": [[1, 0], [0, 1], [0, 2]]}]
+    both = ". Layer 1 expert 5: 1 of 1 that mean lamp, 1 of 3 that mean weight"
+    assert shown["holds"][0] == [both, both, ". Layer 1 expert 3: 2 of 3 that mean weight"]
+
+
+def test_experts_of_a_word_beyond_twelve_are_others_and_stand_last():
+    choices = np.stack([np.r_[np.arange(14), np.arange(12)], np.zeros(26, int)], axis=1)
+    shown = Word("light", ["lamp"], choices, np.zeros(26, int)).flows([0, 1])
+    assert shown["bars"] == [[*range(12), -1], [0]] and shown["steps"][0]["tokens"] == [[2]] * 13
+    assert shown["holds"][0][-1] == ". Layer 0 others: 2 of 26 that mean lamp"
 
 
 def test_paths_are_found_by_the_last_layer_of_their_window():

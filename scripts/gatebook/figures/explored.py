@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.colors import to_hex
 
+from gatebook.figures.flow import MOST_BARS, OTHERS, places
 from gatebook.figures.matrix import clustered_order, ratio_end
 from gatebook.files.data_scripts import DataScripts
 
@@ -231,10 +233,91 @@ class Ribbons(Explored):
             | {name: [_rounded(row, None) for row in getattr(one, name)] for name in ("ratio", "low", "high")}
             for one in self.steps
         ]
-        shown = {"layers": list(self.layers), "bars": [list(bars) for bars in self.bars], "steps": steps}
-        made.add(
-            "index", {"ribbons": shown, "limits": list(self.limits), "colours": _colours("ratio"), "null": self.null}
-        )
+        index = {
+            "layers": list(self.layers),
+            "ribbons": [{"bars": [list(bars) for bars in self.bars], "steps": steps}],
+            "heads": ["% of tokens", "Times as many"],
+            "colour": "Colour: tokens by those that their ids alone give; grey: the other experts.",
+            "limits": list(self.limits),
+            "colours": _colours("ratio"),
+            "null": self.null,
+        }
+        made.add("index", index)
+        return made
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word whose occurrences go from layer to layer.
+
+    meanings: their names, at most as many as the palette has colours; choices: the expert of each occurrence in each
+    layer, (occurrence, layer) int; classes: what each means, as a place in `meanings`, (occurrence,) int.
+    """
+
+    name: str
+    meanings: Sequence[str]
+    choices: np.ndarray
+    classes: np.ndarray
+
+    def flows(self, layers: Sequence[int]) -> dict:
+        """What goes from layer to layer.
+
+        bars, kinds, holds: by layer, the expert and meaning of each bar, from above as in `flow.flow`, and what all
+        bars of the expert hold, as a sentence; `MOST_BARS` experts have bars, all others, `OTHERS`, together. steps:
+        from each layer to the next, how many occurrences go from bar to bar. meanings: the name of each, and what has
+        it.
+        """
+        choices = np.stack([_busiest(chosen) for chosen in np.asarray(self.choices).T], axis=1)
+        bars, place = [], np.zeros(choices.shape, int)
+        for layer, top in enumerate(places(choices, self.classes)[0].T):
+            chosen = choices[:, layer]
+            both = list(zip(chosen.tolist(), self.classes.tolist(), strict=True))
+            bars.append(list(dict.fromkeys(both[one] for one in np.lexsort((top, chosen == OTHERS)))))
+            place[:, layer] = [bars[-1].index(one) for one in both]
+        steps = [np.zeros((len(one), len(other)), int) for one, other in pairwise(bars)]
+        for layer, tokens in enumerate(steps):
+            np.add.at(tokens, (place[:, layer], place[:, layer + 1]), 1)
+        every = np.bincount(self.classes, minlength=len(self.meanings)).tolist()
+        meanings = zip(self.meanings, every, strict=True)
+        return {
+            "name": self.name,
+            "meanings": [
+                [name, f"{number} occurrences of “{self.name}” that mean {name}"] for name, number in meanings
+            ],
+            "bars": [[expert for expert, _ in one] for one in bars],
+            "kinds": [[kind for _, kind in one] for one in bars],
+            "holds": [
+                [self._held(layer, expert, chosen, every) for expert, _ in one]
+                for layer, one, chosen in zip(layers, bars, choices.T, strict=True)
+            ],
+            "steps": [{"tokens": tokens.tolist()} for tokens in steps],
+        }
+
+    def _held(self, layer: int, expert: int, chosen: np.ndarray, every: Sequence[int]) -> str:
+        """How many occurrences of each meaning an expert has, of all those of it, as a sentence after another one."""
+        held = np.bincount(self.classes[chosen == expert], minlength=len(every))
+        parts = zip(held, every, self.meanings, strict=True)
+        text = ", ".join(f"{number} of {all_} that mean {name}" for number, all_, name in parts if number)
+        return f". Layer {layer} {'others' if expert == OTHERS else f'expert {expert}'}: {text}"
+
+
+@dataclass(frozen=True)
+class Words(Explored):
+    """Words, in the order in which readers choose them, that go through layers, at least two."""
+
+    layers: Sequence[int]
+    words: Sequence[Word]
+
+    def scripts(self) -> DataScripts:
+        """See `Explored`."""
+        made = DataScripts()
+        index = {
+            "layers": list(self.layers),
+            "ribbons": [word.flows(self.layers) for word in self.words],
+            "heads": ["Occurrences", "Meaning"],
+            "colour": "Colour: meaning.",
+        }
+        made.add("index", index)
         return made
 
 
@@ -281,6 +364,12 @@ class Graphs(Explored):
 def _colours(kind: str) -> list[str]:
     """The colours of a scale, from its lower end to its upper one."""
     return [to_hex(colour) for colour in mpl.colormaps[COLOURS[kind]](np.linspace(0, 1, SHADES))]
+
+
+def _busiest(chosen: np.ndarray) -> np.ndarray:
+    """Experts (occurrence,), `OTHERS` instead of all but the `MOST_BARS` most frequent ones."""
+    experts, number = np.unique(chosen, return_counts=True)
+    return np.where(np.isin(chosen, experts[np.argsort(-number, kind="stable")[:MOST_BARS]]), chosen, OTHERS)
 
 
 def _thousandths(positions: np.ndarray) -> np.ndarray:

@@ -15,6 +15,10 @@ GAP, BAR = 0.012, 0.14
 """Between bars, as a share of the axes; width of a bar, as a share of the distance of two layers."""
 LETTER = 0.13
 """Inches that a name needs."""
+MOST_BARS = 12
+"""Experts of a layer that have bars of their own in flows of many tokens; a picture of more cannot be read."""
+OTHERS = -1
+"""The bar of all other experts."""
 
 
 @house_style
@@ -44,7 +48,7 @@ def flow(ax: Axes, layers: Sequence[int], choices: ArrayLike, classes: Sequence[
     ax.tick_params(length=0)
     if not len(choices):
         return say_no_data(ax)
-    tops, height = _places(choices, classes)
+    tops, height = places(choices, classes)
     for layer in range(len(layers) - 1):
         for occurrence in np.argsort(classes, kind="stable"):
             outline = _ribbon(layer, *tops[occurrence, layer : layer + 2], *height[layer : layer + 2])
@@ -56,8 +60,8 @@ def flow(ax: Axes, layers: Sequence[int], choices: ArrayLike, classes: Sequence[
     return None
 
 
-def _places(choices: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The upper end of each occurrence in each layer, (N, L), and the height of one in each layer, (L,)."""
+def places(choices: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The upper end of each occurrence in each layer, (N, L), and the height of one in each layer, (L,); see `flow`."""
     tops, heights, before = np.zeros(choices.shape), [], classes.astype(float)
     for layer, chosen in enumerate(choices.T):
         experts, bar = np.unique(chosen, return_inverse=True)

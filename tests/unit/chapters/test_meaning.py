@@ -1,12 +1,14 @@
 """Meaning: matching by token id, pairs by brute force, a planted meaning and its nulls, what paths tell."""
 
+from collections import Counter
 from itertools import combinations
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from gatebook.chapters.meaning import matching, measure, telling
+from gatebook.chapters.base.page import Seen
+from gatebook.chapters.meaning import matching, measure, page, telling
 from gatebook.inputs import capability_prompts, probes, selected_probes
 from gatebook.inputs.demo.scenes import SCENES
 from gatebook.inputs.probes import Probe, Sample
@@ -173,6 +175,36 @@ def test_a_path_tells_what_no_layer_does():
     by_chance = telling.hits(kernel, shuffled[None], 4, splits=3, window=2, seed=[0])[1]
     assert abs(telling.beyond_chance(by_chance[0], shuffled, 4)) < 0.15
     assert telling.beyond_chance(np.ones(96), label, 4) == 1 and telling.beyond_chance(label == 0, label, 4) == 0
+
+
+def test_the_flow_of_every_word_can_be_explored_and_examples_are_drawn():
+    rng = np.random.default_rng(1)
+    made = {f"w{number}": planted(rng, number, layers=3) for number in range(3)}
+    words = [word._replace(name=name) for name, (word, _) in made.items()]
+    sets = [sets for _, sets in made.values()]
+    found = measure.measure(words, sets, [0, 2, 3], experts=EXPERTS, confidence=0.95, **SETTINGS).metrics
+    shown = page.explored(Seen(found))
+    assert shown.layers == [0, 2, 3] and {word.name for word in shown.words} == set(made)
+    share = found["mean_over_layers_meaning_share"].sel(
+        interval="estimate", dataset=[word.name for word in shown.words]
+    )
+    assert (np.diff(share) <= 0).all()
+    for word in shown.words:
+        (one, chosen), flows = made[word.name], word.flows(shown.layers)
+        places = [list(zip(*both, strict=True)) for both in zip(flows["bars"], flows["kinds"], strict=True)]
+        assert word.meanings == one.labels
+        for step in (0, 1):
+            wanted = Counter(zip(*chosen[step : step + 2, :, 0].tolist(), one.label.tolist(), strict=True))
+            tokens = np.array(flows["steps"][step]["tokens"])
+            told = {
+                (places[step][row][0], places[step + 1][column][0], places[step][row][1]): tokens[row, column]
+                for row, column in np.argwhere(tokens).tolist()
+            }
+            assert told == wanted
+    drawn = page._flows(found)
+    assert drawn.explores == shown.words[0].name and len(drawn.drawing.axes) == SETTINGS["examples"]
+    assert drawn.data["flow_word"].unique().tolist() == [word.name for word in shown.words[:2]]
+    assert page.explored(Seen(found.isel(layer=[0]))) is page.explored(Seen(found.isel(flow=[]))) is None
 
 
 # ---------------------------------------------------------------- matching

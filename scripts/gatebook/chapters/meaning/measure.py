@@ -220,7 +220,8 @@ def measure(
         within capabilities; `words_p_value`, `capabilities_p_value`: of all of a kind; `told_p_value` (dataset,) of
         `path_tells`, that of all words first. `samples`, `skipped`, `tokens`, `documents`, `clusters` (dataset,): all
         samples, those without an occurrence, occurrences, samples with any, their sources; `of_word` (dataset,).
-        `flow_*`: of the words whose meaning decides most, the first choice of every occurrence.
+        `flow_*`: of every measured word with at most `MOST_LABELS` meanings, that whose meaning decides most first,
+        the first choice of every occurrence.
     """
     names = [probe.name for probe in probes]
     nothing = np.full((len(layers), 1 + GROUPS + len(FIRST), 1 + len(probes)), np.nan)
@@ -274,10 +275,10 @@ def measure(
         .merge(_of_permuted(permuted_told, confidence))
         .merge(_of_all(apart))
     )
-    out = out.merge(_flows(out, probes, selected, layers, examples))
+    out = out.merge(_flows(out, probes, selected, layers))
     reasons = "; ".join(f"{probe.name}: {probe.reason}" for probe in probes if probe.reason)
-    attrs = {"confidence": confidence, "groups": GROUPS, "window": min(window, len(layers)), "not_matched": reasons}
-    return Measured(out.assign_attrs(attrs), made)
+    attrs = {"confidence": confidence, "groups": GROUPS, "window": min(window, len(layers)), "examples": examples}
+    return Measured(out.assign_attrs(attrs | {"not_matched": reasons}), made)
 
 
 def narrowed(draws: np.ndarray) -> np.ndarray:
@@ -399,13 +400,12 @@ def sizes(probes: Sequence[Matched]) -> xr.Dataset:
 
 
 def _flows(
-    metrics: xr.Dataset, probes: Sequence[Matched], selected: Sequence[np.ndarray], layers: Sequence[int], examples: int
+    metrics: xr.Dataset, probes: Sequence[Matched], selected: Sequence[np.ndarray], layers: Sequence[int]
 ) -> xr.Dataset:
-    """The first choices of the words whose meaning decides most, mean over layers: (flow, layer) and what each is."""
+    """The first choices of words by how much their meaning decides, mean over layers: (flow, layer), what each is."""
     share = metrics["mean_over_layers_meaning_share"].sel(interval="estimate").values[1:]
     few = [len(probe.labels) <= MOST_LABELS for probe in probes]
     chosen = [index for index in np.argsort(-share, kind="stable") if np.isfinite(share[index]) and few[index]]
-    chosen = chosen[:examples]
     rows = [row for index in chosen for row in _flow(probes[index], selected[index])]
     first = np.array([row[2] for row in rows], np.int64).reshape(-1, len(layers))
     about = {"long_name": "first choice of the occurrence", "units": "1"}

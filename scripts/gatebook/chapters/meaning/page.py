@@ -33,6 +33,7 @@ from gatebook.chapters.base.page import (
     verdict,
 )
 from gatebook.figures import plotting
+from gatebook.figures.explored import Word, Words
 from gatebook.figures.flow import flow
 from gatebook.figures.plotting import Reference, Series
 from gatebook.figures.words import format_estimate, format_number
@@ -75,6 +76,14 @@ def brief(seen: Seen) -> Brief | None:
         return Brief("Nothing shows that the meaning of a word decides where it goes.", found.figure)
     value = percent((found.estimate, found.low, found.high))
     return Brief(f"Meaning settles {value} of what a word's token id leaves open of where it goes.", found.figure)
+
+
+def explored(seen: Seen) -> Words | None:
+    """The flow of every word; None without words, or a second layer."""
+    metrics = seen.metrics
+    if not metrics.sizes["flow"] or metrics.sizes["layer"] < 2:
+        return None
+    return Words(metrics["layer"].values.tolist(), _words(metrics))
 
 
 def _known(metrics: xr.Dataset, name: str) -> bool:
@@ -357,27 +366,37 @@ def _capabilities(seen: Seen) -> Figure:
     )
 
 
+def _words(metrics: xr.Dataset) -> list[Word]:
+    """The words whose flow is known, that whose meaning decides most first."""
+    of, found = metrics["flow_word"].values, []
+    for name in dict.fromkeys(of.tolist()):
+        mine = metrics.isel(flow=np.flatnonzero(of == name))
+        meant = mine["flow_meaning"].values.tolist()
+        meanings = list(dict.fromkeys(meant))
+        found.append(Word(name, meanings, mine["flow_expert"].values, np.array([*map(meanings.index, meant)])))
+    return found
+
+
 def _flows(metrics: xr.Dataset) -> Figure:
-    words = list(dict.fromkeys(metrics["flow_word"].values.tolist()))
+    words = _words(metrics)[: metrics.attrs["examples"]]
     drawing, axes = plotting.canvas(2.9 * len(words), rows=len(words))
     for ax, word in zip(axes, words, strict=True):
-        mine = metrics.isel(flow=np.flatnonzero(metrics["flow_word"].values == word))
-        meanings = list(dict.fromkeys(mine["flow_meaning"].values.tolist()))
-        classes = [meanings.index(name) for name in mine["flow_meaning"].values.tolist()]
-        numbered = [f"meaning {number}" for number in range(1, 1 + len(meanings))]
-        flow(ax, metrics["layer"].values, mine["flow_expert"].values, classes, numbered)
-        ax.set_title(f"{word}: {', '.join(f'{number} {name}' for number, name in enumerate(meanings, 1))}")
-    rows = metrics[["flow_word", "flow_meaning", "flow_expert"]].to_dataframe().reset_index()
-    of = f"{len(words)} words ({', '.join(words)})"
+        numbered = [f"meaning {number}" for number in range(1, 1 + len(word.meanings))]
+        flow(ax, metrics["layer"].values, word.choices, word.classes, numbered)
+        ax.set_title(f"{word.name}: {', '.join(f'{number} {name}' for number, name in enumerate(word.meanings, 1))}")
+    names = [word.name for word in words]
+    mine = metrics.isel(flow=np.isin(metrics["flow_word"].values, names))
+    of = f"{len(words)} words ({', '.join(names)})"
     return Figure(
         name="flows",
         title="Words on their way through the layers",
         alt=f"The flow of {of} through {metrics.sizes['layer']} layers: bars for first choices, a ribbon for each "
         "occurrence, coloured by its meaning.",
         caption=f"First choices of every occurrence of the {of} whose meaning decides most of their routing in this "
-        f"sample: examples, chosen by what they show. {_size(metrics, True)}",
+        f"sample: examples, chosen by what they show; on the page any word can be chosen. {_size(metrics, True)}",
         how_to_read="Where colours part, meanings go to different experts. Grey bars are experts; the CSV has all "
-        "occurrences.",
+        "occurrences of the examples, the netCDF file those of every word.",
         drawing=drawing,
-        data=rows,
+        data=mine[["flow_word", "flow_meaning", "flow_expert"]].to_dataframe().reset_index(),
+        explores=names[0],
     )

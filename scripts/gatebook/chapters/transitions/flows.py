@@ -10,11 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-MOST_BARS = 12
-"""Experts of a layer that have bars of their own; a picture of more cannot be read."""
+from gatebook.figures.flow import MOST_BARS, OTHERS
+
 ROUNDS = 200
-OTHERS = -1
-"""The bar of all other experts."""
 
 
 def orders(metrics: xr.Dataset) -> list[np.ndarray]:

@@ -28,9 +28,10 @@ from gatebook.chapters.base.page import (
     verdict,
 )
 from gatebook.chapters.transitions import BOTH, CLASSES, FEWEST, MEASURES, TOKEN
-from gatebook.chapters.transitions.flows import MOST_BARS, OTHERS, Flows, flows, orders
+from gatebook.chapters.transitions.flows import Flows, flows, orders
 from gatebook.figures import plotting
 from gatebook.figures.explored import Ribbons, Step
+from gatebook.figures.flow import MOST_BARS, OTHERS
 from gatebook.figures.plotting import Panel, Reference, Series
 from gatebook.figures.ribbons import ribbons
 from gatebook.figures.words import format_estimate, format_number
