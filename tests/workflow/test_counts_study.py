@@ -63,7 +63,7 @@ def test_chapters_that_need_only_counts_are_there_and_no_others(study):
 def test_the_report_says_what_it_rests_on_and_what_is_not_known(study):
     summary, methods = page(study, "index.html"), page(study, "methods.html")
     assert "published counts of 2 datasets, 30,000 tokens" in summary
-    assert "Placement, Similarity of experts, Maps, Evolution: published counts do not allow it" in summary
+    assert "Placement, Reuse, Similarity of experts, Maps, Evolution: published counts do not allow it" in summary
     assert "Intervals 95 %: tokens drawn independently, with a design effect" in summary
     assert "a design effect of 4 allowed for" in page(study, "selection_frequency.html")
     assert "1 of 8 experts are never selected." in summary
