@@ -106,7 +106,7 @@ def test_a_statistics_setting_runs_no_extraction_again(tiny_study, tiny_config):
     overlay = tiny_study.overlay("statistics.yaml", {"statistics": {"seed": 2}})
     jobs = planned(tiny_study.finish("--dry-run", configs=[tiny_config, overlay]))
     # Which draw nothing at random, or with a seed of their own.
-    own = {"coactivation", "meaning", "reach", "expert_ablation"}
+    own = {"annotation", "coactivation", "expert_ablation", "factors", "meaning", "reach"}
     random = CHAPTERS.keys() - own
     again = {f"measure_{name}" for name in random} | {"plot_chapter", "profile_experts"}
     assert jobs.keys() == again | {"build_report", "record_provenance"}
