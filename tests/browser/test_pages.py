@@ -62,7 +62,9 @@ def brightness(browser, selector: str) -> float:
     return sum(value * count for value, count in enumerate(grey.histogram())) / (grey.width * grey.height)
 
 
-@pytest.mark.parametrize(("dark", "width"), [(False, 1360), (True, 1360), (False, 390)])
+@pytest.mark.parametrize(
+    ("dark", "width"), [pytest.param(False, 1360, marks=pytest.mark.long), (True, 1360), (False, 390)]
+)
 def test_every_page_is_accessible_and_fits_the_window(browser, pages, dark, width):
     browser.look(dark=dark, width=width)
     for page in pages:

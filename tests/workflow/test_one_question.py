@@ -94,6 +94,7 @@ def test_a_prompt_and_a_token_are_routed_by_hand(study, tiny_config):
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1) and "--dataset needs --document" in wrong.stderr
 
 
+@pytest.mark.long
 def test_a_prompt_needs_no_study(study, tmp_path, tiny_config):
     """The model is trained, here on text that is there already, and nothing else is made."""
     demo = shutil.copytree(study.folder / "results/demo", tmp_path / "results/demo")
@@ -105,6 +106,7 @@ def test_a_prompt_needs_no_study(study, tmp_path, tiny_config):
     assert made == {"demo", "logs", "receipts"}
 
 
+@pytest.mark.long
 def test_a_prompt_is_steered_by_hand(study, tiny_config):
     """As `make steer` does it: a page and numbers below prompts/, and the study as it was."""
     before = study.checksums()

@@ -262,7 +262,7 @@ def s3_storage(tmp_path):
     server.stop()
 
 
-@pytest.mark.parametrize("kind", ["file", "s3"])
+@pytest.mark.parametrize("kind", [pytest.param("file", marks=pytest.mark.long), "s3"])
 def test_inputs_and_results_can_be_on_object_storage(kind, request, study, tmp_path):
     arguments, environment, fetch = request.getfixturevalue(f"{kind}_storage")
     chapters = ("selection_frequency", "domain_specialization")

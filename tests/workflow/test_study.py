@@ -46,6 +46,7 @@ def test_nothing_is_to_be_done_after_a_finished_study(tiny_study, tiny_config):
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+@pytest.mark.long
 def test_one_core_and_two_cores_give_the_same_bytes(tiny_study, tiny_config, workflow):
     chapters = ["step20/similarity", "step20/expert_ablation", "step20/meaning", "expert_circuits"]
     targets = [
