@@ -151,7 +151,8 @@ MODEL_TO_RUN = NOTHING if study.of_traces else MODEL_WITH_TOKENS
 DATASET = "[A-Za-z0-9_-]+([.]question_only)?"
 CONTINUED = "|".join(re.escape(name) for name, entry in study.datasets.items() if "generate" in entry) or NOTHING
 VARIANT = "|".join(map(re.escape, study.variants)) or NOTHING
-EXTRACTED = "|".join(re.escape(part) for dataset in study.datasets for part in study.parts(dataset))
+PARTS = [part for dataset in study.datasets for part in study.parts(dataset)]
+EXTRACTED = "|".join(map(re.escape, PARTS))
 DATASET_IN_SHARDS = "|".join(re.escape(dataset) for dataset, shards in study.shards.items() if shards > 1) or NOTHING
 
 
@@ -287,16 +288,19 @@ def task_pairs(wildcards):
     return [f"results/tasks/{wildcards.model}/{task}.nc" for task in study.tasks]
 
 
+def recorded(wildcards, names):
+    """The records of parts of datasets, at a checkpoint, in order."""
+    return ["results/routing/{model}/{checkpoint}/".format(**wildcards) + name for name in names]
+
+
 def records(wildcards):
     """The records of every part of the study's datasets, in order."""
-    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
-    return [f"{folder}{part}" for dataset in study.datasets for part in study.parts(dataset)]
+    return recorded(wildcards, PARTS)
 
 
 def records_of_dataset(wildcards):
     """The records of every part of a dataset, in order."""
-    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
-    return [f"{folder}{part}" for part in study.parts(wildcards.dataset)]
+    return recorded(wildcards, study.parts(wildcards.dataset))
 
 
 def exported_cards(wildcards):
@@ -339,12 +343,8 @@ tokens_by_variant = by_variant("results/inputs/{model}/{dataset}.nc")
 
 def records_by_variant(wildcards):
     """The records of every part of the study's datasets, or else of each of its variants, in order."""
-    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
-    return [
-        f"{folder}{part}"
-        for name in study.told_apart
-        for part in ([name] if name in study.variants else study.parts(name))
-    ]
+    apart = ([name] if name in study.variants else study.parts(name) for name in study.told_apart)
+    return recorded(wildcards, [part for names in apart for part in names])
 
 
 def tokens_of_whole(wildcards):
@@ -354,8 +354,7 @@ def tokens_of_whole(wildcards):
 
 def records_of_whole(wildcards):
     """The records of every part of the dataset that a variant is of, in order."""
-    folder = "results/routing/{model}/{checkpoint}/".format(**wildcards)
-    return [f"{folder}{part}" for part in study.parts(study.variants[wildcards.variant].dataset)]
+    return recorded(wildcards, study.parts(study.variants[wildcards.variant].dataset))
 
 
 def training_records(wildcards):
@@ -741,8 +740,7 @@ def perhaps_temporary(path):
 def deleted_records():
     """The folders of the study's records, below the results, if Snakemake deletes them."""
     folders = [] if config["storage"]["keep_records"] else every_model("routing/{model}/{checkpoint}")
-    names = [*(part for dataset in study.datasets for part in study.parts(dataset)), *study.variants]
-    return [f"{folder}/{name}" for folder in folders for name in names]
+    return [f"{folder}/{name}" for folder in folders for name in (*PARTS, *study.variants)]
 
 
 def removing(wildcards):
